@@ -306,7 +306,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
         cached_slots: KV slots that hold prompts of earlier requests.
         graphs_replayed: forwards of target and draft that were replayed from a CUDA graph.
         graphs_skipped: those that fitted no graph, of models that have some.
-        thinking: ids of requests that began to think, in the last of the steps.
+        placed: ids of requests that took a place among those that think, or among those with caps, in the last of the steps.
     """
 
     finished: list[FinishedList]
@@ -318,7 +318,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     cached_slots: int = 0
     graphs_replayed: int = 0
     graphs_skipped: int = 0
-    thinking: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
 
 
 ToEngine = Submit | Cancel | ForgetUser | Shutdown | PutFilter | DropFilter | LoadCatalog | DropCatalog

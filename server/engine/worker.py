@@ -199,7 +199,7 @@ class EngineWorker:
         if step.report.failed and self._finite:
             logger.error("The model's scores for a request were not finite (NaN or infinite); only metrics tell of others after it.")
             self._finite = False
-        news = step.finished or step.thinking or self._failed
+        news = step.finished or step.placed or self._failed
         if not (news or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         graphs = self._catalogs.take_graph_counts()
@@ -214,11 +214,11 @@ class EngineWorker:
             cached_slots=self._catalogs.cached_slots,
             graphs_replayed=graphs.replayed,
             graphs_skipped=graphs.skipped,
-            thinking=step.thinking,
+            placed=step.placed,
         )
         self.send(progress)
         for portion in more:
-            empty = {"failed": [], "steps": [], "graphs_replayed": 0, "graphs_skipped": 0, "thinking": ()}
+            empty = {"failed": [], "steps": [], "graphs_replayed": 0, "graphs_skipped": 0, "placed": ()}
             self.send(msgspec.structs.replace(progress, finished=portion, **empty))
         self._failed, self._steps, self._reported = [], [], now
 

@@ -5,8 +5,8 @@ ready, without asking the engine, which answers only between two steps.
 
 An idle engine always tries: a request that meets no other is let in whatever is believed of the engine's speed, unless its deadline has
 passed. Otherwise it is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) no
-request behind it, which would have been in time without it, is late because of it. Where texts are written before lists, the wait for a
-place among those that think is a part of both. It is asked once, before its stored history is read:
+request behind it, which would have been in time without it, is late because of it. Where texts are written before lists, or lists have
+caps, the wait for a place among those of the kind is a part of both. It is asked once, before its stored history is read:
 until then its work is what requests have come to on average, and it counts for others whose history is unread too, so what is let in is
 never refused later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them.
 
@@ -29,7 +29,7 @@ from operator import attrgetter
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
 from server.messages import FailedList, FinishedList, Progress, Ready, StepRecord, Submit, ThinkingLimit
 from server.scheduling.rate import EngineRate
-from server.scheduling.scheduler import due
+from server.scheduling.scheduler import Kind, due
 from server.scheduling.shares import NOTHING, Shares
 from server.scheduling.thinking import PlacesForecast
 from server.scheduling.wide import is_wide
@@ -41,6 +41,8 @@ _LONGEST_RETRY_SECONDS = 60
 # A list takes as many steps as an identifier has tokens, at most; the rest is for requests that a step was too full for, and for texts, of
 # whose steps the newest are shown.
 _TRACED_STEPS = 64
+# Of each kind of requests that has so many.
+Places = dict[Kind, PlacesForecast]
 
 
 @dataclass(slots=True, eq=False)
@@ -52,9 +54,9 @@ class PendingRequest:
         scored: tokens of its candidates that are left, if it asks for scores: they take what lists leave, and a fixed part of each step.
         text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
             for them.
-        slots: KV slots that it needs while it writes.
+        slots: KV slots that it needs while it writes text; 0 if it writes none.
         is_wide: True if its beams fill steps, of which it gets half then.
-        thinks: True once the engine has begun its text.
+        has_place: True once the engine has begun it, if it is of a kind that has so many places.
         unread: True while its stored history is being read.
         steps: of the engine while it was pending, if it is traced; the newest ones.
         result: its list, awaited from the moment that the engine is given the request.
@@ -67,7 +69,7 @@ class PendingRequest:
     scored: int = 0
     slots: int = 0
     is_wide: bool = False
-    thinks: bool = False
+    has_place: bool = False
     unread: bool = False
     steps: deque[StepRecord] | None = None
     result: "asyncio.Future[FinishedList] | None" = None
@@ -76,6 +78,11 @@ class PendingRequest:
 
     def __post_init__(self) -> None:
         self.due = due(self.submit.deadline, self.submit.submitted)
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind whose places it needs one of; None if it needs none."""
+        return Kind.TEXT if self.submit.think else Kind.CAPPED if self.submit.diversity else None
 
     def settle(self, outcome: FinishedList | Exception) -> None:
         """End the wait for the list."""
@@ -115,13 +122,14 @@ class Admission:
 
     @property
     def wait_seconds(self) -> float:
-        """Expected seconds until the engine has finished its requests, or, if that is later, until the last that thinks has a place."""
+        """Expected seconds until the engine has finished its requests, or, if that is later, until the last that needs a place has it."""
         if self._rate is None:
             return 0.0
         queue = [request for request in self._queue if not request.unread]
         work = self._rate.queue_seconds(sum(request.work + request.text + request.scored for request in queue))
-        texts = [request for request in queue if request.text]
-        return max(work, self._places(texts, len(texts)).began * self._rate.step_seconds) if texts else work
+        placed = [request for request in queue if request.kind]
+        began = max(places.began for places in self._places(placed, len(placed)).values())
+        return max(work, began * self._rate.step_seconds)
 
     def open(self, ready: Ready) -> None:
         """Take requests for an engine that has just become ready."""
@@ -167,7 +175,7 @@ class Admission:
         is_idle = all(other.unread for other in queue)
         texts = sum(other.text for other in queue[:first_behind]) if request.text else 0
         places = self._places(queue, first_behind)
-        wait = self._wait_steps(with_it := places.copy(), request)
+        wait = self._wait_steps(with_it := {kind: taken.copy() for kind, taken in places.items()}, request)
         before_it = (everyone if request.scored else ahead).until(request) - request.work - request.scored
         seconds = self._seconds(before_it + texts, wait, request, is_idle) if queue else 0.0
         ready, deadline = now + seconds, request.submit.deadline
@@ -229,11 +237,11 @@ class Admission:
             # One stays, for the kind of the request follows from it.
             done = min(scored, max(0, request.scored - 1))
             request.scored, scored = request.scored - done, scored - done
-            if request.thinks:
+            if request.has_place:
                 request.text = max(0, request.text - len(progress.steps))
-        for request_id in progress.thinking:
+        for request_id in progress.placed:
             for request in self._of(request_id):
-                request.thinks = True
+                request.has_place = True
         for finished in progress.finished:
             for request in self._take(finished.result.request_id):
                 self.rate.learn_list(finished, request.submit)
@@ -264,29 +272,34 @@ class Admission:
         request.work, request.text = self.rate.work(submit, items), self.rate.text_tokens(submit)
         request.is_wide = is_wide(submit.beam_width, self._step_tokens)
         request.scored = self.rate.scored_tokens(submit)
-        request.slots = self.rate.prompt_tokens(submit, items) + submit.think + self._end_tokens
+        request.slots = self.rate.prompt_tokens(submit, items) + submit.think + self._end_tokens if submit.think else 0
 
     def _shares(self, queue: Sequence[PendingRequest]) -> Shares:
         """The work of requests by their kind."""
         wide = sum(request.work for request in queue if request.is_wide)
         return Shares(sum(request.work for request in queue) - wide, wide, sum(request.scored for request in queue))
 
-    def _places(self, queue: Sequence[PendingRequest], first_behind: int) -> PlacesForecast:
-        """The places among those that think, as far as they are taken already or by those that come first."""
-        places = PlacesForecast(self._thinking)
+    def _places(self, queue: Sequence[PendingRequest], first_behind: int) -> Places:
+        """The places of each kind, as far as they are taken already or by those that come first."""
+        places = {kind: PlacesForecast(self._thinking) for kind in (Kind.TEXT, Kind.CAPPED)}
         for other in queue:
-            if other.thinks:
-                places.take(self.rate.steps(other.submit, other.text), other.slots)
+            if other.has_place:
+                self._take_place(places, other)
         for other in queue[:first_behind]:
             self._wait_steps(places, other)
         return places
 
-    def _wait_steps(self, places: PlacesForecast, request: PendingRequest) -> float:
-        """The steps until a request gets a place among those that think, which it takes; 0 for one that needs or has none."""
-        if request.submit.think:
-            return 0.0 if request.thinks else places.take(self.rate.steps(request.submit, request.text), request.slots)
-        # Where only one request runs at a time, a list waits for a text, too.
-        return 0.0 if self._thinking.requests else places.take(0.0, 0)
+    def _wait_steps(self, places: Places, request: PendingRequest) -> float:
+        """The steps until a request gets a place of its kind, which it takes; 0 for one that needs none, or has it."""
+        # Where only one request runs at a time, a list waits for those of each kind, too.
+        needs_none = request.has_place if request.kind else self._thinking.requests
+        return 0.0 if needs_none else self._take_place(places, request)
+
+    def _take_place(self, places: Places, request: PendingRequest) -> float:
+        """Give a request the next place of its kind; return the steps until it has it."""
+        kind = request.kind if self._thinking.requests else Kind.TEXT
+        assert kind is not None
+        return places[kind].take(self.rate.steps(request.submit, request.text) if request.kind else 0.0, request.slots)
 
     def _seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
         """When the list will be ready that has so much work ahead of its own, and so many steps until it gets a place."""
@@ -300,7 +313,7 @@ class Admission:
 
     def _behind(self, until: int, wait: float, other: PendingRequest) -> float:
         """When the list of a request in the queue will be ready, with all the work until then, and so many steps until it gets a place."""
-        if not (wait or other.submit.think):
+        if not (wait or other.kind):
             return self._drain(until)
         step = self.rate.step_seconds
         return max(self._drain(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.submit, other.text))

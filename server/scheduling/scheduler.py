@@ -8,11 +8,11 @@ until the running ones have made room, so a stream of small ones can't starve it
 `AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
 that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Exceptions:
 requests that write text first, which takes many steps, are at most half of those that run, on a quarter of the KV slots, so that the others
-don't wait for texts to end; of those with beams that fill a step (`server.scheduling.wide`) one runs at a time; and of those for scores,
-which have a fixed part of each step however many candidates they name, `SCORES_TOGETHER` do. Those that have to wait for this are overtaken
-by the others, and it is their turn again as soon as one of their kind has ended. Reason for the rest: under load, the most urgent first is
-what keeps the most deadlines. How many requests share a step is a matter of tokens, not of requests (`StepBudget`), because tokens are what
-time goes into.
+don't wait for texts to end; other lists with caps, which may take many rounds, are at most half, too; of those with beams that fill a step
+(`server.scheduling.wide`) one runs at a time; and of those for scores, which have a fixed part of each step however many candidates they
+name, `SCORES_TOGETHER` do. Those that have to wait for this are overtaken by the others, and it is their turn again as soon as one of their
+kind has ended. Reason for the rest: under load, the most urgent first is what keeps the most deadlines. How many requests share a step is a
+matter of tokens, not of requests (`StepBudget`), because tokens are what time goes into.
 """
 
 import time
@@ -116,10 +116,11 @@ class StepBudget:
         self._slowdown += _SHARE * (slowdown - self._slowdown)
 
 
-class _Kind(Enum):
-    """Kinds of requests of which only some may run at a time."""
+class Kind(Enum):
+    """Kinds of requests of which only some may run at a time; one that writes text before a list with caps is of the first alone."""
 
     TEXT = "text"
+    CAPPED = "capped"
     SCORES = "scores"
     WIDE = "wide"
 
@@ -133,14 +134,14 @@ class ScheduledStep:
         timed_out: ids of requests whose deadline had passed.
         report: report of the engine's step, with the requests that failed in it; `IDLE` if nothing ran.
         crowded: True if a request had to wait for a later step.
-        thinking: ids of requests that began to think in it.
+        placed: ids of requests that took a place among those that think, or among those with caps.
     """
 
     finished: tuple[FinishedList, ...]
     timed_out: tuple[str, ...]
     report: StepReport
     crowded: bool = False
-    thinking: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
 
 
 class SpeculativeBeamScheduler:
@@ -219,14 +220,15 @@ class SpeculativeBeamScheduler:
         timed_out = self._drop_late()
         before = len(self._running)
         tokens = self._admit()
-        thinking = tuple(entry.request.request_id for entry in self._running[before:] if entry.request.think is not None)
+        begun = [entry.request for entry in self._running[before:]]
+        placed = tuple(request.request_id for request in begun if request.think is not None or request.caps)
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
         report = self._engine.step(scored_nodes=self._scored_nodes, most_nodes=self._piece)
         self._budget.learn(tokens + report.scored_nodes, report.seconds)
         finished = tuple(self._finish(result) for result in report.finished)
         self._running = [entry for entry in self._running if entry.request.request_id not in report.failed]
-        return ScheduledStep(finished, timed_out, report, crowded=bool(self._waiting), thinking=thinking)
+        return ScheduledStep(finished, timed_out, report, crowded=bool(self._waiting), placed=placed)
 
     def _drop_late(self) -> tuple[str, ...]:
         now = self._clock()
@@ -239,7 +241,7 @@ class SpeculativeBeamScheduler:
         """Take up what fits into the next step, in the queue's order, and return the step's tokens, drafts aside."""
         budget = self._budget.tokens
         tokens = self._engine.next_tokens(piece(budget))
-        if any(_Kind.WIDE in self._kinds(entry.request) for entry in self._running):
+        if any(Kind.WIDE in self._kinds(entry.request) for entry in self._running):
             budget = shared_budget(budget)
         while len(self._running) < self._max_running and (entry := self._next()):
             more = self._engine.tokens_needed(entry.request)
@@ -261,7 +263,7 @@ class SpeculativeBeamScheduler:
 
     def _next(self) -> ScheduledRequest | None:
         """The first request in the queue; while as many of a kind run as may, the first of the others."""
-        full: set[_Kind] = set()
+        full: set[Kind] = set()
         for entry in self._waiting:
             kinds = self._kinds(entry.request)
             if not full & kinds and all(self._may_run(kind, entry.request) for kind in kinds):
@@ -270,22 +272,25 @@ class SpeculativeBeamScheduler:
             full |= kinds
         return None
 
-    def _kinds(self, request: BeamRequest) -> set[_Kind]:
+    def _kinds(self, request: BeamRequest) -> set[Kind]:
         """The kinds of requests that it is of, of which only some may run at a time."""
         kinds = {
-            _Kind.TEXT: request.think is not None,
-            _Kind.SCORES: request.scored is not None,
-            _Kind.WIDE: is_wide(request.beam_width, self._budget.tokens),
+            Kind.TEXT: request.think is not None,
+            Kind.CAPPED: bool(request.caps) and request.think is None,
+            Kind.SCORES: request.scored is not None,
+            Kind.WIDE: is_wide(request.beam_width, self._budget.tokens),
         }
         return {kind for kind, belongs in kinds.items() if belongs}
 
-    def _may_run(self, kind: _Kind, request: BeamRequest) -> bool:
+    def _may_run(self, kind: Kind, request: BeamRequest) -> bool:
         """Whether those of its kind that run leave the others enough."""
         together = [entry.request for entry in self._running if kind in self._kinds(entry.request)]
-        if kind is _Kind.TEXT:
+        if kind is Kind.TEXT:
             slots = request.most_tokens + sum(other.most_tokens for other in together)
             return may_think(self.thinking_limit, 1 + len(together), slots)
-        return len(together) < (1 if kind is _Kind.WIDE else SCORES_TOGETHER)
+        if kind is Kind.CAPPED:
+            return may_think(self.thinking_limit, 1 + len(together), 0)
+        return len(together) < (1 if kind is Kind.WIDE else SCORES_TOGETHER)
 
     @property
     def _scored_nodes(self) -> int:

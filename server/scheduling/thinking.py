@@ -1,7 +1,7 @@
-"""The places among requests that think: how many may write texts together, and when one that waits for a place is foreseen to get it.
+"""Places among requests that think, and among those with caps: how many run together, and when one that waits is foreseen to get its own.
 
-Invariant: the engine process takes requests up by the very rule by which the API process foresees their waits. Reason: texts take many
-steps, so a wait for a place is the longest part of what some lists take, and one that is not foreseen makes the list late.
+Invariant: the engine process takes requests up by the very rule by which the API process foresees their waits. Reason: texts and further
+rounds take many steps, so a wait for a place is the longest part of what some lists take, and one that is not foreseen makes the list late.
 """
 
 from copy import copy
@@ -16,7 +16,7 @@ def may_think(limit: ThinkingLimit, requests: int, slots: int) -> bool:
 
 
 class PlacesForecast:
-    """The places as requests take them, in the order of the queue: of those that think, none overtakes another.
+    """The places as requests take them, in the order of the queue: of one kind, none overtakes another.
 
     Attributes:
         began: steps until the last request that has taken a place has it.

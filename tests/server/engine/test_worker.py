@@ -241,5 +241,5 @@ def test_the_parent_is_told_at_once_which_requests_have_begun_to_think(bench: Be
     assert bench.worker.thinking_limit == ThinkingLimit(1, 25)
     bench.send(*(msgspec.structs.replace(submit(name), think=5) for name in ("a", "b")), submit("c"))
     messages = bench.run_until_idle()
-    assert [message.thinking for message in messages if message.thinking] == [("a",), ("b",)]
+    assert [message.placed for message in messages if message.placed] == [("a",), ("b",)]
     assert [len(message.steps) for message in messages[:2]] == [1, STEPS - 1]

@@ -275,7 +275,7 @@ def test_the_wait_for_a_place_to_think_is_expected_too():
     assert waits == pytest.approx([*work, 20.4, 20.4, 40.8], rel=0.01)
     # Two of them think, and are through with half of their texts.
     for request in admission._queue[1:3]:
-        request.thinks, request.text = True, 100
+        request.has_place, request.text = True, 100
     assert admission.wait_seconds == pytest.approx(10.4 + 20.4, rel=0.01)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from server.scheduling.scheduler import (
     StepBudget,
     due,
 )
+from tests.capping import caps_of
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, make_request, result
 from verification.blend import Blend
@@ -30,6 +32,9 @@ from verification.result import StepReport
 from verification.scored import Scored
 
 WIDE = random_catalog(items=200, depth=4, codes=8)
+THINK = Think(5, np.array([1]))
+CAPS = caps_of({"brand": [1, 2]}, {"brand": 1})
+LONG = pytest.mark.parametrize("long", [{"think": THINK}, {"caps": CAPS}], ids=["thinks", "capped"])
 
 
 class Clock:
@@ -371,43 +376,46 @@ TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(stateful_step_count=30)
 
 
-def test_requests_that_think_are_at_most_half_of_those_that_run():
-    """The others don't wait for texts to end, and leave them their half: one that waits for it begins as soon as another has ended."""
+@LONG
+def test_requests_that_think_or_have_caps_are_at_most_half_of_those_that_run(long: dict[str, Any]):
+    """The others don't wait for them to end, and leave them their half: one that waits for it begins as soon as another has ended."""
     engine = FakeEngine(total_slots=1000)
     scheduler = scheduler_of(engine, max_running=4)
     for number in range(4):
-        scheduler.submit(dataclasses.replace(make_request(f"text {number}"), think=Think(5, np.array([1]))), math.inf)
+        scheduler.submit(dataclasses.replace(make_request(f"long {number}"), **long), math.inf)
     for number in range(9):
         scheduler.submit(make_request(f"plain {number}"), math.inf)
     scheduler.step()
-    assert engine.added == ["text 0", "text 1", "plain 0", "plain 1"]
+    assert engine.added == ["long 0", "long 1", "plain 0", "plain 1"]
     for _ in range(STEPS):
         scheduler.step()
-    assert engine.added[4:] == ["text 2", "text 3", "plain 2", "plain 3"]
+    assert engine.added[4:] == ["long 2", "long 3", "plain 2", "plain 3"]
     while scheduler.busy:
         scheduler.step()
     assert sorted(engine.added[8:]) == [f"plain {number}" for number in range(4, 9)]
 
 
-def test_a_wide_request_that_thinks_is_overtaken_by_none_of_either_kind():
-    """Otherwise those that think would take its place while a wide one runs, and wide ones while those run, for ever."""
+@LONG
+def test_a_wide_request_that_thinks_or_has_caps_is_overtaken_by_none_of_either_kind(long: dict[str, Any]):
+    """Otherwise those of its other kind would take its place while a wide one runs, and wide ones while those run, for ever."""
     engine = FakeEngine(total_slots=10_000)
     scheduler = scheduler_of(engine, tokens=600, max_running=4)
-    thought = Think(5, np.array([1]))
 
-    def submit(name: str, width: int, think: Think | None) -> None:
-        scheduler.submit(dataclasses.replace(make_request(name, k=width), think=think), math.inf)
+    def submit(name: str, width: int, **kind: Any) -> None:
+        scheduler.submit(dataclasses.replace(make_request(name, k=width), **kind), math.inf)
 
-    submit("text 0", 2, thought)
+    submit("long 0", 2, **long)
     scheduler.step()
-    for name, width, think in (("wide 0", 500, None), ("both", 500, thought), ("text 1", 2, thought), ("wide 1", 500, None)):
-        submit(name, width, think)
-    submit("plain", 2, None)
+    submit("wide 0", 500)
+    submit("both", 500, **long)
+    submit("long 1", 2, **long)
+    submit("wide 1", 500)
+    submit("plain", 2)
     scheduler.step()
-    assert engine.added == ["text 0", "wide 0", "plain"]
+    assert engine.added == ["long 0", "wide 0", "plain"]
     while scheduler.busy:
         scheduler.step()
-    assert engine.added[3:] == ["both", "text 1", "wide 1"]
+    assert engine.added[3:] == ["both", "long 1", "wide 1"]
 
 
 def test_a_long_queue_of_one_kind_is_not_judged_entry_by_entry(monkeypatch: pytest.MonkeyPatch):
@@ -423,12 +431,23 @@ def test_a_long_queue_of_one_kind_is_not_judged_entry_by_entry(monkeypatch: pyte
     assert len(judged) == 3
 
 
-def test_where_one_runs_at_a_time_it_may_think():
+def test_texts_before_lists_with_caps_leave_others_with_caps_their_places():
+    engine = FakeEngine(total_slots=1000)
+    scheduler = scheduler_of(engine, max_running=4)
+    for number in range(3):
+        scheduler.submit(dataclasses.replace(make_request(f"text {number}"), think=THINK, caps=CAPS), math.inf)
+    scheduler.submit(dataclasses.replace(make_request("capped"), caps=CAPS), math.inf)
+    scheduler.step()
+    assert engine.added == ["text 0", "text 1", "capped"]
+
+
+@LONG
+def test_where_one_runs_at_a_time_it_may_think_or_have_caps(long: dict[str, Any]):
     engine = FakeEngine()
     scheduler = scheduler_of(engine, max_running=1)
-    scheduler.submit(dataclasses.replace(make_request("text"), think=Think(5, np.array([1]))), math.inf)
+    scheduler.submit(dataclasses.replace(make_request("long"), **long), math.inf)
     scheduler.step()
-    assert engine.added == ["text"]
+    assert engine.added == ["long"]
 
 
 def test_requests_that_think_leave_three_quarters_of_the_slots():

@@ -1,4 +1,4 @@
-"""Requests that think wait for a place, and admission foresees it: simulated, with the scheduler itself and a clock of its own."""
+"""Requests that think, or have caps, wait for a place, and admission foresees it: simulated, with the scheduler and a clock of its own."""
 
 import asyncio
 import math
@@ -10,36 +10,41 @@ import numpy as np
 import pytest
 
 from server.errors import TooLate
-from server.messages import FailedList, Progress, StepRecord, Submit, ThinkingLimit
+from server.messages import FailedList, FinishedList, Progress, StepRecord, Submit, ThinkingLimit
 from server.scheduling.admission import CAUTION, Admission
 from server.scheduling.scheduler import ScheduledStep, SpeculativeBeamScheduler, StepBudget
 from server.scheduling.thinking import PlacesForecast, may_think
+from tests.capping import caps_of
 from tests.server.fake_engine import STEPS, FakeEngine
 from tests.server.fake_ready import READY
 from verification.request import BeamRequest, Think
 from verification.result import BeamResult, StepReport, Usage
 
 STEP = 0.01
+ROUNDS = 7
+DIVERSITY = {"brand": 1}
+CAPS = caps_of({"brand": [1, 2]}, DIVERSITY)
 LISTS = {"identifier_length": STEPS, "forward_seconds": STEP, "token_seconds": 1e-9, "step_tokens": 1_000_000}
 
 
 class Texts(FakeEngine):
-    """Writes as many tokens of each text as its request allows."""
+    """Writes as many tokens of each text as its request allows; lists with caps take `ROUNDS` rounds."""
 
     def steps_needed(self, request: BeamRequest) -> int:
-        return STEPS + (0 if request.think is None else request.think.max_tokens)
+        return STEPS * (ROUNDS if request.caps else 1) + (0 if request.think is None else request.think.max_tokens)
 
     def slots_needed(self, request: BeamRequest) -> int:
         return request.most_tokens + request.beam_width * (STEPS - 1)
 
     def step(self, *, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
-        forwards = {request_id: self.steps_needed(request) for request_id, (request, _) in self.running.items()}
+        requests = {request_id: request for request_id, (request, _) in self.running.items()}
         report = super().step(most_nodes=most_nodes)
-        return replace(report, finished=tuple(_told(result, forwards[result.request_id]) for result in report.finished))
+        return replace(report, finished=tuple(self._told(result, requests[result.request_id]) for result in report.finished))
 
-
-def _told(result: BeamResult, forwards: int) -> BeamResult:
-    return replace(result, usage=Usage(result.usage.prompt_tokens, 0, forwards, thought_tokens=forwards - STEPS))
+    def _told(self, result: BeamResult, request: BeamRequest) -> BeamResult:
+        forwards, text = self.steps_needed(request), 0 if request.think is None else request.think.max_tokens
+        rounds = ROUNDS if request.caps else 1
+        return replace(result, usage=Usage(result.usage.prompt_tokens, 0, forwards, thought_tokens=text, rounds=rounds))
 
 
 class Simulation:
@@ -54,8 +59,16 @@ class Simulation:
         self.asked: dict[str, asyncio.Future[object]] = {}
         self.refused: list[str] = []
 
-    def ask(self, name: str, seconds: float, text: int = 0, prompt: int = 12) -> None:
-        submit = Submit(name, [0] * 4, 1, 1, [], self.now + seconds, self.now, think=text, prompt=bytes(4 * prompt))
+    def know_rounds(self) -> None:
+        """As if many lists with caps had been made."""
+        submit = Submit("", [0] * 4, 1, 1, [], 0.0, 0.0, prompt=bytes(4 * 12), diversity=DIVERSITY)
+        usage = Usage(12, target_forwards=STEPS * ROUNDS, rounds=ROUNDS)
+        for _ in range(200):
+            self.admission.rate.learn_list(FinishedList(BeamResult("", (), usage), 0.0, 0.1), submit)
+
+    def ask(self, name: str, seconds: float, text: int = 0, prompt: int = 12, *, capped: bool = False) -> None:
+        diversity, caps = (DIVERSITY, CAPS) if capped else ({}, ())
+        submit = Submit(name, [0] * 4, 1, 1, [], self.now + seconds, self.now, think=text, prompt=bytes(4 * prompt), diversity=diversity)
         try:
             pending = self.admission.admit(submit, self.now, 4)
         except TooLate:
@@ -63,14 +76,16 @@ class Simulation:
             return
         self.asked[name] = self.admission.hand_over(pending)
         think = Think(text, np.array([1])) if text else None
-        self.scheduler.submit(BeamRequest(name, np.zeros(prompt, np.int64), 1, 1, think=think), submit.deadline, submit.submitted)
+        self.scheduler.submit(
+            BeamRequest(name, np.zeros(prompt, np.int64), 1, 1, think=think, caps=caps), submit.deadline, submit.submitted
+        )
 
     def step(self) -> None:
         self.now += STEP
         step: ScheduledStep = self.scheduler.step()
         failed = [FailedList(request_id) for request_id in step.timed_out]
         steps = [StepRecord(step.report, self.now, STEP, step.crowded)]
-        self.admission.deliver(Progress(list(step.finished), failed, steps, 0, 0, 0, thinking=step.thinking))
+        self.admission.deliver(Progress(list(step.finished), failed, steps, 0, 0, 0, placed=step.placed))
 
     def finish(self) -> list[str]:
         """Go on to the end; return the names of those that were let in and late."""
@@ -90,6 +105,20 @@ async def test_of_a_crowd_that_thinks_those_are_refused_that_no_place_is_foresee
     assert len(simulation.refused) == 60 - len(simulation.asked)
 
 
+async def test_of_a_crowd_with_caps_those_are_refused_that_no_place_is_foreseen_for():
+    """Two of 60 at a time, `ROUNDS` rounds each, or 0.21 s: 28 would be done within 3 s, and with `CAUTION` a few less."""
+    simulation = Simulation(max_running=4)
+    simulation.know_rounds()
+    for number in range(60):
+        simulation.ask(f"capped {number}", 3.0, capped=True)
+    simulation.step()
+    simulation.ask("list", CAUTION * (2 + STEPS) * STEP)
+    simulation.ask("text", CAUTION * (22 + STEPS) * STEP, text=20)
+    assert simulation.finish() == []
+    assert {"list", "text"} < simulation.asked.keys()
+    assert 16 <= len(simulation.asked) - 2 <= 28
+
+
 async def test_of_few_slots_fewer_texts_are_foreseen_to_be_written_at_a_time():
     """A quarter of the slots holds four texts of 120 tokens and what is before them, where 32 may think."""
     simulation = Simulation(max_running=64, total_slots=4 * 4 * 140)
@@ -101,12 +130,15 @@ async def test_of_few_slots_fewer_texts_are_foreseen_to_be_written_at_a_time():
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_whatever_comes_none_that_was_let_in_is_late(seed: int):
-    """Lists and texts of all lengths, some urgent, at random; more than can be done."""
+    """Lists, with caps or without, and texts of all lengths, some urgent, at random; more than can be done."""
     draw = random.Random(seed)
     simulation = Simulation(max_running=draw.choice([1, 2, 4]), total_slots=draw.choice([400, 4000]))
+    simulation.know_rounds()
     for number in range(120):
         text = draw.choice([0, draw.randint(1, 60)])
-        simulation.ask(f"{number}", (STEPS + 2 + text) * STEP + draw.uniform(0.1, 3.0), text, draw.randint(1, 30))
+        capped = draw.random() < 0.2
+        seconds = (STEPS * (ROUNDS if capped else 1) + 2 + text) * STEP + draw.uniform(0.1, 3.0)
+        simulation.ask(f"{number}", seconds, text, draw.randint(1, 30), capped=capped)
         for _ in range(draw.randint(0, 12)):
             simulation.step()
     assert simulation.finish() == []
