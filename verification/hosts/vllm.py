@@ -40,7 +40,7 @@ from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, LayerForward
 from verification.hosts.vllm_families import check_family, implementations
-from verification.hosts.vllm_head import HeadWorker, VllmHead
+from verification.hosts.vllm_head import HeadWorker, LivingSets, VllmHead
 from verification.hosts.weights import check_names
 
 logger = logging.getLogger(__name__)
@@ -179,6 +179,7 @@ class VllmHost:
             raise HostError("Quantizing weights needs a GPU: serve them as they are.")
         self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
         self.vocabulary_size = int(config.vocab_size)
+        self._sets = LivingSets()
         # vLLM gives keys and values whole blocks of slots, and each device its share.
         slot_count(slot_bytes(config, precision), kv_memory_gib * tensor_parallel, fewest=BLOCK_SIZE)
         if files.base is not None:
@@ -243,7 +244,7 @@ class VllmHost:
     def score(self, batch: TreeBatch) -> Rows:
         """Run one forward; see `TreeModel`."""
         states: Tensor = self._engine.collective_rpc("tree_forward", args=(batch,))[0]
-        rows = Rows(states, VllmHead(self._engine.collective_rpc, self.vocabulary_size))
+        rows = Rows(states, VllmHead(self._engine.collective_rpc, self.vocabulary_size, self._sets))
         return rows if self._projects else Rows.of(rows.logits())
 
     def close(self) -> None:

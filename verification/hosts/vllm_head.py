@@ -4,13 +4,14 @@ Invariant: what stands here is what `compute_logits` of the model was seen to do
 weights, and nothing behind it. Every rank computes the logits of its own tokens; sums over ranks are vLLM's collectives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from cachetools import LRUCache
 from torch import Tensor, nn
 from vllm.distributed import tensor_model_parallel_all_gather, tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
@@ -19,8 +20,22 @@ from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbed
 from drafting.trie.token_set import TokenSet
 from verification.hosts.head import LinearHead, Treatment, in_place_of
 
-# Sets of tokens of which a rank keeps its own: levels of some versions of a catalog.
-KEPT_SETS = 32
+
+class LivingSets:
+    """The sets of tokens that workers have been sent, while they live in this process.
+
+    In another process a set is a new object each time, which lives no longer than its call: numbers say which are the same, and which live.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: WeakKeyDictionary[TokenSet, int] = WeakKeyDictionary()
+        self._count = count()
+
+    def of(self, tokens: TokenSet) -> tuple[int, list[int]]:
+        """The number of a set, and those of all that live."""
+        if tokens not in self._numbers:
+            self._numbers[tokens] = next(self._count)
+        return self._numbers[tokens], list(self._numbers.values())
 
 
 class ShardedHead:
@@ -30,31 +45,32 @@ class ShardedHead:
         self._linear = linear
         self._first = first
         self._is_sharded = is_sharded
-        self._owned: LRUCache[bytes, tuple[slice, TokenSet | None]] = LRUCache(KEPT_SETS)
+        self._owned: dict[int, tuple[slice, TokenSet | None]] = {}
 
-    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
-        """As `Head.project`, on every rank."""
+    def project(self, states: Tensor, tokens: TokenSet, number: int, living: Collection[int]) -> Tensor:
+        """As `Head.project`, on every rank; see `LivingSets.of` for `number` and `living`."""
         if not self._is_sharded:
             return self._linear.project(states, tokens)
-        columns, own = self._own(tokens)
+        columns, own = self._own(tokens, number, living)
         logits = torch.zeros(len(states), len(tokens), device=states.device)
         if own is not None:
             logits[:, columns] = self._linear.project(states, own)
         summed: Tensor = tensor_model_parallel_all_reduce(logits)
         return summed
 
-    def _own(self, tokens: TokenSet) -> tuple[slice, TokenSet | None]:
+    def _own(self, tokens: TokenSet, number: int, living: Collection[int]) -> tuple[slice, TokenSet | None]:
         """Where this rank's tokens stand among `tokens`, and these, counted from its first; None if there are none.
 
-        They are found again by their numbers: what another process sends is a new object each time, and weights are gathered once.
+        They are kept, and with them the weights that are gathered for them, as long as the caller's set lives.
         """
-        key = tokens.numbers.tobytes()
-        if key not in self._owned:
+        for dead in self._owned.keys() - living:
+            del self._owned[dead]
+        if number not in self._owned:
             local = tokens.numbers - self._first
             begin, end = local.searchsorted([0, self._linear.vocabulary]).tolist()
             own = TokenSet(local[begin:end], self._linear.weight.device) if begin < end else None
-            self._owned[key] = slice(begin, end), own
-        return self._owned[key]
+            self._owned[number] = slice(begin, end), own
+        return self._owned[number]
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`, on every rank."""
@@ -142,10 +158,10 @@ class HeadWorker:
         return logits if self.rank == 0 else None
 
     @torch.inference_mode()
-    def tree_project(self, states: Tensor, tokens: TokenSet) -> Tensor | None:
-        """See `Head.project`."""
+    def tree_project(self, states: Tensor, tokens: TokenSet, number: int, living: Collection[int]) -> Tensor | None:
+        """See `ShardedHead.project`."""
         assert self.tree_head is not None
-        logits = self.tree_head.project(states.to(self.device), tokens)
+        logits = self.tree_head.project(states.to(self.device), tokens, number, living)
         return logits if self.rank == 0 else None
 
     @torch.inference_mode()
@@ -162,6 +178,7 @@ class VllmHead:
 
     call: Callable[..., list[Tensor]]
     vocabulary: int
+    sets: LivingSets
 
     def logits(self, states: Tensor) -> Tensor:
         """As `Head.logits`."""
@@ -169,7 +186,7 @@ class VllmHead:
 
     def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
         """As `Head.project`."""
-        return self.call("tree_project", args=(states, tokens))[0]
+        return self.call("tree_project", args=(states, tokens, *self.sets.of(tokens)))[0]
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`."""

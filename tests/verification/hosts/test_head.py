@@ -96,11 +96,34 @@ def test_shares_of_a_vocabulary_make_the_whole_heads_logits(vocabulary: int, siz
     for answer in ranks.run(lambda rank: heads[rank].log_normaliser(states)):
         torch.testing.assert_close(answer, whole.log_normaliser(states))
     # A range over two shares, one within a share, tokens with gaps, and the last ones alone.
-    last = vocabulary - 1
+    last, sets = vocabulary - 1, vllm_head.LivingSets()
     for numbers in (range(3, vocabulary - 2), range(3, 9), (0, 5, vocabulary // 2, last - 1), (last - 7, last)):
         tokens = TokenSet(np.array(numbers), CPU)
-        for answer in ranks.run(lambda rank, tokens=tokens: heads[rank].project(states, tokens)):
+        sent = sets.of(tokens)
+        for answer in ranks.run(lambda rank, tokens=tokens, sent=sent: heads[rank].project(states, tokens, *sent)):
             torch.testing.assert_close(answer, whole.project(states, tokens))
         # What another process sends is an equal set, but never the same object: weights are gathered once even so.
         for head in heads:
-            assert head._own(pickle.loads(pickle.dumps(tokens)))[1] is head._own(tokens)[1]
+            assert head._own(pickle.loads(pickle.dumps(tokens)), *sets.of(tokens))[1] is head._own(tokens, *sent)[1]
+
+
+@needs_vllm
+def test_weights_gathered_for_a_catalog_that_is_gone_are_freed(monkeypatch: pytest.MonkeyPatch):
+    """Through the calls that other processes get: ten versions of two levels come, each a while beside the one before."""
+    from verification.hosts import vllm_head
+
+    monkeypatch.setattr(vllm_head, "tensor_model_parallel_all_reduce", lambda logits: logits)
+    linear = LinearHead(torch.randn(60, 8), None, 60, Treatment())
+    worker = vllm_head.HeadWorker()
+    worker.tree_head, worker.device, worker.rank = vllm_head.ShardedHead(linear, 0, is_sharded=True), CPU, 0
+
+    def call(method: str, args: tuple[object, ...]) -> list[Tensor]:
+        return [getattr(worker, method)(*pickle.loads(pickle.dumps(args)))]
+
+    states, versions = torch.randn(2, 8), []
+    head = vllm_head.VllmHead(call, 60, vllm_head.LivingSets())
+    for version in range(10):
+        versions = [*versions[-1:], [TokenSet(np.array([level, level + 2 + version, 50]), CPU) for level in (0, 20)]]
+        for tokens in [tokens for levels in versions for tokens in levels] * 2:
+            torch.testing.assert_close(head.project(states, tokens), linear.logits(states)[:, tokens.ids])
+        assert len(linear._gathered) == 2 * len(versions)
