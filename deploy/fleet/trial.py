@@ -100,7 +100,7 @@ def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outc
     refused = sum(400 <= change.status < 500 for change in traffic.changes)
     given = [seen for seen in traffic.lists if seen.is_done]
     complaints = [*faults.complaints, *change_complaints(history, traffic.changes), *end_complaints(history, shown)]
-    complaints += list_complaints(history, traffic.lists)
+    complaints += list_complaints(history, traffic.lists, faults.faults)
     return Outcome(
         seed=seed,
         seconds=round(time.monotonic() - began, 1),

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from deploy.fleet.faults import Fault
 from deploy.fleet.history import History
 from deploy.fleet.judge import Shown, change_complaints, end_complaints, list_complaints
 from deploy.fleet.report import write_report
@@ -135,6 +136,25 @@ def test_a_replica_that_shows_another_state_is_found(history: History):
     ],
 )
 def test_lists(history: History, seen: Seen, sentence: str | None):
-    complaints = list(list_complaints(history, [seen]))
+    complaints = list(list_complaints(history, [seen], [Fault("master killed", "redis", 100.0, 106.0)]))
     assert [sentence in each for each in complaints if sentence is not None] == [True] * (sentence is not None)
     assert len(complaints) == (sentence is not None)
+
+
+@pytest.mark.parametrize(
+    ("faults", "explained"),
+    [
+        ([], 0.0),
+        ([Fault("replica stopped", "another", 160.0, 170.0), Fault("master killed", "redis", 90.0, 100.0)], 30.0),
+        ([Fault("replica killed", "one", 160.0, 170.0)], 40.0),
+        # The first began before the time for which the server could not know; the last one has not ended.
+        ([Fault("replica stopped", "one", 100.0, 161.0), Fault("master stopped", "redis", 195.0)], 35.0),
+    ],
+)
+def test_a_server_says_that_it_may_be_late_for_no_longer_than_faults_explain(history: History, faults: list[Fault], explained: float):
+    for behind, is_wrong in ((explained, False), (explained + 0.5, True)):
+        # Where there was no fault, whatever is said is too much.
+        seen = listed("v1.items-5", 199.9, 5, [1], behind=behind)
+        seen.replica = "one"
+        complaints = list(list_complaints(history, [seen], faults))
+        assert [f"of which faults explain {explained:.2f} s" in each for each in complaints] == [True] * is_wrong
