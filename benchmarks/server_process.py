@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 
 def local_client(url: str = "") -> httpx.Client:
     """A client of what runs on this machine, which no proxy of the user's environment can reach."""
-    return httpx.Client(base_url=url, timeout=30, trust_env=False)
+    # A catalog is built at a low priority: beside others' work it is long in coming.
+    return httpx.Client(base_url=url, timeout=120, trust_env=False)
 
 
 def answers(client: httpx.Client, url: str) -> bool:
