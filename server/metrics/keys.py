@@ -9,8 +9,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from server.metrics.outages import OutageLog
 
-# Why a key that is known is not let in.
-FORBIDDEN = ("scope", "rate", "concurrent")
 # Why a request without a key that is known is not let in.
 UNKNOWN = ("missing", "unknown", "elsewhere")
 
