@@ -53,9 +53,11 @@ def slow(catalog: Catalog, catalog_file: Path, tmp_path_factory: pytest.TempPath
 
 async def test_when_the_engine_dies_under_load_nobody_hangs_and_it_comes_back(slow: ServerProcess):
     settings = LoadSettings(30.0, 3.0, 0.0, 10, (20_000, 20_000), growth=0.5)
+    engine, before = slow.engine, slow.metric("atspeed_items_served_total")
     first = asyncio.create_task(loaded(slow, settings))
-    await asyncio.sleep(1.5)
-    slow.engine.kill()
+    # The engine dies with lists behind it and lists before it, however long the machine took to begin.
+    await asyncio.to_thread(slow.wait_for, lambda: slow.metric("atspeed_items_served_total") > before)
+    engine.kill()
     reports = [await first]
     # The load goes on for as long as the next engine takes, and then once more.
     ready = False
