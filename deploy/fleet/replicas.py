@@ -78,6 +78,7 @@ class Fleet:
         url: of Envoy.
         catalogs: directory of the versions.
         start: name of the version that they are started with; known once they are.
+        flags: of every server.
     """
 
     def __init__(self, folder: Path, redis_url: str, shape: str = "tiny", *flags: str) -> None:
@@ -91,17 +92,17 @@ class Fleet:
         self.url = self.start = ""
         model = ("--target", str(folder / "model"), "--catalog", str(folder / "catalog.jsonl"))
         shared = ("--histories", redis_url, "--catalogs", str(self.catalogs), "--keys", str(folder / "keys.json"))
-        self._flags = [*FLAGS, *model, *shared, *flags]
+        self.flags = [*FLAGS, *model, *shared, *flags]
 
     @contextmanager
     def started(self, count: int) -> Iterator[None]:
         """Start replicas, and Envoy when they are ready."""
         with ExitStack() as stack:
             for _ in range(count):
-                self.replicas.append(stack.enter_context(self._replica()))
+                self.replicas.append(stack.enter_context(self.replica()))
             for replica in self.replicas:
                 self._settle(replica)
-            stack.enter_context(self._envoy())
+            stack.enter_context(self.gateway())
             with self.client(self.replicas[0].url) as client:
                 self.start = client.get("/v1/catalogs").raise_for_status().json()["active"]
             yield
@@ -109,7 +110,7 @@ class Fleet:
     @contextmanager
     def another(self) -> Iterator[Replica]:
         """One more replica, which Envoy does not know, ready."""
-        with self._replica() as replica:
+        with self.replica() as replica:
             self._settle(replica)
             yield replica
 
@@ -119,15 +120,17 @@ class Fleet:
         headers = {"Authorization": f"Bearer {self.key}"}
         return httpx.Client(base_url=url or self.url, headers=headers, limits=limits, timeout=ANSWER_SECONDS + 1, trust_env=False)
 
-    def _replica(self) -> Replica:
+    def replica(self) -> Replica:
+        """One more, not started yet."""
         port = free_port()
-        return Replica(self.folder / f"server-{port}", port, *self._flags)
+        return Replica(self.folder / f"server-{port}", port, *self.flags)
 
     def _settle(self, replica: Replica) -> None:
         replica.wait_until_ready(READY_SECONDS)
 
     @contextmanager
-    def _envoy(self) -> Iterator[None]:
+    def gateway(self) -> Iterator[None]:
+        """Have what `client` asks answered by a replica by chance: an Envoy, at `url`."""
         port, admin_port = free_port(), free_port()
         config: dict[str, Any] = envoy_config(ROUTE, POLICY, port, admin_port, [replica.address for replica in self.replicas])
         (listener,) = config["static_resources"]["listeners"]

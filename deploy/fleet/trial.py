@@ -55,10 +55,10 @@ class Ground:
         fleet, redis: both whole.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, replicas: int) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, replicas: int, fleet: type[Fleet] = Fleet) -> None:
         """Start them, until `stack` is closed."""
         self.redis = stack.enter_context(RedisTrio(folder))
-        self.fleet = Fleet(folder, self.redis.url)
+        self.fleet = fleet(folder, self.redis.url)
         stack.enter_context(self.fleet.started(replicas))
 
 

@@ -1,0 +1,70 @@
+"""A short trial of `make fleet-check`: three servers on a Redis with Sentinels, changed while they are killed and stopped.
+
+Instead of Envoy, which the tests do not install, the client's transport sends each request to a server by chance.
+"""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.checks.processes import free_port
+from deploy.fleet.replicas import ANSWER_SECONDS, Fleet, Replica
+from deploy.fleet.trial import Ground, run_trial
+from tests.server.forked_server import ForkedServer
+from tests.services import REDIS_BINARY, REDIS_MISSING
+
+
+class ForkedReplica(Replica, ForkedServer):
+    """A replica that is ready in a fraction of its time."""
+
+
+class ByChance(httpx.BaseTransport):
+    """Sends a request to one of the servers, by what its `X-User-Id` hashes to, and notes who answered, as Envoy does."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self._addresses, self._transport = addresses, httpx.HTTPTransport(limits=httpx.Limits(max_keepalive_connections=0))
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        address = self._addresses[zlib.crc32(request.headers.get("X-User-Id", "").encode()) % len(self._addresses)]
+        host, port = address.split(":")
+        request.url = request.url.copy_with(host=host, port=int(port))
+        response = self._transport.handle_request(request)
+        response.headers["x-replica"] = address
+        return response
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class ForkedFleet(Fleet):
+    """Forked servers, without a gateway."""
+
+    def replica(self) -> Replica:
+        port = free_port()
+        return ForkedReplica(self.folder / f"server-{port}", port, *self.flags)
+
+    @contextmanager
+    def gateway(self) -> Iterator[None]:
+        self.url = "http://fleet"
+        yield
+
+    def client(self, url: str = "") -> httpx.Client:
+        if url:
+            return super().client(url)
+        transport = ByChance([replica.address for replica in self.replicas])
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(base_url=self.url, headers=headers, transport=transport, timeout=ANSWER_SECONDS + 1)
+
+
+@pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
+def test_nothing_acknowledged_is_lost_and_no_list_is_wrong(tmp_path: Path):
+    with ExitStack() as stack:
+        outcome = run_trial(0, Ground(tmp_path, stack, 3, ForkedFleet), 80)
+    assert outcome.complaints == []
+    assert outcome.acknowledged > 20
+    assert outcome.lists > 20
+    assert sum(outcome.faults.values()) > 1
