@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from drafting.beam.rule import MAX_BEAM_WIDTH, WIDEST_BEAM, NormaliseName
+from drafting.plans.given import MOST_ITEMS
 
 EngineName = Literal["vllm", "transformers"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -84,7 +85,12 @@ class EngineSettings(BaseModel):
         default=None, description="Base model of a draft that is an adapter; the one that it names by default."
     )
     plan: Annotated[str, Panel.SPECULATION] = Field(
-        default="auto", description="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children."
+        default="auto",
+        description="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children, items:M or last, or joins such as "
+        "beam:40+items:20+last.",
+    )
+    draft_items: Annotated[int, Panel.SPECULATION] = Field(
+        default=0, ge=0, le=MOST_ITEMS, description="Items of the neighbour model that the plan auto may draft; other plans name theirs."
     )
     kv_memory_gib: Annotated[float, Panel.MEMORY] = Field(
         default=0.5, gt=0, allow_inf_nan=False, description="Memory for keys and values, GiB."

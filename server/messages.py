@@ -144,6 +144,7 @@ class Submit(msgspec.Struct, tag=True):
         scored: the items whose scores are asked for, where k and beam width are 1; None for a list.
         normalise: what scores are normalised over; None for what the engine does.
         diversity: how many items of the list may have the same value of an attribute, by attribute.
+        retrieved: items of the neighbour model, best first, for the engine's plan to draft, as bytes of int32; the API process fills it in.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
 
@@ -170,6 +171,7 @@ class Submit(msgspec.Struct, tag=True):
     is_proof: bool = False
     normalise: Normalisation | None = None
     diversity: dict[str, int] = {}
+    retrieved: bytes = b""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -213,6 +215,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
         end_tokens: tokens between a text and its list.
         widest_beam: the widest beam that the plan drafts for; None for any.
+        drafted_items: the most items of a neighbour model that the plan drafts.
         prompts: what prompts are built with.
     """
 
@@ -234,6 +237,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     text_tokens: int = 0
     end_tokens: int = 0
     widest_beam: int | None = None
+    drafted_items: int = 0
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):

@@ -85,7 +85,7 @@ class Settings(EngineSettings, BaseSettings):
         "bring their identifiers.",
     )
     neighbours: Annotated[Path | None, Panel.MODEL] = Field(
-        default=None, description="Neighbour model (.neighbours.safetensors) to blend lists with; none by default."
+        default=None, description="Neighbour model (.neighbours.safetensors) to blend lists with, and to draft items; none by default."
     )
     blend: Annotated[float | None, Panel.MODEL] = Field(
         default=None,

@@ -55,17 +55,18 @@ class Speculation:
         return SpeculativeBeamEngine(self.target, self.tries[depth], draft or self.draft, chosen)
 
     def planner(self, depth: int, costs: ForwardCosts = COSTS[2]) -> Planner:
-        return Planner(costs, self.tries[depth].mean_fan_out)
+        return Planner(costs, self.tries[depth].mean_fan_out, items=30)
 
     def requests(self, count: int, rng: np.random.Generator, rule: SearchRule = STRICT) -> list[BeamRequest]:
-        """Requests of every kind: of any k and width, with few, most or all items excluded."""
+        """Requests of every kind: of any k and width, with few, most or all items excluded; and with retrieved items."""
         found = []
         for number in range(count):
             k = int(rng.integers(1, 21))
             excluded = rng.permutation(ITEMS)[: int(rng.choice([0, 0, 20, 140, ITEMS]))]
             history = rng.integers(ITEMS, size=rng.integers(1, 8))
             prompt = np.concatenate([[1], self.identifiers[history].reshape(-1)])
-            found.append(BeamRequest(str(number), prompt, k, k + int(rng.integers(0, 10)), excluded, rule))
+            retrieved = np.random.default_rng(number).permutation(ITEMS)[: number % 40]
+            found.append(BeamRequest(str(number), prompt, k, k + int(rng.integers(0, 10)), excluded, rule, retrieved=retrieved))
         return found
 
 

@@ -81,6 +81,7 @@ class Recommender:
         draft: Path | None = None,
         draft_base: Path | None = None,
         plan: str = "none",
+        draft_items: int = 0,
         host: str = "transformers",
         dtype: str = "auto",
         threads: int | None = None,
@@ -100,8 +101,9 @@ class Recommender:
             base, draft_base: base models of a target and a draft that are adapters; by default those that their configurations name.
             draft: directory of a small model over the same tokens, which proposes what the target verifies; it always runs on the
                 transformers host, beside the target.
-            plan: draft plan: "auto" (the planner, which takes a few seconds to measure this machine), "none", "trie", "beam:N" or
-                "beam:N+children" (see `FixedPlan`).
+            plan: draft plan: "auto" (the planner, which takes a few seconds to measure this machine), "none", "trie", "beam:N",
+                "beam:N+children" or others (see `FixedPlan`).
+            draft_items: retrieved items of a request that "auto" may draft.
             host: "vllm" or "transformers".
             dtype: "auto", "float32", "bfloat16" or "float16".
             threads: CPU threads for the model; None leaves torch's choice.
@@ -158,7 +160,8 @@ class Recommender:
                 model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens, normalise=over, max_beam_width=max_beam_width
             )
             if plan == AUTO:
-                engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
+                costs = measure_costs(engine, fitted.prompts.max_tokens)
+                engine.use_plan(Planner(costs, trie.mean_fan_out, follows_clock=True, items=draft_items))
             loaded.pop_all()
         is_exact = exact or (served.dtype(dtype) == torch.float32 and quantization is None and not served.is_quantized)
         precision = Precision(str(served.dtype(dtype)).removeprefix("torch."), is_exact)
@@ -207,12 +210,14 @@ class Recommender:
         blend: Blend | Blending | None = None,
         beam_widths: Sequence[int] | None = None,
         diversity: Mapping[str, int] | None = None,
+        retrieved: Sequence[int] | IntArray = (),
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
         Without `beam_width` a search keeps k prefixes, as `generate(num_beams=k)` does; servers ask for `beam_width_for`, which finds more.
         `beam_widths` are those of each level but the last, in its place.
 
         With `diversity` such as {"brand": 2}, so many items of the list, at most, have any one value of an attribute of the catalog.
+        `retrieved` are items that a retriever finds best after the history, best first: plans with items draft them, and no list changes.
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
 
@@ -235,6 +240,7 @@ class Recommender:
             blend=Blend.after(history, blend, self.engine.trie, excluded_items, allowed_items),
             beam_widths=None if beam_widths is None else tuple(beam_widths),
             caps=self.catalog.caps(diversity or {}),
+            retrieved=item_indices(retrieved, len(self.catalog), "The retriever names"),
         )
         request.check_catalog(len(self.catalog), self.catalog.identifier_length)
         return request

@@ -234,6 +234,7 @@ class BeamRequest:
             an upper one is smaller than `k`, a list may be shorter although more items are eligible.
         normalise: what its log-probabilities are normalised over; None for what the engine does.
         caps: how many items of a value the list may have, of each attribute at most once; see `verification.engine.capped`.
+        retrieved: `[n]` int64, catalog indices of a retriever's best items, best first, for plans that draft some; they change no list.
     """
 
     request_id: str
@@ -254,6 +255,7 @@ class BeamRequest:
     beam_widths: tuple[int, ...] | None = None
     normalise: Normalisation | None = None
     caps: tuple[Cap, ...] = ()
+    retrieved: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):

@@ -3,8 +3,8 @@
 Invariant: they hold plain numbers, and go over the wire from the engine process as they are.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from drafting.beam.rule import STRICT, SearchRule
@@ -35,7 +35,7 @@ class Usage:
         cached_tokens: prompt tokens found in the prefix cache.
         target_forwards, draft_forwards: forwards that this request took part in.
         drafted_nodes: tree nodes that a draft added.
-        used_nodes: drafted nodes that the target's beams used.
+        used_by: by kind of draft (`beam`, `children`, `items`, `last`), drafted nodes that the target's beams used, where there are any.
         accepted_depths: the levels that the target accepted from a draft, each one forward saved.
         plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
         thought_tokens: tokens of text that the target wrote before the search, a forward each.
@@ -48,12 +48,17 @@ class Usage:
     target_forwards: int = 0
     draft_forwards: int = 0
     drafted_nodes: int = 0
-    used_nodes: int = 0
+    used_by: Mapping[str, int] = field(default_factory=dict)
     accepted_depths: tuple[int, ...] = ()
     plan: str = "none"
     thought_tokens: int = 0
     candidates: int = 0
     rounds: int = 1
+
+    @property
+    def used_nodes(self) -> int:
+        """Drafted nodes that the target's beams used."""
+        return sum(self.used_by.values())
 
     @property
     def accepted_steps(self) -> int:

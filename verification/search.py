@@ -11,12 +11,18 @@ import numpy as np
 
 from drafting.array_types import IntArray
 from drafting.beam.rule import Normalisation, SearchRule
-from drafting.beam.tree import SequenceState
+from drafting.beam.tree import Origin, SequenceState
+from drafting.plans.given import Given, GivenPrefixes
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
 from verification.result import Usage
 
+# Origins of drafts.
+DRAFTED = (Origin.LAST, Origin.ITEMS, Origin.CHILDREN, Origin.BEAM)
+# Prefixes of a level that are kept for the next search of a user, at least; so many times those of the beam where that is more.
+FEWEST_KEPT = 40
+KEPT_SHARE = 2
 NOTHING = np.empty(0, np.int64)
 # Between the seeds of a sampled search's rounds, so that they are not those of the next lists of a file.
 ROUND_SEEDS = 0x1E3779B97F4A7C15
@@ -49,10 +55,16 @@ class BeamSearch:
         depth: depth of the beam.
         drafts: whether its tree may be drafted.
         normalise: what its log-probabilities are normalised over.
-        candidate_nodes: nodes in its tree of candidates that a list is blended with.
+        keeps_beams: whether what it keeps and nearly keeps is wanted as a draft of its user's next search.
+        is_forgotten: whether its user was forgotten since it began, so that nothing is kept.
+        kept: trie nodes of these, level by level.
+        offered: given drafts for its first round; None where there are none.
+        given: which of them are in the tree.
+        covered: by choice of them, levels above the next one, one after the other, whose beams they hold.
         rounds: how often it has begun.
-        target_forwards, draft_forwards, drafted_nodes, used_nodes, accepted_depths: as in `Usage`.
-        drafted_by: kinds of drafts that have added nodes: `beam`, `children`.
+        target_forwards, draft_forwards, drafted_nodes, accepted_depths: as in `Usage`.
+        used: by `Origin`, nodes of its tree that the target's beams came to.
+        drafted_by: kinds of drafts that have added nodes: `beam`, `children`, `items`, `last`.
     """
 
     request: BeamRequest
@@ -67,24 +79,38 @@ class BeamSearch:
     depth: int = 0
     drafts: bool = True
     normalise: Normalisation = Normalisation.VOCABULARY
-    candidate_nodes: int = field(init=False)
+    keeps_beams: bool = False
+    is_forgotten: bool = False
+    kept: list[IntArray] = field(default_factory=list)
+    offered: GivenPrefixes | None = None
+    given: Given = Given.NONE
+    covered: dict[Given, int] = field(default_factory=dict)
     rounds: int = 1
     target_forwards: int = 0
     draft_forwards: int = 0
     drafted_nodes: int = 0
-    used_nodes: int = 0
+    used: IntArray = field(default_factory=lambda: np.zeros(len(Origin), np.int64))
     accepted_depths: list[int] = field(default_factory=list)
     drafted_by: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.rule = self.request.rule
-        self.candidate_nodes = self.request.blended_nodes
         self.beam = np.array([self.sequence.root])
 
     @property
     def last_depth(self) -> int:
         """The deepest level whose nodes are computed; the one below it is the list."""
         return len(self.widths) - 2
+
+    def selected(self, depth: int) -> int:
+        """Prefixes at `depth` that are wanted of the target's selection: its beam, and what it nearly keeps."""
+        width = self.widths[depth]
+        return max(FEWEST_KEPT, KEPT_SHARE * width) if self.keeps_beams and depth <= self.last_depth else width
+
+    def take_given(self, source: Given) -> None:
+        """Note that given drafts are in the tree."""
+        self.given = source
+        self.drafted_by |= set(source.names)
 
     @property
     def reserved_nodes(self) -> int:
@@ -122,8 +148,7 @@ class BeamSearch:
         if added == len(nodes):
             return
         self.beam[~missing] = drafted[hits[~missing]]
-        # Candidates of a blend, which come first, are no drafts.
-        self.used_nodes += int(np.count_nonzero(self.beam > self.sequence.root + self.candidate_nodes)) - added
+        self.used += np.bincount(self.sequence.origins[self.beam[~missing]], minlength=len(Origin))
         if not added:
             self.accepted_depths.append(self.depth)
 
@@ -134,14 +159,14 @@ class BeamSearch:
         """
         self.eligibility, self.rule = eligibility, self.rule.numbered(ROUND_SEEDS)
         self.beam, self.ancestors, self.depth = np.array([self.sequence.root]), NOTHING, 0
-        self.candidate_nodes = 0
+        self.offered, self.given = None, Given.NONE
         self.rounds += 1
         return self.sequence.drop_nodes()
 
     def absorb(self, other: "BeamSearch", *, beside: bool = True) -> None:
         """Take over the cost of another search of the request: nodes add up, forwards were shared if it ran `beside` this one."""
         self.drafted_nodes += other.drafted_nodes
-        self.used_nodes += other.used_nodes
+        self.used += other.used
         self.drafted_by |= other.drafted_by
         self.rounds += other.rounds - 1
         if not beside:
@@ -152,12 +177,13 @@ class BeamSearch:
             self.draft_forwards = max(self.draft_forwards, other.draft_forwards)
             if other.target_forwards > self.target_forwards:
                 self.target_forwards, self.accepted_depths = other.target_forwards, other.accepted_depths
-        other.drafted_nodes = other.used_nodes = other.draft_forwards = other.target_forwards = 0
-        other.accepted_depths, other.rounds = [], 1
+        other.drafted_nodes = other.draft_forwards = other.target_forwards = 0
+        other.used, other.accepted_depths, other.rounds = np.zeros_like(other.used), [], 1
 
     def usage(self, plan: str) -> Usage:
         """The cost so far, under a plan of that name."""
         drafted_by = "+".join(sorted(self.drafted_by)) or "none"
+        used = {origin.name.lower(): nodes for origin, nodes in zip(Origin, self.used.tolist(), strict=True) if nodes and origin in DRAFTED}
         written = 0 if self.request.thought is None else self.request.thought.written
         return Usage(
             prompt_tokens=self.request.own_tokens,
@@ -165,7 +191,7 @@ class BeamSearch:
             target_forwards=written + self.target_forwards,
             draft_forwards=self.draft_forwards,
             drafted_nodes=self.drafted_nodes,
-            used_nodes=self.used_nodes,
+            used_by=used,
             accepted_depths=tuple(self.accepted_depths),
             plan=f"{plan}:{drafted_by}" if plan == "auto" else plan,
             thought_tokens=written,

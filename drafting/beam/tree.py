@@ -8,6 +8,7 @@ it is asked for, so tokens are marked.
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -21,6 +22,23 @@ from drafting.trie.arrays import ROOT
 ROOM = 64
 # Unlike any trie node, and unlike the -1 of none.
 UNREAD = -2
+
+
+class Origin(IntEnum):
+    """What has put a token into a sequence.
+
+    Attributes:
+        TARGET: the request, whose prompt it is, or the target's selection.
+        CANDIDATE: a candidate that the request brings for the target to score.
+        LAST, ITEMS, CHILDREN, BEAM: a draft: what the user's last search kept, a retriever's items, the trie, or the draft model.
+    """
+
+    TARGET = 0
+    CANDIDATE = 1
+    LAST = 2
+    ITEMS = 3
+    CHILDREN = 4
+    BEAM = 5
 
 
 class TokenTree:
@@ -78,6 +96,7 @@ class SequenceState:
         depths: `[length]` int64; 0 for the prompt.
         trie_nodes: `[length]` int64; the trie's root for the prompt, -1 for a node that stands for no prefix, `UNREAD` where only the
             device knows it yet.
+        origins: `[length]` int64, the `Origin` of each.
     """
 
     positions: IntArray
@@ -86,12 +105,13 @@ class SequenceState:
     drafted: IntArray
     depths: IntArray
     trie_nodes: IntArray
+    origins: IntArray
 
     def __init__(self, prompt_slots: IntArray) -> None:
         self.prompt_length = len(prompt_slots)
         self.computed = self.deepest = 0
         # A row per field, so that those that are read together lie together.
-        self._fields = np.zeros((7, self.prompt_length + ROOM), np.int64)
+        self._fields = np.zeros((8, self.prompt_length + ROOM), np.int64)
         self._resize(self.prompt_length)
         self.positions[:] = self._indices[:] = np.arange(self.length)
         self.visible[:] = self.positions + 1
@@ -103,7 +123,7 @@ class SequenceState:
         if length > self._fields.shape[1]:
             self._fields = np.pad(self._fields, ((0, 0), (0, length)))
         fields = self._fields[:, :length]
-        self.positions, self.visible, self.slots, self.drafted, self.depths, self._indices, self.trie_nodes = fields
+        self.positions, self.visible, self.slots, self.drafted, self.depths, self._indices, self.trie_nodes, self.origins = fields
 
     def cut(self, length: int) -> None:
         """Make the first `length` tokens, of which none is a node below the root, the prompt and all that there is."""
@@ -138,16 +158,17 @@ class SequenceState:
         """Number of tree nodes among them, the root included."""
         return self.length - max(self.computed, self.root)
 
-    def append(self, slots: IntArray, depth: int, trie_nodes: IntArray) -> IntArray:
-        """Add nodes of one depth and return their indices."""
+    def append(self, slots: IntArray, depth: int | IntArray, trie_nodes: IntArray, origin: int | IntArray = Origin.TARGET) -> IntArray:
+        """Add nodes of one depth, or ascending by `[nodes]` depths, and return their indices."""
         first = self.length
         self._resize(first + len(slots))
-        self.deepest = max(self.deepest, depth)
+        self.deepest = max(self.deepest, int(np.max(depth, initial=0)))
         self.positions[first:] = self.root + depth
         self.visible[first:] = self.prompt_length
         self.slots[first:] = slots
         self.trie_nodes[first:] = trie_nodes
         self.depths[first:] = depth
+        self.origins[first:] = origin
         self._indices[first:] = indices = np.arange(first, self.length)
         return indices
 
@@ -161,7 +182,7 @@ class SequenceState:
 
     def node_fields(self, indices: IntArray) -> IntArray:
         """`[5, tokens]`: slots, drafted, depths, the indices themselves, and trie nodes."""
-        return self._fields[2:].take(indices, axis=1)
+        return self._fields[2:7].take(indices, axis=1)
 
 
 def to_device(fields: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:

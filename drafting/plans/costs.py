@@ -169,6 +169,8 @@ class LevelValues:
         draft_token: seconds of one token of the draft, beyond the free ones.
         draft_room: tokens that are free in a forward of the draft.
         last_depth: the deepest level that is drafted.
+        given: by (depth, levels before it in the round), seconds won by given drafts from there on, where all above is accepted; absent
+            where there are none.
         weighed: by depth and nodes, what `weigh` has answered at the beginning of rounds.
     """
 
@@ -181,6 +183,7 @@ class LevelValues:
     draft_token: float
     draft_room: float
     last_depth: int
+    given: dict[tuple[int, int], float] = field(default_factory=dict)
     weighed: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
     def price(self, nodes: DoubleArray) -> DoubleArray:
@@ -211,11 +214,15 @@ class LevelValues:
         return won
 
     def best(self, depth: int, levels: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
-        """Seconds won by the best way to go on below a level; 0 for stopping."""
+        """Seconds won by the best way to go on below a level, of which stopping is one."""
         if depth > self.last_depth:
             return np.zeros_like(nodes)
         won: DoubleArray = np.maximum(self.children(depth, certainty, nodes), self.by_beam(depth, levels, certainty, nodes))
-        return won.clip(min=0)
+        return np.maximum(won, certainty * self.stopping(depth, levels))
+
+    def stopping(self, depth: int, levels: int) -> float:
+        """Seconds won by drafting nothing from a level on, which is what given drafts win; for a beam that is certain."""
+        return self.given.get((depth, levels), 0.0)
 
     def by_beam(self, depth: int, levels: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
         """Seconds won by asking the draft for the level `depth`."""

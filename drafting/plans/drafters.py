@@ -23,8 +23,9 @@ from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, rank
 from drafting.beam.rule import Normalisation, SearchRule
-from drafting.beam.tree import UNREAD, SequenceState, TokenTree, to_device
+from drafting.beam.tree import UNREAD, Origin, SequenceState, TokenTree, to_device
 from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, grown, is_async, on_device, on_host
+from drafting.plans.given import Given
 from drafting.plans.plan import Action, DraftRound, most_proposals
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
@@ -45,6 +46,7 @@ class DraftedSearch(Protocol):
     draft_forwards: int
     drafted_nodes: int
     drafted_by: set[str]
+    given: Given
 
 
 @dataclass
@@ -100,7 +102,8 @@ class DraftTask:
         added = int(np.count_nonzero(new))
         self.frontier = np.empty(len(new), np.int64)
         self.frontier[~new] = known[indices[~new]]
-        self.frontier[new] = sequence.append(self.allocate(added), depth, trie_nodes[new])
+        origin = Origin.CHILDREN if self.action is Action.CHILDREN else Origin.BEAM
+        self.frontier[new] = sequence.append(self.allocate(added), depth, trie_nodes[new], origin)
         self.search.drafted_nodes += added
         self.round.drafted += added
         self.round.levels += 1

@@ -6,15 +6,19 @@ worth its tokens.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from drafting.array_types import FloatArray, IntArray
+from drafting.array_types import BoolArray, FloatArray, IntArray
 from drafting.beam.rule import WIDEST_BEAM
 from drafting.errors import SetupError
+from drafting.plans.given import MOST_ITEMS, Given, GivenOutcome
 
-PLAN_FORM = re.compile(r"none|trie|beam:(?P<width>\d+)(x(?P<levels>\d+))?(?P<children>\+children)?")
+# Parts of a plan, each behind a plus.
+PLAN_FORM = re.compile(
+    r"(?P<trie>\+trie|\+beam:(?P<width>\d+)(x(?P<levels>\d+))?(?P<children>\+children)?)?(\+items:(?P<items>\d+))?(?P<last>\+last)?"
+)
 MOST_PROPOSALS = 256
 # A level that more prefixes are kept of is drafted by so many times as many proposals, at most.
 PROPOSALS_SHARE = 2
@@ -57,6 +61,7 @@ class DraftRound:
         unranked: whether the frontier holds nodes that the draft has not scored, so that it cannot go on from them.
         certainty: the plan's estimate that the target's beam reaches the frontier without a miss.
         exploring: whether the plan tries what it would not do by what it has learned.
+        given: sources whose drafts are in the tree from the search's first round on.
     """
 
     widths: tuple[int, ...]
@@ -72,6 +77,7 @@ class DraftRound:
     unranked: bool = False
     certainty: float = 1.0
     exploring: bool = False
+    given: Given = Given.NONE
 
     @property
     def next_depth(self) -> int:
@@ -94,6 +100,7 @@ class LevelOutcome:
         scores: `[proposals]` float32, the draft's scores, best first; -inf pads.
         verification: how the draft was verified.
         levels: levels of the round before it.
+        covered: by choice of given drafts, `[selected]` bool, which of the prefixes these hold, so that nobody needs to propose them.
     """
 
     depth: int
@@ -101,6 +108,7 @@ class LevelOutcome:
     scores: FloatArray
     verification: str
     levels: int
+    covered: Mapping[Given, BoolArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,20 @@ class Plan:
     def needs_draft(self) -> bool:
         """True if the plan needs a draft model."""
         return False
+
+    @property
+    def items(self) -> int:
+        """The most items of a retriever whose prefixes the plan drafts."""
+        return 0
+
+    @property
+    def uses_last(self) -> bool:
+        """True if the plan drafts what the target kept when it was last asked for a user."""
+        return False
+
+    def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
+        """Choose the sources of given drafts for a search that begins; `offered` are the nodes of each choice."""
+        return Given.NONE
 
     @property
     def decides_by_group(self) -> bool:
@@ -180,6 +202,9 @@ class Plan:
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         """Learn from the target's selections."""
 
+    def learn_given(self, outcomes: Sequence[GivenOutcome]) -> None:
+        """Learn what given drafts are worth, also those that were not taken."""
+
     def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
         """Learn how many children the prefixes at `state` had."""
 
@@ -189,16 +214,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class FixedPlan(Plan):
-    """One shape for every round, for experiments: `none`, `trie`, `beam:N`, `beam:NxG`, and the latter two with `+children`.
+    """One shape for every round, for experiments: `none`, or one or more parts joined by a plus, in this order.
 
     `trie` drafts all children of the beam; `beam:N` drafts the draft model's beam of width N as deep as nodes are ever scored, `beam:NxG`
     at most G levels of it; with `+children` the level below, or the deepest that is ever scored, holds all children of the one before.
+    `items:M` drafts the prefixes of a retriever's M best items in a search's first forward, and `last` those that its user's last search
+    kept or nearly kept.
     """
 
     name: str
     proposals: int = 0
     most_levels: int | None = None
     children: bool = False
+    items: int = 0
+    uses_last: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "FixedPlan":
@@ -207,20 +236,26 @@ class FixedPlan(Plan):
         Raises:
             PlanError: there is no such plan.
         """
-        match = PLAN_FORM.fullmatch(text)
+        if text == "none":
+            return cls(text)
+        match = PLAN_FORM.fullmatch(f"+{text}")
         if match is None:
             raise PlanError(
-                f"There is no plan {text!r}: choose auto, none, trie, beam:N, beam:NxG or beam:N+children, with numbers for N and G."
+                f"There is no plan {text!r}: choose auto, none, trie, beam:N, beam:NxG or beam:N+children, with numbers for N and G, "
+                "items:M or last, or join one of the first with the last two, as in beam:40+items:20+last."
             )
-        width = int(match["width"] or 0)
+        width, items = int(match["width"] or 0), int(match["items"] or 0)
         if match["width"] is not None and width < 1:
             raise PlanError("A draft's beam holds at least one node: beam:0 is no plan; none is.")
         if width > WIDEST_BEAM:
             raise PlanError(f"A draft's beam holds at most {WIDEST_BEAM} nodes, got {text}.")
+        if match["items"] is not None and not 1 <= items <= MOST_ITEMS:
+            raise PlanError(f"A plan drafts 1 to {MOST_ITEMS} items of a retriever, got {text}.")
         levels = int(match["levels"]) if match["levels"] else None
         if levels == 0:
-            raise PlanError(f"The plan {text} drafts no level: that is the plan none.")
-        return cls(text, width, levels, children=text == "trie" or match["children"] is not None)
+            raise PlanError(f"The plan {text} drafts no level: leave its beam out.")
+        children = match["trie"] == "+trie" or match["children"] is not None
+        return cls(text, width, levels, children, items, match["last"] is not None)
 
     def check(self, identifier_length: int) -> None:
         """Refuse a plan that is deeper than the catalog's identifiers.
@@ -236,7 +271,7 @@ class FixedPlan(Plan):
 
     @property
     def drafts(self) -> bool:
-        return self.needs_draft or self.children
+        return self.needs_draft or self.children or self.items > 0 or self.uses_last
 
     @property
     def needs_draft(self) -> bool:
@@ -244,16 +279,22 @@ class FixedPlan(Plan):
 
     @property
     def widest_beam(self) -> int | None:
-        return self.proposals or None
+        if self.uses_last or not self.proposals + self.items or (self.children and not self.proposals):
+            return None
+        return self.proposals + self.items
 
     def refusal(self, width: int) -> str | None:
         # Such a draft could never hold a whole beam, so it would cost its forwards and save none.
-        if self.widest_beam is None or width <= self.widest_beam:
+        if (widest := self.widest_beam) is None or width <= widest:
             return None
         return (
             f"The plan {self.name} drafts fewer prefixes than the {width} that this request keeps: "
-            f"ask for at most {self.proposals} (k and beam_width), or serve with a wider plan."
+            f"ask for at most {widest} (k and beam_width), or serve with a wider plan."
         )
+
+    def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
+        wanted = (Given.LAST if self.uses_last else Given.NONE) | (Given.ITEMS if self.items else Given.NONE)
+        return max((source for source in offered if source in wanted), key=lambda source: len(source.names), default=Given.NONE)
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         if state.next_depth > state.last_depth:

@@ -3,7 +3,8 @@
 It weighs two things. What a level costs: tokens of the target, a forward of the draft. What it may save: the rounds that an accepted level
 makes unnecessary, times the chance that it is accepted (`acceptance`). Searches are planned from the end: the cost of finishing from a beam
 at each depth follows from the costs of finishing from the deeper ones, so the value of accepting a level is known before it is drafted.
-Within a level nodes are taken best first for as long as the next ones are worth more than their tokens.
+Within a level nodes are taken best first for as long as the next ones are worth more than their tokens. Given drafts are weighed before a
+search's first level: for each choice of sources, what its nodes cost, and what the search is worth with them in the tree.
 
 Tokens that come free with a forward (`CostCurve.free`) are shared like its fixed part: what the batch needs anyway takes them first, each
 request drafts from its part of the rest, and only nodes beyond that have a price.
@@ -14,15 +15,16 @@ requests in the same state (`DraftRound.group_size`): the others may decide othe
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from drafting.array_types import DoubleArray, FloatArray
-from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
+from drafting.plans.acceptance import PRIOR, Coverage, WantedGaps, within_gaps
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, RunningCurve
+from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, StepTimes, most_proposals
 
 AUTO = "auto"
@@ -52,15 +54,18 @@ class Planner(Plan):
         costs: costs of forwards on this machine.
         fan_out: by depth, a first guess at the children of a prefix: `ItemTrie.mean_fan_out`.
         follows_clock: True if the costs follow the measured steps; otherwise they are constant.
+        items: the most items of a retriever that may be drafted.
     """
 
     name = AUTO
     costs: ForwardCosts
     fan_out: Sequence[float]
     follows_clock: bool = False
-    _gaps: dict[tuple[str, int, int, int], WantedGaps] = field(default_factory=dict)
+    items: int = 0
+    _gaps: dict[tuple[str, Given, int, int, int], WantedGaps] = field(default_factory=dict)
+    _coverage: dict[tuple[str, Given, int, int, int], Coverage] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
-    _known_values: dict[tuple[str, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
+    _known_values: dict[tuple[str, Given, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
     _unexplored: dict[int, float] = field(default_factory=dict)
@@ -78,7 +83,8 @@ class Planner(Plan):
         How often the target follows a draft is a matter of the models, so it holds for other items of identifiers of one length.
         """
         same = len(fan_out) == len(self.fan_out)
-        return Planner(self.costs, fan_out, self.follows_clock, deepcopy(self._gaps) if same else {})
+        learned = (deepcopy(self._gaps), deepcopy(self._coverage)) if same else ({}, {})
+        return Planner(self.costs, fan_out, self.follows_clock, self.items, *learned)
 
     def most_proposals(self, width: int) -> int:
         return most_proposals(width)
@@ -86,6 +92,29 @@ class Planner(Plan):
     @property
     def learns(self) -> bool:
         return True
+
+    @property
+    def uses_last(self) -> bool:
+        return True
+
+    def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
+        if state.next_depth > state.last_depth:
+            return Given.NONE
+        chosen, most = Given.NONE, self._begun(state, Given.NONE, 0.0)
+        # As for a round: less than this may be a loss.
+        most += WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
+        for source, nodes in offered.items():
+            if (won := self._begun(state, source, nodes)) > most:
+                chosen, most = source, won
+        return chosen
+
+    def _begun(self, state: DraftRound, source: Given, nodes: float) -> float:
+        """Seconds won by a search that begins with so many given nodes in its tree."""
+        state = replace(state, given=source, drafted=int(nodes))
+        values, first = self._values(state, self.costs.draft is not None), state.next_depth
+        by_children, by_beam = values.weigh(first, 0, 1.0, state.nodes)
+        free = max(self.costs.target.free - state.tokens, 0.0) / state.sharing
+        return max(by_children, by_beam, values.stopping(first, 0)) - values.token * max(nodes - free, 0.0)
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         depth = state.next_depth
@@ -97,7 +126,8 @@ class Planner(Plan):
             self._unexplored[state.depth] = waited - EXPLORE_EVERY if state.exploring else waited
         values = self._values(state, has_draft and self.costs.draft is not None)
         by_children, by_beam = values.weigh(depth, state.levels, state.certainty, state.nodes)
-        least = 0.0 if state.levels else WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
+        least = state.certainty * values.stopping(depth, state.levels)
+        least += 0.0 if state.levels else WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
         if not state.unranked and by_beam > max(by_children, least):
             by_beam -= float(values.draft_price(state.nodes + state.uncomputed()) - values.draft_price(state.nodes))
             if by_beam > max(by_children, least):
@@ -113,7 +143,7 @@ class Planner(Plan):
         chances = gaps.chances()
         won = self._won(values, depth, state.levels, state.certainty * chances, counts)
         best = int(won.argmax())
-        if won[best] <= 0:
+        if won[best] <= state.certainty * values.stopping(depth, state.levels):
             return 0
         state.certainty *= float(chances[best])
         return int(counts[best])
@@ -122,7 +152,17 @@ class Planner(Plan):
         self._learned += len(outcomes)
         self._unused += len(outcomes)
         for outcome in outcomes:
-            self._gaps_of(outcome.verification, len(outcome.ranks), outcome.depth, outcome.levels).learn(outcome)
+            for source in (Given.NONE, *outcome.covered):
+                self._gaps_of(outcome.verification, source, len(outcome.ranks), outcome.depth, outcome.levels).learn(outcome, source)
+
+    def learn_given(self, outcomes: Sequence[GivenOutcome]) -> None:
+        self._learned += len(outcomes)
+        self._unused += len(outcomes)
+        for outcome in outcomes:
+            # A round that had begun at any of the levels above would have come to this one by what is given.
+            for levels in range(min(outcome.levels, LEVEL_KINDS - 1) + 1):
+                key = outcome.verification, outcome.source, _bucket(outcome.width), outcome.depth, levels
+                self._coverage.setdefault(key, Coverage()).learn(outcome.covered)
 
     def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
         depth = state.next_depth - 2
@@ -163,7 +203,7 @@ class Planner(Plan):
     def _values_at(self, state: DraftRound, has_draft: bool, room: float) -> LevelValues:
         # Rounded down to a power of two, so that batches of about one size share their values, and nothing is thought to be shared by more.
         group_size = 1 << state.group_size.bit_length() - 1
-        key = state.verification, state.widths, state.sharing, group_size, has_draft, state.exploring, room
+        key = state.verification, state.given, state.widths, state.sharing, group_size, has_draft, state.exploring, room
         if key not in self._known_values:
             values = self._look_ahead(state, has_draft, group_size, room)
             if len(self._known_values) >= MOST_VALUES:
@@ -194,6 +234,9 @@ class Planner(Plan):
             nodes = np.array([float(widths[depth])])
             forward = target.fixed / sharing - self.costs.level / group_size + target.per_token * max(widths[depth] - free, 0.0)
             values.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
+            for levels in range(depth if state.given else 0):
+                below = values.stopping(depth + 1, levels + 1)
+                values.given[depth, levels] = self._chance(state, depth, levels) * (values.savings[depth] + below)
             if draft is not None:
                 for levels in range(depth):
                     gaps = self._wanted(state, depth, levels)
@@ -204,13 +247,24 @@ class Planner(Plan):
         return values
 
     def _wanted(self, state: DraftRound, depth: int, levels: int) -> WantedGaps:
-        return WantedGaps(PRIOR) if state.exploring else self._gaps_of(state.verification, state.widths[depth], depth, levels)
+        if state.exploring:
+            return WantedGaps(PRIOR)
+        return self._gaps_of(state.verification, state.given, state.widths[depth], depth, levels)
 
-    def _gaps_of(self, verification: str, width: int, depth: int, levels: int) -> WantedGaps:
+    def _chance(self, state: DraftRound, depth: int, levels: int) -> float:
+        """The chance that what is given alone accepts a level."""
+        key = state.verification, state.given, _bucket(state.widths[depth]), depth, min(levels, LEVEL_KINDS - 1)
+        return self._coverage[key].chance if key in self._coverage else 0.0
+
+    def _gaps_of(self, verification: str, source: Given, width: int, depth: int, levels: int) -> WantedGaps:
         levels = min(levels, LEVEL_KINDS - 1)
-        key = verification, _bucket(width), depth, levels
+        key = verification, source, _bucket(width), depth, levels
         if key not in self._gaps:
-            prior = self._gaps_of(verification, width, depth, levels - 1).chances() if levels else PRIOR
+            prior = PRIOR
+            if levels or source:
+                # What is known of rounds that begin nearer, or else of drafts with nothing given beside.
+                nearer, beside = (levels - 1, source) if levels else (0, Given.NONE)
+                prior = self._gaps_of(verification, beside, width, depth, nearer).chances()
             self._gaps[key] = WantedGaps(prior)
         return self._gaps[key]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import BoolArray, IntArray
-from drafting.device import arange, on_device
+from drafting.device import arange, is_async, on_device
 from drafting.trie.node_mask import MaskBits, NodeMask
 
 
@@ -108,7 +108,8 @@ class BatchEligibility:
         """Look up ranges of consecutive nodes.
 
         Args:
-            first: `[rows]` int64, the first trie node of each row, or the number of nodes; distinct within a request.
+            first: `[rows]` int64, the first trie node of each row, or the number of nodes; distinct within a request, unless reading waits:
+                then a draft may propose what stands in the tree.
             width: length of each range, at most `max(max_children)`.
 
         Returns:
@@ -143,3 +144,7 @@ class BatchEligibility:
         distance = excluded - firsts[rows.clamp(min=0)]
         inside = (rows >= 0) & (distance < spare)
         allowed[order[rows], torch.where(inside, distance, spare)] = False
+        if is_async(first.device):
+            # Of equal rows the last is found; the others are as it is.
+            same = order.index_select(0, torch.searchsorted(firsts, firsts, right=True) - 1)
+            allowed.index_copy_(0, order, allowed.index_select(0, same))

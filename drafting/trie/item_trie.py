@@ -29,10 +29,12 @@ class ItemTrie(TrieArrays):
         token: `[nodes + max(max_children)]` int64, the token on the edge to each node (0 for the root), padded with the catalog's first
             token so that a window of `max(max_children)` tokens can be read from any node below the root on.
         child_offsets: `[nodes + 1]` int64, `first_child` on the device.
+        token_ids: `[codes]` int64 on the host, the token of each code, ascending.
     """
 
     token: Tensor
     child_offsets: Tensor
+    token_ids: IntArray
 
     @classmethod
     def of(cls, arrays: TrieArrays, token_ids: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
@@ -46,7 +48,7 @@ class ItemTrie(TrieArrays):
         token[ROOT] = 0
         np.take(token_ids, arrays.code[1:], out=token[1 : arrays.nodes])
         first_child = torch.from_numpy(arrays.first_child)
-        return cls(**vars(arrays), token=torch.from_numpy(token).to(device), child_offsets=first_child.to(device))
+        return cls(**vars(arrays), token=torch.from_numpy(token).to(device), child_offsets=first_child.to(device), token_ids=token_ids)
 
     @classmethod
     def build(cls, identifiers: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":

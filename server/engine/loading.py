@@ -26,6 +26,7 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         draft=options.draft,
         draft_base=options.draft_base,
         plan=options.plan,
+        draft_items=options.draft_items,
         host=options.engine,
         dtype=options.dtype,
         threads=options.threads or usable_processors(),

@@ -116,6 +116,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 normalised=recommender.engine.normalise,
                 prompts=write_prompts(recommender.prompts, Path(tempfile.gettempdir())),
                 widest_beam=recommender.engine.plan.widest_beam,
+                drafted_items=recommender.engine.plan.items,
                 longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
             )
         )

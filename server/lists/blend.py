@@ -1,4 +1,4 @@
-"""Blended lists, as one request asks for them: how much the neighbour model weighs, and what it proposes.
+"""What the neighbour model is for in one request: blended lists, how much it weighs and what it proposes; and items that a plan may draft.
 
 Invariant: what is proposed may be returned, as far as this process knows: the engine judges again, by the filters that it has then.
 """
@@ -15,7 +15,7 @@ from drafting.neighbours.model import NeighbourError, NeighbourModel
 from drafting.trie.item_set import ItemSet
 from server.catalogs.served import ServedCatalog
 from server.errors import InvalidRequest
-from server.messages import BlendChoice, FilterChoice
+from server.messages import BlendChoice, FilterChoice, Submit
 from server.schemas.choices import BlendBody
 from server.settings import Settings
 
@@ -28,6 +28,8 @@ def load_neighbours(settings: Settings) -> NeighbourModel | None:
     """
     if settings.neighbours is not None:
         return NeighbourModel.load(settings.neighbours)
+    if settings.draft_items or "items:" in settings.plan:
+        raise NeighbourError("The plan drafts items of a neighbour model: name its file with --neighbours, or choose another plan.")
     if settings.blend:
         raise NeighbourError("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")
     return None
@@ -85,6 +87,19 @@ def propose(
 
     items, scores = served.neighbours.candidates(history, choice.count, excluded, allowed)
     choice.items, choice.scores = items.astype(np.int32).tobytes(), scores.tobytes()
+
+
+def retrieve(submit: Submit, served: ServedCatalog, history: Sequence[int], count: int) -> bytes:
+    """The best `count` items after a history, for plans that draft some, as of `Submit.retrieved`.
+
+    A blend has asked for them already. Filters are not asked: what may not be returned is scored in vain, and never listed.
+    """
+    if submit.blend is not None:
+        return submit.blend.items[: count * np.dtype(np.int32).itemsize]
+    if served.neighbours is None or not count:
+        return b""
+    items, _ = served.neighbours.candidates(history, count, submit.excluded)
+    return items.astype(np.int32).tobytes()
 
 
 def passes(items: IntArray, named: FilterChoice, filters: dict[str, ItemSet]) -> BoolArray:

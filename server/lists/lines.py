@@ -117,6 +117,7 @@ def usage_lines(usage: Usage) -> dict[str, Any]:
         "drafted_nodes": usage.drafted_nodes,
         "plan": usage.plan,
     }
+    lines |= {"used_by": usage.used_by} if usage.used_by else {}
     lines |= {"rounds": usage.rounds} if usage.rounds > 1 else {}
     lines |= {"thought_tokens": usage.thought_tokens} if usage.thought_tokens else {}
     return lines | {"candidates": usage.candidates} if usage.candidates else lines

@@ -24,7 +24,7 @@ from server.errors import (
 )
 from server.keys.key import Key
 from server.lists.asking import Asking
-from server.lists.blend import blend_choice, propose
+from server.lists.blend import blend_choice, propose, retrieve
 from server.lists.cold_start import ColdStart, popular_list
 from server.lists.diversity import caps_of
 from server.lists.explanation import ExplanationPlaces, explanation_lines
@@ -164,7 +164,9 @@ class RecommendationService:
         barred, missing = found_items(served.catalog, body.exclude)
         excluded = {item for item in barred if item >= 0}
         submit.excluded = sorted(excluded)
-        window = 0 if submit.blend is None or served.neighbours is None else served.neighbours.model.window
+        drafted = self._asking.ready.drafted_items
+        is_asked = submit.blend is not None or drafted > 0
+        window = served.neighbours.model.window if is_asked and served.neighbours is not None else 0
         user = await self._asking.read_user(body, served, submit, builder, window, whole=body.exclude_history)
         if missing:
             user = replace(user, unknown={**user.unknown, "exclude": missing})
@@ -172,6 +174,8 @@ class RecommendationService:
             submit.excluded = sorted(excluded.union(user.met))
         if submit.blend is not None:
             propose(submit.blend, served, user.history or user.met, submit.excluded, submit.filter)
+        if drafted:
+            submit.retrieved = retrieve(submit, served, user.history or user.met, drafted)
         self._asking.write_prompt(user, submit, builder)
         return user
 

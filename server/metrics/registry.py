@@ -140,6 +140,9 @@ class Metrics:
         )
         self.scored_nodes = counter("atspeed_scored_nodes_total", "Prefixes that the target model computed for requests for scores.")
         self.drafted_nodes = counter("atspeed_drafted_nodes_total", "Tree nodes added by drafts.")
+        self.used_nodes = counter(
+            "atspeed_used_nodes_total", "Drafted nodes that the target's beams used, by what drafted them.", ("source",)
+        )
         self.wasted_nodes = counter("atspeed_wasted_nodes_total", "Drafted nodes that no beam of the target used.")
 
         self.step = latency("atspeed_step_seconds", "Duration of an engine step.")
@@ -262,6 +265,8 @@ class Metrics:
             self.accepted_steps.labels(*kind, str(depth)).inc()
         _add(self.drafted_nodes, usage.drafted_nodes)
         _add(self.wasted_nodes, usage.drafted_nodes - usage.used_nodes)
+        for source, nodes in usage.used_by.items():
+            self.used_nodes.labels(source).inc(nodes)
 
 
 def _add(counter: Counter, amount: float) -> None:

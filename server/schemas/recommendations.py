@@ -185,6 +185,11 @@ class UsageAnswer(BaseModel):
     accepted_steps: int = Field(description="Levels that the target accepted from a draft, each one forward saved.")
     drafted_nodes: int = Field(description="Prefixes that were drafted for the target to verify.")
     plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
+    used_by: dict[str, int] | None = Field(
+        default=None,
+        description="Drafted prefixes that the target came to keep, by what had drafted them: the draft's `beam`, `children` of the trie, "
+        "`items` of the neighbour model, or the user's `last` list; left out where there are none.",
+    )
     rounds: int | None = Field(
         default=None,
         description="Searches that a list with `diversity` took, one after the other, because the first found too few values; left out "

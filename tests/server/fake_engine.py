@@ -104,7 +104,7 @@ class FakeEngine:
 
 def result(request: BeamRequest) -> BeamResult:
     items = tuple(RankedItem(item, -float(item), item + 1) for item in range(request.k))
-    usage = Usage(len(request.prompt), 0, STEPS, 2, drafted_nodes=9, used_nodes=4, accepted_depths=(1, 2), plan="auto:beam")
+    usage = Usage(len(request.prompt), 0, STEPS, 2, drafted_nodes=9, used_by={"beam": 4}, accepted_depths=(1, 2), plan="auto:beam")
     return BeamResult(request.request_id, items, usage, request.rule)
 
 

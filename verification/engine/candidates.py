@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.array_types import FloatArray, IntArray
-from drafting.beam.tree import SequenceState, TokenTree
+from drafting.beam.tree import Origin, SequenceState, TokenTree
 from drafting.device import concat, on_device, on_host
 from drafting.trie.arrays import ROOT, unshared_prefixes
 from drafting.trie.item_trie import ItemTrie
+from verification.engine.prefixes import Prefixes, add_prefixes
 from verification.slots.engine_slots import EngineSlots
 from verification.verifiers.level import ContinuationTable
 
@@ -33,21 +34,8 @@ class CandidateTree:
         """Add the prefixes of one or more candidates to a sequence that has no nodes but its root."""
         if self._trie.depth == 1:
             return
-        # Nodes are numbered level by level, so these ascend by depth.
-        nodes, place, group = np.unique(paths[:, :-1], return_index=True, return_inverse=True)
-        candidate, level = np.divmod(place, self._trie.depth - 1)
-        slots = self._slots.nodes.allocate(len(nodes))
-        ends = np.cumsum(np.bincount(level))
-        levels = zip(np.split(slots, ends[:-1]), np.split(nodes, ends[:-1]), strict=True)
-        for depth, (level_slots, level_nodes) in enumerate(levels, start=1):
-            sequence.append(level_slots, depth, level_nodes)
-        indices = sequence.root + 1 + group.reshape(len(paths), -1)
-        # A node is its own ancestor at its depth and below.
-        ancestors = indices[candidate[:, None], np.minimum(np.arange(self._trie.depth), level[:, None])]
-        sent = on_device(np.column_stack([slots, nodes, ancestors]), self._tree.token.device)
-        self._tree.trie_node.index_copy_(0, sent[:, 0], sent[:, 1])
-        self._tree.token.index_copy_(0, sent[:, 0], self._trie.token.index_select(0, sent[:, 1]))
-        self._tree.ancestors.index_copy_(0, sent[:, 0], sent[:, 2:])
+        prefixes = Prefixes(sequence, np.unique(paths[:, :-1]), Origin.CANDIDATE)
+        add_prefixes(self._tree, self._trie, self._slots.nodes, [prefixes])
 
     def log_probs(self, grown: Sequence[tuple[SequenceState, IntArray]]) -> list[FloatArray]:
         """`[candidates]` float32 for each sequence and its candidates, once the target has computed them; NaN where it has gone wrong, -inf

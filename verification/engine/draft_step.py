@@ -17,16 +17,18 @@ from drafting.beam.model import TreeModel
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
 from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftNotFinite, DraftTask, Proposals, TrieDrafter
+from drafting.plans.given import Given
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.item_trie import ItemTrie
+from verification.engine.given import GivenStep
 from verification.search import BeamSearch
 from verification.slots.engine_slots import EngineSlots
 from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
 
-# Widths, depth, prefixes and verification: on these a plan's first decision depends.
-GroupKey = tuple[tuple[int, ...], int, int, str]
+# Widths, depth, prefixes, verification and given drafts in the tree: on these a plan's first decision depends.
+GroupKey = tuple[tuple[int, ...], int, int, str, Given]
 
 
 @dataclass
@@ -45,6 +47,7 @@ class DraftStep:
         self._trie = trie
         self._slots = slots
         self._trie_drafter = TrieDrafter(tree, trie)
+        self._given = GivenStep(tree, trie, slots)
         self.drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
         self.unread: list[Proposals] = []
         # By search and depth: the proposals, the search's row in them, and the levels before them in the round.
@@ -56,14 +59,15 @@ class DraftStep:
         self.unread.clear()
         if not plan.drafts:
             return []
+        tokens += self._give(searches, plan, tokens)
         groups = defaultdict(list)
         for number, search in enumerate(searches):
             if search.drafts and search.depth < search.last_depth:
                 groups[_group_key(search), 0 if plan.decides_by_group else number].append(search)
         tasks = []
-        for ((widths, depth, nodes, verification), _), group in groups.items():
+        for ((widths, depth, nodes, verification, given), _), group in groups.items():
             uncomputed = partial(_mean_undrafted, group)
-            first = DraftRound(widths, depth, nodes, len(searches), len(group), tokens, verification, uncomputed)
+            first = DraftRound(widths, depth, nodes, len(searches), len(group), tokens, verification, uncomputed, given=given)
             action = plan.action(first, self.drafter is not None)
             if action is not Action.STOP:
                 # Each goes on with a round of its own.
@@ -71,6 +75,22 @@ class DraftStep:
                 allocate = self._slots.nodes.allocate
                 tasks += [DraftTask(search, own, action, allocate) for search, own in zip(group, rounds, strict=True)]
         return tasks
+
+    def _give(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> int:
+        """Add to searches that begin what the plan takes of the drafts that are given for them; return how many nodes."""
+        chosen = []
+        for search in searches:
+            if not search.drafts or search.target_forwards or search.rounds > 1:
+                continue
+            self._given.offer(search, plan)
+            if search.offered is None:
+                continue
+            widths, verification = search.widths, search.rule.verification
+            state = DraftRound(widths, 0, 1, len(searches), 1, tokens, verification, partial(_mean_undrafted, [search]))
+            source = plan.given(state, search.offered.sizes)
+            if source is not Given.NONE:
+                chosen.append((search, source))
+        return self._given.take(chosen)
 
     def draft(self, tasks: list[DraftTask], plan: Plan) -> DraftCost:
         """Grow the trees, level by level."""
@@ -86,8 +106,13 @@ class DraftStep:
                 task.action = plan.action(task.round, self.drafter is not None)
         return cost
 
+    def leave(self, search: BeamSearch) -> None:
+        """Keep what a search that has ended leaves for the next one of its user."""
+        self._given.leave(search)
+
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
-        """Tell the plan what the target selected of this step's proposals, all of which have been read."""
+        """Tell the plan what the target selected of this step's proposals, all of which have been read, and of what was given."""
+        self._given.observe(results, plan)
         if self.drafter is None:
             # There is none, or a later level has failed: those before it are not worth learning from.
             return
@@ -104,7 +129,9 @@ class DraftStep:
                 assert proposals.nodes is not None
                 assert proposals.scores is not None
                 ranks = find_in_array(result.nodes, proposals.nodes[row])
-                outcomes.append(LevelOutcome(result.depth, ranks, proposals.scores[row], result.search.rule.verification, levels))
+                covered = {} if result.search.offered is None else result.search.offered.covers(result.nodes)
+                rule = result.search.rule.verification
+                outcomes.append(LevelOutcome(result.depth, ranks, proposals.scores[row], rule, levels, covered))
         if outcomes:
             plan.learn(outcomes)
 
@@ -165,7 +192,7 @@ class DraftStep:
 
 
 def _group_key(search: DraftedSearch) -> GroupKey:
-    return search.widths, search.depth, len(search.beam), search.rule.verification
+    return search.widths, search.depth, len(search.beam), search.rule.verification, search.given
 
 
 def _mean_undrafted(searches: Sequence[BeamSearch]) -> float:

@@ -204,6 +204,7 @@ class SpeculativeBeamEngine:
                 self.slots.restart(found.search, self._eligibility(found.request))
                 self._running.resume(found.search)
             else:
+                self._drafting.leave(found.search)
                 self.cancel(found.search.request.request_id)
                 finished.append(found.result(self.plan.name))
         return tuple(finished)
@@ -324,13 +325,13 @@ class SpeculativeBeamEngine:
         self._drafting.drafter = None
 
     def forget(self, cache_key: str) -> None:
-        """Take one key's prompt out of the prefix cache; requests that run keep what they share of it."""
+        """Forget one key's prompt and what was last found for it; requests that run keep what they share of the prompt."""
         with self.slots:
-            self.slots.prefix_cache.forget(cache_key)
+            self.slots.forget(cache_key)
 
     def forget_histories(self) -> None:
-        """Empty the prefix cache."""
-        self.slots.prefix_cache.clear()
+        """Empty the prefix cache, and forget what was found for users."""
+        self.slots.forget_all()
 
     def close(self) -> None:
         """Free the models; the engine cannot step afterwards."""

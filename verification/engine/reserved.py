@@ -18,7 +18,7 @@ import numpy as np
 from drafting.array_types import DoubleArray, FloatArray, IntArray
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
-from verification.search import BeamSearch, beam_widths
+from verification.search import NOTHING, BeamSearch, beam_widths
 from verification.verifiers.verifier import VerifyResult
 
 Scores = TypeVar("Scores", FloatArray, DoubleArray)
@@ -28,7 +28,10 @@ def parts_of(request: BeamRequest) -> list[BeamRequest]:
     """The searches of a request: itself, and one for its reserved places."""
     if (reserved := request.reserved) is None:
         return [request]
-    return [request, replace(request, k=reserved.places, allowed_items=reserved.items, cache_key=None, reserved=None, blend=None)]
+    return [
+        request,
+        replace(request, k=reserved.places, allowed_items=reserved.items, cache_key=None, reserved=None, blend=None, retrieved=NOTHING),
+    ]
 
 
 def nodes_needed(request: BeamRequest, trie: ItemTrie) -> int:

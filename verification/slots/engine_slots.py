@@ -18,6 +18,7 @@ from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
 from verification.search import BeamSearch
+from verification.slots.last_beams import LastBeamsStore
 from verification.slots.pool import CachedPrefix, PrefixCache, SlotPool
 from verification.thought import RunningThought
 
@@ -79,6 +80,7 @@ class EngineSlots:
         nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
         prompts: slots of prompt tokens, the root's aside.
         prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
+        last_beams: what users were last given, for drafts.
         searches: all that run, and the texts that are written before others.
     """
 
@@ -92,6 +94,7 @@ class EngineSlots:
         self.nodes = SlotPool(nodes)
         self.prompts = SlotPool(total - nodes, first=nodes)
         self.prefix_cache = PrefixCache(self.prompts, shared_tokens, whole_prompts)
+        self.last_beams = LastBeamsStore()
         self.searches: set[BeamSearch | RunningThought] = set()
         self.is_spoilt = False
 
@@ -178,6 +181,19 @@ class EngineSlots:
     def restart(self, search: BeamSearch, eligibility: Eligibility) -> None:
         """Let a search begin again behind its prompt; what it may come to need is still set aside, see `BeamSearch.reserved_nodes`."""
         self.nodes.release(search.restart(eligibility))
+
+    def forget(self, key: str) -> None:
+        """Forget what is cached and kept of a key; requests that run keep what they share of its prompt, and leave no beams of theirs."""
+        self.prefix_cache.forget(key)
+        self.last_beams.forget(key)
+        for search in self.searches:
+            if isinstance(search, BeamSearch) and search.request.cache_key == key:
+                search.is_forgotten = True
+
+    def forget_all(self) -> None:
+        """Forget what is cached and kept of all."""
+        self.prefix_cache.clear()
+        self.last_beams.clear()
 
     def _allocate(self, prompt: int) -> IntArray:
         """Slots for so many tokens of a prompt."""

@@ -42,7 +42,7 @@ class VerifiedLevel:
         first: `[prefixes]` float32, the log-probability of each one's first child: NaN where the target's logits are not finite.
         drafted: per search, indices of the level's nodes that the target has computed.
         drafted_fields: `[R, 2, most]` int64, their `beam_fields`; -2 pads. None if there are none.
-        selection: `[R, k]`, the target's beams.
+        selection: `[R, k]`, the target's beams, and behind them what else is selected.
         hits: `[R, k]` int64, where these stand among the drafted, -1 for a prefix that does not; None if none was drafted.
     """
 
@@ -121,7 +121,7 @@ class LevelVerifier:
     def _verify(
         self, searches: Sequence[BeamSearch], ahead: int, frontier: Frontier, rules: BatchRules | None, drafter: BeamDrafter | None
     ) -> VerifiedLevel:
-        """Select as many prefixes as the widest search keeps."""
+        """Select as many prefixes as any search asks for."""
         depths = [search.depth + ahead for search in searches]
         drafted = [search.computed_at(depth + 1) for search, depth in zip(searches, depths, strict=True)]
         fields = None
@@ -134,7 +134,8 @@ class LevelVerifier:
         log_probs = self._table.read(frontier.slots, width)
         candidates = rank(frontier, first_child, log_probs, rules, Stream.RESIDUAL)
         widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
-        selection = expand_beam(candidates, max(widths))
+        most = max(search.selected(depth + 1) for search, depth in zip(searches, depths, strict=True))
+        selection = expand_beam(candidates, most)
         if rules is not None and any(search.rule.verification is Verification.RELAXED for search in searches):
             draft = None if drafter is None else drafter.cum_log_probs(frontier.slots, width)
             selection = select_relaxed(candidates, selection, rules, nodes, draft, on_device(np.array(widths), self._device))

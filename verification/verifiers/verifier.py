@@ -30,6 +30,7 @@ class VerifyResult:
         nodes: `[n]` int64 trie nodes, best first.
         cum_log_probs: `[n]` float32.
         hits: `[n]` int64, where they stand among the drafted; -1 for a prefix that was not drafted.
+        beside: `[m]` int64, the best prefixes behind them, as far as the search asks for them; see `BeamSearch.selected`.
         finite: False if the target's logits after the prefixes above are not: then the search ends, and the rest says nothing.
         finished: True if the search ends with these prefixes.
         accepted: True if all were drafted, so that the next level can be verified without a forward.
@@ -41,6 +42,7 @@ class VerifyResult:
     nodes: IntArray
     cum_log_probs: FloatArray
     hits: IntArray
+    beside: IntArray
     finite: bool
     finished: bool
     accepted: bool
@@ -120,7 +122,7 @@ def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[
             n = min(search.widths[depth], selected)
             finished = depth > search.last_depth or not n or not finite
             accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())
-            best = nodes[row, :n], cum_log_probs[row, :n], hits[row, :n]
+            best = nodes[row, :n], cum_log_probs[row, :n], hits[row, :n], nodes[row, n : min(search.selected(depth), selected)]
             found.append(VerifyResult(search, row, depth, *best, bool(finite), finished, accepted))
         results.append(found)
     return results

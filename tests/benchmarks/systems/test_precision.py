@@ -13,9 +13,7 @@ from tests.speculation import noisy_copy
 from verification.recommender import Recommender
 from verification.result import BeamResult, RankedItem, Usage
 
-USAGE = Usage(
-    prompt_tokens=1, cached_tokens=0, target_forwards=1, accepted_depths=(), drafted_nodes=0, used_nodes=0, draft_forwards=0, plan=""
-)
+USAGE = Usage(prompt_tokens=1, cached_tokens=0, target_forwards=1, accepted_depths=(), drafted_nodes=0, draft_forwards=0, plan="")
 
 
 def listed(*scored: tuple[int, float]) -> BeamResult:

@@ -74,7 +74,7 @@ def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench
     assert set(finished) == {"a", "b", "c"}
     assert finished["a"].result.items == (RankedItem(0, 0.0, 1), RankedItem(1, -1.0, 2))
     usage = finished["b"].result.usage
-    assert usage == Usage(1, 0, STEPS, 2, drafted_nodes=9, used_nodes=4, accepted_depths=(1, 2), plan="auto:beam")
+    assert usage == Usage(1, 0, STEPS, 2, drafted_nodes=9, used_by={"beam": 4}, accepted_depths=(1, 2), plan="auto:beam")
     assert usage.accepted_steps == 2
     assert finished["c"].queue_seconds >= 0
     steps = [step for message in messages for step in message.steps]

@@ -14,7 +14,7 @@ def progress(*steps: StepReport, finished: tuple[FinishedList, ...] = ()) -> Pro
 
 
 def finished(plan: str, verification: Verification, depths: tuple[int, ...], drafted: int, used: int) -> FinishedList:
-    usage = Usage(10, 0, 4 - len(depths), 3, drafted_nodes=drafted, used_nodes=used, accepted_depths=depths, plan=plan)
+    usage = Usage(10, 0, 4 - len(depths), 3, drafted_nodes=drafted, used_by={"beam": used}, accepted_depths=depths, plan=plan)
     return FinishedList(BeamResult("a", (RankedItem(0, -1.0, 1),), usage, SearchRule(verification)), 0.001, 0.002)
 
 

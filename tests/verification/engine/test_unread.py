@@ -22,9 +22,9 @@ from verification.search import BeamSearch, beam_widths
 from verification.slots.pool import SlotPool
 
 # Where the engine looks whether reading waits.
-LOOKS = ("drafting.plans.drafters", "verification.verifiers.level")
+LOOKS = ("drafting.plans.drafters", "drafting.trie.eligibility", "verification.verifiers.level")
 RULES = [STRICT, SearchRule(Verification.GUMBEL, seed=3, temperature=0.7)]
-PLANS = ("trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:30x1+children", "auto")
+PLANS = ("trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:30x1+children", "beam:12+items:9+last", "auto")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,9 @@ def plan_of(name: str, speculation: Speculation, depth: int) -> Plan:
 
 
 def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator) -> list[Plan]:
-    shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}" for _ in range(8)]
+    given = ["", "+last", "+items:12", "+items:30+last"]
+    shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}{rng.choice(given)}" for _ in range(8)]
+    shapes += ["last", "items:30", "items:9+last", "trie+items:9+last"]
     return [*(speculation.planner(depth, costs) for costs in COSTS), *map(FixedPlan.parse, ("none", "trie", *shapes))]
 
 
@@ -62,7 +64,7 @@ def assert_same_list(result: BeamResult, expected: BeamResult) -> None:
 @pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 def test_plans_that_change_from_step_to_step_give_the_plain_list(speculation: Speculation, depth: int, rule: SearchRule) -> None:
     rng = np.random.default_rng(depth)
-    requests = requests_of(speculation, 60, rng, rule)
+    requests = [replace(request, cache_key=f"user {number % 5}") for number, request in enumerate(requests_of(speculation, 60, rng, rule))]
     plain = run(speculation.engine(depth), requests, rng)
     results = run(speculation.engine(depth), requests, rng, random_plans(speculation, depth, rng))
     for name, expected in plain.items():

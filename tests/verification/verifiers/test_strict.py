@@ -21,7 +21,18 @@ from verification.search import beam_widths
 from verification.slots.pool import SlotPool
 
 CASES = [40, pytest.param(200, marks=pytest.mark.exhaustive)]
-PLANS = ("none", "trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:30x1+children", "auto")
+PLANS = (
+    "none",
+    "trie",
+    "beam:3",
+    "beam:12",
+    "beam:40",
+    "beam:12x1",
+    "beam:8+children",
+    "beam:30x1+children",
+    "beam:12+items:9+last",
+    "auto",
+)
 HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 
 
@@ -31,7 +42,9 @@ def plan_of(name: str, speculation: Speculation, depth: int) -> Plan:
 
 def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator) -> list[Plan]:
     """Planners for four machines, and fixed plans of any width and depth."""
-    shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}" for _ in range(8)]
+    given = ["", "+last", "+items:12", "+items:30+last"]
+    shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}{rng.choice(given)}" for _ in range(8)]
+    shapes += ["last", "items:30", "items:9+last", "trie+items:9+last"]
     return [*(speculation.planner(depth, costs) for costs in COSTS), *map(FixedPlan.parse, ("none", "trie", *shapes))]
 
 
@@ -51,7 +64,7 @@ def test_plans_that_change_from_step_to_step_give_the_plain_list(
     models = speculation if host == "transformers" else Speculation(tmp_path_factory.mktemp(host), host)
     for depth in DEPTHS:
         rng = np.random.default_rng(depth)
-        requests = models.requests(cases, rng)
+        requests = [replace(request, cache_key=f"user {number % 5}") for number, request in enumerate(models.requests(cases, rng))]
         plain = run(models.engine(depth), requests, rng)
         results = run(models.engine(depth), requests, rng, random_plans(models, depth, rng))
         for name, expected in plain.items():

@@ -1,0 +1,91 @@
+"""Given drafts: prefixes that need no model to be proposed, and are in a request's tree from its first forward on.
+
+Two sources give them. *Items*: a retriever's best items, whose identifiers' prefixes may be what the target keeps. *Last*: what the target
+kept and nearly kept when it was last asked for the same user, most of which it will keep again.
+
+Invariant: with each prefix a set of given ones holds all those above it but the root, so that it is a tree by itself. As any draft, it
+changes no list. Nothing but numpy is needed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+
+import numpy as np
+
+from drafting.array_types import BoolArray, IntArray
+from drafting.trie.arrays import TrieArrays
+
+# Of a retriever, in one plan.
+MOST_ITEMS = 256
+
+
+class Given(Flag):
+    """Sources of given drafts, any number of them together."""
+
+    NONE = 0
+    LAST = auto()
+    ITEMS = auto()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the sources, as plans and usage name them."""
+        return tuple(str(source.name).lower() for source in self)
+
+
+@dataclass(frozen=True)
+class GivenPrefixes:
+    """What the sources propose for one search.
+
+    Attributes:
+        nodes: by source, `[n]` int64 trie nodes between root and leaves, ascending and so by depth; none is empty.
+    """
+
+    nodes: Mapping[Given, IntArray]
+
+    @classmethod
+    def of(cls, last: IntArray, items: IntArray) -> "GivenPrefixes":
+        """Of what each source proposes, perhaps nothing; with both of them their union is a choice of its own."""
+        nodes = {source: found for source, found in ((Given.LAST, last), (Given.ITEMS, items)) if len(found)}
+        if len(nodes) > 1:
+            nodes[Given.LAST | Given.ITEMS] = np.union1d(last, items)
+        return cls(nodes)
+
+    @property
+    def sizes(self) -> dict[Given, int]:
+        """Nodes of each choice."""
+        return {source: len(nodes) for source, nodes in self.nodes.items()}
+
+    def covers(self, beam: IntArray) -> dict[Given, BoolArray]:
+        """By choice, `[n]` bool: which prefixes of a beam are among what is given."""
+        found = {}
+        for source, nodes in self.nodes.items():
+            indices = np.searchsorted(nodes, beam).clip(max=len(nodes) - 1)
+            found[source] = nodes[indices] == beam
+        return found
+
+
+@dataclass(frozen=True)
+class GivenOutcome:
+    """What a source would have been worth at a level that the target has selected, whether its nodes were in the tree or not.
+
+    Attributes:
+        source: the choice of sources.
+        width, depth: prefixes that the target keeps, and of which level.
+        levels: levels above it, one after the other, whose beams the source holds.
+        covered: whether it holds this one.
+        verification: how drafts are verified.
+    """
+
+    source: Given
+    width: int
+    depth: int
+    levels: int
+    covered: bool
+    verification: str
+
+
+def prefixes_of(trie: TrieArrays, items: IntArray) -> IntArray:
+    """The trie nodes between root and leaves on the way to items, `[items]` catalog indices; ascending."""
+    nodes: IntArray = np.unique(trie.paths(trie.leaf_of_item[items].astype(np.int64))[:, :-1])
+    return nodes

@@ -1,0 +1,101 @@
+"""What the target kept, and nearly kept, when it was last asked for a user: drafts for the next time.
+
+Invariant: memory is bounded, by nodes and not by users, and the users asked for longest ago are forgotten first. Prefixes are kept by their
+tokens, which have the same meaning in all versions of a catalog; in another one, those that its trie still has are found again, and no
+others. A user who is forgotten is not remembered by a search that was under way.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from weakref import ReferenceType, ref
+
+import numpy as np
+import numpy.typing as npt
+from cachetools import LRUCache
+
+from drafting.array_types import IntArray
+from drafting.trie.arrays import ROOT, children_of
+from drafting.trie.item_trie import ItemTrie
+
+# Of all users together; a node takes 12 bytes.
+MOST_NODES = 2**22
+NONE: IntArray = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class LastBeams:
+    """The prefixes of one user.
+
+    Attributes:
+        trie: the one that `nodes` are of; whoever serves it keeps it.
+        nodes: `[n]` int32, ascending, with each one all above it but the root.
+        tokens: `[n]` int32, on the edge to each.
+        parents: `[n]` int32, indices of the nodes above; -1 for the root.
+        levels: number of nodes of each depth from 1 on.
+    """
+
+    trie: "ReferenceType[ItemTrie]"
+    nodes: npt.NDArray[np.int32]
+    tokens: npt.NDArray[np.int32]
+    parents: npt.NDArray[np.int32]
+    levels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @classmethod
+    def of(cls, trie: ItemTrie, nodes: IntArray) -> "LastBeams":
+        """Of trie nodes, `[n]` int64 as above."""
+        ends = np.searchsorted(nodes, trie.level_starts[1:-1])
+        parents = np.full(len(nodes), -1)
+        for depth, (first, last) in enumerate(pairwise(ends[1:].tolist()), start=2):
+            parents[first:last] = np.searchsorted(nodes, trie.parents(nodes[first:last], depth))
+        tokens = trie.token_ids[trie.code[nodes]].astype(np.int32)
+        return cls(ref(trie), nodes.astype(np.int32), tokens, parents.astype(np.int32), tuple(np.diff(ends).tolist()))
+
+    def found_in(self, trie: ItemTrie) -> IntArray:
+        """The nodes of another trie with the same tokens, ascending; none if its identifiers are of another length."""
+        if len(self.levels) != trie.depth - 1:
+            return NONE
+        codes = np.searchsorted(trie.token_ids, self.tokens).clip(max=len(trie.token_ids) - 1)
+        codes = np.where(trie.token_ids[codes] == self.tokens, codes, -1)
+        # Below a prefix that is gone there is none; the root is looked up as the last one.
+        found = np.full(len(self) + 1, -1)
+        found[-1] = ROOT
+        ends = np.cumsum([0, *self.levels])
+        for first, last in pairwise(ends.tolist()):
+            there = first + np.flatnonzero(found[self.parents[first:last]] >= 0)
+            children, rows = children_of(trie.first_child, found[self.parents[there]])
+            same = trie.code[children] == codes[there[rows]]
+            found[there[rows[same]]] = children[same]
+        return np.sort(found[:-1][found[:-1] >= 0])
+
+
+class LastBeamsStore:
+    """Of all users, by the key of their requests."""
+
+    def __init__(self, most_nodes: int = MOST_NODES) -> None:
+        self._kept: LRUCache[str, LastBeams] = LRUCache(most_nodes, getsizeof=len)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, key: str, trie: ItemTrie, nodes: IntArray) -> None:
+        """Replace what is kept of a key; what is larger than all memory is not kept."""
+        if 0 < len(nodes) <= self._kept.maxsize:
+            self._kept[key] = LastBeams.of(trie, nodes)
+
+    def find(self, key: str, trie: ItemTrie) -> IntArray:
+        """The nodes of a trie that are kept of a key, `[n]` int64, ascending, with each one all above it but the root."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return NONE
+        return kept.nodes.astype(np.int64) if kept.trie() is trie else kept.found_in(trie)
+
+    def forget(self, key: str) -> None:
+        """Forget one key."""
+        self._kept.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
