@@ -27,6 +27,7 @@ from benchmarks.fuzz.command import fuzz
 from benchmarks.load.command import journey, load, standard, swaps
 from benchmarks.models.command import models
 from benchmarks.replay.command import replay_app
+from benchmarks.rivals.command import rivals
 from benchmarks.soak.command import soak
 from benchmarks.systems.command import bench
 
@@ -42,6 +43,7 @@ app = typer.Typer(
 for command in (
     load,
     bench,
+    rivals,
     standard,
     soak,
     fuzz,

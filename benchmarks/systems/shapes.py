@@ -4,7 +4,7 @@ Invariant: everything follows from the shape's name and a seed, so two machines 
 do; what depends on the contents (how often a draft is right) must never be read off such a model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,8 @@ class Shape:
 BEAUTY = CatalogShape((91, 256, 256, 256), (91, 6539, 11172, 12023), (0, 0, 0.22, 0.22))
 
 LLAMA_68M = ModelShape(768, 2, 12, 12, 3072, words=32000, dtype="bfloat16")
+QWEN3 = ModelShape(1024, 28, 16, 8, 3072, words=151936, head_size=128, family="qwen3")
+QWEN3_DRAFT = ModelShape(256, 1, 4, 4, 512, words=151936, family="qwen3")
 SHAPES = {
     "tiny": Shape(
         ModelShape(64, 2, 2, 2, 128), ModelShape(32, 1, 2, 2, 64), CatalogShape((16, 16, 16, 16), (16, 120, 300, 320), (0, 0, 0, 0))
@@ -135,6 +137,9 @@ SHAPES = {
     "tiger": Shape(
         ModelShape(128, 4, 6, 6, 1024, head_size=64, family="t5"), ModelShape(64, 1, 2, 2, 128, head_size=32, family="t5"), BEAUTY
     ),
+    # Qwen3-0.6B's layers and vocabulary, four of them and all.
+    "qwen3-0.6b-4l": Shape(replace(QWEN3, layers=4), QWEN3_DRAFT, BEAUTY),
+    "qwen3-0.6b": Shape(QWEN3, QWEN3_DRAFT, BEAUTY),
     # What the paper serves.
     "llama-7b": Shape(ModelShape(4096, 32, 32, 32, 11008, words=32000, dtype="bfloat16"), LLAMA_68M, BEAUTY),
     "qwen3-1.7b": Shape(

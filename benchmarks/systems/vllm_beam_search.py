@@ -1,7 +1,7 @@
 """vLLM's own `beam_search`, as users run it without this project: with its scheduler, its prefix cache and its attention.
 
-It knows no catalog, so its lists may name items that do not exist. Invariant: nothing of ours is registered in its process, so what is
-timed is vLLM alone.
+It is asked without a grammar, so its lists may name items that do not exist; `benchmarks/rivals` asks it with one. Invariant: nothing of
+ours is registered in its process, so what is timed is vLLM alone.
 """
 
 import os

@@ -1,0 +1,99 @@
+"""`atspeed-bench rivals` with our own engine, the grammar that vLLM is given, and our side of the comparison with STATIC."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks.cli import app
+from benchmarks.rivals import masks, turns
+from benchmarks.rivals.masks import make_identifiers, our_search
+from verification.evaluation.generate import PrefixTable
+
+runner = CliRunner()
+
+
+def test_ours_is_measured_and_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATSPEED_CACHE", str(tmp_path))
+    monkeypatch.setattr(turns, "SETTLE_SECONDS", 0)
+    written, table = tmp_path / "rows.json", tmp_path / "rows.md"
+    common = ["rivals", "--only", "atspeed,beamsd", "--shape", "tiny", "--lists", "2", "--warm-up", "1", "--items", "3"]
+    flags = ["--form", "atspeed/transformers", "--form", "atspeed/transformers, N = 40", "--json", str(written), "--markdown", str(table)]
+    result = runner.invoke(app, [*common, *flags, "--k", "4,50"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    report = json.loads(written.read_text())
+    assert [(row["entrant"], row["k"], row["complete"], row["equal"]) for row in report["rows"]] == [
+        ("atspeed/transformers", 4, 2, 2),
+        ("atspeed/transformers, N = 40", 4, 2, 2),
+        ("atspeed/transformers", 50, 2, 2),
+    ]
+    assert "| atspeed/transformers, N = 40 | speculative, 40 drafts a level |" in table.read_text()
+    # As if the run had ended after the first length: what was measured is kept, the other is measured.
+    marked = [row | {"p50_ms": 12345.0} for row in report["rows"] if row["k"] == 4]
+    written.write_text(json.dumps(report | {"rows": marked, "busy": {"4": 0.0}}))
+    runner.invoke(app, [*common, *flags, "--k", "4,50"], catch_exceptions=False)
+    again = json.loads(written.read_text())["rows"]
+    assert [(row["k"], row["p50_ms"] == 12345.0) for row in again] == [(4, True), (4, True), (50, False)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--only", "atspeed,nobody"], "there is no rival 'nobody'"),
+        (["--shape", "huge"], "there is no shape 'huge'"),
+        (["--catalog", __file__], "--target, --draft and --catalog go together."),
+        (["--source", "somebody=/x"], "there is no rival 'somebody'"),
+    ],
+)
+def test_mistakes_are_sentences(flags: list[str], sentence: str):
+    result = runner.invoke(app, ["rivals", *flags], env={"COLUMNS": "300"})
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_the_grammar_of_the_trie_is_that_of_the_catalog(monkeypatch: pytest.MonkeyPatch):
+    for name in ("vllm", "vllm.sampling_params"):
+        module = ModuleType(name)
+        module.LLM = module.BeamSearchParams = module.StructuredOutputsParams = None  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "benchmarks.rivals.workers.vllm_beams", raising=False)
+    from benchmarks.rivals.workers.vllm_beams import trie_grammar
+
+    identifiers = np.unique(np.random.default_rng(0).integers(4, size=(40, 3)) + np.array([0, 10, 20]), axis=0)
+    rules = dict(line.split(" ::= ") for line in trie_grammar(identifiers).splitlines())
+    assert len(rules) < len(PrefixTable(identifiers).next)
+
+    def spell(name: str) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = []
+        for choice in rules[name].split(" | "):
+            token, _, rest = choice.partition(" ")
+            ends = spell(rest) if rest else [()]
+            found += [(int(token.removeprefix("Token(").removesuffix(")")), *end) for end in ends]
+        return found
+
+    (root,) = [rules.pop("root")]
+    assert sorted(spell(root)) == sorted(map(tuple, identifiers.tolist()))
+
+
+def test_our_steps_find_what_a_search_over_all_prefixes_finds(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(masks, "CODES", 8)
+    monkeypatch.setattr(masks, "BEAMS", 6)
+    identifiers = make_identifiers(200)
+    assert len(np.unique(identifiers, axis=0)) == len(identifiers) == 200
+    torch.manual_seed(0)
+    logits = [torch.randn(1 if depth == 0 else 6, 8) for depth in range(masks.DEPTH)]
+    _, found = our_search(identifiers)(logits)
+    follows, beams = PrefixTable(identifiers).next, [((), 0.0)]
+    for each in logits:
+        rated = [
+            ((*prefix, token), score + float(each[row].log_softmax(0)[token]))
+            for row, (prefix, score) in enumerate(beams)
+            for token in follows[prefix]
+        ]
+        beams = sorted(rated, key=lambda one: -one[1])[:6]
+    assert [tuple(row) for row in found] == [prefix for prefix, _ in beams]
