@@ -12,7 +12,8 @@ from torch import Tensor
 
 from drafting.beam.model import EncoderBatch
 from drafting.device import NEGATIVE_INFINITY, arange
-from verification.hosts.encoder_decoder_layers import Dense, Norm, Projection, bias_tables, joined, lay_out
+from verification.hosts.encoder_decoder_layers import Dense, Projection, bias_tables, joined, lay_out
+from verification.hosts.norm import Norm
 
 
 class _Layer:

@@ -23,8 +23,9 @@ from drafting.beam.rows import Rows
 from verification.hosts.checkpoint import slot_count
 from verification.hosts.encoder import Encoder
 from verification.hosts.encoder_decoder_columns import Columns
-from verification.hosts.encoder_decoder_layers import Dense, Norm, Projection, bias_tables, joined, lay_out
+from verification.hosts.encoder_decoder_layers import Dense, Projection, bias_tables, joined, lay_out
 from verification.hosts.head import Treatment, plain_head
+from verification.hosts.norm import Norm
 from verification.hosts.transformers import TransformersHost
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from verification.hosts.norm import Norm
 
 
 class Projection:
@@ -35,26 +36,6 @@ class Projection:
     def _product(self) -> Tensor | None:
         """The weight to multiply rows by; None where the module computes in another way, or has been given one since."""
         return None if "forward" in vars(self._module) else self._weight
-
-
-class Norm:
-    """T5's norm of rows, of the weights' type: in float16, transformers leaves the last product of a layer in float32."""
-
-    def __init__(self, module: Any) -> None:
-        """`module` is the norm of transformers."""
-        self._module = module
-        weight = module.weight.detach()
-        self._is_plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-        # A row is divided by the root of its sum of squares, not of their mean.
-        self._weight = weight * len(weight) ** 0.5
-        self._least = torch.tensor(len(weight) * module.variance_epsilon, device=weight.device).sqrt()
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        if self._is_plain:
-            lengths = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).hypot_(self._least)
-            return hidden.div(lengths).mul_(self._weight)
-        weight = self._module.weight
-        return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), self._module.variance_epsilon).to(weight.dtype)
 
 
 class Dense:

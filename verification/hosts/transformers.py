@@ -1,7 +1,8 @@
 """The transformers host: any causal LM that transformers loads, with tree attention in every layer.
 
 Invariant: the modelling code of transformers is unchanged; only the attention function (by transformers' registry) and the key/value memory
-are replaced. This host is the reference for all others, and needs only torch and transformers.
+are replaced. Families that `verification.hosts.decoder_layers` writes out take its way, with the same attention and weights, and keep
+transformers' modules for what is held against them. This host is the reference for all others, and needs only torch and transformers.
 """
 
 import math
@@ -32,6 +33,7 @@ from verification.hosts.checkpoint import (
     resolve_dtype,
     slot_count,
 )
+from verification.hosts.decoder_layers import DecoderLayers
 from verification.hosts.head import KeptStates, LinearHead, find_head, in_place_of
 from verification.hosts.layers import Layer, during, probe_layers
 from verification.hosts.quantization import check_quantization
@@ -58,6 +60,15 @@ class TreeForward:
     layouts: list[Sequence[AttentionLayout]]
     is_exact: bool
 
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None = None, sinks: Tensor | None = None
+    ) -> Tensor:
+        """`tree_attention` of a layer, by its index."""
+        if self.is_exact:
+            query = query.double()
+        cache, layouts = self.caches[layer], self.layouts[layer]
+        return tree_attention(query, key, value, cache, self.batch.slots, layouts, scale, softcap, sinks).to(value.dtype)
+
 
 # The forward that runs; an argument of the model would not reach the layers of every family.
 FORWARD: ContextVar[TreeForward] = ContextVar("FORWARD")
@@ -80,14 +91,10 @@ def _attend(
     What else a layer passes has been checked by `probe_layers` to have no effect.
     """
     forward = FORWARD.get()
-    layer = forward.indices[module]
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    cache, layouts = forward.caches[layer], forward.layouts[layer]
-    if forward.is_exact:
-        query = query.double()
-    attended = tree_attention(query, key, value, cache, forward.batch.slots, layouts, scale, softcap, s_aux)
-    return attended[None].to(value.dtype), None
+    attended = forward.attend(forward.indices[module], query, key, value, scale, softcap, s_aux)
+    return attended[None], None
 
 
 # Without a mask function of its own, transformers builds no mask for this attention and does not read the positions back from the device.
@@ -102,11 +109,13 @@ class TransformersHost:
         attention: name of the attention function in transformers' registry.
         is_exact: True if attention is computed in float64; see `verification.hosts.exact`.
         head: None if the model makes all its logits itself.
+        decoder: the layers that compute in place of the model's own; None where these do.
     """
 
     model: PreTrainedModel
     is_exact: bool
     head: LinearHead | None
+    decoder: DecoderLayers | None = None
     attention = ATTENTION
     has_encoder = False
 
@@ -173,6 +182,7 @@ class TransformersHost:
         self._indices = {module: index for index, module in enumerate(layers)}
         self._caches = allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
         self.head = find_head(model)
+        self.decoder = None if self.head is None else DecoderLayers.of(model, list(layers))
         self.vocabulary_size = int(model.config.vocab_size)
         self.total_slots = len(self._caches[0])
         self._layouts = LayerLayouts([View(layer.reach) for layer in layers.values()], self.total_slots, self.device)
@@ -180,7 +190,10 @@ class TransformersHost:
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Rows:
         """Run one forward; see `TreeModel`."""
-        with during(FORWARD, TreeForward(batch, self._caches, self._indices, self._layouts.of(batch), self.is_exact)):
+        forward = TreeForward(batch, self._caches, self._indices, self._layouts.of(batch), self.is_exact)
+        if self.decoder is not None and self.head is not None:
+            return Rows(self.decoder.states(batch, forward.attend), self.head)
+        with during(FORWARD, forward):
             if self.head is None:
                 return Rows.of(self._logits(batch)[0])
             kept = KeptStates()

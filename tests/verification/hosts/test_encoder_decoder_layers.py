@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5LayerFF, T5LayerNorm
 
-from verification.hosts.encoder_decoder_layers import Dense, Norm, Projection, lay_out
+from verification.hosts.encoder_decoder_layers import Dense, Projection, lay_out
+from verification.hosts.norm import Norm
 
 ROWS = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
 
