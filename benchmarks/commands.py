@@ -177,6 +177,24 @@ def widths(
         typer.echo(run(target, catalog_file, data, whole_numbers(widths, "--widths"), k, users, timed, threads, engine))
 
 
+def forwards(
+    shape: Annotated[str, typer.Option(help="Random target and catalog, as of bench: small, tiny or larger.")] = "small",
+    widths: Annotated[str, typer.Option(help="Beam widths, and as many identifiers of a list, separated by commas.")] = "10,50,256,1000",
+    requests: Annotated[int, typer.Option(help="Timed requests of a width.", min=1)] = 10,
+    generated: Annotated[int, typer.Option(help="Of those, requests that `generate` is asked, too.", min=0)] = 3,
+    threads: Annotated[int, typer.Option(help="CPU threads of each system.", min=1)] = 1,
+) -> None:
+    """Time lists of both hosts, transformers' `generate` and the bare forwards of the same tokens, by turns, on an idle machine."""
+    from benchmarks.systems.forwards import run
+    from benchmarks.systems.shapes import SHAPES
+
+    if shape not in SHAPES:
+        raise typer.BadParameter(f"there is no shape {shape!r}: choose {', '.join(SHAPES)}.")
+    require("psutil")
+    with sentences():
+        typer.echo(run(shape, whole_numbers(widths, "--widths"), requests, generated, threads))
+
+
 def steps(
     shape: Annotated[str, typer.Option(help="Random target, draft and catalog: small, tiny or larger.")] = "small",
     engine: Annotated[str, typer.Option(help="What runs the models: vllm or transformers.")] = "vllm",

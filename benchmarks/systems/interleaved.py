@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from benchmarks.endings import BenchmarkError
-from benchmarks.systems.question import PLAIN, Outcome, Question, SystemSpec
+from benchmarks.systems.question import PLAIN, Outcome, Question, System, SystemSpec
 from benchmarks.systems.systems import make_system
 from drafting.errors import SetupError
 
@@ -91,13 +91,13 @@ class _Refusal:
 
 
 class SystemProcess:
-    """A system in its own process, asked over a pipe."""
+    """A system in its own process, which `make` loads there, asked over a pipe."""
 
-    def __init__(self, spec: SystemSpec) -> None:
+    def __init__(self, spec: SystemSpec, make: Callable[[SystemSpec], System] = make_system) -> None:
         context = multiprocessing.get_context("spawn")
         self.name = spec.name
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, spec), daemon=True)
+        self._process = context.Process(target=_serve, args=(there, spec, make), daemon=True)
         self._process.start()
         there.close()
 
@@ -128,9 +128,9 @@ class SystemProcess:
         self._process.join()
 
 
-def _serve(pipe: Connection, spec: SystemSpec) -> None:
+def _serve(pipe: Connection, spec: SystemSpec, make: Callable[[SystemSpec], System]) -> None:
     try:
-        system = make_system(spec)
+        system = make(spec)
     except SetupError as error:
         pipe.send(_Refusal(str(error)))
         return
