@@ -39,6 +39,11 @@ class ForwardPart:
         return self.sequence.slots[: int(self.indices.max()) + 1]
 
     @property
+    def prompt_tokens(self) -> int:
+        """Number of these tokens that are the prompt's; they come first."""
+        return int(np.count_nonzero(self.indices < self.sequence.prompt_length))
+
+    @property
     def output_depths(self) -> IntArray:
         """`[outputs]` int64, the depths of the tokens after which logits are wanted."""
         return self.sequence.depths[self.indices[len(self.indices) - self.outputs :]]
@@ -73,6 +78,7 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart], has_encoder: bo
             visible,
             _ancestors(tree, parts, slots),
             [part.sequence.prompt_length for part in parts],
+            [part.prompt_tokens for part in parts],
         ),
     )
 
@@ -93,8 +99,15 @@ def _encoder_decoder_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> Tre
         positions=positions,
         slots=slots,
         outputs=None if outputs == counts else _last_rows(counts, outputs, device),
-        attention=build_layouts(own, counts, visible - first, _ancestors(tree, parts, slots) - first[:, None], [1] * len(parts)),
-        encoder=_encoder_batch(tree, read, build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None], roots)),
+        attention=build_layouts(
+            own,
+            counts,
+            visible - first,
+            _ancestors(tree, parts, slots) - first[:, None],
+            [1] * len(parts),
+            [part.prompt_tokens for part in decoded],
+        ),
+        encoder=_encoder_batch(tree, read, build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None], roots, counts)),
     )
 
 

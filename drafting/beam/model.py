@@ -16,15 +16,16 @@ from torch import Tensor
 
 from drafting.array_types import IntArray
 from drafting.beam.rows import Rows
-from drafting.device import arange, is_async, on_device, pad_stack
+from drafting.device import arange, concat, is_async, on_device, pad_stack
 
 # Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
 # that differ by less than this factor are.
 FEW_TOKENS = 32
 LENGTH_FACTOR = 4
-# A request with at least so many tree nodes is laid out in blocks of queries on a CPU; a GPU's kernel passes over what no query sees.
-WIDE_TREE = 320
-BLOCK = 32
+# On a CPU, a request with at least so many tree nodes, of which so many are new, is laid out in two parts: its prompt, which all nodes see,
+# and what each node sees of the others. A GPU's kernel passes over what no query sees.
+WIDE_TREE = 160
+MANY_NODES = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class AttentionLayout:
         tokens: `[tokens]` int64, these tokens' rows in the forward.
         biases: `[requests, heads, queries, columns]` float32 to add to the scores of attention; None for none.
         first: the first key/value slot, where there is one request and its slots follow each other; else None.
+        sees_all: True if every query attends to all keys, and no biases are added.
+        further: other keys that the same tokens attend to as well, as if they stood beside these; None for none.
     """
 
     queries: Tensor
@@ -49,6 +52,8 @@ class AttentionLayout:
     tokens: Tensor
     biases: Tensor | None = None
     first: int | None = None
+    sees_all: bool = False
+    further: "AttentionLayout | None" = None
 
     def __post_init__(self) -> None:
         expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
@@ -65,7 +70,9 @@ class AttentionLayout:
         """The same layout on a device."""
         parts = (self.queries, self.indices, self.keys, self.mask, self.tokens)
         queries, indices, keys, mask, tokens = (part.to(device) for part in parts)
-        return AttentionLayout(queries, indices, keys, mask, tokens, None if self.biases is None else self.biases.to(device), self.first)
+        biases = None if self.biases is None else self.biases.to(device)
+        further = None if self.further is None else self.further.to(device)
+        return AttentionLayout(queries, indices, keys, mask, tokens, biases, self.first, self.sees_all, further)
 
     @property
     def is_dense(self) -> bool:
@@ -163,7 +170,12 @@ class TreeModel(Protocol):
 
 
 def build_layouts(
-    keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor, shared: Sequence[int]
+    keys: Sequence[IntArray],
+    query_counts: Sequence[int],
+    visible: Tensor,
+    ancestors: Tensor,
+    shared: Sequence[int],
+    prompt_queries: Sequence[int],
 ) -> tuple[AttentionLayout, ...]:
     """Lay out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own, and so does a
     wide tree, of which each query sees next to nothing.
@@ -172,30 +184,30 @@ def build_layouts(
 
     Args:
         shared: leading columns of each request that are its prompt's; further ones are nodes.
+        prompt_queries: leading tokens of each request that are its prompt's; further ones are nodes.
     """
     trees = [len(own) - prompt for own, prompt in zip(keys, shared, strict=True)]
     if max(trees) < WIDE_TREE and (max(query_counts) <= FEW_TOKENS or len(keys) == 1):
         return (build_layout(keys, query_counts, visible, ancestors),)
-    counts = np.array(query_counts)
-    is_wide = (np.array(trees) >= WIDE_TREE) & (counts > BLOCK) & (not is_async(visible.device))
+    counts, read = np.array(query_counts), np.array(prompt_queries)
+    is_wide = (np.array(trees) >= WIDE_TREE) & (counts - read >= MANY_NODES) & (not is_async(visible.device))
+    starts = np.cumsum(counts) - counts
+    layouts = [
+        replace(build_split(keys[each], ancestors.narrow(0, first, end - first), shared[each]), tokens=arange(end, visible.device)[first:])
+        for each in np.flatnonzero(is_wide)
+        for first, end in ((int(starts[each] + read[each]), int(starts[each] + counts[each])),)
+    ]
+    # What is left of a request whose nodes are laid out is its prompt.
+    counts = np.where(is_wide, read, counts)
+    keys = [own[:prompt] if wide else own for own, prompt, wide in zip(keys, shared, is_wide, strict=True)]
     sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
-    # Each wide one is alone.
-    sizes[is_wide] = -1 - np.flatnonzero(is_wide)
-    if (sizes == sizes[0]).all():
-        if is_wide[0]:
-            return (build_blocks(keys[0], visible, ancestors, shared[0]),)
-        return (build_layout(keys, query_counts, visible, ancestors),)
-    size_of_token = np.repeat(sizes, counts)
-    layouts = []
-    for size in np.unique(sizes):
-        tokens = on_device(np.flatnonzero(size_of_token == size), visible.device)
-        members = np.flatnonzero(sizes == size)
+    for size in np.unique(sizes[counts > 0]):
+        members = np.flatnonzero((sizes == size) & (counts > 0))
+        if counts[members].sum() == len(visible):
+            return (build_layout(keys, query_counts, visible, ancestors),)
+        tokens = on_device(concat([np.arange(starts[each], starts[each] + counts[each]) for each in members]), visible.device)
         rows = visible.index_select(0, tokens), ancestors.index_select(0, tokens)
-        if is_wide[members[0]]:
-            layout = build_blocks(keys[members[0]], *rows, shared[members[0]])
-        else:
-            layout = build_layout([keys[member] for member in members], counts[members].tolist(), *rows)
-        layouts.append(replace(layout, tokens=tokens))
+        layouts.append(replace(build_layout([keys[each] for each in members], counts[members].tolist(), *rows), tokens=tokens))
     return tuple(layouts)
 
 
@@ -213,8 +225,7 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
         own = arange(query_counts[0], device)
         mask = arange(len(keys[0]), device) < visible[:, None]
         mask.scatter_(1, ancestors, True)
-        first = int(keys[0][0]) if (keys[0][1:] - keys[0][:-1] == 1).all() else None
-        return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own, first=first)
+        return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own, first=_first(keys[0]))
     counts = np.array(query_counts)
     widest, key_slots = int(counts.max()), pad_stack(keys, -1)
     key_slots = np.where(key_slots < 0, key_slots[:, :1], key_slots)
@@ -227,20 +238,22 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
     return AttentionLayout(queries, indices, on_device(key_slots, device), mask[:, None], arange(len(visible), device))
 
 
-def build_blocks(keys: IntArray, visible: Tensor, ancestors: Tensor, shared: int) -> AttentionLayout:
-    """Lay out one request whose queries are many: in blocks, each with the prompt's columns and its own queries' ancestors.
+def build_split(keys: IntArray, ancestors: Tensor, shared: int) -> AttentionLayout:
+    """Lay out many nodes of one request: the prompt's columns, which all of them see, and further ones that are each node's own.
 
-    So the work grows with the queries, where one row of all columns makes it grow with their square. For the arguments see `build_layout`.
+    So the work grows with the queries, where one row of all columns makes it grow with their square. For the arguments see `build_layouts`.
     """
-    device, (count, depth) = visible.device, ancestors.shape
-    queries = arange(-(-count // BLOCK) * BLOCK, device).clamp(max=count - 1).view(-1, BLOCK)
-    own, seen, slots = ancestors[queries], visible[queries][:, :, None], on_device(keys, device)
-    # Of an ancestor that stands there repeatedly, or is in the prompt, one column is seen.
-    is_first = own >= seen
-    is_first[:, :, 1:] &= own[:, :, 1:] != own[:, :, :-1]
-    mask = torch.zeros(len(queries), BLOCK, shared + BLOCK * depth, dtype=torch.bool, device=device)
-    mask[:, :, :shared] = arange(shared, device) < seen
-    mask[:, :, shared:].view(len(queries), BLOCK, BLOCK, depth).diagonal(dim1=1, dim2=2).copy_(is_first.transpose(1, 2))
-    columns = torch.cat([slots[:shared].expand(len(queries), -1), slots[own].flatten(1)], 1)
-    order = arange(count, device)
-    return AttentionLayout(queries, order, columns, mask[:, None], order)
+    device, count = ancestors.device, len(ancestors)
+    order, slots = arange(count, device), on_device(keys, device)
+    # An ancestor that stands there repeatedly is seen once.
+    is_first = torch.ones(ancestors.shape, dtype=torch.bool, device=device)
+    is_first[:, 1:] = ancestors[:, 1:] != ancestors[:, :-1]
+    own = AttentionLayout(order[:, None], order, slots.take(ancestors), is_first[:, None, None], order)
+    everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, count, shared)
+    prompt = keys[:shared]
+    return AttentionLayout(order[None], order, slots[None, :shared], everything, order, first=_first(prompt), sees_all=True, further=own)
+
+
+def _first(slots: IntArray) -> int | None:
+    """The first of slots that follow each other; None for others."""
+    return int(slots[0]) if (slots[1:] - slots[:-1] == 1).all() else None

@@ -4,6 +4,9 @@ Invariant: only the mask separates requests, beams and branches, so requests in 
 a prompt are gathered once per request, not once per beam. The PyTorch operations here are the reference and run without Triton; on a GPU,
 `verification.hosts.tree_kernel` computes the same in one kernel. What a layer asks for beyond plain attention (a soft cap, sinks, a reach,
 biases by position) is an argument here or in its layouts, or the layer is refused: nothing is left out in silence.
+
+A wide tree is attended to in two parts (`AttentionLayout.further`), each with a softmax of its own; they are merged by the logarithms of
+the sums of their exponentials, which gives the softmax over both.
 """
 
 from collections.abc import Sequence
@@ -98,13 +101,18 @@ class LayerLayouts:
         return [layouts[view] for view in self._views]
 
     def _seen(self, layout: AttentionLayout, positions: Tensor, view: View) -> AttentionLayout:
-        queries = positions[layout.tokens][layout.queries][:, None, :, None]
+        """`layout` as seen by a view, with the positions of all tokens of the forward."""
+        return self._seen_part(layout, positions[layout.tokens], view)
+
+    def _seen_part(self, layout: AttentionLayout, positions: Tensor, view: View) -> AttentionLayout:
+        queries = positions[layout.queries][:, None, :, None]
         keys = self._slot_positions[layout.keys][:, None, None, :]
         mask = layout.mask if view.reach is None else layout.mask & view.reach.allows(queries, keys)
         biases = None if view.alibi is None else view.alibi.biases(self._slopes[view.alibi], queries, keys)
         if biases is not None:
             biases = biases.expand(*biases.shape[:2], *mask.shape[2:]).contiguous()
-        return replace(layout, mask=mask, biases=biases)
+        further = None if layout.further is None else self._seen_part(layout.further, positions, view)
+        return replace(layout, mask=mask, biases=biases, sees_all=False, further=further)
 
 
 def tree_attention(
@@ -151,15 +159,33 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
         from verification.hosts.tree_kernel import attend
 
         return attend(query, cache, layout, scale, softcap, sinks)
-    keys, values = _read(cache, layout).to(query.dtype).transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
-    queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)
-    if softcap is None and sinks is None:
+    if layout.further is None and softcap is None and sinks is None:
+        queries, keys, values = _parts(query, cache, layout)
         grouped = query.shape[1] != cache.shape[1]
         bias = layout.bias.to(query.dtype)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale, enable_gqa=grouped)
-    else:
-        attended = _attend_written_out(queries, keys, values, layout.bias, scale, softcap, sinks)
-    attended = attended.transpose(1, 2).reshape(-1, query.shape[1], values.shape[3])
+        return _in_rows(attended, layout)
+    attended, norm = _attend_part(query, cache, layout, scale, softcap)
+    if layout.further is not None:
+        further, its_norm = _attend_part(query, cache, layout.further, scale, softcap)
+        # A part's share of the sum of all exponentials; a part of which nothing is seen has none.
+        attended, norm = torch.lerp(further, attended, (norm - its_norm).sigmoid()), torch.logaddexp(norm, its_norm)
+    if sinks is not None:
+        # A sink adds to the divisor alone, which is the exponential of the norm.
+        attended = attended * (norm - sinks[:, None].to(norm.dtype)).sigmoid()
+    return attended.to(query.dtype)
+
+
+def _parts(query: Tensor, cache: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a layout, `[requests, heads, rows, size]` each."""
+    keys, values = _read(cache, layout).to(query.dtype).transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
+    queries = query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]
+    return queries.transpose(1, 2), keys, values
+
+
+def _in_rows(attended: Tensor, layout: AttentionLayout) -> Tensor:
+    """`[requests, heads, queries, size]` as the tokens of a layout, `[tokens, heads, size]`."""
+    attended = attended.transpose(1, 2).flatten(0, 1)
     return attended if layout.is_dense else attended[layout.indices]
 
 
@@ -171,18 +197,50 @@ def _read(cache: Tensor, layout: AttentionLayout) -> Tensor:
     return cache.index_select(0, layout.keys.flatten()).view(requests, columns, *cache.shape[1:])
 
 
+def _attend_part(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Attend to the keys of a layout alone.
+
+    Returns:
+        `[tokens, heads, value size]` and `[tokens, heads, 1]`, the logarithms of the sums of the exponentials of the scores; float32 at
+        least.
+    """
+    queries, keys, values = _parts(query, cache, layout)
+    requests, heads, rows, size = queries.shape
+    # The heads that share keys are rows of one product.
+    grouped = queries.reshape(requests, keys.shape[1], -1, size)
+    bias = None if layout.sees_all else _grouped(layout.bias, keys.shape[1], heads)
+    if bias is not None:
+        # A window may hide all of these keys from a query: finite, its sum is next to nothing beside the other part's.
+        bias = bias.to(query.dtype).clamp(min=torch.finfo(query.dtype).min / 2)
+    if softcap is None and values.shape[3] == size and query.device.type == "cpu":
+        attended, norm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(grouped, keys, values, attn_mask=bias, scale=scale)
+    else:
+        attended, norm = _attend_written_out(grouped, keys, values, bias, scale, softcap)
+    attended, norm = attended.reshape(requests, heads, rows, -1), norm.reshape(requests, heads, rows, 1)
+    precision = torch.promote_types(query.dtype, torch.float32)
+    return _in_rows(attended, layout).to(precision), _in_rows(norm, layout).to(precision)
+
+
+def _grouped(bias: Tensor, key_value_heads: int, heads: int) -> Tensor:
+    """Biases `[requests, heads or 1, rows, columns]` for the rows of all heads that share keys."""
+    group = heads // key_value_heads
+    if bias.shape[1] == 1:
+        return bias if group == 1 else bias.repeat(1, 1, group, 1)
+    return bias.reshape(len(bias), key_value_heads, -1, bias.shape[3])
+
+
 def _attend_written_out(
-    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
-) -> Tensor:
-    """Attention with caps and sinks, the softmax in float32 at least; all tensors are `[requests, heads, rows, size]`."""
-    group = queries.shape[1] // keys.shape[1]
-    keys, values = (states.repeat_interleave(group, 1) for states in (keys, values))
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Attention with caps, the softmax in float32 at least; all tensors are `[requests, key/value heads, rows, size]`.
+
+    Returns:
+        what is attended to, and the logarithms of the sums of exponentials, `[requests, key/value heads, rows]`.
+    """
     precision = torch.promote_types(queries.dtype, torch.float32)
     scores = (queries @ keys.transpose(2, 3)).to(precision) * scale
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
-    scores = scores + bias
-    if sinks is not None:
-        scores = torch.cat([scores, sinks.to(precision)[None, :, None, None].expand(*scores.shape[:3], 1)], -1)
-    weights = scores.softmax(-1)[..., : keys.shape[2]]
-    return weights.to(values.dtype) @ values
+    if bias is not None:
+        scores = scores + bias
+    return scores.softmax(-1).to(values.dtype) @ values, scores.logsumexp(-1)

@@ -125,14 +125,25 @@ class EncoderDecoderHost(TransformersHost):
         distances = []
         for layout in batch.attention:
             in_order = len(batch.attention) == 1 and layout.is_dense
-            queries = batch.positions.view_as(layout.queries) if in_order else batch.positions.take(layout.tokens.take(layout.queries))
-            keys = self._slot_positions.take(layout.keys)
-            distances.append((queries[:, :, None] - keys[:, None, :]).clamp_(0, self._tables[0].shape[1] - 1))
+            positions = batch.positions if in_order else batch.positions.take(layout.tokens)
+            distances.append([self._distances(part, positions) for part in (layout, layout.further) if part is not None])
         biased = [
-            [replace(layout, biases=_looked_up(table, distance)) for layout, distance in zip(batch.attention, distances, strict=True)]
-            for table in self._tables
+            [_biased(layout, table, between) for layout, between in zip(batch.attention, distances, strict=True)] for table in self._tables
         ]
         return [biased[index] for index in self._table_indices]
+
+    def _distances(self, layout: AttentionLayout, positions: Tensor) -> Tensor:
+        """`[requests, queries, columns]`, positions from each key to each query, for the positions of the layout's tokens."""
+        queries = positions.view_as(layout.queries) if layout.is_dense else positions.take(layout.queries)
+        keys = self._slot_positions.take(layout.keys)
+        return (queries[:, :, None] - keys[:, None, :]).clamp_(0, self._tables[0].shape[1] - 1)
+
+
+def _biased(layout: AttentionLayout, table: Tensor, distances: Sequence[Tensor]) -> AttentionLayout:
+    """A layout, and what further keys it has, with the biases of a table for the distances in each."""
+    own, *others = distances
+    further = None if layout.further is None else _biased(layout.further, table, others)
+    return replace(layout, biases=_looked_up(table, own), sees_all=False, further=further)
 
 
 def _looked_up(table: Tensor, distances: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ class Columns:
         self._is_whole = is_whole
         self._new: Sequence[Tensor] = ()
         layout, *others = layouts[0]
-        self._is_in_place = not (others or layout.first is None or is_exact or caches.is_cuda or caches.dtype != torch.float32)
+        self._is_in_place = not (
+            others or layout.first is None or layout.further or is_exact or caches.is_cuda or caches.dtype != torch.float32
+        )
         if self._is_in_place and layout.first is not None:
             first, columns = layout.first, layout.keys.shape[1]
             places = caches.narrow(1, first, columns)

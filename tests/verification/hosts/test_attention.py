@@ -1,12 +1,14 @@
 """Tree attention against one softmax per token, written out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
-from drafting.beam.model import BLOCK, WIDE_TREE, AttentionLayout, build_layout, build_layouts
+from drafting.beam.model import MANY_NODES, WIDE_TREE, AttentionLayout, TreeBatch, build_layout, build_layouts
 from drafting.beam.tree import TokenTree
-from verification.hosts.attention import tree_attention
+from verification.hosts.attention import Alibi, LayerLayouts, Reach, View, tree_attention
 
 HEAD_SIZE, SLOTS, DEPTH = 8, 64, 3
 
@@ -87,7 +89,7 @@ def test_prompts_and_beams_are_laid_out_apart_and_attend_as_if_together() -> Non
     columns = torch.cat([torch.arange(length) for length in lengths])
     query, key, value = (torch.randn(len(slots), 2, HEAD_SIZE, generator=generator) for _ in range(3))
     cache = torch.zeros(1500, 2, 2 * HEAD_SIZE)
-    apart = build_layouts(requests, lengths, columns + 1, columns[:, None], lengths)
+    apart = build_layouts(requests, lengths, columns + 1, columns[:, None], lengths, lengths)
     assert [layout.queries.shape for layout in apart] == [(2, 3), (1, 40), (2, 200)]
     assert torch.cat([layout.tokens for layout in apart]).sort().values.tolist() == list(range(len(slots)))
     together = build_layout(requests, lengths, columns + 1, columns[:, None])
@@ -100,10 +102,10 @@ def test_layout_checks_its_mask() -> None:
         AttentionLayout(torch.zeros(1, 2), torch.zeros(2), torch.zeros(1, 3), torch.zeros(1, 1, 2, 4), torch.zeros(2))
 
 
-def test_a_wide_tree_is_attended_to_in_blocks_and_as_in_one_row() -> None:
+def test_a_wide_tree_is_attended_to_in_two_parts_and_as_in_one_row() -> None:
     """A request that computes its prompt with two levels below it, beside one that computes the lower of two levels, and a narrow one."""
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    prompts, levels = [5, 3, 4], [(WIDE_TREE // 2, WIDE_TREE), (WIDE_TREE, BLOCK + 1), (2, 3)]
+    prompts, levels = [5, 3, 4], [(WIDE_TREE // 2, WIDE_TREE), (WIDE_TREE, MANY_NODES), (2, 3)]
     keys, counts, visible, ancestors = [], [], [], []
     free = rng.permutation(2000)
     for number, (prompt, (upper, lower)) in enumerate(zip(prompts, levels, strict=True)):
@@ -118,16 +120,51 @@ def test_a_wide_tree_is_attended_to_in_blocks_and_as_in_one_row() -> None:
         ancestors.append(np.stack([above, np.arange(length)], 1)[-new:])
     starts = np.cumsum([0, *counts])
     rows = torch.from_numpy(np.concatenate(visible)), torch.from_numpy(np.concatenate(ancestors))
-    layouts = build_layouts(keys, counts, *rows, prompts)
-    assert sorted(len(layout.queries) > 1 for layout in layouts) == [False, True, True]
+    read = [5, 0, 4]
+    layouts = build_layouts(keys, counts, *rows, prompts, read)
+    assert [layout.further is not None for layout in layouts] == [True, True, False]
+    assert torch.cat([layout.tokens for layout in layouts]).sort().values.tolist() == list(range(len(rows[0])))
 
     slots = torch.from_numpy(np.concatenate([own[-new:] for own, new in zip(keys, counts, strict=True)]))
     cache = torch.randn(2000, 2, 2 * HEAD_SIZE, generator=generator)
     query = torch.randn(len(slots), 4, HEAD_SIZE, generator=generator)
     attended = tree_attention(query, None, None, cache, slots, layouts, 0.3)
-    for own, count, start, prompt in zip(keys, counts, starts, prompts, strict=False):
+    for number, (own, count, start) in enumerate(zip(keys, counts, starts, strict=False)):
         part = slice(start, start + count)
         alone = build_layout([own], [count], rows[0][part], rows[1][part])
         torch.testing.assert_close(attended[part], tree_attention(query[part], None, None, cache, slots[part], [alone], 0.3))
-        (single,) = build_layouts([own], [count], rows[0][part], rows[1][part], [prompt])
-        torch.testing.assert_close(attended[part], tree_attention(query[part], None, None, cache, slots[part], [single], 0.3))
+        single = build_layouts([own], [count], rows[0][part], rows[1][part], prompts[number : number + 1], read[number : number + 1])
+        torch.testing.assert_close(attended[part], tree_attention(query[part], None, None, cache, slots[part], single, 0.3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "features", [(), ("caps",), ("sinks",), ("windows",), ("biases",), ("caps", "sinks", "windows", "biases")], ids=str
+)
+def test_two_parts_know_all_that_layers_ask_for(features: tuple[str, ...], dtype: torch.dtype) -> None:
+    """The same numbers as one row of all columns, for two heads of queries to one of keys."""
+    generator, prompt = torch.Generator().manual_seed(0), 6
+    length = prompt + 2 * WIDE_TREE
+    slots = torch.randperm(500, generator=generator)[:length]
+    above = torch.arange(length)
+    above[-WIDE_TREE:] -= WIDE_TREE
+    ancestors, visible = torch.stack([above, torch.arange(length)], 1)[-WIDE_TREE:], torch.full((WIDE_TREE,), prompt)
+    cache = torch.randn(500, 2, 2 * HEAD_SIZE, generator=generator).to(torch.promote_types(dtype, torch.float32))
+    query = torch.randn(WIDE_TREE, 4, HEAD_SIZE, generator=generator)
+    # So narrow a window shows nothing of the prompt to the second level.
+    view = View(Reach(2) if "windows" in features else None, Alibi((0.5, 0.25, 0.1, 0.3)) if "biases" in features else None)
+    positions = torch.cat([torch.arange(prompt), torch.full((WIDE_TREE,), prompt), torch.full((WIDE_TREE,), prompt + 1)])
+    seen = LayerLayouts([view], 500, query.device)
+    written = build_layout([slots.numpy()], [length], torch.arange(1, length + 1), torch.arange(length)[:, None])
+    seen.of(TreeBatch(slots, positions, slots, None, (written,)))
+
+    def attend(layouts: Sequence[AttentionLayout], dtype: torch.dtype) -> torch.Tensor:
+        new = slots[-WIDE_TREE:]
+        (ours,) = seen.of(TreeBatch(new, positions[-WIDE_TREE:], new, None, tuple(layouts)))
+        cap, sinks = 2.0 if "caps" in features else None, torch.linspace(-1, 1, 4, dtype=dtype) if "sinks" in features else None
+        return tree_attention(query.to(dtype), None, None, cache.to(dtype), new, ours, 0.3, cap, sinks)
+
+    split = build_layouts([slots.numpy()], [WIDE_TREE], visible, ancestors, [prompt], [0])
+    assert split[0].further is not None
+    expected = attend([build_layout([slots.numpy()], [WIDE_TREE], visible, ancestors)], torch.float64)
+    torch.testing.assert_close(attend(split, dtype), expected.to(dtype), atol=0.03 if dtype == torch.bfloat16 else 1e-5, rtol=0)
