@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from benchmarks.replay.check import CheckRow
     from benchmarks.replay.report import ReplayRow
 
-DEFAULT_PLANS = "none,trie,beam:20,beam:40,beam:60,beam:40x1,beam:40x2,beam:40+children,beam:40x1+children,auto"
+DEFAULT_PLANS = (
+    "none,trie,beam:20,beam:40,beam:60,beam:40x1,beam:40x2,beam:40+children,beam:40x1+children,items:40,last,items:40+last,"
+    "beam:40+items:40,beam:40+last,beam:40+items:40+last,auto"
+)
 
 replay_app = typer.Typer(help="Replay draft plans on recorded users, for machines that are not at hand.", no_args_is_help=True)
 
@@ -35,6 +38,9 @@ def record(
     out: Annotated[Path, typer.Option(help="Recording to write (.npz).")],
     k: Lengths = "1,3,5,10,20",
     users: Annotated[int, typer.Option(min=1, help="Test users to record, spread evenly over the data.")] = 500,
+    neighbours: Annotated[
+        Path | None, typer.Option(help="Neighbour model whose items plans may draft; none by default.", exists=True, dir_okay=False)
+    ] = None,
 ) -> None:
     """Record what draft and target say about real users; a tenth of a second and 70 kB each for the paper's Beauty catalog.
 
@@ -45,6 +51,8 @@ def record(
     from benchmarks.replay.recording import record_recommender
     from benchmarks.systems.histories import held_out_histories
     from drafting.catalog.loading import load_catalog
+    from drafting.neighbours.candidates import CatalogNeighbours
+    from drafting.neighbours.model import NeighbourModel
     from verification.recommender import Recommender
 
     ks = whole_numbers(k, "--k")
@@ -54,8 +62,9 @@ def record(
         catalog = load_catalog(catalog_file)
         histories = held_out_histories(data, catalog, users)
         recommender = Recommender.load(target, catalog, draft=draft)
+        beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), recommender.catalog)
         with tqdm(total=len(histories), desc="Recording", unit="user") as bar:
-            record_recommender(recommender, histories, ks, bar.update).save(out)
+            record_recommender(recommender, histories, ks, bar.update, beside).save(out)
         recommender.close()
     typer.echo(f"Wrote {out}: {len(histories)} users, {out.stat().st_size / 2**20:.1f} MiB.")
 

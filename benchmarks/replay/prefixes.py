@@ -54,8 +54,12 @@ class PrefixScorer:
         return found.cpu().numpy()
 
     @torch.inference_mode()
-    def beams(self, prompt: IntArray, widths: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
-        """Plain beam searches of several widths: per width the inner levels' trie nodes and log-probabilities, `[levels, width]` each."""
+    def beams(self, prompt: IntArray, widths: Sequence[int], least: int = 0) -> dict[int, tuple[IntArray, FloatArray]]:
+        """Plain beam searches of several widths: per width the inner levels' trie nodes and log-probabilities, `[levels, most]` each.
+
+        Args:
+            least: prefixes of a level that are told, if more than the width: the best behind the beam, which are not continued.
+        """
         trie = self._trie
         start, first = self._start(prompt)
         found = {}
@@ -63,17 +67,18 @@ class PrefixScorer:
             sequence, log_probs, indices = deepcopy(start), first, np.array([start.root])
             scores = torch.zeros(1, device=self._model.device)
             parents = torch.zeros(1, dtype=torch.int64, device=self._model.device)
-            nodes_of = np.full((trie.depth - 1, width), -1, np.int64)
-            scores_of = np.full((trie.depth - 1, width), -np.inf, np.float32)
+            most = max(width, least)
+            nodes_of = np.full((trie.depth - 1, most), -1, np.int64)
+            scores_of = np.full((trie.depth - 1, most), -np.inf, np.float32)
             for depth in range(1, trie.depth):
                 slots = on_device(sequence.slots[indices], self._model.device)
                 frontier = Frontier(slots, parents, (len(indices),), scores)
                 kinds = RowKinds.alike(len(parents), depth - 1, Normalisation.VOCABULARY)
                 below = continuation_log_probs(trie, parents, Rows.of(log_probs), kinds, trie.max_children[depth - 1], None)
-                selection = expand_beam(Candidates(frontier, trie.child_offsets[parents], below + scores[:, None]), width)
-                kept = int((selection.nodes[0] >= 0).sum())
+                selection = expand_beam(Candidates(frontier, trie.child_offsets[parents], below + scores[:, None]), most)
+                nodes_of[depth - 1], scores_of[depth - 1] = selection.nodes[0].cpu().numpy(), selection.cum_log_probs[0].cpu().numpy()
+                kept = min(width, int((selection.nodes[0] >= 0).sum()))
                 parents, scores = selection.nodes[0, :kept], selection.cum_log_probs[0, :kept]
-                nodes_of[depth - 1, :kept], scores_of[depth - 1, :kept] = parents.cpu().numpy(), scores.cpu().numpy()
                 if depth < trie.depth - 1:
                     above = {int(slot): int(index) for slot, index in zip(sequence.slots[indices], indices, strict=True)}
                     rows = np.array([above[slot] for slot in selection.parent_slots[0, :kept].tolist()])

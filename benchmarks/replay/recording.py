@@ -16,8 +16,11 @@ from benchmarks.replay.prefixes import PrefixScorer
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
 from drafting.errors import SetupError
+from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.plans.given import MOST_ITEMS, GivenPrefixes
 from drafting.trie.item_trie import ItemTrie
 from verification.recommender import Recommender
+from verification.search import FEWEST_KEPT, KEPT_SHARE
 
 MOST_NODES = 200_000
 
@@ -48,19 +51,30 @@ class Recording:
         first_child: `[inner nodes + 1]` int64, the trie; inner nodes are those above the leaves.
         level_starts: first node of each depth, leaves and end included.
         draft: `[users, inner nodes]` float32, log-probability of each node given its parent; 0 for the root.
+        items: `[users, items, inner levels]` int64, the trie nodes on the way to a retriever's items, best first; -1 pads.
         beams: the target's, by k.
+        last: by k, `[users, inner levels, most]` int64, what a search kept and nearly kept before the user's newest item; -1 pads.
     """
 
     prompt_lengths: IntArray
     first_child: IntArray
     level_starts: IntArray
     draft: FloatArray
+    items: IntArray
     beams: dict[int, TargetBeams]
+    last: dict[int, IntArray]
 
     @property
     def users(self) -> int:
         """Number of recorded users."""
         return len(self.prompt_lengths)
+
+    def given(self, user: int, k: int, items: int, uses_last: bool) -> GivenPrefixes | None:
+        """What is given for a user's search, as `verification.engine.given` has it."""
+        last = np.unique(self.last[k][user]) if uses_last else np.empty(0, np.int64)
+        retrieved = np.unique(self.items[user, :items])
+        last, retrieved = last[last >= 0], retrieved[retrieved >= 0]
+        return GivenPrefixes.of(last, retrieved) if len(last) or len(retrieved) else None
 
     def save(self, path: Path) -> None:
         """Write the recording as a compressed `.npz`."""
@@ -69,9 +83,10 @@ class Recording:
             "first_child": self.first_child,
             "level_starts": self.level_starts,
             "draft": self.draft,
+            "items": self.items,
         }
         for k, beams in self.beams.items():
-            arrays |= {f"nodes_{k}": beams.nodes, f"log_probs_{k}": beams.log_probs}
+            arrays |= {f"nodes_{k}": beams.nodes, f"log_probs_{k}": beams.log_probs, f"last_{k}": self.last[k]}
         with path.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
@@ -90,7 +105,9 @@ class Recording:
                     arrays["first_child"],
                     arrays["level_starts"],
                     arrays["draft"],
+                    arrays["items"],
                     {k: TargetBeams(arrays[f"nodes_{k}"], arrays[f"log_probs_{k}"]) for k in ks},
+                    {k: arrays[f"last_{k}"] for k in ks},
                 )
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RecordingError(f"{path} is not a recording made by `atspeed-bench replay record`: {error}.") from error
@@ -103,10 +120,14 @@ def record(
     prompts: Sequence[IntArray],
     ks: Sequence[int],
     progress: Callable[[], None] = lambda: None,
+    before: Sequence[IntArray | None] | None = None,
+    retrieved: Sequence[IntArray] | None = None,
 ) -> Recording:
     """Record one search per prompt and k, and the draft's log-probabilities of the whole trie.
 
     Args:
+        before: the prompts that users had when they were last asked for; None for a user who was not.
+        retrieved: `[items]` catalog indices of a retriever's best items for each, best first.
         progress: called after each prompt.
 
     Raises:
@@ -119,8 +140,16 @@ def record(
     draft_log_probs = np.zeros((len(prompts), inner), np.float32)
     nodes = {k: np.full((len(prompts), levels, k), -1, np.int64) for k in ks}
     log_probs = {k: np.full((len(prompts), levels, k), -np.inf, np.float32) for k in ks}
+    last = {k: np.full((len(prompts), levels, max(FEWEST_KEPT, KEPT_SHARE * k)), -1, np.int64) for k in ks}
+    items = np.full((len(prompts), MOST_ITEMS if retrieved else 0, levels), -1, np.int64)
     drafting, targeting = PrefixScorer(draft, trie), PrefixScorer(target, trie)
     for user, prompt in enumerate(prompts):
+        if before is not None and (asked := before[user]) is not None:
+            for k in ks:
+                last[k][user] = targeting.beams(asked, [k], last[k].shape[2])[k][0]
+        if retrieved is not None:
+            paths = trie.paths(trie.leaf_of_item[retrieved[user][:MOST_ITEMS]].astype(np.int64))[:, :-1]
+            items[user, : len(paths)] = paths
         draft_log_probs[user] = drafting.whole_trie(prompt)
         for k, (beam, scores) in targeting.beams(prompt, ks).items():
             nodes[k][user], log_probs[k][user] = beam, scores
@@ -130,14 +159,25 @@ def record(
         first_child=trie.child_offsets[: inner + 1].cpu().numpy(),
         level_starts=np.array(trie.level_starts),
         draft=draft_log_probs,
+        items=items,
         beams={k: TargetBeams(nodes[k], log_probs[k]) for k in ks},
+        last=last,
     )
 
 
 def record_recommender(
-    recommender: Recommender, histories: Sequence[list[int]], ks: Sequence[int], progress: Callable[[], None] = lambda: None
+    recommender: Recommender,
+    histories: Sequence[list[int]],
+    ks: Sequence[int],
+    progress: Callable[[], None] = lambda: None,
+    neighbours: CatalogNeighbours | None = None,
 ) -> Recording:
     """Record histories with a recommender's own models and prompts; its engine must be idle.
+
+    Users are taken to have been asked for before their newest items, where they have more than one.
+
+    Args:
+        neighbours: the retriever; None for none.
 
     Raises:
         RecordingError: it has no draft, or its trie is too large.
@@ -146,4 +186,6 @@ def record_recommender(
     if engine.draft is None:
         raise RecordingError("A recording needs a draft model.")
     prompts = [recommender.prompts.build(history) for history in histories]
-    return record(engine.target, engine.draft, engine.trie, prompts, ks, progress)
+    before = [recommender.prompts.build(history[:-1]) if len(history) > 1 else None for history in histories]
+    retrieved = None if neighbours is None else [neighbours.candidates(history, MOST_ITEMS)[0] for history in histories]
+    return record(engine.target, engine.draft, engine.trie, prompts, ks, progress, before, retrieved)

@@ -12,6 +12,9 @@ from drafting.plans.costs import ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.plans.planner import AUTO, Planner
 
+# Items that the planner may draft.
+DRAFTED_ITEMS = 40
+
 
 @dataclass(frozen=True)
 class ReplayRow:
@@ -62,7 +65,7 @@ def compare_plans(
         for balance, costs in curves.items():
             plain = modelled_seconds(fixed["none"], costs)
             for name in plans:
-                done = _replay(recording, k, Planner(costs, fan_out.tolist())) if name == AUTO else fixed[name]
+                done = _replay(recording, k, Planner(costs, fan_out.tolist(), items=DRAFTED_ITEMS)) if name == AUTO else fixed[name]
                 rows.append(_row(balance, k, name, done, costs, plain))
                 progress()
     return rows

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.replay.recording import Recording
 from drafting.array_types import FloatArray, IntArray
 from drafting.device import find_in_array
+from drafting.plans.given import Given, GivenOutcome, GivenPrefixes
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.arrays import children_of
 
@@ -48,6 +49,9 @@ class _Search:
     beam: IntArray = field(default_factory=lambda: np.zeros(1, np.int64))
     scores: FloatArray = field(default_factory=lambda: np.zeros(1, np.float32))
     above: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    offered: GivenPrefixes | None = None
+    given: Given = Given.NONE
+    covered: dict[Given, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,17 @@ class Replay:
         self._scored[:] = False
         self._drafted[:] = False
         last_depth = len(widths) - 2
-        waiting, prompt = 0, int(recording.prompt_lengths[user])
+        prompt = int(recording.prompt_lengths[user])
+        waiting = self._give(search, prompt, plan, done)
         while True:
             grown, proposed, draft_forwards = self._grow(search, prompt + waiting, plan, has_draft, done)
             done.draft += draft_forwards
             done.drafted += grown
             done.target.append(prompt + waiting + grown)
-            prompt, outcomes = 0, []
+            prompt, outcomes, told_given = 0, [], list[GivenOutcome]()
             while search.depth < last_depth:
                 missing = self._descend(search, done)
+                told_given += _given_outcomes(search)
                 if (told := proposed.get(search.depth)) is not None:
                     outcomes.append(_outcome(search, told))
                 if missing:
@@ -96,10 +102,23 @@ class Replay:
             else:
                 missing = 0
             if plan.learns:
+                plan.learn_given(told_given)
                 plan.learn(outcomes)
             if not missing:
                 return done
             waiting = missing
+
+    def _give(self, search: _Search, tokens: int, plan: Plan, done: Replayed) -> int:
+        """Put what the plan takes of given drafts into the tree; return the number of nodes."""
+        search.offered = self._recording.given(search.user, search.k, plan.items, plan.uses_last)
+        if search.offered is None or len(search.widths) <= 2:
+            return 0
+        state = DraftRound(search.widths, 0, 1, self._sharing, 1, self._sharing * tokens)
+        search.given = plan.given(state, search.offered.sizes)
+        nodes = search.offered.nodes.get(search.given, np.empty(0, np.int64))
+        self._scored[nodes] = True
+        done.drafted += len(nodes)
+        return len(nodes)
 
     def _descend(self, search: _Search, done: Replayed) -> int:
         """Take the target's beam one level down; return how many of its nodes had not been drafted."""
@@ -129,6 +148,7 @@ class Replay:
             sharing,
             sharing * tokens,
             uncomputed=lambda: 0 if forwards else uncomputed,
+            given=search.given,
         )
         frontier, scores = search.beam, search.scores
         if search.depth >= state.last_depth:
@@ -163,4 +183,17 @@ class Replay:
 
 
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
-    return LevelOutcome(search.depth, find_in_array(search.beam, told.nodes), told.scores, "strict", told.levels)
+    covered = {} if search.offered is None else search.offered.covers(search.beam)
+    return LevelOutcome(search.depth, find_in_array(search.beam, told.nodes), told.scores, "strict", told.levels, covered)
+
+
+def _given_outcomes(search: _Search) -> list[GivenOutcome]:
+    """What given drafts were worth, or would have been, at the level that the beam has come to."""
+    if search.offered is None:
+        return []
+    outcomes = []
+    for source, held in search.offered.covers(search.beam).items():
+        covered, before = bool(held.all()), search.covered.get(source, 0)
+        outcomes.append(GivenOutcome(source, len(search.beam), search.depth, before, covered, "strict"))
+        search.covered[source] = before + 1 if covered else 0
+    return outcomes

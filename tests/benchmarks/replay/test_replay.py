@@ -10,28 +10,48 @@ from benchmarks.replay.report import compare_plans
 from benchmarks.replay.simulate import Replay
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
-from tests.speculation import SameModel, Speculation
+from tests.speculation import ITEMS, SameModel, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
 
 USERS = 12
 KS = (1, 4, 9)
-PLANS = ("none", "trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:20x1+children", "auto")
+RETRIEVED = [np.random.default_rng(user).permutation(ITEMS)[:20] for user in range(USERS)]
+PLANS = (
+    "none",
+    "trie",
+    "beam:3",
+    "beam:12",
+    "beam:40",
+    "beam:12x1",
+    "beam:8+children",
+    "beam:20x1+children",
+    "items:9",
+    "last",
+    "beam:12+items:9+last",
+    "auto",
+)
 
 
 @pytest.fixture(scope="module", params=[2, 3, 4, 5])
 def recorded(request: pytest.FixtureRequest, speculation: Speculation) -> tuple[int, list[np.ndarray], Recording]:
     rng = np.random.default_rng(7)
-    prompts = [each.prompt for each in speculation.requests(USERS, rng)]
+    requests = speculation.requests(USERS, rng)
+    prompts = [each.prompt for each in requests]
     assert isinstance(speculation.target, TransformersHost)
     trie = speculation.tries[request.param]
-    return request.param, prompts, record(SameModel(speculation.target), speculation.draft, trie, prompts, KS)
+    recording = record(
+        SameModel(speculation.target), speculation.draft, trie, prompts, KS, before=[*prompts[1:], None], retrieved=RETRIEVED
+    )
+    return request.param, prompts, recording
 
 
-def forwards(engine: SpeculativeBeamEngine, prompt: np.ndarray, k: int) -> tuple[list[int], list[int], tuple[int, int, int]]:
+def forwards(
+    engine: SpeculativeBeamEngine, prompt: np.ndarray, k: int, retrieved: np.ndarray
+) -> tuple[list[int], list[int], tuple[int, int, int]]:
     """Tokens of the target's forwards, tokens that the draft computed in each step, and what came of it."""
-    engine.add(BeamRequest("only", prompt, k, k))
+    engine.add(BeamRequest("only", prompt, k, k, cache_key="user", retrieved=retrieved))
     target, draft = [], []
     while engine.running:
         report = engine.step()
@@ -55,7 +75,12 @@ def test_a_replay_makes_the_engines_forwards(
     engine, replayed, replay = speculation.engine(depth, plan()), plan(), Replay(recording)
     for user, prompt in enumerate(prompts):
         for k in KS:
-            target, draft, came_of_it = forwards(engine, prompt, k)
+            engine.forget_histories()
+            if user + 1 < len(prompts) and engine.plan.uses_last:
+                last = speculation.engine(depth, "last")
+                forwards(last, prompts[user + 1], k, RETRIEVED[user])
+                engine.slots.last_beams.keep("user", engine.trie, last.slots.last_beams.find("user", engine.trie))
+            target, draft, came_of_it = forwards(engine, prompt, k, RETRIEVED[user])
             done = replay.search(user, k, replayed)
             assert done.target == target
             assert sum(done.draft) == sum(draft)
