@@ -228,6 +228,25 @@ def catalog(
     run(whole_numbers(sizes, "--sizes"))
 
 
+def expansion(
+    items: Annotated[int, typer.Option(help="Items of the random catalog.", min=1)] = 10**7,
+    beams: Annotated[int, typer.Option(help="Beams, and identifiers found.", min=1)] = 50,
+    rounds: Annotated[int, typer.Option(help="Searches that are timed.", min=1)] = 50,
+    static: Annotated[
+        Path | None,
+        typer.Option(help="Checkout of github.com/youtube/static-constraint-decoding, to time beside it.", show_default="none"),
+    ] = None,
+) -> None:
+    """Time the expansion of a beam at each depth, beside the formula it had before and STATIC's (STATIC: minutes and 6 GB of memory).
+
+    Example: atspeed-bench expansion --items 1000000 --static static-constraint-decoding
+    """
+    from benchmarks.systems.expansion import run
+
+    with sentences():
+        run(items, beams, rounds, static)
+
+
 def paper(
     data: Annotated[
         Path | None,

@@ -79,25 +79,55 @@ def arange(count: int, device: torch.device) -> Tensor:
         return torch.arange(count, device=device)
 
 
-def stable_topk(scores: Tensor, k: int) -> Tensor:
-    """The indices of the k largest float32 scores in each row, best first, the smaller index first among equals.
+def stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest float32 scores in each row and their indices, best first, the smaller index first among equals.
 
-    Of a long row only the k stretches with the best scores are looked at: each of the k best lies in one of them, because a stretch is only
+    Of a long row only the stretches with the best scores are looked at: each of the k best lies in one of k, because a stretch is only
     passed over for k others whose best scores all come before its own.
     """
-    rows, width = scores.shape
-    if width < MANY_STRETCHES * k * STRETCH:
-        return _stable_topk(scores, k)
-    padded = torch.nn.functional.pad(scores, (0, -width % STRETCH), value=NEGATIVE_INFINITY).view(rows, -1, STRETCH)
+    if scores.device.type == "cpu" and k < scores.shape[1]:
+        values, indices = _topk(scores, k + 1)
+        # Without equals there is but one answer, and reading whether there are is free on a CPU.
+        if bool((values[:, 1:] < values[:, :-1]).all()):
+            return values[:, :k], indices[:, :k]
+    return _stable_topk(scores, k)
+
+
+def _topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """k scores and their indices, best first: if no two of these are equal, all but the last are the largest, and none is as large."""
+    if scores.shape[1] < MANY_STRETCHES * k * STRETCH:
+        return scores.topk(k, dim=1)
+    stretches = _in_stretches(scores)
+    best = stretches.amax(2).topk(k, dim=1, sorted=False).indices
+    values, indices = stretches.gather(1, best[:, :, None].expand(-1, -1, STRETCH)).flatten(1).topk(k, dim=1)
+    return values, _of_stretches(best, indices)
+
+
+def _stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`stable_topk`, whatever is equal."""
+    if scores.shape[1] < MANY_STRETCHES * k * STRETCH:
+        indices = _sorted_by_key(scores, k)
+        return scores.gather(1, indices), indices
+    stretches = _in_stretches(scores)
     # In the order of their indices, which decide among equal scores.
-    stretches = _stable_topk(padded.amax(2), k).sort(1).values
-    best = padded.gather(1, stretches[:, :, None].expand(-1, -1, STRETCH)).flatten(1)
-    indices = (stretches[:, :, None] * STRETCH + arange(STRETCH, scores.device)).flatten(1)
-    return indices.gather(1, _stable_topk(best, k))
+    best = _sorted_by_key(stretches.amax(2), k).sort(1).values
+    within = stretches.gather(1, best[:, :, None].expand(-1, -1, STRETCH)).flatten(1)
+    indices = _sorted_by_key(within, k)
+    return within.gather(1, indices), _of_stretches(best, indices)
 
 
-def _stable_topk(scores: Tensor, k: int) -> Tensor:
-    """The same by one sort key a score.
+def _in_stretches(scores: Tensor) -> Tensor:
+    """`[rows, stretches, STRETCH]`; the last one is padded with -inf."""
+    return torch.nn.functional.pad(scores, (0, -scores.shape[1] % STRETCH), value=NEGATIVE_INFINITY).view(len(scores), -1, STRETCH)
+
+
+def _of_stretches(stretches: Tensor, indices: Tensor) -> Tensor:
+    """Indices in whole rows, from indices in the scores of some stretches one behind the other."""
+    return stretches.gather(1, indices.div(STRETCH, rounding_mode="floor")).mul_(STRETCH).add_(indices.remainder(STRETCH))
+
+
+def _sorted_by_key(scores: Tensor, k: int) -> Tensor:
+    """The indices of the k largest scores by one sort key a score, the smaller index first among equals.
 
     `torch.topk` leaves the order of equal scores open. Each score is therefore mapped to an integer of the same order and joined with its
     index into one 64-bit key, the smaller the better, so that no two keys are equal.

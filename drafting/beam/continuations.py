@@ -16,7 +16,7 @@ from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart
 from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation
-from drafting.device import arange, concat, on_device
+from drafting.device import NEGATIVE_INFINITY, arange, concat, on_device
 from drafting.trie.eligibility import BatchEligibility
 from drafting.trie.item_trie import ItemTrie
 
@@ -57,25 +57,52 @@ class RowKinds:
         """True if a row normalises over the vocabulary."""
         return Normalisation.VOCABULARY in self.over
 
-    def groups(self, are_whole: bool, device: torch.device) -> Iterator[tuple[int, Normalisation, Tensor | None]]:
-        """Depth, normalisation and indices of rows that are computed together; no indices where these are all.
+    def groups(self, are_whole: bool, device: torch.device) -> Iterator["Kind"]:
+        """The kinds among them.
 
         Args:
-            are_whole: rows that normalise over the vocabulary are computed together, whatever their depths; the one that is told is 0.
+            are_whole: rows that normalise over the vocabulary are one kind, whatever their depths.
         """
-        one = self.over[0] if len(set(self.over)) == 1 else None
-        if are_whole and one is Normalisation.VOCABULARY:
-            yield 0, one, None
-            return
         depths = concat(self.depths)
+        one = self.over[0] if len(set(self.over)) == 1 else None
         if one is not None and (depths == depths[0]).all():
-            yield int(depths[0]), one, None
+            yield Kind((int(depths[0]),), one, None)
+            return
+        if one is Normalisation.VOCABULARY and are_whole:
+            yield Kind(tuple(np.unique(depths).tolist()), one, None)
             return
         over = np.repeat([_NORMALISATIONS.index(each) for each in self.over], [len(each) for each in self.depths])
         kinds = (np.where(over == _VOCABULARY, 0, depths) if are_whole else depths) * len(_NORMALISATIONS) + over
         for kind in np.unique(kinds).tolist():
-            depth, number = divmod(kind, len(_NORMALISATIONS))
-            yield depth, _NORMALISATIONS[number], on_device(np.flatnonzero(kinds == kind), device)
+            rows = np.flatnonzero(kinds == kind)
+            yield Kind(tuple(np.unique(depths[rows]).tolist()), _NORMALISATIONS[kind % len(_NORMALISATIONS)], on_device(rows, device))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Rows that are computed together.
+
+    Attributes:
+        depths: lengths of their prefixes, ascending; more than one only of rows that normalise over the vocabulary.
+        rows: `[rows]` int64, which of the forward's they are; None for all.
+    """
+
+    depths: tuple[int, ...]
+    over: Normalisation
+    rows: Tensor | None
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """What may follow the rows of one kind.
+
+    Attributes:
+        rows: as in `Kind`.
+        log_probs: `[rows, width]` float32, as `continuation_log_probs`; as wide as prefixes of their length have children at most.
+    """
+
+    rows: Tensor | None
+    log_probs: Tensor
 
 
 def continuation_log_probs(
@@ -85,59 +112,102 @@ def continuation_log_probs(
 
     They are normalised over the whole vocabulary, as in the paper (section 3), over all tokens of the level, or over all children of each
     node, eligible or not: a filter changes no score. Where the model has gone wrong, so that a logit that is read is not finite or the row
-    has none to normalise by, all of the row is NaN: its first column tells, whatever constrained decoding masks.
+    has none to normalise by, all of the row's children are NaN: its first column tells, whatever constrained decoding masks.
 
     Args:
-        nodes: `[rows]` int64.
+        nodes: `[rows]` int64, of the depths that `kinds` says.
         rows: after each node.
-        width: at least the number of children of every node, and no more than the most children of any in the trie.
+        width: at least the number of children of every node.
         eligible: children that may be entered; None for all.
     """
-    first, end = trie.children(nodes)
-    # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
-    tokens = trie.token.unfold(0, width, 1).index_select(0, first)
-    padding = trie.padding_mask(first, end, width)
-    are_whole = rows.head.vocabulary <= _WHOLE
-    normaliser = rows.log_normaliser() if not are_whole and kinds.any_over_vocabulary else None
     log_probs: Tensor | None = None
-    for depth, over, some in kinds.groups(are_whole, nodes.device):
-        if some is None:
-            log_probs = _of_kind(trie, depth, over, rows, tokens, padding, normaliser)
-            break
-        part = None if normaliser is None else normaliser.index_select(0, some)
-        found = _of_kind(trie, depth, over, rows.take(some), tokens.index_select(0, some), padding.index_select(0, some), part)
-        log_probs = torch.empty_like(padding) if log_probs is None else log_probs
-        log_probs.index_copy_(0, some, found)
+    for part in continuations(trie, nodes, rows, kinds, eligible):
+        found = part.log_probs
+        if part.rows is None and found.shape[1] == width:
+            return found
+        if log_probs is None:
+            log_probs = found.new_full((len(rows), width), NEGATIVE_INFINITY)
+        own = log_probs[:, : found.shape[1]]
+        own.copy_(found) if part.rows is None else own.index_copy_(0, part.rows, found)
     assert log_probs is not None
+    return log_probs
+
+
+def continuations(trie: ItemTrie, nodes: Tensor, rows: Rows, kinds: RowKinds, eligible: BatchEligibility | None) -> Iterator[Continuations]:
+    """`continuation_log_probs` kind by kind, each no wider than it must be: one level may have a thousand times another's children."""
+    # All of a forward at once where logits are made block by block, and weights read for each.
+    is_streamed = rows.head.vocabulary > _WHOLE and not rows.are_logits
+    normaliser = rows.log_normaliser() if is_streamed and kinds.any_over_vocabulary else None
+    for kind in kinds.groups(not is_streamed, nodes.device):
+        if kind.rows is None:
+            yield Continuations(None, _of_kind(trie, kind, nodes, rows, normaliser, eligible))
+            continue
+        part = None if normaliser is None else normaliser.index_select(0, kind.rows)
+        may_enter = None if eligible is None else eligible.take(kind.rows)
+        log_probs = _of_kind(trie, kind, nodes.index_select(0, kind.rows), rows.take(kind.rows), part, may_enter)
+        yield Continuations(kind.rows, log_probs)
+
+
+def _of_kind(trie: ItemTrie, kind: Kind, nodes: Tensor, rows: Rows, normaliser: Tensor | None, eligible: BatchEligibility | None) -> Tensor:
+    """`[rows, width]`; `normaliser` of rows over the vocabulary, None where all of their logits are there or few."""
+    width = max(trie.max_children[depth] for depth in kind.depths)
+    first, end = trie.children(nodes)
+    if kind.depths == (0,):
+        log_probs = _below_root(trie, kind.over, rows, normaliser)
+    else:
+        # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
+        tokens = trie.token.unfold(0, width, 1).index_select(0, first)
+        log_probs = _below_nodes(trie, kind, rows, tokens, trie.padding_mask(first, end, width), normaliser)
     return log_probs if eligible is None else log_probs.add_(_eligibility_mask(eligible, first, width))
 
 
-def _of_kind(
-    trie: ItemTrie, depth: int, over: Normalisation, rows: Rows, tokens: Tensor, padding: Tensor, normaliser: Tensor | None
-) -> Tensor:
-    """`continuation_log_probs` of rows of one kind; without `normaliser`, those over the vocabulary are made at once."""
-    if over is Normalisation.VOCABULARY and normaliser is None:
-        log_probs = rows.logits().float().log_softmax(1).gather(1, tokens)
+def _below_root(trie: ItemTrie, over: Normalisation, rows: Rows, normaliser: Tensor | None) -> Tensor:
+    """The children of the root are all tokens of their level in the same order: nothing is gathered."""
+    level = trie.level_tokens[0]
+    if over is not Normalisation.VOCABULARY:
+        log_probs = rows.project(level).log_softmax(1)
+    elif normaliser is None:
+        log_probs = Rows.of(rows.logits().float().log_softmax(1)).project(level)
     else:
-        level = trie.level_tokens[depth]
-        logits, columns = rows.project(level), level.columns(tokens)
-        if over is Normalisation.CHILDREN:
-            logits = logits.gather(1, columns)
-            # Before the masks: their -inf is ours.
-            broken = _broken(logits)
-            return logits.add_(padding.clamp(min=_PADDING)).log_softmax(1).add_(broken).add_(padding)
-        if over is Normalisation.LEVEL:
-            logits = logits.log_softmax(1)
-        log_probs = logits.gather(1, columns)
-        if over is Normalisation.VOCABULARY and normaliser is not None:
-            log_probs.sub_(normaliser[:, None])
+        log_probs = rows.project(level)
+    # What was projected may be the model's own.
+    return log_probs + _correction(log_probs, normaliser if over is Normalisation.VOCABULARY else None)
+
+
+def _below_nodes(trie: ItemTrie, kind: Kind, rows: Rows, tokens: Tensor, padding: Tensor, normaliser: Tensor | None) -> Tensor:
+    """Children `tokens`, `[rows, width]`, of which those are none that `padding` masks."""
+    if kind.over is not Normalisation.VOCABULARY:
+        return _below_level(trie, kind, rows, tokens, padding)
+    if normaliser is not None:
+        level = trie.level_tokens[kind.depths[0]]
+        log_probs = rows.project(level).gather(1, level.columns(tokens))
+    elif rows.head.vocabulary > _WHOLE:
+        log_probs, normaliser = rows.logits().gather(1, tokens).float(), rows.log_normaliser()
+    else:
+        log_probs = rows.logits().float().log_softmax(1).gather(1, tokens)
     # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other element.
-    return log_probs.add_(_broken(log_probs)).add_(padding)
+    return log_probs.add_(_correction(log_probs, normaliser)).add_(padding)
 
 
-def _broken(numbers: Tensor) -> Tensor:
-    """`[rows, 1]`: 0 times a finite number is 0, times any other NaN."""
-    return numbers.amin(1, keepdim=True).mul_(0)
+def _below_level(trie: ItemTrie, kind: Kind, rows: Rows, tokens: Tensor, padding: Tensor) -> Tensor:
+    """The same where tokens outside the catalog count for nothing."""
+    level = trie.level_tokens[kind.depths[0]]
+    logits, columns = rows.project(level), level.columns(tokens)
+    if kind.over is Normalisation.LEVEL:
+        log_probs = logits.log_softmax(1).gather(1, columns)
+        return log_probs.add_(_correction(log_probs, None)).add_(padding)
+    of_children = logits.gather(1, columns)
+    # Before the masks: their -inf is ours.
+    correction = _correction(of_children, None)
+    return of_children.add_(padding.clamp(min=_PADDING)).log_softmax(1).add_(correction).add_(padding)
+
+
+def _correction(numbers: Tensor, normaliser: Tensor | None) -> Tensor:
+    """`[rows, 1]` to add to numbers: less the normaliser, and NaN where something is not finite (0 times a finite number is 0)."""
+    lowest = numbers.amin(1, keepdim=True)
+    if normaliser is None:
+        return lowest.mul_(0)
+    return lowest.sub_(normaliser[:, None]).mul_(0).sub_(normaliser[:, None])
 
 
 def child_mask(trie: ItemTrie, nodes: Tensor, width: int, eligible: BatchEligibility | None) -> Tensor:

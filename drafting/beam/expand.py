@@ -92,12 +92,12 @@ class Candidates:
         """The scores by which continuations are ranked."""
         return self.cum_log_probs if self.scores is None else self.scores
 
-    def select(self, flat: Tensor, indices: Tensor) -> "Selection":
-        """The continuations at `indices`, `[R, k]` int64, of the flattened ranking `flat`."""
+    def select(self, best: Tensor, indices: Tensor) -> "Selection":
+        """The continuations at `indices`, `[R, k]` int64, of the flattened ranking, whose scores are `best`."""
         frontier, width = self.frontier, self.cum_log_probs.shape[1]
-        best = flat.gather(1, indices)
         ranks, children = indices.div(width, rounding_mode="floor"), indices.remainder(width)
-        if flat.shape[1] > max(frontier.sizes) * width:
+        if indices.shape[1] > max(frontier.sizes) * width:
+            # Padding, which stands behind all continuations where there are fewer than are wanted.
             ranks.clamp_(max=max(frontier.sizes) - 1)
         parents = ranks if len(frontier.sizes) == 1 else frontier.rows.gather(1, ranks)
         missing = best == NEGATIVE_INFINITY
@@ -132,5 +132,4 @@ class Selection:
 
 def expand_beam(candidates: Candidates, k: int) -> Selection:
     """Select the k best continuations of each request."""
-    flat = candidates.frontier.flatten(candidates.ranking, k)
-    return candidates.select(flat, stable_topk(flat, k))
+    return candidates.select(*stable_topk(candidates.frontier.flatten(candidates.ranking, k), k))

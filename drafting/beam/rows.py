@@ -4,12 +4,20 @@ Invariant: a logit is the one that the whole model would give, whichever tokens 
 only for those who ask for all logits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from drafting.device import is_async
 from drafting.trie.token_set import TokenSet
+
+# A sum of exponentials beyond is made again with the largest logit taken off: some term may have been lost, or be infinite.
+_LEAST_SUM, _MOST_SUM = 1e-20, 1e37
+# Logits whose exponentials are summed at a time: so many stay in a processor's cache.
+_SUMMED = 1 << 17
 
 
 class Head(Protocol):
@@ -33,6 +41,23 @@ class Head(Protocol):
         ...
 
 
+def log_of_sums(sums: Tensor, exactly: Callable[[Tensor], Tensor]) -> Tensor:
+    """`[rows]` float32, the logarithms of sums of exponentials, on a CPU, where reading them is free.
+
+    The largest logit is first taken off only where that changes something, which saves two passes over all logits. A row's number follows
+    from its own sum.
+
+    Args:
+        sums: `[rows]` float32 or float64.
+        exactly: makes those of some rows, `[rows]` int64, whose sums leave the range of their type or are no numbers.
+    """
+    low, high = (float(each) for each in sums.aminmax())
+    if low > _LEAST_SUM and high < _MOST_SUM:
+        return sums.log_().float()
+    rows = torch.nonzero(~((sums > _LEAST_SUM) & (sums < _MOST_SUM)))[:, 0]
+    return sums.log_().float().index_copy_(0, rows, exactly(rows))
+
+
 @dataclass(frozen=True)
 class WholeHead:
     """The head of rows whose states are the logits already."""
@@ -45,11 +70,17 @@ class WholeHead:
 
     def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
         """As `Head.project`."""
+        if (first := tokens.first) is not None:
+            return states[:, first : first + len(tokens)].float()
         return states.index_select(1, tokens.ids).float()
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`."""
-        return states.float().logsumexp(1)
+        if is_async(states.device):
+            return states.float().logsumexp(1)
+        parts = torch.split(states, max(1, _SUMMED // self.vocabulary))
+        sums = torch.cat([part.float().exp().sum(1) for part in parts])
+        return log_of_sums(sums, lambda rows: states.index_select(0, rows).float().logsumexp(1))
 
 
 @dataclass(frozen=True)
@@ -70,6 +101,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.states)
+
+    @property
+    def are_logits(self) -> bool:
+        """True if all logits are there already."""
+        return isinstance(self.head, WholeHead)
 
     def between(self, first: int, last: int) -> "Rows":
         """The rows from `first` up to `last`."""

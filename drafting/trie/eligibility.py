@@ -6,7 +6,7 @@ back whenever k are eligible.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -103,6 +103,10 @@ class BatchEligibility:
             on_device(starts, device),
             on_device(masks < 0, device) if (masks < 0).any() else None,
         )
+
+    def take(self, rows: Tensor) -> "BatchEligibility":
+        """Of some rows that will be queried, by their indices `[rows]`."""
+        return replace(self, requests=self.requests.index_select(0, rows))
 
     def allowed(self, first: Tensor, width: int) -> Tensor:
         """Look up ranges of consecutive nodes.

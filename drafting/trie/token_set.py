@@ -43,6 +43,8 @@ class TokenSet:
 
     def columns(self, tokens: Tensor) -> Tensor:
         """Where token ids, of any shape, stand in the set; the column of some other for one that is none of it."""
+        if (first := self.first) is not None:
+            return (tokens - first).clamp_(0, len(self) - 1)
         return self._columns.take(tokens.clamp(max=len(self._columns) - 1))
 
     @cached_property

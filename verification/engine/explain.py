@@ -130,8 +130,8 @@ class ExplainStep:
         grown, rows = grown[rows >= 0], rows[rows >= 0]
         places = on_device(rows * width + grown - first_child[rows], self._device)
         of_beam = continued[: above.beam].reshape(1, -1)
-        best = stable_topk(of_beam, min(most, of_beam.shape[1]))
-        found = on_host([continued.take(places), best, of_beam.gather(1, best), (of_beam > NEGATIVE_INFINITY).sum()])
+        best, indices = stable_topk(of_beam, min(most, of_beam.shape[1]))
+        found = on_host([continued.take(places), indices, best, (of_beam > NEGATIVE_INFINITY).sum()])
         row, column = np.divmod(found[1][0], width)
         nodes, first = np.unique(np.concatenate([grown, first_child[row] + column]), return_index=True)
         return nodes, np.concatenate([found[0], found[2][0]])[first], int(found[3])

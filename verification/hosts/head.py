@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from drafting.beam.rows import log_of_sums
+from drafting.device import is_async
 from drafting.trie.token_set import TokenSet
 from verification.hosts.layers import MODEL_ERRORS, TOKENS, probe_inputs, probed
 
@@ -95,26 +97,33 @@ class LinearHead:
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`."""
-        return torch.cat([self._normaliser(part) for part in torch.split(states, SUMMED_ROWS)])
+        normaliser = self._careful_normaliser if is_async(states.device) else self._normaliser
+        return torch.cat([normaliser(part) for part in torch.split(states, SUMMED_ROWS)])
 
     def _normaliser(self, states: Tensor) -> Tensor:
-        firsts = range(0, self.vocabulary, SUMMED_TOKENS)
-        # Made first: small results between blocks that come and go would leave holes in which the next one has no room.
-        dtype = torch.float32 if self.block_rows is None else torch.float64
-        sums = torch.empty(len(firsts), len(states), dtype=dtype, device=states.device)
-        for number, first in enumerate(firsts):
-            sums[number] = self._sum(states, first, min(first + SUMMED_TOKENS, self.vocabulary))
-        return sums.logsumexp(0).float()
+        sums = self._sums(states)
+        for logits in self._blocks(states):
+            sums += logits.exp_().sum(1)
+        return log_of_sums(sums, lambda rows: self._careful_normaliser(states.index_select(0, rows)))
 
-    def _sum(self, states: Tensor, first: int, last: int) -> Tensor:
-        """`[rows]`: the logarithm of the sum of the exponentials of the logits from `first` up to `last`."""
-        logits = self._multiply(states, *self._part(first, last))
-        if self.block_rows is not None:
-            # Sums over other numbers of rows may add in another order, which float64 does not show.
-            logits = logits.double()
-        # In place, where `logsumexp` would make two more. A block of nothing but -inf adds nothing; what is no number stays none.
-        highest = logits.amax(1).clamp_(min=torch.finfo(torch.float32).min)
-        return logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest)
+    def _careful_normaliser(self, states: Tensor) -> Tensor:
+        """The same, with the largest logit of each block taken off before exponentials are made."""
+        total = self._sums(states).log_()
+        for logits in self._blocks(states):
+            # In place, where `logsumexp` would make two more. A block of nothing but -inf adds nothing; what is no number stays none.
+            highest = logits.amax(1).clamp_(min=torch.finfo(torch.float32).min)
+            total = torch.logaddexp(total, logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest))
+        return total.float()
+
+    def _sums(self, states: Tensor) -> Tensor:
+        """`[rows]` zeros. Sums over other numbers of rows may add in another order, which float64 does not show."""
+        return torch.zeros(len(states), dtype=torch.float32 if self.block_rows is None else torch.float64, device=states.device)
+
+    def _blocks(self, states: Tensor) -> Iterator[Tensor]:
+        """The logits of one block of tokens after the other, of the type of sums, to be written to."""
+        for first in range(0, self.vocabulary, SUMMED_TOKENS):
+            logits = self._multiply(states, *self._part(first, min(first + SUMMED_TOKENS, self.vocabulary)))
+            yield logits if self.block_rows is None else logits.double()
 
     def _part(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         return self.weight[first:last], None if self.bias is None else self.bias[first:last]

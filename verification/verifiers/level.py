@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import IntArray
-from drafting.beam.continuations import RowKinds, continuation_log_probs
+from drafting.beam.continuations import RowKinds, continuations
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
 from drafting.beam.ranking import BatchRules, rank
 from drafting.beam.rows import Rows
 from drafting.beam.rule import Verification
 from drafting.beam.tree import TokenTree
-from drafting.device import find_nodes, grown, is_async, on_device, pad_stack
+from drafting.device import NEGATIVE_INFINITY, arange, find_nodes, grown, is_async, on_device, pad_stack
 from drafting.plans.drafters import BeamDrafter
 from drafting.trie.eligibility import BatchEligibility
 from drafting.trie.item_trie import ItemTrie
@@ -57,7 +57,10 @@ class VerifiedLevel:
 
 
 class ContinuationTable:
-    """A row per node slot: `[nodes, most children]` float32, of each child given the node; as many rows as slots were ever taken."""
+    """A row per node slot: `[nodes, most children]` float32, of each child given the node; as many rows as slots were ever taken.
+
+    A row is written as far as nodes of its depth have children at most; what an earlier node has left stands behind.
+    """
 
     def __init__(self, trie: ItemTrie, slots: SlotPool, device: torch.device) -> None:
         """`slots` are those of the nodes."""
@@ -69,12 +72,13 @@ class ContinuationTable:
         """Keep what a forward says after nodes; see `continuation_log_probs`."""
         if self._slots.highest > len(self._log_probs):
             self._log_probs = grown(self._log_probs, self._slots.highest, self._slots.total)
-        log_probs = continuation_log_probs(self._trie, trie_nodes, rows, kinds, self._log_probs.shape[1], eligible)
-        self._log_probs.index_copy_(0, slots, log_probs)
+        for part in continuations(self._trie, trie_nodes, rows, kinds, eligible):
+            of_kind = slots if part.rows is None else slots.index_select(0, part.rows)
+            self._log_probs[:, : part.log_probs.shape[1]].index_copy_(0, of_kind, part.log_probs)
 
     def read(self, slots: Tensor, width: int) -> Tensor:
-        """`[slots, width]` of nodes written before."""
-        return self._log_probs.index_select(0, slots)[:, :width]
+        """`[slots, width]` of nodes written before; anything beyond the most children of a node of their depth."""
+        return self._log_probs[:, :width].index_select(0, slots)
 
     def at(self, slots: Tensor, columns: Tensor) -> Tensor:
         """`[n]`, of one child each, which is number `columns` of its parent's."""
@@ -129,9 +133,13 @@ class LevelVerifier:
             rows = [search.sequence.beam_fields(indices) for search, indices in zip(searches, drafted, strict=True)]
             fields = on_device(pad_stack(rows, -2), self._device)
         nodes = None if fields is None else self._tree.trie_node[fields[:, 0]].masked_fill_(fields[:, 0] < 0, -2)
-        width = max(self._trie.max_children[depth] for depth in depths)
+        widths_below = [self._trie.max_children[depth] for depth in depths]
+        width = max(widths_below)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         log_probs = self._table.read(frontier.slots, width)
+        if min(widths_below) < width:
+            ends = on_device(np.repeat(widths_below, frontier.sizes), self._device)
+            log_probs.masked_fill_(arange(width, self._device) >= ends[:, None], NEGATIVE_INFINITY)
         candidates = rank(frontier, first_child, log_probs, rules, Stream.RESIDUAL)
         widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
         most = max(search.selected(depth + 1) for search, depth in zip(searches, depths, strict=True))

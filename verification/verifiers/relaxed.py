@@ -79,7 +79,8 @@ def select_relaxed(
         widths,
         k,
     )
-    relaxed, is_relaxed = candidates.select(frontier.flatten(candidates.ranking, k), indices), rules.relaxed[:, None]
+    ranking = frontier.flatten(candidates.ranking, k)
+    relaxed, is_relaxed = candidates.select(ranking.gather(1, indices), indices), rules.relaxed[:, None]
     return Selection(
         torch.where(is_relaxed, relaxed.parent_slots, strict.parent_slots),
         torch.where(is_relaxed, relaxed.nodes, strict.nodes),

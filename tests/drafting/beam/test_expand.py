@@ -14,6 +14,7 @@ from drafting.beam.rule import Normalisation
 from drafting.device import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
+from drafting.trie.token_set import TokenSet
 
 VOCABULARY = 12
 CPU = torch.device("cpu")
@@ -84,18 +85,22 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
 def test_stable_topk_is_a_stable_sort(values: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(values)))
     expected = sorted(range(len(values)), key=lambda place: -values[place])[:k]
-    assert stable_topk(torch.tensor([values]), k)[0].tolist() == expected
+    best, indices = stable_topk(torch.tensor([values]), k)
+    assert indices[0].tolist() == expected
+    assert best[0].equal(torch.tensor(values)[indices[0]])
 
 
-@given(seed=st.integers(0, 10**6), k=st.integers(1, 6), levels=st.integers(1, 300), missing=st.floats(0, 1))
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 6), levels=st.integers(1, 300) | st.just(10**7), missing=st.floats(0, 1))
 def test_long_rows_are_sorted_alike(seed: int, k: int, levels: int, missing: float) -> None:
-    """Rows long enough to be looked at by stretches, with many equal scores, few of them finite."""
+    """Rows long enough to be looked at by stretches, with many equal scores or next to none, few of them finite."""
     rng = np.random.default_rng(seed)
     width = MANY_STRETCHES * k * STRETCH + int(rng.integers(3 * STRETCH))
     scores = torch.from_numpy(rng.integers(levels, size=(2, width)).astype(np.float32) - levels / 2)
     scores[torch.from_numpy(rng.random((2, width)) < missing)] = float("-inf")
     expected = np.argsort(-scores.numpy(), axis=1, kind="stable")[:, :k]
-    assert stable_topk(scores, k).tolist() == expected.tolist()
+    best, indices = stable_topk(scores, k)
+    assert indices.tolist() == expected.tolist()
+    assert best.equal(scores.gather(1, indices))
 
 
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
@@ -106,11 +111,62 @@ def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     assert log_probs.exp().sum() < 1
 
 
+@pytest.mark.parametrize("over", Normalisation)
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, 9000])
+def test_rows_of_unlike_depths_and_requests_get_what_they_get_alone(over: Normalisation, vocabulary: int) -> None:
+    """All logits there or projected, few or many of them; each kind no wider than its depth, padded for those who read all alike."""
+    rng = np.random.default_rng(vocabulary)
+    trie = ItemTrie.build(rng.integers(VOCABULARY, size=(60, 3)))
+    nodes = torch.from_numpy(np.concatenate([[0], rng.integers(1, trie.level_starts[3], 20), [0]]))
+    depths = np.searchsorted(trie.level_starts, nodes.numpy(), side="right") - 1
+    logits = torch.from_numpy(rng.normal(size=(len(nodes), vocabulary)).astype(np.float32) * 5)
+    eligible = BatchEligibility.of([Eligibility(trie.excluded_nodes([3, 4, 5]), CPU)], trie.nodes, [len(nodes)])
+    kinds, width = RowKinds([depths[:9], depths[9:]], [over, Normalisation.VOCABULARY]), max(trie.max_children)
+    for rows in (Rows.of(logits), Rows(logits, ProjectedHead(vocabulary))):
+        found = continuation_log_probs(trie, nodes, rows, kinds, width, eligible)
+        for row, depth in enumerate(depths.tolist()):
+            one = BatchEligibility.of([Eligibility(trie.excluded_nodes([3, 4, 5]), CPU)], trie.nodes, [1])
+            own = over if row < 9 else Normalisation.VOCABULARY
+            alone = log_probs_of(trie, nodes[row : row + 1], logits[row : row + 1], trie.max_children[depth], one, own, depth)
+            torch.testing.assert_close(found[row, : alone.shape[1]], alone[0])
+            assert found[row, alone.shape[1] :].eq(float("-inf")).all()
+
+
+class ProjectedHead:
+    """A head of rows whose states are logits, which it gives away only as it is asked."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        assert self.vocabulary < 9000, "all logits of a large vocabulary"
+        return states
+
+    def project(self, states: torch.Tensor, tokens: TokenSet) -> torch.Tensor:
+        return states[:, tokens.ids]
+
+    def log_normaliser(self, states: torch.Tensor) -> torch.Tensor:
+        return states.logsumexp(1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 80.0, 1e4])
+def test_the_normaliser_of_logits_that_are_there_is_theirs_whatever_their_size(scale: float) -> None:
+    """Sums of exponentials that are in range, infinite and nothing at all, side by side; NaN and infinity stay what they are."""
+    logits = torch.randn(6, 3000, generator=torch.Generator().manual_seed(0)) * scale
+    logits[1] -= 200
+    logits[2] += 200
+    logits[3, 7] = float("nan")
+    logits[4, 7] = float("inf")
+    logits[5] = float("-inf")
+    torch.testing.assert_close(Rows.of(logits).log_normaliser(), logits.logsumexp(1), equal_nan=True)
+
+
 @given(cases(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(-3, 3))
 def test_log_probabilities_over_children_are_those_of_a_softmax_over_them_alone(case, dtype: torch.dtype, power: int) -> None:
     """Whatever is excluded, which only takes scores away; a leaf has none, and an only child's is exactly 0."""
     trie, level, beams, logits, _, excluded, _ = case
-    leaf = trie.nodes - 1
+    # Of the first level is but the root.
+    leaf = trie.nodes - 1 if level else 0
     nodes = torch.tensor([*(node for beam in beams for node in beam), leaf])
     logits = (torch.cat([logits, logits[:1]]) * 10.0**power).to(dtype)
     sizes, width = [*map(len, beams), 1], trie.max_children[level]
