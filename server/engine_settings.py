@@ -58,8 +58,9 @@ class EngineSettings(BaseModel):
         default=None, ge=1, description="CPU threads of the engine; all that this process may use by default."
     )
     tensor_parallel: Annotated[int, Panel.MODEL] = Field(default=1, ge=1, description="Devices that share the model (vllm only).")
-    quantization: Annotated[Literal["fp8"] | None, Panel.MODEL] = Field(
-        default=None, description="Quantize the target's weights while loading (vllm on a GPU only); as the checkpoint says by default."
+    quantization: Annotated[Literal["fp8", "int8"] | None, Panel.MODEL] = Field(
+        default=None,
+        description="Quantize the target's weights while loading (vllm only: fp8 on a GPU, int8 on a CPU); as the checkpoint by default.",
     )
     cuda_graphs: Annotated[bool, Panel.MODEL] = Field(
         default=False, description="Record forwards as CUDA graphs at start, which takes a while (GPU only)."

@@ -109,7 +109,7 @@ class Recommender:
             threads: CPU threads for the model; None leaves torch's choice.
             kv_memory_gib: memory for keys and values.
             tensor_parallel: number of devices that share the model (vLLM only).
-            quantization: quantization of the target's weights while loading, such as "fp8" (vLLM on a GPU only).
+            quantization: quantization of the target's weights while loading, "fp8" (vLLM on a GPU) or "int8" (vLLM on a CPU).
             graph_requests: record forwards of up to so many requests as CUDA graphs, which takes a while at start and needs a GPU.
             name: name of the catalog in requests; see `successor`.
             verify: compare the target with transformers' own attention (see `verify_model`): "auto", "always" or "never".

@@ -67,7 +67,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     # Imports and loading make millions of objects that all stay: collecting among them takes seconds and frees nothing.
     gc.disable()
     # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
-    from server.engine.loading import beam_memory, load_recommender
+    from server.engine.loading import beam_memory, faster_precision, load_recommender
     from server.engine.worker import EngineWorker
 
     started = time.monotonic()
@@ -121,6 +121,8 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             )
         )
         logger.info(beam_memory(recommender.engine, options.kv_memory_gib))
+        if (advice := faster_precision(recommender)) is not None:
+            logger.info(advice)
         if (over := recommender.engine.normalise) is not Normalisation.VOCABULARY:
             logger.info("Scores are normalised over the %s of each prefix in the catalog (--normalise %s)", over, options.normalise)
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.engine, time.monotonic() - started)

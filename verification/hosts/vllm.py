@@ -1,8 +1,8 @@
 """The vLLM host: vLLM loads and runs the model, with tree attention as its attention backend and tree forwards in its worker.
 
-Only this file, `vllm_attention.py` and `vllm_head.py` import vLLM. Invariant: vLLM's weights, kernels and tensor parallelism are used
-unchanged, and its scheduler never runs. The key/value memory is allocated by vLLM and has the layout of tree attention. What a layer
-attends to is what transformers says of the model, whatever vLLM makes of it.
+Only this file, `vllm_attention.py`, `vllm_head.py` and `vllm_int8.py` import vLLM. Invariant: vLLM's weights, kernels and tensor
+parallelism are used unchanged, and its scheduler never runs. The key/value memory is allocated by vLLM and has the layout of tree
+attention. What a layer attends to is what transformers says of the model, whatever vLLM makes of it.
 """
 
 import gc
@@ -38,9 +38,10 @@ from verification.hosts.checkpoint import (
 )
 from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
-from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, LayerForward
+from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, INT8, LayerForward
 from verification.hosts.vllm_families import check_family, implementations
 from verification.hosts.vllm_head import HeadWorker, LivingSets, VllmHead
+from verification.hosts.vllm_int8 import check_int8
 from verification.hosts.weights import check_names
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ WORKER = f"{__name__}.TreeWorker"
 LEAST_FREE = 0.001
 # What `quantization` is to vLLM, which by "fp8" means one scale of activations for a whole forward in layers of experts, so that a list
 # would depend on the other requests of the batch; here it is one for each token.
-QUANTIZATIONS = {"fp8": "fp8_per_channel"}
+QUANTIZATIONS = {"fp8": "fp8_per_channel", "int8": INT8}
 # Families whose biases by position transformers works out in bfloat16.
 COARSE_ALIBI = {"falcon"}
 
@@ -174,9 +175,11 @@ class VllmHost:
         check_quantization_of_vllm(config, files.weights, precision, on_cpu=current_platform.is_cpu())
         reaches = layer_reaches(config)
         check_names(files.weights)
-        if quantization is not None and current_platform.is_cpu():
+        if quantization == "int8":
+            check_int8(precision, current_platform.is_cpu())
+        elif quantization is not None and current_platform.is_cpu():
             # vLLM's CPU kernels scale by the whole forward, so a list would depend on the other requests of the batch.
-            raise HostError("Quantizing weights needs a GPU: serve them as they are.")
+            raise HostError("Quantizing weights to fp8 needs a GPU: use --quantization int8, or serve them as they are.")
         self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
         self.vocabulary_size = int(config.vocab_size)
         self._sets = LivingSets()

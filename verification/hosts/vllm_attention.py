@@ -51,6 +51,7 @@ audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
 
 try:
     from vllm import ir
+    from vllm.config import get_current_vllm_config
     from vllm.platforms import current_platform
     from vllm.v1.attention.backend import AttentionType
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
@@ -73,6 +74,10 @@ else:
     BACKEND = AttentionBackendEnum.CUSTOM
 
 
+# What vLLM calls the quantization of `vllm_int8.py`.
+INT8 = "atspeed_int8"
+
+
 @dataclass(frozen=True)
 class LayerForward:
     """One forward, as a layer needs it: the slots of its tokens, and the columns that each may attend to."""
@@ -86,6 +91,7 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
 
     Attributes:
         tree_alibi: the layer's biases by position; None for none.
+        tree_is_exact: True if attention is computed in float64, so that lists don't depend on what stands beside them.
     """
 
     def __init__(
@@ -128,6 +134,7 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
             **others,
         )
         self.tree_alibi = None if alibi_slopes is None else Alibi(tuple(alibi_slopes))
+        self.tree_is_exact = get_current_vllm_config().model_config.quantization == INT8
 
     def forward(
         self,
@@ -149,6 +156,7 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
         # vLLM's 0 is no soft cap.
         softcap = self.logits_soft_cap or None
         slots, layouts = attn_metadata.slots, attn_metadata.layouts
+        query = query.double() if self.tree_is_exact else query
         return output.copy_(tree_attention(query, key, value, cache, slots, layouts, self.scale, softcap, self.sinks))
 
 

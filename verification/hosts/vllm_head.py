@@ -19,6 +19,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbed
 
 from drafting.trie.token_set import TokenSet
 from verification.hosts.head import LinearHead, Treatment, in_place_of
+from verification.hosts.vllm_attention import INT8
+from verification.hosts.vllm_int8 import Int8Head
 
 
 class LivingSets:
@@ -58,6 +60,15 @@ class ShardedHead:
         summed: Tensor = tensor_model_parallel_all_reduce(logits)
         return summed
 
+    @property
+    def makes_logits(self) -> bool:
+        """True if all logits are made here, because vLLM would make them otherwise."""
+        return isinstance(self._linear, Int8Head) and not self._is_sharded
+
+    def logits(self, states: Tensor) -> Tensor:
+        """As `Head.logits`, of this rank's tokens."""
+        return self._linear.logits(states)
+
     def _own(self, tokens: TokenSet, number: int, living: Collection[int]) -> tuple[slice, TokenSet | None]:
         """Where this rank's tokens stand among `tokens`, and these, counted from its first; None if there are none.
 
@@ -94,11 +105,12 @@ def _state_size(model: Any, hidden_size: int) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _find_head(model: Any, states: Tensor) -> ShardedHead | None:
+def _find_head(model: Any, states: Tensor, kind: type[LinearHead]) -> ShardedHead | None:
     """This rank's share of a model's head; None if its logits come about otherwise.
 
     Args:
         states: `[1, size]`, with which it is tried.
+        kind: what multiplies by its weights.
     """
     processors = [module for module in model.modules() if type(module) is LogitsProcessor]
     calls: list[tuple[nn.Module, Tensor | None]] = []
@@ -116,10 +128,10 @@ def _find_head(model: Any, states: Tensor) -> ShardedHead | None:
     if len(processors) != 1 or len(calls) != 1 or answer is not answers[0]:
         return None
     (processor,), ((layer, bias),) = processors, calls
-    return _share(processor, layer, bias, states.dtype)
+    return _share(processor, layer, bias, states.dtype, kind)
 
 
-def _share(processor: Any, layer: Any, bias: Tensor | None, dtype: torch.dtype) -> ShardedHead | None:
+def _share(processor: Any, layer: Any, bias: Tensor | None, dtype: torch.dtype, kind: type[LinearHead] = LinearHead) -> ShardedHead | None:
     is_plain = type(layer.quant_method) is UnquantizedEmbeddingMethod and layer.weight.dtype == dtype == (processor.head_dtype or dtype)
     if not is_plain or processor.logits_as_input or len(layer.weight.shape) != 2 or not len(layer.weight):
         return None
@@ -127,7 +139,7 @@ def _share(processor: Any, layer: Any, bias: Tensor | None, dtype: torch.dtype) 
     first, last = shard.org_vocab_start_index, min(shard.org_vocab_end_index, processor.org_vocab_size)
     # vLLM caps before it scales.
     cap = None if processor.soft_cap is None else processor.soft_cap * processor.scale
-    linear = LinearHead(layer.weight.detach(), bias, max(last - first, 0), Treatment(processor.scale, cap))
+    linear = kind(layer.weight.detach(), bias, max(last - first, 0), Treatment(processor.scale, cap))
     return ShardedHead(linear, first, layer.tp_size > 1)
 
 
@@ -148,12 +160,15 @@ class HeadWorker:
         size = _state_size(model, config.get_hidden_size())
         self.tree_head = None
         if size is not None:
-            self.tree_head = _find_head(model, torch.zeros(1, size, dtype=config.dtype, device=self.device))
+            kind = Int8Head if config.quantization == INT8 else LinearHead
+            self.tree_head = _find_head(model, torch.zeros(1, size, dtype=config.dtype, device=self.device), kind)
         return self.tree_head is not None
 
     @torch.inference_mode()
     def tree_logits(self, states: Tensor) -> Tensor | None:
         """Logits `[rows, vocabulary]` of states."""
+        if self.tree_head is not None and self.tree_head.makes_logits:
+            return self.tree_head.logits(states)
         logits: Tensor | None = self.model_runner.get_model().compute_logits(states.to(self.device))
         return logits if self.rank == 0 else None
 
