@@ -10,6 +10,7 @@ from drafting.catalog.loading import load_catalog
 from drafting.plans.plan import FixedPlan
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
+from verification.request import PromptTokens
 
 AUTO = "auto"
 
@@ -34,7 +35,7 @@ def load(spec: dict[str, Any]) -> Callable[..., list[list[int]]]:
 
     def search(prompt: list[int], k: int, plan: str) -> list[list[int]]:
         engine.use_plan(planner if plan == AUTO else FixedPlan.parse(plan))
-        engine.add(recommender.request("", np.array(prompt), k, k))
+        engine.add(recommender.request("", PromptTokens(np.array(prompt)), k, k))
         while not (finished := engine.step().finished):
             pass
         engine.forget_histories()
