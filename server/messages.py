@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from drafting.beam.rule import Normalisation, Verification
+from drafting.beam.rule import Normalisation, Tolerance, Verification
 from verification.result import BeamResult, Precision, StepReport
 
 # Of a token id in `Submit.prompt`.
@@ -144,6 +144,7 @@ class Submit(msgspec.Struct, tag=True):
         scored: the items whose scores are asked for, where k and beam width are 1; None for a list.
         normalise: what scores are normalised over; None for what the engine does.
         diversity: how many items of the list may have the same value of an attribute, by attribute.
+        tolerance: how far a strict list may be from the exact one; None for the exact one.
         retrieved: items of the neighbour model, best first, for the engine's plan to draft, as bytes of int32; the API process fills it in.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
@@ -171,6 +172,7 @@ class Submit(msgspec.Struct, tag=True):
     is_proof: bool = False
     normalise: Normalisation | None = None
     diversity: dict[str, int] = {}
+    tolerance: Tolerance | None = None
     retrieved: bytes = b""
 
 

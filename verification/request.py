@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, WIDEST_BEAM, Normalisation, SearchRule, Verification
+from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, WIDEST_BEAM, Normalisation, SearchRule, Tolerance, Verification
 from drafting.catalog.item_values import Cap
 from drafting.prompts.thinking import ThinkingTokens
 from drafting.prompts.user_state import UserState
@@ -234,6 +234,8 @@ class BeamRequest:
             an upper one is smaller than `k`, a list may be shorter although more items are eligible.
         normalise: what its log-probabilities are normalised over; None for what the engine does.
         caps: how many items of a value the list may have, of each attribute at most once; see `verification.engine.capped`.
+        tolerance: how far a strict list may be from plain beam search's; None for exactly that list. Lists with reserved places, a blend,
+            caps or an explanation are exact in any case.
         retrieved: `[n]` int64, catalog indices of a retriever's best items, best first, for plans that draft some; they change no list.
     """
 
@@ -255,12 +257,15 @@ class BeamRequest:
     beam_widths: tuple[int, ...] | None = None
     normalise: Normalisation | None = None
     caps: tuple[Cap, ...] = ()
+    tolerance: Tolerance | None = None
     retrieved: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
             raise ValueError(f"A prompt is a row of at least one token, got an array of shape {self.prompt.shape}.")
         check_lengths(self.k, self.beam_width, self.beam_widths)
+        if self.tolerance is not None and self.rule.verification is not Verification.STRICT:
+            raise ValueError("Only strict lists have a tolerance: sampled ones have no exact list to be close to.")
         if self.blend is not None and self.rule.verification is not Verification.STRICT:
             raise ValueError("Only strict lists can be blended.")
         if self.blend is not None and self.blend.every and self.caps:

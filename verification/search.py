@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import Normalisation, SearchRule
+from drafting.beam.rule import Normalisation, SearchRule, Tolerance
 from drafting.beam.tree import Origin, SequenceState
 from drafting.plans.given import Given, GivenPrefixes
 from drafting.trie.eligibility import Eligibility
@@ -55,6 +55,7 @@ class BeamSearch:
         depth: depth of the beam.
         drafts: whether its tree may be drafted.
         normalise: what its log-probabilities are normalised over.
+        tolerance: how far its list may be from plain beam search's; None for exactly that list.
         keeps_beams: whether what it keeps and nearly keeps is wanted as a draft of its user's next search.
         is_forgotten: whether its user was forgotten since it began, so that nothing is kept.
         kept: trie nodes of these, level by level.
@@ -74,6 +75,7 @@ class BeamSearch:
     cached_tokens: int = 0
     shared_length: int = 0
     rule: SearchRule = field(init=False)
+    tolerance: Tolerance | None = field(init=False)
     beam: IntArray = field(init=False)
     ancestors: IntArray = field(default_factory=lambda: NOTHING)
     depth: int = 0
@@ -94,7 +96,10 @@ class BeamSearch:
     drafted_by: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.rule = self.request.rule
+        request = self.request
+        self.rule = request.rule
+        is_exact = request.reserved is not None or request.blend is not None or request.explain is not None or request.caps
+        self.tolerance = None if is_exact else request.tolerance
         self.beam = np.array([self.sequence.root])
 
     @property

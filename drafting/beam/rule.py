@@ -58,6 +58,25 @@ NormaliseName = Literal["auto", "vocabulary", "children", "level"]
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """How far a strict list may be from plain beam search's, so that it takes fewer forwards; one of both bounds suffices.
+
+    Attributes:
+        items: of the k identifiers, so many at most are others.
+        mass: the identifiers that are missing have at most this share of the exact list's probability.
+    """
+
+    items: int = 0
+    mass: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.items < 0 or not 0 <= self.mass < 1:
+            raise ValueError(
+                f"A tolerance is of items from 0 on, or of mass from 0 up to 1, got {self.items} items and {self.mass} of mass."
+            )
+
+
+@dataclass(frozen=True)
 class SearchRule:
     """The search rule of one request.
 

@@ -51,6 +51,7 @@ class Recommendation(Asked, total=False):
     verification: str
     seed: int
     temperature: float
+    tolerance: Facts
     think: ThinkBody | Facts
 
 

@@ -184,10 +184,10 @@ class EngineWorker:
             message.beam_widths,
             message.diversity,
         )
-        if message.explain is None and message.normalise is None and not message.retrieved:
+        if message.explain is None and message.normalise is None and message.tolerance is None and not message.retrieved:
             return request
         retrieved = np.frombuffer(message.retrieved, np.int32).astype(np.int64)
-        return replace(request, explain=message.explain, normalise=message.normalise, retrieved=retrieved)
+        return replace(request, explain=message.explain, normalise=message.normalise, tolerance=message.tolerance, retrieved=retrieved)
 
     def _report(self, step: ScheduledStep) -> None:
         """Tell the parent what is finished at once; what only the metrics need is sent with it, or every `REPORT_SECONDS`."""

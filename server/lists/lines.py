@@ -80,9 +80,10 @@ def name_line(catalog: Catalog, index: int) -> dict[str, Any]:
     return line
 
 
-def precision_lines(precision: Precision, rule: SearchRule) -> dict[str, Any]:
-    """The precision of a list, as in `RecommendationAnswer`."""
-    return {"precision": precision.dtype, "exact": precision.is_exact and rule.verification is not Verification.RELAXED}
+def precision_lines(precision: Precision, rule: SearchRule, is_tolerant: bool = False) -> dict[str, Any]:
+    """The precision of a list, as in `RecommendationAnswer`; one with a tolerance is not exact, even if it happens to be the same."""
+    is_exact = precision.is_exact and rule.verification is not Verification.RELAXED and not is_tolerant
+    return {"precision": precision.dtype, "exact": is_exact}
 
 
 def rule_lines(rule: SearchRule) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from drafting.beam.rule import SearchRule, Verification
+from drafting.beam.rule import SearchRule, Tolerance, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.json_values import listed
 from drafting.prompts.builder import PromptBuilder
@@ -153,6 +153,7 @@ class RecommendationService:
             explain=body.others if isinstance(body, ExplainRequest) else None,
             beam_widths=None if body.beam_widths is None else tuple(body.beam_widths),
             normalise=body.normalise,
+            tolerance=_tolerance(body, rule),
             diversity=caps_of(body.diversity, served.catalog),
         )
 
@@ -206,7 +207,7 @@ class RecommendationService:
             "id": result.request_id,
             "model": self._model,
             "catalog_version": served.name,
-            **precision_lines(self._asking.ready.precision, result.rule),
+            **precision_lines(self._asking.ready.precision, result.rule, body.tolerance is not None),
             **rule_lines(result.rule),
             "items": item_lines(served.catalog, result.items, body.fields, labels, result.blend, brief=body.format == "ids"),
             "usage": usage_lines(result.usage),
@@ -264,6 +265,14 @@ def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItem
     if body.fresh is not None and fresh is not None and fresh.missing:
         there = body.fresh.min - fresh.missing
         yield f"Only {there} identifiers of fresh items were eligible, fewer than the {body.fresh.min} places for them."
+
+
+def _tolerance(body: RecommendationRequest, rule: SearchRule) -> Tolerance | None:
+    if body.tolerance is None:
+        return None
+    if rule.verification is not Verification.STRICT:
+        raise InvalidRequest("Only strict lists have a tolerance: leave it out, or choose strict verification.")
+    return body.tolerance.tolerance
 
 
 def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.config import JsonDict
 
-from drafting.beam.rule import LONGEST_LIST
+from drafting.beam.rule import LONGEST_LIST, Tolerance
 from drafting.neighbours.candidates import CANDIDATES, MOST_CANDIDATES
 from drafting.prompts import thinking
 from server.schemas.body import Body, Name, Several
@@ -53,6 +53,28 @@ class FilterBody(Body):
     def _check(self) -> Self:
         if not self.all and not self.any and not self.without:
             raise ValueError("The filter names no filter: give all, any or not.")
+        return self
+
+
+class ToleranceBody(Body):
+    """How far a strict list may be from the exact one."""
+
+    items: int | None = Field(default=None, ge=0, le=LONGEST_LIST, description="So many of the k identifiers may be others, at most.")
+    mass: float | None = Field(
+        default=None, ge=0, lt=1, description="The identifiers that are missing have at most this share of the exact list's probability."
+    )
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The same for the engine; a list within either bound will do."""
+        return Tolerance(self.items or 0, self.mass or 0.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.items is None and self.mass is None:
+            raise ValueError("The tolerance names neither items nor mass.")
+        if self.items is not None and self.mass is not None:
+            raise ValueError("The tolerance names items and mass: give one of them.")
         return self
 
 

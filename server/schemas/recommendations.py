@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 from drafting.beam.rule import LARGEST_JSON_INTEGER, LONGEST_LIST, WIDEST_BEAM, Normalisation, Verification
 from server.errors import quoted
 from server.schemas.body import Body, Id, Name, Several, examples
-from server.schemas.choices import MAX_CAPS, BlendBody, Diversity, FilterBody, FreshBody, ThinkBody, with_name, with_one
+from server.schemas.choices import MAX_CAPS, BlendBody, Diversity, FilterBody, FreshBody, ThinkBody, ToleranceBody, with_name, with_one
 from server.schemas.given import AskedUser
 from verification.request import check_lengths
 from verification.result import Source
@@ -111,6 +111,7 @@ class RecommendationRequest(AskedUser):
         description="What the list's scores are normalised over: the `vocabulary`, the tokens that the catalog has at a `level`, or the "
         "`children` of a prefix in the catalog. The server's setting by default, which follows how the model was trained.",
     )
+    tolerance: ToleranceBody | None = Field(default=None, description="Let a `strict` list differ within a bound, for fewer forwards.")
     seed: int | None = Field(
         default=None, ge=0, le=LARGEST_JSON_INTEGER, description="The same seed gives the same sample; random by default. Not for `strict`."
     )
@@ -144,6 +145,8 @@ class RecommendationRequest(AskedUser):
             raise ValueError("The format ids has no fields: leave one of them out.")
         if self.fresh is not None and self.fresh.min > self.k:
             raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")
+        if self.tolerance is not None and (self.tolerance.items or 0) >= self.k:
+            raise ValueError(f"tolerance.items must be less than k, got items = {self.tolerance.items} and k = {self.k}.")
         attributes = [cap.attribute for cap in self.diversity or ()]
         if twice := next((name for name in attributes if attributes.count(name) > 1), None):
             raise ValueError(f"diversity names the attribute {quoted(twice)} twice: give it one at_most.")
@@ -187,8 +190,7 @@ class UsageAnswer(BaseModel):
     plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
     used_by: dict[str, int] | None = Field(
         default=None,
-        description="Drafted prefixes that the target came to keep, by what had drafted them: the draft's `beam`, `children` of the trie, "
-        "`items` of the neighbour model, or the user's `last` list; left out where there are none.",
+        description="Drafted prefixes that the target came to keep, by what drafted them: `beam`, `children`, `items` or `last`, if any.",
     )
     rounds: int | None = Field(
         default=None,

@@ -30,7 +30,16 @@ def parts_of(request: BeamRequest) -> list[BeamRequest]:
         return [request]
     return [
         request,
-        replace(request, k=reserved.places, allowed_items=reserved.items, cache_key=None, reserved=None, blend=None, retrieved=NOTHING),
+        replace(
+            request,
+            k=reserved.places,
+            allowed_items=reserved.items,
+            cache_key=None,
+            reserved=None,
+            blend=None,
+            retrieved=NOTHING,
+            tolerance=None,
+        ),
     ]
 
 

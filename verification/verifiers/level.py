@@ -96,11 +96,12 @@ class LevelVerifier:
         self._looks_ahead = is_async(self._device)
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifiedLevel]:
-        """The next level; where reading waits, also the level below of those searches for which this one was drafted, and so on."""
+        """The next level; where reading waits, also the level below of those searches for which this one was drafted, and so on. The levels
+        below are looked at, too, of searches that may end without all of their beams."""
         rules = self._rules(searches)
         frontier = Frontier.of(self._tree, [search.sequence.beam_fields(search.beam) for search in searches], sampled=rules is not None)
         levels = [self._verify(searches, 0, frontier, rules, drafter)]
-        while self._looks_ahead and (below := self._verify_below(levels[-1], drafter)) is not None:
+        while (below := self._verify_below(levels[-1], drafter)) is not None:
             levels.append(below)
         return levels
 
@@ -108,18 +109,22 @@ class LevelVerifier:
         """The level below for searches that had this one drafted, as if they accepted it; None if there are none."""
         if level.hits is None or level.drafted_fields is None:
             return None
-        rows = [row for row, indices in enumerate(level.drafted) if len(indices)]
+        looks = [self._looks_ahead or search.tolerance is not None for search in level.searches]
+        rows = [row for row, indices in enumerate(level.drafted) if len(indices) and looks[row]]
+        if not rows:
+            return None
         searches = [level.searches[row] for row in rows]
         sizes = tuple(search.widths[search.depth + level.ahead + 1] for search in searches)
         k = level.hits.shape[1]
         beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
-        # A prefix that was not drafted is taken for the best one: its search rejects the level, or there is no such prefix.
+        # A prefix that was not drafted is taken for the best one, and nothing follows from it.
         hits = torch.where(level.hits < 0, level.hits[:, :1], level.hits).clamp_(min=0)[:, None].expand(-1, 2, -1)
         slots, drafted = level.drafted_fields.gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
         rules = self._rules(searches)
         scores = None if rules is None else level.selection.ranking.take(beams)
         trie_nodes = self._tree.trie_node.index_select(0, slots)
-        frontier = Frontier(slots, trie_nodes, sizes, level.selection.cum_log_probs.take(beams), scores, drafted)
+        cum_log_probs = level.selection.cum_log_probs.masked_fill(level.hits < 0, NEGATIVE_INFINITY).take(beams)
+        frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, scores, drafted)
         return self._verify(searches, level.ahead + 1, frontier, rules, drafter)
 
     def _verify(

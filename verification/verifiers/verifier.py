@@ -17,6 +17,7 @@ from drafting.plans.drafters import BeamDrafter, Proposals
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
 from verification.slots.engine_slots import EngineSlots
+from verification.verifiers.bounded import LookAhead
 from verification.verifiers.level import ContinuationTable, LevelVerifier, VerifiedLevel
 
 
@@ -63,23 +64,45 @@ class Verifier:
         while searches:
             levels = self._levels.verify(searches, drafter)
             found_by_level, unread = _read(levels, unread), ()
-            for level, found in zip(levels, found_by_level, strict=True):
-                undecided = set(searches)
-                decided = [result for result in found if result.search in undecided]
-                self._descend(level, decided, last=level is levels[-1])
+            ended = [result for search in searches if (result := self._end_early(search, found_by_level)) is not None]
+            results += ended
+            waiting = set(searches) - {result.search for result in ended}
+            for level, found, below in zip(levels, found_by_level, [*levels[1:], None], strict=True):
+                decided = [result for result in found if result.search in waiting]
+                self._descend(level, decided, ahead=set() if below is None else set(below.searches))
                 results += decided
-                searches = [result.search for result in decided if result.accepted]
+                waiting -= {result.search for result in decided if not result.accepted}
+            searches = [search for search in searches if search in waiting]
         return results
 
-    def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], last: bool) -> None:
-        """Make the selected prefixes the beams; write those that are read again into the tree."""
+    def _end_early(self, search: BeamSearch, found_by_level: Sequence[Sequence[VerifyResult]]) -> VerifyResult | None:
+        """The list of a search that may differ, if some level is rejected and the list below it is proven to be close enough."""
+        if search.tolerance is None:
+            return None
+        found = [result for results in found_by_level for result in results if result.search is search]
+        accepted = next((number for number, result in enumerate(found) if not result.accepted), len(found))
+        rejected, below = found[accepted : accepted + 1], found[accepted + 1 :]
+        if not below or below[-1].depth <= search.last_depth or not all(result.finite for result in found):
+            return None
+        proof = LookAhead(self._trie)
+        proof.reject(rejected[0].nodes, rejected[0].cum_log_probs, rejected[0].hits >= 0)
+        for result in below:
+            drafted = result.hits >= 0 if result.depth <= search.last_depth else None
+            proof.descend(result.nodes, result.cum_log_probs, result.depth, search.widths[result.depth], drafted)
+        if not proof.is_within(search.tolerance, search.widths[-1]):
+            return None
+        search.accepted_depths += range(search.depth + 1, search.last_depth + 1)
+        return below[-1]
+
+    def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], ahead: set[BeamSearch]) -> None:
+        """Make the selected prefixes the beams; write those that are read again into the tree, which are not those of searches whose next
+        level has been verified already, `ahead`."""
         moved = []
         for result in results:
             if result.finished:
                 continue
             result.search.descend(result.nodes, level.drafted[result.row], result.hits, self._slots.nodes.allocate)
-            # A beam whose next level has been verified already is not read again.
-            if last or not result.accepted:
+            if result.search not in ahead or not result.accepted:
                 moved.append(result)
         if moved:
             self._write(level.selection, moved)

@@ -1,0 +1,124 @@
+"""Lists with a tolerance: never further from plain beam search's than it says, whatever is drafted, and with fewer forwards."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from drafting.array_types import IntArray
+from drafting.beam.rule import Normalisation, SearchRule, Tolerance, Verification
+from drafting.trie.item_set import ItemSet
+from drafting.trie.item_trie import ItemTrie
+from tests.speculation import ITEMS, SameModel, Speculation, run
+from tests.verification.verifiers.test_strict import assert_same_list
+from verification.hosts.transformers import TransformersHost
+from verification.request import BeamRequest
+from verification.verifiers.bounded import LookAhead
+
+LOOKS = ("drafting.plans.drafters", "drafting.trie.eligibility", "verification.verifiers.level")
+
+
+class RandomModel:
+    """Probabilities of all nodes of a random trie, plain beam search over them, and look-aheads over whatever happens to be drafted."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        depth = int(rng.integers(2, 5))
+        codes = rng.integers(2, 9, size=depth)
+        self.trie = ItemTrie.build(np.stack([100 * level + rng.integers(size, size=40) for level, size in enumerate(codes)], axis=1))
+        self.log_probs = np.zeros(self.trie.nodes, np.float32)
+        leak = rng.choice([0.0, 0.3])
+        for node in range(self.trie.level_starts[-2]):
+            first, last = self.trie.first_child[node : node + 2]
+            shares = rng.dirichlet(np.full(last - first, rng.choice([0.1, 1.0, 10.0]))) * (1 - leak)
+            self.log_probs[first:last] = self.log_probs[node] + np.log(np.maximum(shares, 1e-30))
+        self.eligible = rng.random(self.trie.nodes) < rng.choice([0.8, 1.0])
+        self.widths = rng.integers(1, 9, size=depth)
+
+    def best(self, parents: IntArray, width: int) -> IntArray:
+        below = np.concatenate([np.arange(*self.trie.first_child[node : node + 2]) for node in parents] or [np.empty(0, int)])
+        below = below[self.eligible[below]]
+        return below[np.argsort(-self.log_probs[below], kind="stable")][:width]
+
+    def exact(self) -> IntArray:
+        nodes = np.zeros(1, np.int64)
+        for width in self.widths.tolist():
+            nodes = self.best(nodes, width)
+        return nodes
+
+    def ahead(self, drafted: np.ndarray) -> tuple[LookAhead, IntArray]:
+        """The look-ahead from the root, and the list that it comes to."""
+        proof, nodes = LookAhead(self.trie), self.best(np.zeros(1, np.int64), int(self.widths[0]))
+        proof.reject(nodes, self.log_probs[nodes], drafted[nodes])
+        for depth, width in enumerate(self.widths[1:].tolist(), start=2):
+            nodes = self.best(nodes[drafted[nodes]], width)
+            is_last = depth == self.trie.depth
+            proof.descend(nodes, self.log_probs[nodes], depth, width, None if is_last else drafted[nodes])
+        return proof, nodes
+
+
+@pytest.mark.parametrize("cases", [600, pytest.param(30_000, marks=pytest.mark.exhaustive)])
+def test_no_bound_is_ever_broken(cases: int) -> None:
+    """Over random tries, probabilities, filters, widths and drafts, for bounds of both kinds; and the proofs do find lists."""
+    rng, proven, equal = np.random.default_rng(0), 0, 0
+    for _ in range(cases):
+        model = RandomModel(rng)
+        exact, k = model.exact(), int(model.widths[-1])
+        proof, found = model.ahead(rng.random(model.trie.nodes) < rng.choice([0.5, 0.8, 0.95]))
+        masses = np.exp(model.log_probs[exact].astype(float))
+        missing = ~np.isin(exact, found)
+        lost = float(masses[missing].sum() / masses.sum()) if len(exact) else 0.0
+        for items in range(min(k, 3)):
+            if proof.is_within(Tolerance(items=items), k):
+                proven += items > 0 and missing.any()
+                equal += not items
+                assert missing.sum() <= items
+        for mass in (0.01, 0.1, 0.3):
+            if proof.is_within(Tolerance(mass=mass), k):
+                proven += missing.any()
+                assert lost <= mass
+    assert proven > cases / 50
+    assert equal > cases / 50
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_lists_of_the_engine_are_within_their_tolerance(speculation: Speculation, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside strict lists in the same steps, which stay as they are; with exclusions, filters and wider beams, for drafts too narrow."""
+    for module in LOOKS:
+        monkeypatch.setattr(f"{module}.is_async", lambda device: waits)
+    assert isinstance(speculation.target, TransformersHost)
+    depth, rng, saved = 4, np.random.default_rng(1), 0
+    tolerances = (None, Tolerance(), Tolerance(items=2), Tolerance(mass=0.2))
+    requests = [
+        replace(
+            request,
+            normalise=Normalisation.CHILDREN,
+            allowed_items=ItemSet.of(rng.random(ITEMS) < 0.7) if number % 3 == 1 else None,
+            tolerance=tolerances[number % 4],
+        )
+        for number, request in enumerate(speculation.requests(60, rng))
+    ]
+    plain = run(speculation.engine(depth), [replace(request, tolerance=None) for request in requests], rng)
+    engine = speculation.engine(depth, "beam:12", SameModel(speculation.target))
+    strict = run(engine, [replace(request, tolerance=None) for request in requests], np.random.default_rng(2))
+    close = run(engine, requests, np.random.default_rng(2))
+    for request in requests:
+        expected, found, tolerance = plain[request.request_id], close[request.request_id], request.tolerance
+        if expected.items:
+            assert found.usage.target_forwards + found.usage.accepted_steps == depth
+        saved += strict[request.request_id].usage.target_forwards - found.usage.target_forwards
+        if tolerance is None or tolerance == Tolerance():
+            assert_same_list(found, expected)
+            continue
+        listed = {item.item for item in found.items}
+        missing = [item for item in expected.items if item.item not in listed]
+        scores = {item.rank: np.exp(item.score) for item in expected.items}
+        lost = sum({item.rank: scores[item.rank] for item in missing}.values()) / max(sum(scores.values()), 1e-300)
+        assert len({item.rank for item in missing}) <= tolerance.items or lost <= tolerance.mass + 1e-5
+    assert saved > 5
+
+
+def test_sampled_lists_have_no_tolerance(speculation: Speculation) -> None:
+    with pytest.raises(ValueError, match="Only strict lists"):
+        BeamRequest("one", np.array([1]), 2, 2, rule=SearchRule(Verification.GUMBEL), tolerance=Tolerance(items=1))
+    with pytest.raises(ValueError, match="A tolerance is"):
+        Tolerance(mass=1.0)

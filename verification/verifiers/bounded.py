@@ -1,0 +1,102 @@
+"""Lists that may differ from plain beam search's within a bound: a search ends early if its list is proven to be close enough.
+
+A level is rejected because some prefixes of the target's beam, the *missing*, were not drafted. A strict search computes them in another
+forward. One with a tolerance first looks ahead: it goes on from the other prefixes to the leaves, as far as they are drafted, and ends
+there if its list is provably close enough to the list of plain beam search. If it is not, nothing has happened: the search goes on from its
+beam, which is plain beam search's at every level, as a strict one does.
+
+**The proof** uses nothing but what the target has said. Let x be a missing prefix of probability p(x), the product of its tokens'
+probabilities. The probabilities of its descendants at any one depth sum to p(x) at most, whatever they are normalised over and whatever is
+filtered. So at most p(x) / t of them have a probability of t or more, and no more than the trie has. Let U(t) be the sum of these numbers
+over all missing prefixes above a level, those of the look-ahead among them.
+
+1. The beam of the rejected level is plain beam search's: all its prefixes are *certain*.
+2. Below, plain beam search selects w continuations from those that the look-ahead knows, or some of them, and from the descendants of
+   missing ones. If y has a certain prefix above it and rank j among what the look-ahead knows, at most j - 1 known ones and U(p(y)) unknown
+   ones come before it. So y is certain if j + U(p(y)) <= w. At the last level, where w = k, y is then certainly in the list.
+3. So of the k items at most those that are not certain differ (the bound `items`).
+4. What the exact list has and this one has not lies below missing prefixes, or is known. The former weighs no more than these prefixes;
+   where every item listed has a certain prefix, the exact list's last item is no less likely than this one's, so of missing prefixes those
+   that are less likely weigh nothing. Known items are left out only in favour of items without a certain prefix: each is no likelier than
+   the last item listed, and there are no more of them than items that are not certain. The exact list has all certain items, so it weighs
+   at least what they do. If what may be missing weighs at most a share of that, no larger share of the exact list's probability is missing
+   (the bound `mass`).
+
+Invariant: the bounds hold for every draft, up to rounding, for which ratios are taken a little larger than they are.
+"""
+
+import numpy as np
+
+from drafting.array_types import BoolArray, DoubleArray, FloatArray, IntArray
+from drafting.beam.rule import Tolerance
+from drafting.trie.arrays import TrieArrays
+
+# Beyond what float32 can be off by.
+ROUNDING = 1e-4
+
+
+class LookAhead:
+    """A proof that goes down level by level; all levels are of one search."""
+
+    def __init__(self, trie: TrieArrays) -> None:
+        self._trie = trie
+        self._nodes: IntArray = np.empty(0, np.int64)
+        self._certain: BoolArray = np.empty(0, bool)
+        # Of all missing prefixes: probability, and the range of their descendants at the depth of the last level.
+        self._missing: DoubleArray = np.empty(0)
+        self._first: IntArray = np.empty(0, np.int64)
+        self._last: IntArray = np.empty(0, np.int64)
+        self._probabilities: DoubleArray = np.empty(0)
+        self._is_below_certain: BoolArray = np.empty(0, bool)
+
+    def reject(self, nodes: IntArray, log_probs: FloatArray, drafted: BoolArray) -> None:
+        """Begin with the rejected level: its beam, `[n]`, and which of it was drafted."""
+        self._nodes, self._certain = nodes, np.ones(len(nodes), bool)
+        self._miss(nodes, np.exp(log_probs.astype(np.float64)), drafted)
+
+    def descend(self, nodes: IntArray, log_probs: FloatArray, depth: int, width: int, drafted: BoolArray | None) -> None:
+        """Go on to the next level.
+
+        Args:
+            nodes: `[n]` int64, the best continuations of the drafted prefixes above, best first.
+            log_probs: `[n]` float32.
+            width: how many plain beam search selects.
+            drafted: `[n]` bool, which of them are in the tree; None at the leaves.
+        """
+        self._first, self._last = self._trie.first_child[self._first], self._trie.first_child[self._last]
+        probabilities = np.exp(log_probs.astype(np.float64))
+        parents = np.searchsorted(self._nodes, above := self._trie.parents(nodes, depth), sorter=(order := self._nodes.argsort()))
+        rows = order[parents]
+        assert (self._nodes[rows] == above).all()
+        self._is_below_certain = self._certain[rows]
+        before = np.arange(1, len(nodes) + 1) + self._unknown(probabilities)
+        self._nodes, self._probabilities = nodes, probabilities
+        self._certain = self._is_below_certain & (before <= width)
+        if drafted is not None:
+            self._miss(nodes, probabilities, drafted)
+
+    def is_within(self, tolerance: Tolerance, k: int) -> bool:
+        """True if the list of the last level, of k items, is within a bound."""
+        if len(self._nodes) < k:
+            return False
+        uncertain = k - int(np.count_nonzero(self._certain))
+        if not uncertain or uncertain <= tolerance.items:
+            return True
+        all_below_certain = bool(self._is_below_certain.all())
+        least = self._probabilities[-1]
+        lost = float(self._missing[self._missing * (1 + ROUNDING) >= (least if all_below_certain else 0.0)].sum())
+        lost += 0.0 if all_below_certain else uncertain * float(least)
+        return lost * (1 + ROUNDING) <= tolerance.mass * float(self._probabilities[self._certain].sum())
+
+    def _miss(self, nodes: IntArray, probabilities: DoubleArray, drafted: BoolArray) -> None:
+        missing = nodes[~drafted]
+        self._missing = np.concatenate([self._missing, probabilities[~drafted]])
+        self._first = np.concatenate([self._first, missing])
+        self._last = np.concatenate([self._last, missing + 1])
+
+    def _unknown(self, probabilities: DoubleArray) -> DoubleArray:
+        """`[n]`, the most descendants of missing prefixes at this level that are as likely as each of some probabilities."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fitting = np.floor(self._missing / probabilities[:, None] * (1 + ROUNDING))
+        most: DoubleArray = np.fmin(fitting, self._last - self._first).sum(1)
+        return most
