@@ -14,8 +14,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import zmq
-
 from server.engine.answers import OwedAnswers
 from server.engine.arrival import Arrival
 from server.engine.heartbeat import Heartbeat, Patience, watch
@@ -284,7 +282,7 @@ class EngineClient:
                     self._abandon()
                     if engine is not None:
                         await engine.stop()
-        except (OSError, zmq.ZMQError) as error:
+        except OSError as error:
             return Obstacle(f"The engine process can't be started: {error}.")
         finally:
             self._process = None

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import zmq
 
 from drafting.beam.rule import Normalisation
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
+from server.engine.channel import Channel
 from server.engine.parent import die_with_parent
 from server.engine.prompts import write_prompts
 from server.engine.shared_memory import write_down
@@ -62,7 +62,7 @@ def warm_up(source: "Recommender", engine: StepEngine) -> None:
             )
 
 
-def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
+def serve(channel: Channel, options: EngineOptions) -> int:
     """Load the model and run the step loop; return the exit status of the process."""
     # Imports and loading make millions of objects that all stay: collecting among them takes seconds and frees nothing.
     gc.disable()
@@ -73,7 +73,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     started = time.monotonic()
 
     def tell(message: FromEngine) -> None:
-        socket.send(msgspec.msgpack.encode(message))
+        channel.send(msgspec.msgpack.encode(message))
 
     with ExitStack() as stack:
         try:
@@ -85,7 +85,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             warm_up(recommender, recommender.engine)
             if options.tensor_parallel > 1:
                 write_down(Path(tempfile.gettempdir()))
-            worker = EngineWorker(socket, recommender, options)
+            worker = EngineWorker(channel, recommender, options)
             stack.callback(worker.close)
             # A catalog that is replaced must leave nothing behind: from here on only the worker holds what was loaded.
             loaded.pop_all()
@@ -142,12 +142,8 @@ def main(arguments: Iterable[str]) -> int:
     # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logs(options.log_level, "engine", options.log_format)
-    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
-        socket.set_hwm(0)
-        # Long enough for a last sentence, short enough not to hang on a parent that is gone.
-        socket.setsockopt(zmq.LINGER, 1000)
-        socket.connect(address)
-        return serve(socket, options)
+    with Channel.connect(address) as channel:
+        return serve(channel, options)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """One engine process, from its start to its end, and the socket to it.
 
-Invariant: messages are handed on in the event loop, all of them and in order. ZeroMQ's file descriptor tells of a change once, and any call
-on the socket can be the one that takes notice of it, a `send` as well; so the socket itself is asked after each. And nothing is left of a
-process that has ended: what it has started is killed with it, and its temporary files lie in a directory of its own.
+Invariant: messages are handed on in the event loop, all of them and in order. And nothing is left of a process that has ended: what it has
+started is killed with it, and its temporary files lie in a directory of its own.
 """
 
 import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import zmq
 
+from server.engine.channel import MOST_BYTES, Frames, MessageTooLong, framed
 from server.engine.directory import own_directory
 from server.engine_settings import EngineOptions
 from server.messages import FromEngine, Shutdown, ToEngine
@@ -25,10 +25,6 @@ from server.messages import FromEngine, Shutdown, ToEngine
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-# The engine divides what would be larger.
-MOST_BYTES = 2**26
-# Plain numbers: an operation on a flag of an enumeration takes longer than the call on the socket.
-_EVENTS, _READABLE, _NO_WAIT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 
 
 @dataclass(frozen=True)
@@ -44,18 +40,17 @@ class Obstacle:
     is_catalog: bool = False
 
 
-class EngineProcess:
+class EngineProcess(asyncio.Protocol):
     """A process with a socket of its own: a message can never come from one that is already dead."""
 
-    def __init__(self, process: asyncio.subprocess.Process, socket: "zmq.Socket[bytes]", receive: Callable[[FromEngine], None]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, receive: Callable[[FromEngine], None]) -> None:
         """`receive` is called with each message."""
         self._process = process
-        self._socket = socket
         self._receive = receive
+        self._transport: asyncio.Transport | None = None
+        self._frames = Frames(MOST_BYTES)
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(FromEngine).decode
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(socket.FD, self._drain)
         self.pid = process.pid
         self.exit_status = asyncio.create_task(process.wait())
 
@@ -65,15 +60,14 @@ class EngineProcess:
         """Run `module` in a process that is gone when the context ends.
 
         Raises:
-            OSError, zmq.ZMQError: the machine can't start a process now.
+            OSError: the machine can't start a process now.
         """
         # The child must find this package wherever the server was started from, and must not take a directory there for it (-P).
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
         options = options.model_copy(update={"parent": os.getpid()})
-        with own_directory() as directory, zmq.Context() as context, context.socket(zmq.PAIR) as socket:
-            socket.set_hwm(0)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.bind(address := f"ipc://{directory}/engine")
+        with own_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address := f"{directory}/engine")
+            listener.listen(1)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", module, address, options.model_dump_json()),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -82,13 +76,19 @@ class EngineProcess:
                 # A group of its own, to be killed with all that it has started.
                 start_new_session=True,
             )
-            engine = cls(process, socket, receive)
+            engine = cls(process, receive)
             try:
-                yield engine
+                # What it sends before this is kept in the socket.
+                server = await asyncio.get_running_loop().create_unix_server(lambda: engine, sock=listener)
+                try:
+                    yield engine
+                finally:
+                    server.close()
             finally:
                 engine.kill()
                 await engine.exit_status
-                engine._loop.remove_reader(socket.FD)
+                if engine._transport is not None:
+                    engine._transport.abort()
 
     def kill(self) -> None:
         """End the process and all that it has started, now, even if it is stopped."""
@@ -102,24 +102,19 @@ class EngineProcess:
 
     def send(self, message: ToEngine) -> None:
         """Send a message, in order, without waiting: to an engine that has just died it would never get through, and is dropped."""
+        if self._transport is not None:
+            self._transport.write(framed(self._encode(message)))
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
         try:
-            self._socket.send(self._encode(message), _NO_WAIT)
-        except zmq.Again:
-            return
-        if self._readable():
-            self._loop.call_soon(self._drain)
+            for frame in self._frames.cut(data):
+                self._receive(self._decode(frame))
+        except (MessageTooLong, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            logger.error("the engine process %d has sent a message that can't be read, and is killed: %s", self.pid, error)
+            self.kill()
 
-    def _readable(self) -> bool:
-        return not self._socket.closed and int(self._socket.getsockopt(_EVENTS)) & _READABLE != 0
-
-    def _drain(self) -> None:
-        while self._readable():
-            frame = self._socket.recv(_NO_WAIT)
-            try:
-                if len(frame) > MOST_BYTES:
-                    raise msgspec.ValidationError(f"it is larger than {MOST_BYTES} bytes")
-                message = self._decode(frame)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                logger.error("the engine process %d has sent a message that can't be read, and is killed: %s", self.pid, error)
-                return self.kill()
-            self._receive(message)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import zmq
 
 from drafting.beam.rule import SearchRule
 from server.engine.catalogs import EngineCatalogs
+from server.engine.channel import Channel
 from server.engine.filters import EngineFilters
 from server.engine_settings import EngineOptions
 from server.messages import (
@@ -58,8 +58,8 @@ MOST_ITEMS = 1_000_000
 class EngineWorker:
     """The step loop: takes messages from the parent without waiting while something runs, and waits for them when idle."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", source: "Recommender", options: EngineOptions) -> None:
-        self._socket = socket
+    def __init__(self, channel: Channel, source: "Recommender", options: EngineOptions) -> None:
+        self._channel = channel
         self._catalogs = EngineCatalogs(options.catalog_name, source)
         self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)
         self._scheduler = SpeculativeBeamScheduler(self._catalogs, self.budget, max_running=options.max_running)
@@ -82,7 +82,7 @@ class EngineWorker:
 
     def send(self, message: FromEngine) -> None:
         """Send a message to the parent."""
-        self._socket.send(self._encoder.encode(message))
+        self._channel.send(self._encoder.encode(message))
 
     def close(self) -> None:
         """Free the models."""
@@ -121,17 +121,18 @@ class EngineWorker:
 
     def _receive(self) -> bool:
         """Read all messages that are there, waiting for one only if there is nothing else to do; true if a request was cancelled."""
-        if not self._scheduler.busy and not self._socket.poll(LOADING_POLL_MS if self._catalogs.loading else IDLE_POLL_MS):
-            # The kernel's death signal is the fast way; this one also works where there is none.
-            self._stopped = os.getppid() != self._parent
-            return False
         cancelled = False
-        while not self._stopped:
-            try:
-                message = self._decoder.decode(self._socket.recv(zmq.NOBLOCK))
-            except zmq.Again:
+        try:
+            frames = self._channel.receive(0 if self._scheduler.busy else LOADING_POLL_MS if self._catalogs.loading else IDLE_POLL_MS)
+        except EOFError:
+            frames, self._stopped = [], True
+        if not frames and not self._scheduler.busy:
+            # The kernel's death signal is the fast way; this one also works where there is none.
+            self._stopped |= os.getppid() != self._parent
+        for frame in frames:
+            if self._stopped:
                 break
-            match message:
+            match message := self._decoder.decode(frame):
                 case Submit():
                     self._submit(message)
                 case Cancel():

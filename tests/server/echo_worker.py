@@ -3,19 +3,20 @@
 import sys
 
 import msgspec
-import zmq
 
-from server.messages import FailedList, Progress, Shutdown, Submit, ToEngine
+from server.engine.channel import Channel
+from server.messages import FailedList, Progress, Shutdown, Submit
+from tests.server.engine_end import messages_of
 
 
 def main(address: str, _: str) -> int:
-    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
-        socket.set_hwm(0)
-        socket.connect(address)
-        socket.send(msgspec.msgpack.encode(_progress("ready")))
-        while not isinstance(message := msgspec.msgpack.decode(socket.recv(), type=ToEngine), Shutdown):
+    with Channel.connect(address) as channel:
+        channel.send(msgspec.msgpack.encode(_progress("ready")))
+        for message in messages_of(channel):
+            if isinstance(message, Shutdown):
+                break
             if isinstance(message, Submit):
-                socket.send(msgspec.msgpack.encode(_progress(message.request_id)))
+                channel.send(msgspec.msgpack.encode(_progress(message.request_id)))
     return 0
 
 

@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 import msgspec
-import zmq
 
-from server.engine.process import MOST_BYTES
+from server.engine.channel import MOST_BYTES, Channel
 from server.engine_settings import EngineOptions
 from server.messages import (
     FailedList,
@@ -23,8 +22,8 @@ from server.messages import (
     StartFailure,
     StepRecord,
     Submit,
-    ToEngine,
 )
+from tests.server.engine_end import messages_of
 from tests.server.fake_ready import READY, write_fake_prompts
 from verification.result import BeamResult, RankedItem, StepReport, Usage
 
@@ -43,20 +42,18 @@ def main(address: str, options_json: str) -> int:
         turns = Path(behaviour.removeprefix("turns:"))
         behaviour, *later = turns.read_text().splitlines()
         turns.write_text("\n".join(later or [behaviour]))
-    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
-        socket.connect(address)
+    with Channel.connect(address) as channel:
         if behaviour == "crashes":
             return 3
         if behaviour == "cannot start":
-            socket.send(msgspec.msgpack.encode(StartFailure("The model is made of cheese.")))
+            channel.send(msgspec.msgpack.encode(StartFailure("The model is made of cheese.")))
             return 1
         version = "v2" if behaviour == "other catalog" else "v1"
         cost = {"forward_seconds": 60.0, "token_seconds": 1.0, "step_tokens": 1} if behaviour == "measured slowly" else {}
         prompts = write_fake_prompts(Path(tempfile.gettempdir()))
         ready = msgspec.structs.replace(READY, model="fake", catalog_version=version, prompts=prompts, **cost)
-        socket.send(msgspec.msgpack.encode(ready))
-        while True:
-            message = msgspec.msgpack.decode(socket.recv(), type=ToEngine)
+        channel.send(msgspec.msgpack.encode(ready))
+        for message in messages_of(channel):
             if isinstance(message, Shutdown):
                 if behaviour == "deaf":
                     time.sleep(60)
@@ -68,7 +65,7 @@ def main(address: str, options_json: str) -> int:
             if message.request_id == "spawn":
                 subprocess.Popen(["sleep", "600"])
             if message.request_id in UNREADABLE:
-                socket.send(UNREADABLE[message.request_id])
+                channel.send(UNREADABLE[message.request_id])
                 continue
             finished = [FinishedList(BeamResult(message.request_id, (RankedItem(0, -1.0, 1),), Usage(1, 0, 1)), 0.0, 0.0)]
             failed = [FailedList(message.request_id, None if message.request_id == "late" else "It is refused.")]
@@ -78,7 +75,7 @@ def main(address: str, options_json: str) -> int:
                 failed = [FailedList(message.request_id, not_finite=True)]
             step = StepRecord(StepReport((), 1, 0.001, draft_failed=message.request_id == "drop"), 0.0, 0.0)
             progress = Progress(finished if answers else [], [] if answers else failed, [step], running=0, waiting=0, used_slots=0)
-            socket.send(msgspec.msgpack.encode(progress))
+            channel.send(msgspec.msgpack.encode(progress))
 
 
 if __name__ == "__main__":

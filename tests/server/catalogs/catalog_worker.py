@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import msgspec
-import zmq
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from server.engine.channel import Channel
 from server.engine_settings import EngineOptions
 from server.messages import (
     CatalogLoaded,
@@ -23,8 +23,8 @@ from server.messages import (
     Shutdown,
     StartFailure,
     Submit,
-    ToEngine,
 )
+from tests.server.engine_end import messages_of
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, RankedItem, Usage
 
@@ -49,11 +49,10 @@ def main(address: str, options_json: str) -> int:
     behaviours: dict[str, str] = json.loads(options.target.read_text())
     catalogs = {options.catalog_name: load_catalog(options.catalog)}
     version = catalogs[options.catalog_name].version
-    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
-        socket.connect(address)
+    with Channel.connect(address) as channel:
 
         def send(message: FromEngine) -> None:
-            socket.send(msgspec.msgpack.encode(message))
+            channel.send(msgspec.msgpack.encode(message))
 
         behaviour = behaviours.get(version, behaviours.get("all", "fine"))
         if behaviour == "crashes":
@@ -65,8 +64,8 @@ def main(address: str, options_json: str) -> int:
             wait_for(options.target.parent, "go")
         ready: Ready = msgspec.structs.replace(READY, catalog_version=version, catalog_name=options.catalog_name)
         send(ready)
-        while True:
-            match msgspec.msgpack.decode(socket.recv(), type=ToEngine):
+        for message in messages_of(channel):
+            match message:
                 case Shutdown():
                     return 0
                 case LoadCatalog(name, path):

@@ -1,12 +1,12 @@
 """The engine process's step loop, run in this process on an engine without a model."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
 
 import msgspec
 import pytest
-import zmq
 
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.attributes import AttributeColumn
@@ -15,8 +15,8 @@ from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
 from server.engine import catalogs, worker
 from server.engine.catalogs import EngineCatalogs
+from server.engine.channel import MOST_BYTES, Channel
 from server.engine.main import warm_up
-from server.engine.process import MOST_BYTES
 from server.engine.worker import EngineWorker
 from server.engine_settings import EngineOptions
 from server.messages import Cancel, FailedList, ForgetUser, FromEngine, Progress, Shutdown, Submit, ThinkingLimit, ToEngine
@@ -31,13 +31,10 @@ CATALOG = random_catalog(items=20)
 class Bench:
     """A worker and the parent's end of its socket."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
-        self.parent = context.socket(zmq.PAIR)
-        self.parent.bind("inproc://engine")
-        self.socket = context.socket(zmq.PAIR)
-        self.socket.connect("inproc://engine")
+    def __init__(self) -> None:
+        self.parent, self.channel = map(Channel, socket.socketpair())
         self.engine = FakeEngine()
-        self.worker = EngineWorker(self.socket, FakeSource(CATALOG, self.engine), OPTIONS)
+        self.worker = EngineWorker(self.channel, FakeSource(CATALOG, self.engine), OPTIONS)
 
     def send(self, *messages: ToEngine) -> None:
         for message in messages:
@@ -46,18 +43,14 @@ class Bench:
     def run_until_idle(self) -> list[Progress]:
         self.worker.drain()
         self.worker.run()
-        messages = []
-        while self.parent.poll(0):
-            messages.append(msgspec.msgpack.decode(self.parent.recv(), type=FromEngine))
-        return messages
+        return [msgspec.msgpack.decode(frame, type=FromEngine) for frame in self.parent.receive(0)]
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    with zmq.Context() as context:
-        bench = Bench(context)
-        with bench.parent, bench.socket:
-            yield bench
+    bench = Bench()
+    with bench.parent, bench.channel:
+        yield bench
 
 
 def submit(
@@ -174,7 +167,7 @@ def test_a_request_is_searched_by_the_rule_that_it_names(bench: Bench):
 
 def test_lists_that_one_message_can_not_hold_are_told_in_several(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worker, "MOST_ITEMS", 5)
-    bench.worker = EngineWorker(bench.socket, FakeSource(CATALOG, bench.engine), OPTIONS.model_copy(update={"max_running": 5}))
+    bench.worker = EngineWorker(bench.channel, FakeSource(CATALOG, bench.engine), OPTIONS.model_copy(update={"max_running": 5}))
     bench.send(submit("a", k=3), submit("b", k=2), submit("c", k=6), submit("d", k=5), submit("e", k=1))
     messages = bench.run_until_idle()
     told = [[entry.result.request_id for entry in message.finished] for message in messages if message.finished]
