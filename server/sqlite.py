@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+LastChange = tuple[tuple[int, int] | None, tuple[int, int] | None]
 _OWNER_ONLY = 0o600
 _CACHE_KIB = 256
 
@@ -63,6 +64,14 @@ def open_reader(path: Path, timeout_seconds: float) -> sqlite3.Connection:
     return connection
 
 
+def last_change(path: Path) -> LastChange:
+    """What a write changes: time and size of the file, and of the log that is written first; None for one that is not there.
+
+    Two writes within a tick of the file system's clock may look like one.
+    """
+    return _stat(path), _stat(path.with_name(f"{path.name}-wal"))
+
+
 def open_unchanging(path: Path) -> sqlite3.Connection:
     """Open a file that nobody can change, on a file system that is read-only; what would change it fails."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False)
@@ -78,6 +87,14 @@ def check_new(connection: sqlite3.Connection) -> None:
     """Check that a file without a format holds nothing. Raises sqlite3.DatabaseError."""
     if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise sqlite3.DatabaseError("it holds tables of something else")
+
+
+def _stat(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _open_writer(path: Path, timeout_seconds: float, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:

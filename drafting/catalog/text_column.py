@@ -104,6 +104,12 @@ class TextColumn(Sequence[str]):
             return [text[start:end] for start, end in pairwise(bounds)]
         return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(bounds)]
 
+    def texts_of(self, rows: npt.NDArray[np.integer]) -> list[str]:
+        """The texts of `rows` `[n]`."""
+        starts, data = self.offsets[rows], self.data.data
+        ends = self.offsets[rows + 1]
+        return [str(data[start:end], "utf-8", "surrogatepass") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
     def take(self, rows: npt.NDArray[np.integer]) -> "TextColumn":
         """A column of the texts of `rows` `[n]`."""
         starts, lengths = self._extent(rows)

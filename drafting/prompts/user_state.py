@@ -8,7 +8,7 @@ It imports no array library, because the command line has a name from here and m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from drafting.array_types import IntArray
@@ -20,8 +20,11 @@ Scalar = str | float | int | bool
 Value = Scalar | Sequence[Scalar]
 
 
-@dataclass(frozen=True, slots=True)
-class UserEvent:
+# Of the many events of which nothing else was said.
+_NOTHING: dict[str, Scalar] = {}
+
+
+class UserEvent(NamedTuple):
     """One item that a user met.
 
     Attributes:
@@ -36,7 +39,7 @@ class UserEvent:
     kind: str | None = None
     value: float | None = None
     time: float | None = None
-    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    attributes: Mapping[str, Scalar] = _NOTHING
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""From the work of a request to its response, for as long as somebody waits for it."""
+"""From the work of a request to its response, for as long as somebody waits for it.
+
+A connection tells of its end itself, by the `Caller` that its requests carry: to wait for ASGI's message of it would take a task a request.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,6 +12,23 @@ from fastapi import Request, Response
 
 from server.http.problems import ClientGone
 
+# Where the state of a request has its `Caller`.
+CALLER = "atspeed.caller"
+
+
+class Caller:
+    """Who waits at the other end of a connection for the answers to its requests."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.answering: set[asyncio.Task[Any]] = set()
+
+    def leave(self) -> None:
+        """Note that nobody waits any more, and end the work on all answers."""
+        self.gone = True
+        for task in self.answering:
+            task.cancel()
+
 
 async def answered(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
     """Do the work of a request, and drop it when the client hangs up; the response with the answer that it makes.
@@ -18,25 +38,21 @@ async def answered(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) 
     Raises:
         ClientGone: the client hung up first.
     """
+    # An app that is called without a connection, as by some tests, hears of no end.
+    caller: Caller = request.scope.get("state", {}).get(CALLER) or Caller()
     answering = asyncio.current_task()
     assert answering is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        # The body has been read, so all that can still come is the end of the connection.
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        answering.cancel()
-
-    watching = asyncio.create_task(watch())
+    caller.answering.add(answering)
     try:
+        if caller.gone:
+            # It left before its request was looked at.
+            work.close()
+            raise ClientGone
         return Response(orjson.dumps(await work), media_type="application/json")
     except asyncio.CancelledError as error:
         # The task may have been cancelled for another reason as well, which must not be lost.
-        if not gone or answering.uncancel():
+        if not caller.gone or answering.uncancel():
             raise
         raise ClientGone from error
     finally:
-        watching.cancel()
+        caller.answering.discard(answering)

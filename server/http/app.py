@@ -16,6 +16,7 @@ from server.engine.client import EngineStatus
 from server.errors import ControlUnavailable, ServerError
 from server.http import problems
 from server.http.console import CONSOLE, ConsoleProcess, add_console
+from server.http.json_body import ShortWays
 from server.http.middleware import ExchangeMiddleware, TraceMiddleware
 from server.http.pages import DOCS, add_pages
 from server.http.routes.catalogs import catalog_routes
@@ -140,7 +141,9 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
 def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGIApp:
     """Build the whole app, as a server runs it."""
     api = build_api(services, console)
-    app: ASGIApp = TraceMiddleware(api, services.tracing) if services.tracing.on else api
+    app: ASGIApp = ShortWays(api)
+    if services.tracing.on:
+        app = TraceMiddleware(app, services.tracing)
     return ExchangeMiddleware(
         app,
         services.metrics,

@@ -5,7 +5,6 @@ middleware with a task and a queue of its own costs more than all the rest of a 
 """
 
 import asyncio
-import secrets
 import time
 from functools import partial
 from urllib.parse import unquote_to_bytes
@@ -19,6 +18,7 @@ from server.errors import InvalidRequest, NotReached
 from server.http.problems import Problem
 from server.http.strict_route import REACH, REVISION_DIGITS
 from server.metrics import logs
+from server.metrics.ids import new_id
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
 
@@ -209,7 +209,7 @@ def request_id_of(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == REQUEST_ID and 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
             return bytes(value)
-    return secrets.token_hex(16).encode()
+    return new_id().encode()
 
 
 def behind_header(follower: Follower) -> tuple[tuple[bytes, bytes], ...]:

@@ -238,19 +238,29 @@ async def _on_client_gone(request: Request, _: ClientGone) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _on_unexpected(request: Request, _: Exception) -> Response:
+async def on_unexpected(request: Request, _: Exception) -> Response:
+    """The answer to a request that met a fault of the server."""
     return Problem(500, "Something went wrong inside the server; its log says what.").response(request)
+
+
+# Starlette's type for handlers takes any exception, which no handler of one kind of exception satisfies.
+_HANDLERS: dict[type[Exception], Any] = {
+    RequestValidationError: _on_validation_error,
+    HTTPException: _on_http_exception,
+    **dict.fromkeys(FORESEEN, _on_foreseen),
+    ClientGone: _on_client_gone,
+}
+# What `response_to` knows.
+ANSWERED = tuple(_HANDLERS)
+
+
+async def response_to(request: Request, error: Exception) -> Response:
+    """The answer to a request that met one of the errors that are `ANSWERED`."""
+    response: Response = await next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)(request, error)
+    return response
 
 
 def install(app: FastAPI) -> None:
     """Have an app answer every error with a problem."""
-    # Starlette's type for handlers takes any exception, which no handler of one kind of exception satisfies.
-    handlers: dict[type[Exception], Any] = {
-        RequestValidationError: _on_validation_error,
-        HTTPException: _on_http_exception,
-        **dict.fromkeys(FORESEEN, _on_foreseen),
-        ClientGone: _on_client_gone,
-        Exception: _on_unexpected,
-    }
-    for kind, handler in handlers.items():
+    for kind, handler in {**_HANDLERS, Exception: on_unexpected}.items():
         app.add_exception_handler(kind, handler)

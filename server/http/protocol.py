@@ -19,6 +19,7 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from server.errors import KeyMissing, KeyUnknown
+from server.http.answering import CALLER, Caller
 from server.http.connections import MALFORMED, Connections, Refusal
 from server.http.tls import Certificate
 from server.http.unauthorized import Unauthorized
@@ -82,7 +83,8 @@ class LimitedProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        self._caller = Caller()
+        super().__init__(config, server_state, app_state | {CALLER: self._caller}, _loop)
         self._limits, self._unauthorized = config.limits, config.unauthorized
         self._address = ""
         self._in_headers = self._in_body = self._refused = False
@@ -100,6 +102,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._limits.leave(self, self._address)
         super().connection_lost(exc)
+        self._caller.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

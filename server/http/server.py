@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 # Time after the recommendations for other requests, such as events that are being stored.
 LAST_SECONDS = 5
+# Objects that are made and not yet freed, among which reference cycles are looked for.
+COLLECT_AFTER = 20_000
 # Files and sockets of the process beside those of its clients.
 OWN_FILES = 256
 
@@ -151,6 +153,8 @@ class ApiServer:
             access_log=False,
             lifespan="on",
             ws="none",
+            # Who asks is judged by the connection, and by whether such headers are there at all (`server.keys.gate`).
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
@@ -171,9 +175,11 @@ class ApiServer:
                 "other machines get lists only: for the rest, make a key with `atspeed keys add keys.json --name NAME --scope …` and start "
                 "with --keys keys.json"
             )
-        # What is imported stays for ever: the collector need not walk through it between two requests.
+        # What is imported stays for ever: the collector need not walk through it between two requests. What a request makes goes with its
+        # last reference: there is little to collect, and it is looked for less often than between every few requests.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
         with self._temporary:
             self._uvicorn.run(sockets=self._listeners)
         # Libraries complain at the end of the process about what the collector could not reach.

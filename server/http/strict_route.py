@@ -4,17 +4,16 @@ nothing.
 Invariant: every operation says where it stands which scope it needs, or that it is open to all; one that says neither can't be built.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 
 from drafting.catalog.json_values import listed
 from server.errors import InvalidRequest, quoted
-from server.http.json_body import body_handler
+from server.http.json_body import Handler, ShortRoute, short_way
 from server.http.problems import documented
 from server.keys.gate import OPERATIONS, Gate
 from server.keys.key import Key, Scope
@@ -59,7 +58,7 @@ def key_of(request: Request) -> Key | None:
     return key
 
 
-def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[APIRoute]:
+def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[ShortRoute]:
     """The class of the routes behind a gate.
 
     Args:
@@ -67,7 +66,7 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[AP
             before would pass for all.
     """
 
-    class StrictRoute(APIRoute):
+    class StrictRoute(ShortRoute):
         """A route that judges who asks, and answers 422 to query parameters that it does not document."""
 
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -88,9 +87,11 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[AP
             options["responses"] = more | (options.get("responses") or {})
             super().__init__(path, endpoint, **options)
 
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        def get_route_handler(self) -> Handler:
             """Check the key, then the query, before anything else of the request is read."""
-            handler = body_handler(self.dependant, super().get_route_handler())
+            long_way = super().get_route_handler()
+            short = short_way(self.dependant, long_way)
+            handler = short or long_way
             known = {field.alias for field in self.dependant.query_params}
             needed, operates = self.needs.scope, self.needs.operates
 
@@ -120,6 +121,7 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[AP
                     check()
                 return await handler(request)
 
+            self.short_way = None if short is None else strict
             return strict
 
     return StrictRoute

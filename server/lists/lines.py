@@ -61,7 +61,7 @@ def item_lines(
 
 
 def _names(catalog: Catalog, indices: IntArray) -> Sequence[str]:
-    names = catalog.item_ids.take(indices)[:]
+    names = catalog.item_ids.texts_of(indices)
     return names if all(map(str.isascii, names)) else [encodable(name) for name in names]
 
 

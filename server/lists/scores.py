@@ -4,7 +4,6 @@ Invariant: a score is what a strict list says of the same item after the same hi
 list's choices (filters, blends, samples) has a part in it, and where there is no history there are no scores.
 """
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from server.lists.asking import Asking
 from server.lists.lines import note_lines, precision_lines, timing_lines, usage_lines
 from server.lists.users import KnownUser, check_given, none_known, told_unknown, user_notes
 from server.messages import FinishedList, ScoreChoice, Submit
+from server.metrics.ids import new_id
 from server.schemas.scores import ScoreRequest
 from server.services import Services
 from verification.scored import Scored
@@ -68,7 +68,7 @@ class ScoreService:
 
     def _submit(self, body: ScoreRequest, served: ServedCatalog, scored: Scored, items: bytes, started: float) -> Submit:
         return Submit(
-            request_id=f"scores-{secrets.token_hex(16)}",
+            request_id=f"scores-{new_id()}",
             history=[],
             k=1,
             beam_width=1,

@@ -3,7 +3,6 @@
 Invariant: the engine only ever sees indices of the catalog whose version the answer names.
 """
 
-import secrets
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, note_lines, precision_lines, rule_lines, timing_lines, usage_lines
 from server.lists.users import KnownUser, check_given, told_unknown, user_notes
 from server.messages import FilterChoice, FinishedList, Submit
+from server.metrics.ids import new_id
 from server.schemas.explanations import ExplainRequest
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
@@ -134,7 +134,7 @@ class RecommendationService:
             key.check(body.k, body.widest)
             beam_width = body.widest or key.width(body.k, beam_width)
         return Submit(
-            request_id=f"rec-{secrets.token_hex(16)}",
+            request_id=f"rec-{new_id()}",
             history=[],
             k=body.k,
             beam_width=beam_width,

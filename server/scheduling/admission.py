@@ -61,6 +61,7 @@ class PendingRequest:
         steps: of the engine while it was pending, if it is traced; the newest ones.
         result: its list, awaited from the moment that the engine is given the request.
         failure: why there will be no list, if that was known before then.
+        kind: the kind whose places it needs one of; None if it needs none.
     """
 
     submit: Submit
@@ -75,14 +76,11 @@ class PendingRequest:
     result: "asyncio.Future[FinishedList] | None" = None
     failure: Exception | None = None
     due: float = field(init=False)
+    kind: Kind | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.due = due(self.submit.deadline, self.submit.submitted)
-
-    @property
-    def kind(self) -> Kind | None:
-        """The kind whose places it needs one of; None if it needs none."""
-        return Kind.TEXT if self.submit.think else Kind.CAPPED if self.submit.diversity else None
+        self.kind = Kind.TEXT if self.submit.think else Kind.CAPPED if self.submit.diversity else None
 
     def settle(self, outcome: FinishedList | Exception) -> None:
         """End the wait for the list."""
@@ -170,11 +168,12 @@ class Admission:
             return
         first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
         everyone = self._shares(queue)
-        ahead = self._shares(queue[:first_behind]).beside(everyone.scored)
+        ahead = everyone if first_behind == len(queue) else self._shares(queue[:first_behind]).beside(everyone.scored)
         asked, begun = ("The scores", "they were not begun") if request.scored else ("The list", "it was not begun")
         is_idle = all(other.unread for other in queue)
         texts = sum(other.text for other in queue[:first_behind]) if request.text else 0
-        places = self._places(queue, first_behind)
+        by_kind = not self._thinking.requests or request.kind is not None or any(other.kind for other in queue)
+        places = self._places(queue, first_behind) if by_kind else {}
         wait = self._wait_steps(with_it := {kind: taken.copy() for kind, taken in places.items()}, request)
         before_it = (everyone if request.scored else ahead).until(request) - request.work - request.scored
         seconds = self._seconds(before_it + texts, wait, request, is_idle) if queue else 0.0
@@ -184,6 +183,10 @@ class Admission:
                 f"{asked} would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so {begun}.",
                 _retry_after(ready - deadline),
             )
+        all_ready = now + self._drain(everyone.added(request).all + request.scored)
+        if not by_kind and all(other.submit.deadline >= all_ready for other in queue):
+            # In most queues nobody waits for a place, and then all lists are ready by then, whatever their order is.
+            return
         ahead = NOTHING.beside(everyone.scored)
         for place, other in enumerate(queue):
             is_behind = place >= first_behind
@@ -334,5 +337,4 @@ def _retry_after(seconds: float) -> int:
 
 
 def _patience(seconds: float) -> str:
-    left = math.floor(1000 * seconds)
-    return f"only {left} ms are left until its timeout" if left > 0 else "its timeout has already passed"
+    return f"only {left} ms are left until its timeout" if (left := math.floor(1000 * seconds)) > 0 else "its timeout has already passed"

@@ -40,9 +40,13 @@ def with_one(schema: JsonDict) -> None:
 class FilterBody(Body):
     """Filters by name, combined."""
 
-    all: Several[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
-    any: Several[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
-    without: Several[Name] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
+    all: Several[Name] = Field(default_factory=list, max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
+    any: Several[Name] = Field(
+        default_factory=list, max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any."
+    )
+    without: Several[Name] = Field(
+        default_factory=list, alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -89,9 +89,9 @@ class RecommendationRequest(AskedUser):
         default="full", description="`ids` leaves of each item only its id, its score and its rank, which long lists take less time for."
     )
     fields: Several[Name] = Field(
-        default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
+        default_factory=list, max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
     )
-    exclude: Several[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
+    exclude: Several[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
     exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
     strict_ids: bool = Field(
         default=False,

@@ -20,6 +20,7 @@ def test_a_column_is_the_list_of_its_texts(texts: list[str], data: st.DataObject
     if texts:
         rows = data.draw(st.lists(st.integers(0, len(texts) - 1)))
         assert list(column.take(np.array(rows, np.int64))) == [texts[row] for row in rows]
+        assert column.texts_of(np.array(rows, np.int64)) == [texts[row] for row in rows]
 
 
 @given(TEXTS)
