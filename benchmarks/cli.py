@@ -26,7 +26,7 @@ from benchmarks.commands import (
 )
 from benchmarks.endings import end_on_sigterm
 from benchmarks.fuzz.command import fuzz
-from benchmarks.load.command import journey, load, standard, swaps
+from benchmarks.load.command import builds, journey, load, standard, swaps
 from benchmarks.models.command import models
 from benchmarks.replay.command import replay_app
 from benchmarks.rivals.command import rivals
@@ -50,6 +50,7 @@ for command in (
     soak,
     fuzz,
     swaps,
+    builds,
     lossless,
     models,
     precision,

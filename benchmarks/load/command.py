@@ -105,6 +105,27 @@ def swaps(
         run(rate, seconds, pause, flags or [])
 
 
+def builds(
+    build: Annotated[list[str] | None, typer.Option(help="Name and folder of a build; may be repeated.", metavar="NAME=FOLDER")] = None,
+    rounds: Annotated[int, typer.Option(help="Blocks of lists of each kind that count.", min=1)] = 5,
+    lists: Annotated[int, typer.Option(help="Lists of a block that are asked one at a time.", min=1, max=200)] = 100,
+    flags: ServerFlags = None,
+) -> None:
+    """Compare what a server adds to its engine's time, its lists a second and its processor time, for builds by turns (idle machine).
+
+    Without --build, that of this command alone. Builds share this environment; another one is the folder of a `git worktree`.
+
+    Example: atspeed-bench builds --build now=. --build before=../before -- --threads 1 --engine transformers
+    """
+    require("httpx")
+    from benchmarks.load.builds import run
+    from benchmarks.server_process import ROOT
+
+    named = dict(_named(each) for each in build or [f"this={ROOT}"])
+    with sentences():
+        run(named, rounds, lists, flags or [])
+
+
 def journey(flags: ServerFlags = None) -> None:
     """List the files of this project that one request runs through, in both processes of a server.
 
@@ -115,6 +136,13 @@ def journey(flags: ServerFlags = None) -> None:
 
     with sentences():
         run(flags or [])
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not name or not (Path(folder) / "server" / "cli.py").is_file():
+        raise typer.BadParameter(f"--build takes a name and the folder of a build, such as before=../before, got {text!r}.")
+    return name, Path(folder)
 
 
 def _numbers(text: str) -> list[float]:
