@@ -14,6 +14,9 @@ over all missing prefixes above a level, those of the look-ahead among them.
 2. Below, plain beam search selects w continuations from those that the look-ahead knows, or some of them, and from the descendants of
    missing ones. If y has a certain prefix above it and rank j among what the look-ahead knows, at most j - 1 known ones and U(p(y)) unknown
    ones come before it. So y is certain if j + U(p(y)) <= w. At the last level, where w = k, y is then certainly in the list.
+   What the look-ahead cuts off behind its own w best is no likelier than the last of these. Plain beam search may select it only where it
+   has not come to some of them, which are among those without a certain prefix above; so it selects no more than there are of these, and as
+   many prefixes of that probability, wherever they are, join the missing ones.
 3. So of the k items at most those that are not certain differ (the bound `items`).
 4. What the exact list has and this one has not lies below missing prefixes, or is known. The former weighs no more than these prefixes;
    where every item listed has a certain prefix, the exact list's last item is no less likely than this one's, so of missing prefixes those
@@ -74,6 +77,8 @@ class LookAhead:
         self._certain = self._is_below_certain & (before <= width)
         if drafted is not None:
             self._miss(nodes, probabilities, drafted)
+            if len(nodes) == width:
+                self._cut_off(depth, int(np.count_nonzero(~self._is_below_certain)))
 
     def is_within(self, tolerance: Tolerance, k: int) -> bool:
         """True if the list of the last level, of k items, is within a bound."""
@@ -93,6 +98,13 @@ class LookAhead:
         self._missing = np.concatenate([self._missing, probabilities[~drafted]])
         self._first = np.concatenate([self._first, missing])
         self._last = np.concatenate([self._last, missing + 1])
+
+    def _cut_off(self, depth: int, most: int) -> None:
+        """Of what is less likely than a whole level, `most` may be selected by plain beam search."""
+        first, last = self._trie.level_starts[depth : depth + 2]
+        self._missing = np.concatenate([self._missing, np.full(most, self._probabilities[-1])])
+        self._first = np.concatenate([self._first, np.full(most, first)])
+        self._last = np.concatenate([self._last, np.full(most, last)])
 
     def _unknown(self, probabilities: DoubleArray) -> DoubleArray:
         """`[n]`, the most descendants of missing prefixes at this level that are as likely as each of some probabilities."""

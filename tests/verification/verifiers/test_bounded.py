@@ -80,6 +80,33 @@ def test_no_bound_is_ever_broken(cases: int) -> None:
     assert equal > cases / 50
 
 
+def test_what_the_look_ahead_cuts_off_may_be_in_the_exact_list() -> None:
+    """Prefix 1 was not drafted and has no likely continuation, but it keeps 0-11 and 0-12 out of plain beam search's beam. So that comes to
+    0-10-21, which the look-ahead has cut off behind 0-11-20 and 0-12-20, and to all of its items in place of the look-ahead's best."""
+    below = {
+        **{(0,): 0.5, (1,): 0.45},
+        **{(0, 10): 0.25, (0, 11): 0.12, (0, 12): 0.11, (1, 13): 0.22, (1, 14): 0.22},
+        **{(0, 10, 20): 0.1, (0, 11, 20): 0.08, (0, 12, 20): 0.07, (0, 10, 21): 0.06, (1, 13, 23): 1e-6, (1, 14, 23): 1e-6},
+        **{(0, 10, 20, 30): 0.01, **{(0, 10, 21, last): 0.02 for last in (31, 32, 33)}},
+        **{(0, code, 20, last): 0.005 for code in (11, 12) for last in range(40, 50)},
+        **{(1, code, 23, 35): 1e-7 for code in (13, 14)},
+    }
+    trie = ItemTrie.build(np.array([prefix for prefix in below if len(prefix) == 4]))
+    # Nodes are numbered level by level, and by their tokens.
+    node_of = {prefix: node for node, prefix in enumerate(sorted(below, key=lambda prefix: (len(prefix), prefix)), start=1)}
+    log_probs = np.zeros(trie.nodes, np.float32)
+    for prefix, probability in below.items():
+        log_probs[node_of[prefix]] = np.log(probability)
+    proof, nodes = LookAhead(trie), np.array([node_of[0,], node_of[1,]])
+    proof.reject(nodes, log_probs[nodes], np.array([True, False]))
+    found = ([(0, 10), (0, 11), (0, 12)], [(0, 10, 20), (0, 11, 20), (0, 12, 20)], [(0, 10, 20, 30), (0, 11, 20, 40), (0, 11, 20, 41)])
+    for depth, prefixes in enumerate(found, start=2):
+        nodes = np.array([node_of[prefix] for prefix in prefixes])
+        proof.descend(nodes, log_probs[nodes], depth, 3, None if depth == 4 else np.ones(3, bool))
+    assert not proof.is_within(Tolerance(items=2), 3)
+    assert proof.is_within(Tolerance(items=3), 3)
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_lists_of_the_engine_are_within_their_tolerance(speculation: Speculation, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside strict lists in the same steps, which stay as they are; with exclusions, filters and wider beams, for drafts too narrow."""
