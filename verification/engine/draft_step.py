@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from drafting.beam.model import TreeModel
+from drafting.beam.rule import Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
 from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftNotFinite, DraftTask, Proposals, TrieDrafter
@@ -80,7 +81,9 @@ class DraftStep:
         """Add to searches that begin what the plan takes of the drafts that are given for them; return how many nodes."""
         chosen = []
         for search in searches:
-            if not search.drafts or search.target_forwards or search.rounds > 1:
+            # A relaxed list depends on its drafts, and should not on what its user was given before.
+            is_relaxed = search.rule.verification is Verification.RELAXED
+            if not search.drafts or search.target_forwards or search.rounds > 1 or is_relaxed:
                 continue
             self._given.offer(search, plan)
             if search.offered is None:

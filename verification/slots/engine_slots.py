@@ -186,9 +186,8 @@ class EngineSlots:
         """Forget what is cached and kept of a key; requests that run keep what they share of its prompt, and leave no beams of theirs."""
         self.prefix_cache.forget(key)
         self.last_beams.forget(key)
-        for search in self.searches:
-            if isinstance(search, BeamSearch) and search.request.cache_key == key:
-                search.is_forgotten = True
+        for running in self.searches:
+            running.is_forgotten |= running.request.cache_key == key
 
     def forget_all(self) -> None:
         """Forget what is cached and kept of all."""

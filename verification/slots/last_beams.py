@@ -1,8 +1,8 @@
 """What the target kept, and nearly kept, when it was last asked for a user: drafts for the next time.
 
-Invariant: memory is bounded, by nodes and not by users, and the users asked for longest ago are forgotten first. Prefixes are kept by their
-tokens, which have the same meaning in all versions of a catalog; in another one, those that its trie still has are found again, and no
-others. A user who is forgotten is not remembered by a search that was under way.
+Invariant: memory is bounded, by nodes and what a user takes beside, and the users asked for longest ago are forgotten first. Prefixes are
+kept by their tokens, which have the same meaning in all versions of a catalog; in another one, those that its trie still has are found
+again, and no others. A user who is forgotten is not remembered by a search that was under way.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from drafting.array_types import IntArray
 from drafting.trie.arrays import ROOT, children_of
 from drafting.trie.item_trie import ItemTrie
 
-# Of all users together; a node takes 12 bytes.
+# Of all users together; a node takes 12 bytes, and a user as much as so many nodes beside.
 MOST_NODES = 2**22
+USER_NODES = 64
 NONE: IntArray = np.empty(0, np.int64)
 
 
@@ -75,14 +76,14 @@ class LastBeamsStore:
     """Of all users, by the key of their requests."""
 
     def __init__(self, most_nodes: int = MOST_NODES) -> None:
-        self._kept: LRUCache[str, LastBeams] = LRUCache(most_nodes, getsizeof=len)
+        self._kept: LRUCache[str, LastBeams] = LRUCache(most_nodes, getsizeof=_size)
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def keep(self, key: str, trie: ItemTrie, nodes: IntArray) -> None:
         """Replace what is kept of a key; what is larger than all memory is not kept."""
-        if 0 < len(nodes) <= self._kept.maxsize:
+        if 0 < len(nodes) <= self._kept.maxsize - USER_NODES:
             self._kept[key] = LastBeams.of(trie, nodes)
 
     def find(self, key: str, trie: ItemTrie) -> IntArray:
@@ -99,3 +100,7 @@ class LastBeamsStore:
     def clear(self) -> None:
         """Forget all."""
         self._kept.clear()
+
+
+def _size(kept: LastBeams) -> int:
+    return USER_NODES + len(kept)

@@ -64,7 +64,7 @@ class Verifier:
         while searches:
             levels = self._levels.verify(searches, drafter)
             found_by_level, unread = _read(levels, unread), ()
-            ended = [result for search in searches if (result := self._end_early(search, found_by_level)) is not None]
+            ended = [result for search in searches for result in self._end_early(search, found_by_level)]
             results += ended
             waiting = set(searches) - {result.search for result in ended}
             for level, found, below in zip(levels, found_by_level, [*levels[1:], None], strict=True):
@@ -75,24 +75,25 @@ class Verifier:
             searches = [search for search in searches if search in waiting]
         return results
 
-    def _end_early(self, search: BeamSearch, found_by_level: Sequence[Sequence[VerifyResult]]) -> VerifyResult | None:
-        """The list of a search that may differ, if some level is rejected and the list below it is proven to be close enough."""
+    def _end_early(self, search: BeamSearch, found_by_level: Sequence[Sequence[VerifyResult]]) -> Sequence[VerifyResult]:
+        """The list of a search that may differ, behind the levels that are plain beam search's; nothing unless a level is rejected and the
+        list below it is proven to be close enough."""
         if search.tolerance is None:
-            return None
+            return ()
         found = [result for results in found_by_level for result in results if result.search is search]
         accepted = next((number for number, result in enumerate(found) if not result.accepted), len(found))
         rejected, below = found[accepted : accepted + 1], found[accepted + 1 :]
         if not below or below[-1].depth <= search.last_depth or not all(result.finite for result in found):
-            return None
+            return ()
         proof = LookAhead(self._trie)
         proof.reject(rejected[0].nodes, rejected[0].cum_log_probs, rejected[0].hits >= 0)
         for result in below:
             drafted = result.hits >= 0 if result.depth <= search.last_depth else None
             proof.descend(result.nodes, result.cum_log_probs, result.depth, search.widths[result.depth], drafted)
         if not proof.is_within(search.tolerance, search.widths[-1]):
-            return None
+            return ()
         search.accepted_depths += range(search.depth + 1, search.last_depth + 1)
-        return below[-1]
+        return *found[: accepted + 1], below[-1]
 
     def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], ahead: set[BeamSearch]) -> None:
         """Make the selected prefixes the beams; write those that are read again into the tree, which are not those of searches whose next

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, prefixes_of
 from drafting.plans.plan import DraftRound, FixedPlan, PlanError
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.speculation import COSTS, ITEMS, Speculation, run
 from tests.verification.verifiers.test_strict import assert_same_list
-from verification.request import BeamRequest, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces, Think
 from verification.search import FEWEST_KEPT
 from verification.slots.last_beams import LastBeamsStore
 
@@ -47,6 +48,29 @@ def test_a_user_who_is_forgotten_is_not_remembered_by_what_still_runs(speculatio
     assert len(engine.slots.last_beams) == 1
     engine.forget_histories()
     assert len(engine.slots.last_beams) == 0
+
+
+def test_a_user_who_is_forgotten_while_a_text_is_written_is_not_remembered(speculation: Speculation) -> None:
+    engine, think = speculation.engine(DEPTH, "last"), Think(3, np.array([1, 1]), np.empty(0, np.int64))
+    for is_forgotten in (False, True):
+        engine.add(request_of(speculation, 1, cache_key="user", think=think))
+        engine.step()
+        if is_forgotten:
+            engine.forget("user")
+        while engine.running:
+            engine.step()
+        assert len(engine.slots.last_beams) == (not is_forgotten)
+    assert engine.cached_slots == 0
+
+
+def test_relaxed_lists_depend_on_nothing_that_was_asked_before(speculation: Speculation) -> None:
+    engine, rng = speculation.engine(DEPTH, "beam:9+items:9+last"), np.random.default_rng(0)
+    rule, retrieved = SearchRule(Verification.RELAXED, seed=1), np.arange(9)
+    asked = request_of(speculation, 1, cache_key="user", retrieved=retrieved)
+    run(engine, [asked], rng)
+    relaxed = [run(engine, [replace(asked, rule=rule, cache_key=key)], rng)["1"] for key in ("user", None)]
+    assert_same_list(*relaxed)
+    assert all(set(result.usage.used_by) <= {"beam"} for result in relaxed)
 
 
 def test_items_that_hold_all_that_the_target_keeps_take_one_forward(speculation: Speculation) -> None:
@@ -122,6 +146,9 @@ def test_memory_is_bounded_by_nodes(speculation: Speculation) -> None:
     assert len(store.find("0", trie)) == 0
     store.keep("wide", trie, prefixes_of(trie, np.arange(ITEMS)))
     assert len(store.find("wide", trie)) == 0, "larger than all memory"
+    for user in range(30):
+        store.keep(str(user), trie, np.array([1]))
+    assert len(store) == 1, "a user takes memory beside the nodes"
 
 
 def test_more_is_kept_than_the_beam(speculation: Speculation) -> None:

@@ -121,12 +121,16 @@ def test_lists_of_the_engine_are_within_their_tolerance(speculation: Speculation
             normalise=Normalisation.CHILDREN,
             allowed_items=ItemSet.of(rng.random(ITEMS) < 0.7) if number % 3 == 1 else None,
             tolerance=tolerances[number % 4],
+            cache_key=f"user {number % 20}",
         )
         for number, request in enumerate(speculation.requests(60, rng))
     ]
     plain = run(speculation.engine(depth), [replace(request, tolerance=None) for request in requests], rng)
-    engine = speculation.engine(depth, "beam:12", SameModel(speculation.target))
-    strict = run(engine, [replace(request, tolerance=None) for request in requests], np.random.default_rng(2))
+    same = SameModel(speculation.target)
+    strict = run(
+        speculation.engine(depth, "beam:12", same), [replace(request, tolerance=None) for request in requests], np.random.default_rng(2)
+    )
+    engine = speculation.engine(depth, "beam:12+last", same)
     close = run(engine, requests, np.random.default_rng(2))
     for request in requests:
         expected, found, tolerance = plain[request.request_id], close[request.request_id], request.tolerance
@@ -142,6 +146,10 @@ def test_lists_of_the_engine_are_within_their_tolerance(speculation: Speculation
         lost = sum({item.rank: scores[item.rank] for item in missing}.values()) / max(sum(scores.values()), 1e-300)
         assert len({item.rank for item in missing}) <= tolerance.items or lost <= tolerance.mass + 1e-5
     assert saved > 5
+    starts = speculation.tries[depth].level_starts[1:-1]
+    for user in range(20):
+        if len(kept := engine.slots.last_beams.find(f"user {user}", speculation.tries[depth])):
+            assert np.bincount(np.searchsorted(starts, kept, side="right"), minlength=depth)[1:].all(), "beams of all levels"
 
 
 def test_sampled_lists_have_no_tolerance(speculation: Speculation) -> None:
