@@ -28,7 +28,11 @@ def load_neighbours(settings: Settings) -> NeighbourModel | None:
     """
     if settings.neighbours is not None:
         return NeighbourModel.load(settings.neighbours)
-    if settings.draft_items or "items:" in settings.plan:
+    if settings.draft_items:
+        raise NeighbourError(
+            "--draft-items counts items of a neighbour model: name its file with --neighbours, or leave --draft-items out."
+        )
+    if "items:" in settings.plan:
         raise NeighbourError("The plan drafts items of a neighbour model: name its file with --neighbours, or choose another plan.")
     if settings.blend:
         raise NeighbourError("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")

@@ -44,7 +44,16 @@ def model(catalog: Catalog) -> NeighbourModel:
 def shop(model: NeighbourModel, model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("blend")
     model.save(folder / "shop.neighbours.safetensors")
-    flags = ("--neighbours", str(folder / "shop.neighbours.safetensors"), "--blend", str(DEFAULT), "--timeout-ms", "20000")
+    flags = (
+        "--neighbours",
+        str(folder / "shop.neighbours.safetensors"),
+        "--blend",
+        str(DEFAULT),
+        "--plan",
+        "items:200+last",
+        "--timeout-ms",
+        "20000",
+    )
     with ForkedServer(folder, *model_flags, "--histories", "memory://", *flags) as server:
         server.wait_until_ready()
         server.client.put("/v1/catalog/filters/even", json={"items": [f"item-{i}" for i in range(0, 200, 2)]})
@@ -184,6 +193,16 @@ def test_what_can_not_be_asked(shop: ServerProcess, body: dict[str, Any], senten
     assert_problem(shop.recommend(history=HISTORY, **body), 422, sentence)
 
 
+def test_a_plan_drafts_what_the_neighbour_model_proposes(shop: ServerProcess, server: ServerProcess):
+    """Blended or not; the model's own list is that of a server without one."""
+    drafted = answer_to(shop, k=5, blend={"weight": 0})
+    assert drafted["usage"]["plan"] == "items:200+last"
+    assert drafted["usage"]["used_by"]["items"] > 0
+    assert [line["item_id"] for line in drafted["items"]] == [line["item_id"] for line in answer_to(server, k=5)["items"]]
+    blended = answer_to(shop, k=5, blend={"weight": 0.5, "candidates": 20})["usage"]
+    assert (blended["drafted_nodes"], blended["candidates"]) == (0, 20), "candidates are in the tree as they are"
+
+
 def test_a_server_without_a_neighbour_model(server: ServerProcess):
     sentence = "The server has no neighbour model to blend with: leave blend out, or start it with --neighbours."
     assert_problem(server.recommend(history=HISTORY, blend={"weight": 1.0}), 422, sentence)
@@ -204,6 +223,10 @@ def test_what_no_server_starts_with(model_flags: list[str], tmp_path: Path):
         return run_server(FlagSettings(target=Path(target), catalog=Path(catalog), histories="memory://", port=0, **flags)) or ""
 
     assert failure(blend=0.5) == "--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out."
+    sentence = "--draft-items counts items of a neighbour model: name its file with --neighbours, or leave --draft-items out."
+    assert failure(draft_items=20) == sentence
+    sentence = "The plan drafts items of a neighbour model: name its file with --neighbours, or choose another plan."
+    assert failure(plan="items:20+last") == sentence
     assert failure(neighbours=tmp_path / "text").startswith(f"{tmp_path / 'text'} is no neighbour model, or is cut off: build it anew")
     sentence = f"{tmp_path / 'other'} knows none of the 200 items of {catalog}: both must have the same ids."
     assert failure(neighbours=tmp_path / "other") == sentence
