@@ -1,9 +1,9 @@
 """The layers of Llama, Mistral, Qwen2 and Qwen3 written out, in as few operations as they take.
 
 Invariant: a model is served by these layers only where its modules are the very classes of its family in transformers, unquantized, without
-hooks, in one precision; all else keeps transformers' own code. A model's memory stays what it was: projections that read the same rows are
-joined in one tensor, of which the modules' weights become parts, so transformers' code computes the same from the same numbers (the
-self-check at start holds both beside each other).
+hooks, in one precision; all else keeps transformers' own code. Each weight is held once: projections that read the same rows are joined in
+one tensor, of which the modules' weights become parts, so transformers' code computes the same from the same numbers (the self-check at
+start holds both beside each other). A model is looked at when it is hosted: hooks that are added to it afterwards are not called.
 """
 
 import sys
@@ -165,8 +165,10 @@ def _is_plain(model: PreTrainedModel) -> bool:
         return False
     weights = list(model.parameters())
     are_alike = all(type(each) is nn.Parameter and (each.dtype, each.device) == (model.dtype, model.device) for each in weights)
-    rotary: Any = model.base_model.rotary_emb
-    return are_alike and model.dtype.is_floating_point and rotary.rope_type in ROTARY
+    decoder: Any = model.base_model
+    # Embeddings that are cut to a norm are more than a table.
+    is_table = decoder.embed_tokens.max_norm is None
+    return are_alike and is_table and model.dtype.is_floating_point and decoder.rotary_emb.rope_type in ROTARY
 
 
 def _is_changed(module: nn.Module, known: set[type]) -> bool:

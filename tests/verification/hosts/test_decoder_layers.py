@@ -127,7 +127,11 @@ def _with_another_activation(model: Any) -> None:
     model.base_model.layers[1].mlp.act_fn = nn.GELU()
 
 
-CHANGES = [_of_another_class, _hooked, _replaced, _mixed, _rotated_otherwise, _with_another_activation]
+def _with_cut_embeddings(model: Any) -> None:
+    model.base_model.embed_tokens.max_norm = 0.1
+
+
+CHANGES = [_of_another_class, _hooked, _replaced, _mixed, _rotated_otherwise, _with_another_activation, _with_cut_embeddings]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -70,6 +70,19 @@ def test_a_list_is_the_same_to_the_last_bit_however_it_is_computed(dtype: torch.
     assert {name: lists == expected for name, lists in found.items()} == dict.fromkeys(found, True)
 
 
+def test_wide_beams_are_the_same_to_the_last_bit_in_company_and_with_drafts(tmp_path: Path) -> None:
+    """So wide that on a CPU prompt and ancestors are attended to apart, in some forwards and not in others."""
+    target = save_random_model(tmp_path / "target", CATALOG, hidden=32, layers=1, dtype=torch.bfloat16)
+    recommender = Recommender.load(target, CATALOG, kv_memory_gib=0.02, exact=True)
+    histories = [[1, 2, 3], list(range(20))]
+    alone = [*scored(result for history in histories for result in recommender.recommend([history], 90, 90))]
+    found = {"in company": scored(recommender.recommend([*histories, [5]], 90, 90))[:2]}
+    recommender.engine.use_plan(FixedPlan.parse("trie"))
+    found["drafted"] = scored(recommender.recommend(histories, 90, 90))
+    recommender.close()
+    assert {name: lists == alone for name, lists in found.items()} == dict.fromkeys(found, True)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_are_proved_at_start_and_their_lists_are_the_same(family: str, tmp_path: Path) -> None:
     dtype, settings = FAMILIES[family]
