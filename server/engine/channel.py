@@ -15,6 +15,8 @@ from typing import Self
 MOST_BYTES = 2**26
 _LENGTH_BYTES = 4
 _READ_BYTES = 2**18
+# Long enough for a last sentence, short enough not to hang on a parent that stands still.
+_LAST_SECONDS = 1.0
 
 
 class MessageTooLong(ValueError):
@@ -81,6 +83,17 @@ class Channel:
         """Send a message; to a process that is gone, which `receive` tells, it is dropped."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(framed(message))
+
+    def finish(self) -> None:
+        """Say that nothing more comes, and wait a second at most until the other process has read all and closes its end.
+
+        If this end were closed at once, a message from there would fail, and with it the reading of what was sent before.
+        """
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.settimeout(_LAST_SECONDS)
+            while self._socket.recv(_READ_BYTES):
+                pass
 
     def receive(self, milliseconds: int | None = None) -> list[bytes]:
         """All messages that are there, or, if there are none, after having waited for the first; None waits as long as it takes.

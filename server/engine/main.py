@@ -143,7 +143,10 @@ def main(arguments: Iterable[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logs(options.log_level, "engine", options.log_format)
     with Channel.connect(address) as channel:
-        return serve(channel, options)
+        try:
+            return serve(channel, options)
+        finally:
+            channel.finish()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from verification.hosts.vllm_attention import INT8
 
 # Instructions for products of integers of 8 bits, as torch calls them.
 INSTRUCTIONS = ("amx_int8", "avx512_vnni")
+# Outputs that vLLM's kernel computes at once. It also accepts an odd multiple of half of it, and then fails.
+BLOCK_OUTPUTS = 32
 
 
 def check_int8(precision: torch.dtype, on_cpu: bool) -> None:
@@ -44,9 +46,14 @@ class Int8Product:
     """Multiplies rows by weights of 8 bits."""
 
     def __init__(self, layer: Any) -> None:
-        """Take over the weights `[outputs, inputs]` of a layer, as vLLM's kernel lays them out; its bias stays."""
+        """Take over the weights `[outputs, inputs]` of a layer, as vLLM's kernel lays them out."""
         self._layer = layer
-        weight = layer.weight.detach()
+        self._outputs = len(layer.weight)
+        self._padding = -self._outputs % BLOCK_OUTPUTS
+        weight = F.pad(layer.weight.detach(), (0, 0, 0, self._padding))
+        if self._padding and layer.bias is not None:
+            # Some of the kernels take this one, others the one that comes with the states.
+            layer.bias = nn.Parameter(F.pad(layer.bias.detach(), (0, self._padding)), requires_grad=False)
         scale = weight.abs().amax(1, keepdim=True).float().clamp_(min=torch.finfo(torch.float32).tiny).div_(127)
         layer.weight = nn.Parameter(weight.float().div_(scale).round_().to(torch.int8), requires_grad=False)
         layer.weight_scale = nn.Parameter(scale, requires_grad=False)
@@ -57,9 +64,11 @@ class Int8Product:
         self._kernel.process_weights_after_loading(layer)
 
     def __call__(self, states: Tensor, bias: Tensor | None) -> Tensor:
-        """`[rows, outputs]` bfloat16."""
-        product: Tensor = self._kernel.apply_weights(self._layer, states, bias)
-        return product
+        """`[..., outputs]` bfloat16."""
+        # Transformers' code has an axis of sequences, too, and the kernels take rows only.
+        padded = None if bias is None else F.pad(bias, (0, self._outputs + self._padding - len(bias)))
+        product: Tensor = self._kernel.apply_weights(self._layer, states.flatten(0, -2), padded)
+        return product[:, : self._outputs].contiguous().view(*states.shape[:-1], self._outputs)
 
 
 class Int8LinearMethod(UnquantizedLinearMethod):  # type: ignore[misc]

@@ -1,7 +1,9 @@
 """The socket between the two processes: messages however they come in pieces, and the end of the other process."""
 
+import asyncio
 import random
 import socket
+import threading
 
 import pytest
 
@@ -41,3 +43,24 @@ def test_a_channel_reads_what_is_there_and_tells_when_the_other_end_is_gone():
             here.receive()
         # To a process that is gone, which is noticed when something is read.
         here.send(b"lost")
+
+
+async def test_what_was_sent_last_is_read_by_a_process_that_is_just_writing():
+    here, there = socket.socketpair()
+    read = bytearray()
+
+    class Reader(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            read.extend(data)
+
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(Reader, sock=here)
+    with Channel(there) as channel:
+        channel.send(b"last")
+        ending = threading.Thread(target=channel.finish)
+        ending.start()
+        # Both before the event loop has read anything.
+        transport.write(framed(b"one"))
+        transport.write(framed(b"two"))
+        await asyncio.to_thread(ending.join)
+    assert bytes(read) == framed(b"last")
+    assert transport.is_closing(), "the other process has said that nothing more comes"

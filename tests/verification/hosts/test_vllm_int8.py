@@ -1,6 +1,7 @@
 """Weights of 8 bits on the vLLM host's CPU: near the model's own lists, the same alone and in company, or refused in a sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,28 +26,55 @@ needs_int8 = pytest.mark.skipif(torch.cuda.is_available() or not has_instruction
 
 @needs_vllm
 @needs_int8
-def test_lists_are_the_same_alone_and_in_company_and_near_those_of_the_weights(tmp_path: Path) -> None:
+def test_lists_are_the_same_alone_and_in_company_and_near_those_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from verification.hosts.vllm_int8 import Int8Product
+
     folder = save_random_model(tmp_path / "model", CATALOG, layers=2)
     histories = [np.random.default_rng(length).integers(len(CATALOG), size=length).tolist() for length in (1, 2, 4, 7)]
+    products: set[int] = set()
+    multiply = Int8Product.__call__
 
-    def served(**options: str) -> list[list[tuple[int, float]]]:
-        recommender = Recommender.load(folder, CATALOG, kv_memory_gib=0.05, host="vllm", dtype="bfloat16", **options)
-        together = [[(item.item, item.score) for item in result.items] for result in recommender.recommend(histories, 10, 10)]
-        alone = [[(item.item, item.score) for item in next(recommender.recommend([history], 10, 10)).items] for history in histories]
-        recommender.close()
-        if options:
-            for one, other in zip(alone, together, strict=True):
-                assert [item for item, _ in one] == [item for item, _ in other]
-                np.testing.assert_allclose([score for _, score in one], [score for _, score in other], atol=1e-5)
-        return alone
+    def noted(product: Int8Product, states: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        products.add(id(product))
+        return multiply(product, states, bias)
 
-    whole, quantized = served(), served(quantization="int8")
-    assert quantized != whole, "weights are quantized"
-    for ours, theirs in zip(quantized, whole, strict=True):
-        scores = dict(ours)
+    def lists(recommender: Recommender, asked: list[list[int]]) -> list[list[tuple[int, float]]]:
+        return [[(item.item, item.score) for item in result.items] for result in recommender.recommend(asked, 10, 10)]
+
+    monkeypatch.setattr(Int8Product, "__call__", noted)
+    # The reference is transformers' bfloat16: to start vLLM once more would take most of the test's time.
+    whole = lists(Recommender.load(folder, CATALOG, kv_memory_gib=0.05, dtype="bfloat16", verify="never"), histories)
+    assert not products
+    recommender = Recommender.load(folder, CATALOG, kv_memory_gib=0.05, host="vllm", dtype="bfloat16", quantization="int8")
+    together = lists(recommender, histories)
+    alone = [lists(recommender, [history])[0] for history in histories]
+    recommender.close()
+    assert len(products) == 2 * 4 + 1, "four products in each of two layers, and the sum over the vocabulary"
+    for one, other, theirs in zip(alone, together, whole, strict=True):
+        assert [item for item, _ in one] == [item for item, _ in other]
+        np.testing.assert_allclose([score for _, score in one], [score for _, score in other], atol=1e-5)
+        scores = dict(one)
         shared = [(score, scores[item]) for item, score in theirs if item in scores]
         assert len(shared) >= 7
         np.testing.assert_allclose(*zip(*shared, strict=True), atol=0.15)
+
+
+@needs_vllm
+@needs_int8
+@pytest.mark.parametrize("outputs", [32, 48, 77])
+def test_rows_of_a_batch_of_sequences_are_multiplied_whatever_number_of_outputs_there_is(outputs: int) -> None:
+    from verification.hosts.vllm_int8 import Int8Product
+
+    torch.manual_seed(0)
+    layer: Any = torch.nn.Module()
+    layer.weight = torch.nn.Parameter(torch.randn(outputs, 64).bfloat16(), requires_grad=False)
+    layer.bias = bias = torch.randn(outputs).bfloat16()
+    layer.logical_widths = [outputs]
+    weight, states = layer.weight.float(), torch.randn(2, 5, 64).bfloat16()
+    product = Int8Product(layer)
+    found = product(states, layer.bias)
+    torch.testing.assert_close(found.float(), states.float() @ weight.T + bias.float(), atol=0.5, rtol=0)
+    assert torch.equal(found[1], product(states[1], layer.bias))
 
 
 @needs_vllm
