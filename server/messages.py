@@ -183,7 +183,7 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
 
 
 class ForgetUser(msgspec.Struct, frozen=True, tag=True):
-    """Keep nothing of what was computed for the earlier requests of a user."""
+    """Keep nothing of what was computed for a user, nor of what those of their requests compute that wait or run when this comes."""
 
     user: str
 

@@ -5,7 +5,7 @@ Invariant: they hold plain numbers and numpy arrays, so a request can be made in
 
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -276,6 +276,10 @@ class BeamRequest:
             raise ValueError(f"Between 1 and k = {self.k} places can be reserved, got {self.reserved.places}.")
         if self.rule.verification is not Verification.STRICT:
             raise ValueError("Places can only be reserved in strict lists.")
+
+    def forgotten(self) -> "BeamRequest":
+        """The same request of nobody: nothing of it is kept."""
+        return replace(self, cache_key=None)
 
     @property
     def last_width(self) -> int:

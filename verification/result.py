@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from drafting.beam.rule import STRICT, SearchRule
+from drafting.beam.rule import STRICT, SearchRule, Tolerance
 from verification.explanation import Explanation
 
 
@@ -110,6 +110,7 @@ class BeamResult:
         blend: of a blended list, whose items are in the order of these scores; None for others.
         explanation: what was considered on the way to it; None if the request does not ask.
         scores: of a request for scores, which has no items: the log-probabilities, as bytes of float32, of the items that it names.
+        tolerance: how far the list may be from the exact one; None for one that is searched exactly, whatever its request allows.
     """
 
     request_id: str
@@ -120,6 +121,7 @@ class BeamResult:
     blend: BlendedList | None = None
     explanation: Explanation | None = None
     scores: bytes | None = None
+    tolerance: Tolerance | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class BeamSearch:
     """The state of one search.
 
     Attributes:
+        request: without its key as soon as its user is forgotten.
         rule: ranking of prefixes and verification of drafts.
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
         eligibility: the trie nodes that the search may enter.
@@ -57,7 +58,6 @@ class BeamSearch:
         normalise: what its log-probabilities are normalised over.
         tolerance: how far its list may be from plain beam search's; None for exactly that list.
         keeps_beams: whether what it keeps and nearly keeps is wanted as a draft of its user's next search.
-        is_forgotten: whether its user was forgotten since it began, so that nothing is kept.
         kept: trie nodes of these, level by level.
         offered: given drafts for its first round; None where there are none.
         given: which of them are in the tree.
@@ -82,7 +82,6 @@ class BeamSearch:
     drafts: bool = True
     normalise: Normalisation = Normalisation.VOCABULARY
     keeps_beams: bool = False
-    is_forgotten: bool = False
     kept: list[IntArray] = field(default_factory=list)
     offered: GivenPrefixes | None = None
     given: Given = Given.NONE

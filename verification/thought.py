@@ -18,12 +18,12 @@ class RunningThought:
     """The state of one text.
 
     Attributes:
+        request: as of a `BeamSearch`.
         sequence: the prompt and the text so far; made with slots for the longest text.
         cached_tokens, shared_length: as of a `BeamSearch`.
         reserved_nodes: nodes that the search behind the text needs without drafts.
         slots: `[most tokens - 1]` int64, those of the longest text: the last token of the prompt behind it is a node.
         think: how the text is written.
-        is_forgotten: whether its user was forgotten since it began, so that the search behind it has no key.
         written: token ids so far.
     """
 
@@ -35,7 +35,6 @@ class RunningThought:
     slots: IntArray = field(init=False)
     think: Think = field(init=False)
     written: list[int] = field(default_factory=list)
-    is_forgotten: bool = False
 
     def __post_init__(self) -> None:
         assert self.request.think is not None
@@ -55,8 +54,7 @@ class RunningThought:
         text = self.written[: len(self.written) - (len(self.think.end) if self._has_end else self._is_stopped)]
         thought = Thought(tuple(text), len(self.written), len(self.request.prompt), self.cached_tokens)
         prompt = np.concatenate([self.request.prompt, np.array(text, np.int64), self.think.end, self.think.after])
-        key = None if self.is_forgotten else self.request.cache_key
-        return replace(self.request, prompt=prompt, think=None, thought=thought, cache_key=key)
+        return replace(self.request, prompt=prompt, think=None, thought=thought)
 
     @property
     def _has_end(self) -> bool:

@@ -166,7 +166,7 @@ class EngineCatalogs:
         return any(engine.cancel(request_id) for engine in self._engines)
 
     def forget(self, user: str) -> None:
-        """Keep no prompt of a user's earlier requests; all catalogs share one cache of them."""
+        """Keep nothing of a user's requests; all catalogs share what is kept."""
         self._newest.engine.forget(user)
 
     def step(self, *, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:

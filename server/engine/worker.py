@@ -139,7 +139,9 @@ class EngineWorker:
                     self._held = [held for held in self._held if held.request_id != message.request_id]
                     cancelled |= self._scheduler.cancel(message.request_id)
                 case ForgetUser(user):
-                    self._catalogs.forget(user)
+                    for held in self._held:
+                        held.user = None if held.user == user else held.user
+                    self._scheduler.forget(user)
                 case Shutdown():
                     self._stopped = True
                 case PutFilter(catalog, name, bits):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import SearchRule, Verification
+from drafting.beam.rule import SearchRule, Tolerance, Verification
 from drafting.catalog.catalog import Catalog
 from server.errors import encodable
 from server.messages import FinishedList
@@ -80,9 +80,9 @@ def name_line(catalog: Catalog, index: int) -> dict[str, Any]:
     return line
 
 
-def precision_lines(precision: Precision, rule: SearchRule, is_tolerant: bool = False) -> dict[str, Any]:
-    """The precision of a list, as in `RecommendationAnswer`; one with a tolerance is not exact, even if it happens to be the same."""
-    is_exact = precision.is_exact and rule.verification is not Verification.RELAXED and not is_tolerant
+def precision_lines(precision: Precision, rule: SearchRule, tolerance: Tolerance | None = None) -> dict[str, Any]:
+    """The precision of a list, as in `RecommendationAnswer`; one found with a tolerance is not exact, even if it happens to be the same."""
+    is_exact = precision.is_exact and rule.verification is not Verification.RELAXED and tolerance is None
     return {"precision": precision.dtype, "exact": is_exact}
 
 

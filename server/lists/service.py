@@ -44,6 +44,8 @@ POPULAR_NOTE = "The list is of popular items, not of the model's."
 
 NO_CANDIDATES_NOTE = "The neighbour model proposes nothing eligible after this history, so the list is the model's own."
 
+UNUSED_TOLERANCE_NOTE = "The tolerance was not used: lists with fresh places, a blend, caps of diversity or an explanation take none."
+
 
 class RecommendationService:
     """Answers recommendation requests."""
@@ -207,7 +209,7 @@ class RecommendationService:
             "id": result.request_id,
             "model": self._model,
             "catalog_version": served.name,
-            **precision_lines(self._asking.ready.precision, result.rule, body.tolerance is not None),
+            **precision_lines(self._asking.ready.precision, result.rule, result.tolerance),
             **rule_lines(result.rule),
             "items": item_lines(served.catalog, result.items, body.fields, labels, result.blend, brief=body.format == "ids"),
             "usage": usage_lines(result.usage),
@@ -251,6 +253,8 @@ class RecommendationService:
     ) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:
             yield RELAXED_NOTE
+        if body.tolerance is not None and result.tolerance is None:
+            yield UNUSED_TOLERANCE_NOTE
         yield from user_notes(body, user, reads, self._asking.ready.max_items)
         if result.blend is not None and not result.usage.candidates:
             yield NO_CANDIDATES_NOTE

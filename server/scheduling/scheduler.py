@@ -215,6 +215,13 @@ class SpeculativeBeamScheduler:
                 return True
         return False
 
+    def forget(self, user: str) -> None:
+        """Keep nothing of a user's requests, of those that wait or run either, which get their lists all the same."""
+        for entry in self._waiting:
+            if entry.request.cache_key == user:
+                entry.request = entry.request.forgotten()
+        self._engine.forget(user)
+
     def step(self) -> ScheduledStep:
         """Drop what is late, admit what fits and run one step of the engine."""
         timed_out = self._drop_late()

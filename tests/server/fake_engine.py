@@ -30,6 +30,7 @@ class FakeEngine:
         self.added: list[str] = []
         self.forgotten: list[str] = []
         self.rules: dict[str, SearchRule] = {}
+        self.keys: dict[str, str | None] = {}
         self.forwards: list[int] = []
         self.broken = False
         self.not_finite: set[str] = set()
@@ -70,6 +71,7 @@ class FakeEngine:
         self.running[request.request_id] = (request, 0)
         self.added.append(request.request_id)
         self.rules[request.request_id] = request.rule
+        self.keys[request.request_id] = request.cache_key
 
     def forget(self, cache_key: str) -> None:
         self.forgotten.append(cache_key)

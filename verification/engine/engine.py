@@ -325,12 +325,12 @@ class SpeculativeBeamEngine:
         self._drafting.drafter = None
 
     def forget(self, cache_key: str) -> None:
-        """Forget one key's prompt and what was last found for it; requests that run keep what they share of the prompt."""
+        """Forget one key's prompt and what was last found for it; its requests that run leave nothing behind."""
         with self.slots:
             self.slots.forget(cache_key)
 
     def forget_histories(self) -> None:
-        """Empty the prefix cache, and forget what was found for users."""
+        """Empty the prefix cache, and forget what was found for users; requests that run leave nothing behind."""
         self.slots.forget_all()
 
     def close(self) -> None:

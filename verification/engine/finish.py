@@ -34,7 +34,8 @@ class FoundList:
         """The answer to its request, made under a plan of that name."""
         request, usage = self.search.request, self.search.usage(plan)
         thought = None if request.thought is None else request.thought.tokens
-        return BeamResult(request.request_id, self.items, usage, request.rule, thought, self.blend, self.explanation)
+        told = thought, self.blend, self.explanation
+        return BeamResult(request.request_id, self.items, usage, request.rule, *told, tolerance=self.search.tolerance)
 
 
 @dataclass(frozen=True)

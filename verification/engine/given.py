@@ -77,5 +77,5 @@ class GivenStep:
     def leave(self, search: BeamSearch) -> None:
         """Keep the beams of a search that has ended for the next one of its user, if they are those of all levels."""
         is_whole = len(search.kept) == search.last_depth
-        if search.keeps_beams and is_whole and not search.is_forgotten and search.request.cache_key is not None:
+        if search.keeps_beams and is_whole and search.request.cache_key is not None:
             self._slots.last_beams.keep(search.request.cache_key, self._trie, np.sort(np.concatenate(search.kept)))

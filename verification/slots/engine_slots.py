@@ -183,16 +183,19 @@ class EngineSlots:
         self.nodes.release(search.restart(eligibility))
 
     def forget(self, key: str) -> None:
-        """Forget what is cached and kept of a key; requests that run keep what they share of its prompt, and leave no beams of theirs."""
+        """Forget what is cached and kept of a key; requests that run keep what they share of its prompt, and leave nothing behind."""
         self.prefix_cache.forget(key)
         self.last_beams.forget(key)
         for running in self.searches:
-            running.is_forgotten |= running.request.cache_key == key
+            if running.request.cache_key == key:
+                running.request = running.request.forgotten()
 
     def forget_all(self) -> None:
-        """Forget what is cached and kept of all."""
+        """Forget what is cached and kept of all, as `forget` does of one."""
         self.prefix_cache.clear()
         self.last_beams.clear()
+        for running in self.searches:
+            running.request = running.request.forgotten()
 
     def _allocate(self, prompt: int) -> IntArray:
         """Slots for so many tokens of a prompt."""

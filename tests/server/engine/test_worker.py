@@ -204,6 +204,22 @@ def test_a_user_is_forgotten_while_others_run_and_while_none_does(bench: Bench):
     assert bench.engine.forgotten == ["ann", "bob"]
 
 
+def test_a_user_is_forgotten_whose_requests_wait_for_a_step_or_for_values(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    def wait(column: AttributeColumn) -> ItemValues:
+        while len(bench.engine.forwards) < STEPS:
+            time.sleep(0.001)
+        return column.item_values
+
+    def asked(name: str, user: str, **options: dict[str, int]) -> Submit:
+        return msgspec.structs.replace(submit(name), user=user, **options)
+
+    monkeypatch.setattr(catalogs, "_values_of", wait)
+    bench.send(asked("a", "ann", diversity={"title": 1}), asked("b", "bob", diversity={"title": 1}), asked("c", "ann"), ForgetUser("ann"))
+    bench.send(asked("d", "ann"))
+    bench.run_until_idle()
+    assert bench.engine.keys == {"a": None, "b": "bob", "c": None, "d": "ann"}
+
+
 def test_shutdown_ends_the_loop_at_once(bench: Bench):
     bench.send(submit("a"), Shutdown())
     bench.worker.run()

@@ -119,6 +119,19 @@ def test_weight_0_and_sampled_lists_are_the_model_s_own(shop: ServerProcess, ser
         assert "candidates" not in answer["usage"]
 
 
+def test_a_tolerance_is_told_where_the_list_has_used_it(shop: ServerProcess):
+    """The server's own blend takes none, nor does an explanation."""
+    note = "The tolerance was not used: lists with fresh places, a blend, caps of diversity or an explanation take none."
+    asked = {"k": 5, "tolerance": {"items": 1}}
+    used = answer_to(shop, **asked, blend={"weight": 0})
+    assert (used["exact"], "note" in used) == (False, False)
+    blended, plain = answer_to(shop, **asked), answer_to(shop, k=5)
+    assert (blended["exact"], blended["note"]) == (True, note)
+    assert (plain["exact"], "note" in plain, plain["items"]) == (True, False, blended["items"])
+    answer = explained(shop, **asked, blend={"weight": 0})
+    assert (answer.exact, answer.note) == (True, note)
+
+
 def test_stored_users_batches_and_counts(shop: ServerProcess):
     shop.client.post("/v1/users/ann/events", json={"events": [{"item_id": name, "timestamp": n} for n, name in enumerate(HISTORY)]})
     lists = shop.metric("atspeed_blended_lists_total")

@@ -264,6 +264,26 @@ def test_so_they_are_where_levels_are_computed_in_pieces(seeds: int, monkeypatch
     assert {kind: seen[kind] for kind in ("cancelled", "timed out", "crowded") if seen[kind] < 2} == {}
 
 
+def test_requests_of_a_deleted_user_get_their_lists_and_leave_nothing_whether_they_wait_or_run():
+    engine = bench.engine(FixedPlan.parse("last"))
+    scheduler = SpeculativeBeamScheduler(engine, StepBudget(TOKENS), max_running=1)
+    prompt = np.array([1, 3, 5, 7, 9])
+    for request_id, user in (("runs", "ann"), ("waits", "ann"), ("other", "bob")):
+        scheduler.submit(BeamRequest(request_id, prompt, 4, 4, cache_key=user), math.inf)
+    scheduler.step()
+    assert (scheduler.running, scheduler.waiting) == (1, 2)
+    scheduler.forget("ann")
+    lists = {}
+    while scheduler.busy:
+        lists |= {finished.result.request_id: finished.result for finished in scheduler.step().finished}
+    assert len(lists["runs"].items) > 0
+    assert lists["runs"].items == lists["waits"].items == lists["other"].items
+    kept = {user: len(engine.slots.last_beams.find(user, engine.trie)) > 0 for user in ("ann", "bob")}
+    assert kept == {"ann": False, "bob": True}
+    cached = {user: engine.slots.prefix_cache.known(user, prompt) for user in ("ann", "bob")}
+    assert cached == {"ann": 2, "bob": 4}, "the beginning of all prompts is nobody's"
+
+
 def test_a_text_that_no_empty_engine_holds_is_refused_in_a_sentence():
     engine = bench.engine(bench.plan(0))
     scheduler = SpeculativeBeamScheduler(engine, StepBudget(TOKENS))

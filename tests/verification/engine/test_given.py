@@ -43,11 +43,20 @@ def test_a_user_who_is_forgotten_is_not_remembered_by_what_still_runs(speculatio
     engine.forget("user")
     while engine.running:
         engine.step()
-    assert len(engine.slots.last_beams) == 0
+    assert (len(engine.slots.last_beams), engine.cached_slots) == (0, 0)
     run(engine, [asked], np.random.default_rng(0))
-    assert len(engine.slots.last_beams) == 1
+    assert (len(engine.slots.last_beams), engine.cached_slots) == (1, len(asked.prompt) - 1)
+
+
+def test_nobody_is_remembered_by_what_still_runs_once_all_are_forgotten(speculation: Speculation) -> None:
+    engine, think = speculation.engine(DEPTH, "last"), Think(3, np.array([1, 1]), np.empty(0, np.int64))
+    for number, thinks in ((1, None), (2, think), (3, None)):
+        engine.add(request_of(speculation, number, cache_key=f"user {number}", think=thinks))
+    engine.step()
     engine.forget_histories()
-    assert len(engine.slots.last_beams) == 0
+    while engine.running:
+        engine.step()
+    assert (len(engine.slots.last_beams), engine.cached_slots, engine.used_slots) == (0, 0, 0)
 
 
 def test_a_user_who_is_forgotten_while_a_text_is_written_is_not_remembered(speculation: Speculation) -> None:

@@ -1,6 +1,7 @@
 """Lists with a tolerance: never further from plain beam search's than it says, whatever is drafted, and with fewer forwards."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from drafting.array_types import IntArray
 from drafting.beam.rule import Normalisation, SearchRule, Tolerance, Verification
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
+from tests.capping import caps_of
 from tests.speculation import ITEMS, SameModel, Speculation, run
 from tests.verification.verifiers.test_strict import assert_same_list
+from verification.blend import Blend
 from verification.hosts.transformers import TransformersHost
-from verification.request import BeamRequest
+from verification.request import BeamRequest, ReservedPlaces
 from verification.verifiers.bounded import LookAhead
 
 LOOKS = ("drafting.plans.drafters", "drafting.trie.eligibility", "verification.verifiers.level")
@@ -150,6 +153,21 @@ def test_lists_of_the_engine_are_within_their_tolerance(speculation: Speculation
     for user in range(20):
         if len(kept := engine.slots.last_beams.find(f"user {user}", speculation.tries[depth])):
             assert np.bincount(np.searchsorted(starts, kept, side="right"), minlength=depth)[1:].all(), "beams of all levels"
+
+
+@pytest.mark.parametrize("taken", ["reserved", "blend", "caps", "explain", None])
+def test_a_list_says_whether_its_tolerance_was_used(speculation: Speculation, taken: str | None) -> None:
+    trie, items, tolerance = speculation.tries[3], np.arange(6), Tolerance(items=1)
+    options: dict[str, Any] = {
+        "reserved": ReservedPlaces(2, ItemSet.of(np.arange(ITEMS) % 2 == 0)),
+        "blend": Blend.of(trie, items, np.ones(6), 0.5),
+        "caps": caps_of({"shelf": [item % 5 for item in range(ITEMS)]}, {"shelf": 2}),
+        "explain": 1,
+    }
+    request = BeamRequest("one", np.array([1, 5, 7]), 4, 6, tolerance=tolerance)
+    asked = request if taken is None else replace(request, **{taken: options[taken]})
+    (found,) = run(speculation.engine(3), [asked], np.random.default_rng(0)).values()
+    assert found.tolerance == (tolerance if taken is None else None)
 
 
 def test_sampled_lists_have_no_tolerance(speculation: Speculation) -> None:
