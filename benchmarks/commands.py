@@ -184,7 +184,10 @@ def forwards(
     generated: Annotated[int, typer.Option(help="Of those, requests that `generate` is asked, too.", min=0)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads of each system.", min=1)] = 1,
 ) -> None:
-    """Time lists of both hosts, transformers' `generate` and the bare forwards of the same tokens, by turns, on an idle machine."""
+    """Time lists of both hosts, transformers' `generate` and the bare forwards of the same tokens, by turns, on an idle machine.
+
+    Example: atspeed-bench forwards --widths 10,256 --requests 5
+    """
     from benchmarks.systems.forwards import run
     from benchmarks.systems.shapes import SHAPES
 

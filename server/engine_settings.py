@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from drafting.beam.rule import MAX_BEAM_WIDTH, WIDEST_BEAM, NormaliseName
-from drafting.plans.given import MOST_ITEMS
+from drafting.plans.limits import MOST_ITEMS
 
 EngineName = Literal["vllm", "transformers"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -36,8 +36,8 @@ def check_explained(result: BeamResult, request: BeamRequest, identifiers: np.nd
     usage, searches = result.usage, result.explanation.searches
     assert len(searches) == (1 if request.reserved is None else 2)
     levels = [level for search in searches for level in search]
-    # A search without anything eligible ends before the depths for which nodes were drafted unread.
-    ended_early = not is_read and not result.items
+    # A search without anything eligible ends before the depths for which nodes were given, or drafted unread.
+    ended_early = not result.items and (request.retrieved is not None or not is_read)
     assert ended_early or sum(level.drafted for level in levels) == usage.drafted_nodes
     assert sum(level.used for level in levels) == usage.used_nodes
     assert max(level.forward for level in levels) + usage.thought_tokens == usage.target_forwards

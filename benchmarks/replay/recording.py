@@ -17,7 +17,8 @@ from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
 from drafting.errors import SetupError
 from drafting.neighbours.candidates import CatalogNeighbours
-from drafting.plans.given import MOST_ITEMS, GivenPrefixes
+from drafting.plans.given import GivenPrefixes
+from drafting.plans.limits import MOST_ITEMS
 from drafting.trie.item_trie import ItemTrie
 from verification.recommender import Recommender
 from verification.search import FEWEST_KEPT, KEPT_SHARE

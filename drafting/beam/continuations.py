@@ -163,7 +163,7 @@ def _of_kind(trie: ItemTrie, kind: Kind, nodes: Tensor, rows: Rows, normaliser: 
 
 def _below_root(trie: ItemTrie, over: Normalisation, rows: Rows, normaliser: Tensor | None) -> Tensor:
     """The children of the root are all tokens of their level in the same order: nothing is gathered."""
-    level = trie.level_tokens[0]
+    level = trie.root_tokens
     if over is not Normalisation.VOCABULARY:
         log_probs = rows.project(level).log_softmax(1)
     elif normaliser is None:

@@ -16,9 +16,6 @@ import numpy as np
 from drafting.array_types import BoolArray, IntArray
 from drafting.trie.arrays import TrieArrays
 
-# Of a retriever, in one plan.
-MOST_ITEMS = 256
-
 
 class Given(Flag):
     """Sources of given drafts, any number of them together."""

@@ -13,7 +13,8 @@ from enum import Enum, auto
 from drafting.array_types import BoolArray, FloatArray, IntArray
 from drafting.beam.rule import WIDEST_BEAM
 from drafting.errors import SetupError
-from drafting.plans.given import MOST_ITEMS, Given, GivenOutcome
+from drafting.plans.given import Given, GivenOutcome
+from drafting.plans.limits import MOST_ITEMS
 
 # Parts of a plan, each behind a plus.
 PLAN_FORM = re.compile(

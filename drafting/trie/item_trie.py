@@ -30,11 +30,13 @@ class ItemTrie(TrieArrays):
             token so that a window of `max(max_children)` tokens can be read from any node below the root on.
         child_offsets: `[nodes + 1]` int64, `first_child` on the device.
         token_ids: `[codes]` int64 on the host, the token of each code, ascending.
+        root_tokens: the tokens that follow the root, on the device before any step needs them.
     """
 
     token: Tensor
     child_offsets: Tensor
     token_ids: IntArray
+    root_tokens: TokenSet
 
     @classmethod
     def of(cls, arrays: TrieArrays, token_ids: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
@@ -48,7 +50,14 @@ class ItemTrie(TrieArrays):
         token[ROOT] = 0
         np.take(token_ids, arrays.code[1:], out=token[1 : arrays.nodes])
         first_child = torch.from_numpy(arrays.first_child)
-        return cls(**vars(arrays), token=torch.from_numpy(token).to(device), child_offsets=first_child.to(device), token_ids=token_ids)
+        root_tokens = TokenSet(token[1 : arrays.level_starts[2]], torch.device(device))
+        return cls(
+            **vars(arrays),
+            token=torch.from_numpy(token).to(device),
+            child_offsets=first_child.to(device),
+            token_ids=token_ids,
+            root_tokens=root_tokens,
+        )
 
     @classmethod
     def build(cls, identifiers: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
@@ -69,7 +78,7 @@ class ItemTrie(TrieArrays):
     @cached_property
     def level_tokens(self) -> tuple[TokenSet, ...]:
         """For each depth above the leaves, the tokens that follow some prefix of that length."""
-        return tuple(self._tokens_at(depth + 1) for depth in range(self.depth))
+        return self.root_tokens, *(self._tokens_at(depth + 1) for depth in range(1, self.depth))
 
     def _tokens_at(self, depth: int) -> TokenSet:
         """The tokens on the edges to the nodes of a depth, without a sort: codes are in the order of their tokens."""

@@ -65,7 +65,7 @@ class ToleranceBody(Body):
 
     items: int | None = Field(default=None, ge=0, le=LONGEST_LIST, description="So many of the k identifiers may be others, at most.")
     mass: float | None = Field(
-        default=None, ge=0, lt=1, description="The identifiers that are missing have at most this share of the exact list's probability."
+        default=None, ge=0, le=0.99, description="The identifiers that are missing have at most this share of the exact list's probability."
     )
 
     @property

@@ -115,7 +115,8 @@ class TreeWorker(HeadWorker):
         # Between processes, a batch arrives on the device of the first rank.
         batch = batch.to(self.device)
         layouts = self.tree_layouts.of(batch)
-        forwards = {name: LayerForward(batch.slots, seen) for name, seen in zip(self.tree_layers, layouts, strict=True)}
+        is_exact = self.vllm_config.model_config.quantization == INT8
+        forwards = {name: LayerForward(batch.slots, seen, is_exact) for name, seen in zip(self.tree_layers, layouts, strict=True)}
         model = self.model_runner.get_model()
         with set_forward_context(forwards, self.vllm_config, num_tokens=len(batch.tokens)):
             hidden = model(input_ids=batch.tokens, positions=batch.positions)

@@ -51,7 +51,6 @@ audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
 
 try:
     from vllm import ir
-    from vllm.config import get_current_vllm_config
     from vllm.platforms import current_platform
     from vllm.v1.attention.backend import AttentionType
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
@@ -80,10 +79,17 @@ INT8 = "atspeed_int8"
 
 @dataclass(frozen=True)
 class LayerForward:
-    """One forward, as a layer needs it: the slots of its tokens, and the columns that each may attend to."""
+    """One forward, as a layer needs it.
+
+    Attributes:
+        slots: of its tokens.
+        layouts: the columns that each may attend to.
+        is_exact: True if attention is computed in float64, so that lists don't depend on what stands beside them.
+    """
 
     slots: Tensor
     layouts: Sequence[AttentionLayout]
+    is_exact: bool = False
 
 
 class TreeAttention(PlatformImplementation):  # type: ignore[misc]
@@ -91,7 +97,6 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
 
     Attributes:
         tree_alibi: the layer's biases by position; None for none.
-        tree_is_exact: True if attention is computed in float64, so that lists don't depend on what stands beside them.
     """
 
     def __init__(
@@ -134,7 +139,6 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
             **others,
         )
         self.tree_alibi = None if alibi_slopes is None else Alibi(tuple(alibi_slopes))
-        self.tree_is_exact = get_current_vllm_config().model_config.quantization == INT8
 
     def forward(
         self,
@@ -156,7 +160,7 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
         # vLLM's 0 is no soft cap.
         softcap = self.logits_soft_cap or None
         slots, layouts = attn_metadata.slots, attn_metadata.layouts
-        query = query.double() if self.tree_is_exact else query
+        query = query.double() if attn_metadata.is_exact else query
         return output.copy_(tree_attention(query, key, value, cache, slots, layouts, self.scale, softcap, self.sinks))
 
 

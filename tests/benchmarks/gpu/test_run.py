@@ -113,8 +113,8 @@ def test_of_the_recorded_planners_that_of_the_likest_machine_is_followed(batch: 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--shape", "huge"], "there is no shape 'huge' here: choose tiny, small, llama-7b, qwen3-1.7b."),
-        (["--shape", "tiger"], "there is no shape 'tiger' here: choose tiny, small, llama-7b, qwen3-1.7b."),
+        (["--shape", "huge"], "there is no shape 'huge' here: choose tiny, small, qwen3-0.6b-4l, qwen3-0.6b, llama-7b, qwen3-1.7b."),
+        (["--shape", "tiger"], "there is no shape 'tiger' here: choose tiny, small, qwen3-0.6b-4l, qwen3-0.6b, llama-7b, qwen3-1.7b."),
         (["--k", "0"], "whole numbers from 1 on are wanted, got '0'"),
     ],
 )

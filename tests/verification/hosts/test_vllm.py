@@ -153,7 +153,7 @@ def test_a_head_is_tried_with_states_of_its_size(embeddings: list[int], tried: i
             return states
 
     worker, model = HeadWorker(), Model(map(Embedding, embeddings))
-    worker.vllm_config = SimpleNamespace(model_config=SimpleNamespace(get_hidden_size=lambda: 64, dtype=torch.float32))
+    worker.vllm_config = SimpleNamespace(model_config=SimpleNamespace(get_hidden_size=lambda: 64, dtype=torch.float32, quantization=None))
     worker.model_runner, worker.device = SimpleNamespace(get_model=lambda: model), torch.device("cpu")
     model.asked = []
     assert not worker.find_head()
