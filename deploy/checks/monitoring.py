@@ -6,6 +6,7 @@ Run:  python -m deploy.checks.monitoring
 
 import json
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -24,7 +25,9 @@ from benchmarks.server_process import Program, ServerProcess
 from deploy.checks.findings import Findings
 from deploy.checks.processes import ask, free_port, wait_until
 from deploy.checks.tools import DASHBOARDS, RULES, tool
-from server.client import AtspeedClient, NotFound
+from server.client import AtspeedClient, Denied, NotFound
+from server.keys.file import add_key
+from server.keys.key import Scope
 
 LOAD_SECONDS = 40.0
 RATE = 8.0
@@ -59,11 +62,13 @@ def monitored(folder: Path, server_url: str) -> Iterator[tuple[str, str]]:
         yield prometheus, alertmanager
 
 
-def put_under_load(url: str) -> None:
-    """Users as `atspeed-bench load` makes them, and what they do not do: filters, mistakes, lists that can't be full."""
+def put_under_load(url: str, key: str, weak: str) -> None:
+    """Users as `atspeed-bench load` makes them, and what they do not do: filters, mistakes, short lists, what their key forbids."""
     plan = LoadPlan(url=url, rates=[RATE], seconds=LOAD_SECONDS / 2, users=40, timeouts_ms=(2000, 2000))
     run_runs(plan)
-    with AtspeedClient(url, trust_env=False) as client:
+    with AtspeedClient(url, key=weak, trust_env=False) as client, suppress(Denied):
+        client.history("nobody")
+    with AtspeedClient(url, key=key, trust_env=False) as client:
         items = [line.item_id for line in client.items(limit=50).items]
         for _ in range(5):
             client.recommend(history=items[:5], k=5, exclude=items[5:9], exclude_history=True, deadline=5)
@@ -136,12 +141,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(folder)
+        keys = folder / "keys.json"
+        key, weak = add_key(keys, "check", list(Scope)), add_key(keys, "weak", [Scope.RECOMMEND])
+        # That of `atspeed-bench load`.
+        os.environ["ATSPEED_KEY"] = key
         shutil.copytree(folder / "model", folder / "draft")
         with (
-            served(folder, *FLAGS, "--draft", str(folder / "draft")) as server,
+            served(folder, *FLAGS, "--draft", str(folder / "draft"), "--keys", str(keys)) as server,
             monitored(folder, server.url) as (prometheus, alertmanager),
         ):
-            put_under_load(server.url)
+            put_under_load(server.url, key, weak)
             time.sleep(2)
             check_panels(prometheus, findings)
             check_rules(prometheus, findings)
