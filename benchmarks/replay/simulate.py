@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.replay.recording import Recording
 from drafting.array_types import FloatArray, IntArray
 from drafting.device import find_in_array
-from drafting.plans.given import Given, GivenOutcome, GivenPrefixes
+from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, outcomes_of
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.arrays import children_of
 
@@ -94,7 +94,8 @@ class Replay:
             prompt, outcomes, told_given = 0, [], list[GivenOutcome]()
             while search.depth < last_depth:
                 missing = self._descend(search, done)
-                told_given += _given_outcomes(search)
+                if search.offered is not None:
+                    told_given += outcomes_of(search.offered, search.beam, search.depth, search.covered, "strict")
                 if (told := proposed.get(search.depth)) is not None:
                     outcomes.append(_outcome(search, told))
                 if missing:
@@ -185,15 +186,3 @@ class Replay:
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
     covered = {} if search.offered is None else search.offered.covers(search.beam)
     return LevelOutcome(search.depth, find_in_array(search.beam, told.nodes), told.scores, "strict", told.levels, covered)
-
-
-def _given_outcomes(search: _Search) -> list[GivenOutcome]:
-    """What given drafts were worth, or would have been, at the level that the beam has come to."""
-    if search.offered is None:
-        return []
-    outcomes = []
-    for source, held in search.offered.covers(search.beam).items():
-        covered, before = bool(held.all()), search.covered.get(source, 0)
-        outcomes.append(GivenOutcome(source, len(search.beam), search.depth, before, covered, "strict"))
-        search.covered[source] = before + 1 if covered else 0
-    return outcomes

@@ -17,11 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.systems.expansion import expand_now, search
 from drafting.array_types import IntArray
-from drafting.beam.continuations import RowKinds, continuation_log_probs
-from drafting.beam.expand import Candidates, Frontier, expand_beam
-from drafting.beam.rows import Rows
-from drafting.beam.rule import Normalisation
 from drafting.trie.item_trie import ItemTrie
 
 DEPTH = 4
@@ -76,14 +73,14 @@ class _Scripted(torch.nn.Module):
 def static_search(identifiers: IntArray) -> Callable[[Sequence[Tensor]], tuple[list[float], list[list[int]]]]:
     """STATIC's search: seconds of each step, and the identifiers found."""
     index = importlib.import_module("static_decoding.csr_utils").build_static_index
-    search: Any = importlib.import_module("static_decoding.decoding_pt").sparse_transition_torch
+    decode: Any = importlib.import_module("static_decoding.decoding_pt").sparse_transition_torch
     cpu = torch.device("cpu")
     packed, indptr, most, start, dense, states = index(identifiers.astype(np.int32), CODES)
     arrays = [torch.from_numpy(each) for each in (packed, indptr, start, dense, states)]
 
     def run(logits: Sequence[Tensor]) -> tuple[list[float], list[list[int]]]:
         model = _Scripted([logits[0][:, None, :], *(each[:, None, :] for each in logits[1:])])
-        found = search(model, 1, BEAMS, BEAMS, 0, DEPTH, CODES, most, *arrays, cpu)
+        found = decode(model, 1, BEAMS, BEAMS, 0, DEPTH, CODES, most, *arrays, cpu)
         ends = [*model.asked[1:], time.perf_counter()]
         return [end - begin for begin, end in zip(model.told, ends, strict=True)], found[0].tolist()
 
@@ -96,18 +93,8 @@ def our_search(identifiers: IntArray) -> Callable[[Sequence[Tensor]], tuple[list
 
     @torch.inference_mode()
     def run(logits: Sequence[Tensor]) -> tuple[list[float], list[list[int]]]:
-        nodes, scores, seconds = torch.zeros(1, dtype=torch.int64), torch.zeros(1), []
-        prefixes = torch.empty(1, 0, dtype=torch.int64)
-        for depth, each in enumerate(logits):
-            begin = time.perf_counter()
-            frontier = Frontier(torch.arange(len(nodes)), nodes, (len(nodes),), scores)
-            kinds = RowKinds.alike(len(nodes), depth, Normalisation.VOCABULARY)
-            log_probs = continuation_log_probs(trie, nodes, Rows.of(each), kinds, trie.max_children[depth], None).add_(scores[:, None])
-            selection = expand_beam(Candidates(frontier, trie.child_offsets[nodes], log_probs), BEAMS)
-            nodes, scores = selection.nodes[0], selection.cum_log_probs[0]
-            seconds.append(time.perf_counter() - begin)
-            prefixes = torch.cat([prefixes[selection.parent_slots[0]], trie.token[nodes][:, None]], 1)
-        return seconds, prefixes.tolist()
+        seconds, tokens = search(trie, BEAMS, expand_now, logits, time.perf_counter)
+        return seconds, tokens.tolist()
 
     return run
 
@@ -123,8 +110,8 @@ def compare(items: int) -> list[MaskRow]:
         logits = [torch.randn(1 if depth == 0 else BEAMS, CODES) for depth in range(DEPTH)]
         turns = [("ours", ours), ("static", static)]
         found = {}
-        for name, search in turns if number % 2 else reversed(turns):
-            seconds, found[name] = search(logits)
+        for name, find in turns if number % 2 else reversed(turns):
+            seconds, found[name] = find(logits)
             if number >= WARM_UP:
                 times[name].append(seconds)
         equal = equal and found["ours"] == found["static"]

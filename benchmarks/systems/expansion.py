@@ -78,16 +78,18 @@ def _by_keys(scores: Tensor, k: int) -> Tensor:
     return torch.arange(scores.shape[1]).sub(ordered, alpha=1 << 32).topk(k, dim=1, largest=False).indices
 
 
-def search(trie: ItemTrie, k: int, expand: Expansion, logits: Sequence[Tensor]) -> tuple[list[float], Tensor]:
-    """A beam search; see `Search`."""
+def search(
+    trie: ItemTrie, k: int, expand: Expansion, logits: Sequence[Tensor], clock: Callable[[], float] = time.process_time
+) -> tuple[list[float], Tensor]:
+    """A beam search, timed by a clock; see `Search`."""
     nodes, cum_log_probs, seconds = torch.zeros(1, dtype=torch.int64), torch.zeros(1), []
     for depth, given in enumerate(logits):
-        started = time.process_time()
+        started = clock()
         frontier = Frontier(torch.arange(len(nodes)), nodes, (len(nodes),), cum_log_probs)
         nodes, cum_log_probs = expand(trie, depth, frontier, given[: len(nodes)], k)
-        seconds.append(time.process_time() - started)
+        seconds.append(clock() - started)
     paths = [nodes.numpy()]
-    for depth in range(LEVELS, 1, -1):
+    for depth in range(trie.depth, 1, -1):
         paths.append(trie.parents(paths[-1], depth))
     return seconds, trie.token[torch.from_numpy(np.stack(paths[::-1], axis=1))]
 

@@ -82,6 +82,21 @@ class GivenOutcome:
     verification: str
 
 
+def outcomes_of(given: GivenPrefixes, beam: IntArray, depth: int, covered: dict[Given, int], verification: str) -> list[GivenOutcome]:
+    """What each choice would have been worth at the next level that the target has selected.
+
+    Args:
+        beam: `[n]` int64, the prefixes of the level.
+        covered: levels above it, one after the other, that a choice holds; brought up to this one.
+    """
+    outcomes = []
+    for source, held in given.covers(beam).items():
+        holds_all, before = bool(held.all()), covered.get(source, 0)
+        outcomes.append(GivenOutcome(source, len(beam), depth, before, holds_all, verification))
+        covered[source] = before + 1 if holds_all else 0
+    return outcomes
+
+
 def prefixes_of(trie: TrieArrays, items: IntArray) -> IntArray:
     """The trie nodes between root and leaves on the way to items, `[items]` catalog indices; ascending."""
     nodes: IntArray = np.unique(trie.paths(trie.leaf_of_item[items].astype(np.int64))[:, :-1])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.beam.tree import Origin, TokenTree
-from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, prefixes_of
+from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, outcomes_of, prefixes_of
 from drafting.plans.plan import Plan
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.prefixes import Prefixes, add_prefixes
@@ -66,11 +66,7 @@ class GivenStep:
                 search.kept.append(np.concatenate([result.nodes, result.beside]))
             if search.offered is None or not plan.learns:
                 continue
-            width, rule = len(result.nodes), search.rule.verification
-            for source, held in search.offered.covers(result.nodes).items():
-                covered, before = bool(held.all()), search.covered.get(source, 0)
-                outcomes.append(GivenOutcome(source, width, result.depth, before, covered, rule))
-                search.covered[source] = before + 1 if covered else 0
+            outcomes += outcomes_of(search.offered, result.nodes, result.depth, search.covered, search.rule.verification)
         if outcomes:
             plan.learn_given(outcomes)
 
