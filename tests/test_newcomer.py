@@ -1,17 +1,15 @@
 """The README's way from a CSV to a list, followed literally: every command of its block, then a request over HTTP."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import numpy as np
+import pytest
 
-from benchmarks.server_process import Program
-from tests.services import free_port
+from tests.server.forked_server import ForkedServer, start_atspeed
 from tests.test_docs import FENCE, README, ROOT
 
 USERS, ITEMS, STEPS = 24, 16, 8
@@ -34,28 +32,25 @@ def write_shop(folder: Path) -> None:
     (folder / "items.csv").write_text("product_id,name,price,categories\n" + "\n".join(items) + "\n")
 
 
-def test_five_commands_of_the_readme_lead_from_a_csv_to_a_list(tmp_path: Path) -> None:
+def test_five_commands_of_the_readme_lead_from_a_csv_to_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shop(tmp_path)
-    port = free_port()
     # Nothing of the user's is touched, and a small machine is spared.
-    settings = {"PORT": str(port), "ENGINE": "transformers", "THREADS": "1", "KV_MEMORY_GIB": "0.05"}
-    environment = os.environ | {f"ATSPEED_{name}": value for name, value in settings.items()}
-    environment |= {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-    *making, serving = commands()
-    assert len(making) == 4
-    for command in making:
-        assert command[0] == "atspeed"
-        done = subprocess.run(
-            [sys.executable, "-m", "server.cli", *command[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{shlex.join(command)}:\n{done.stdout}\n{done.stderr}"
+    settings = {"ATSPEED_ENGINE": "transformers", "ATSPEED_THREADS": "1", "ATSPEED_KV_MEMORY_GIB": "0.05"}
+    for name, value in (settings | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(tmp_path / "home")}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (_, *preparing), *making, serving = commands()
+    assert [command[0] for command in making] == ["atspeed"] * 3
+    # A program of its own; the others are forked from a process that has imported the model libraries.
+    subprocess.run([sys.executable, "-m", "server.cli", *preparing], check=True)
+    for _, *arguments in making:
+        assert start_atspeed(arguments, log := tmp_path / "making.log").wait(240) == 0, f"{shlex.join(arguments)}:\n{log.read_text()}"
     line = json.loads((tmp_path / "mine/items.jsonl").read_text().splitlines()[2])
     assert line == {"item_id": "sku-10", "title": "Thing, the 10th", "price": 15.0, "categories": ["kitchen", "garden"]}
 
-    url = f"http://127.0.0.1:{port}"
-    start = ["env", "-C", str(tmp_path), *(f"{name}={value}" for name, value in environment.items())]
-    program = Program([*start, sys.executable, "-m", "server.cli", *serving[1:]], tmp_path / "serve.log", f"{url}/ready")
-    with program, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+    assert serving[:2] == ["atspeed", "serve"]
+    with ForkedServer(tmp_path, *serving[2:]) as server:
+        client = server.wait_until_ready().client
         expression = {"expression": 'price < 20 and categories has "garden"'}
         client.put("/v1/catalog/filters/cheap", json=expression).raise_for_status()
         body = {"user_id": "c3", "k": 5, "exclude_history": True, "filter": "cheap", "timeout_ms": 20_000}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from drafting.errors import SetupError
 
 # Intel's OpenMP threads spin for 200 ms after their last work.
 SETTLE_SECONDS = 0.25
+# Each has a whole interpreter of its own, as when it is used alone.
+PROCESSES: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
 BUSY_SHARE = 0.15
 
 
@@ -94,10 +97,9 @@ class SystemProcess:
     """A system in its own process, which `make` loads there, asked over a pipe."""
 
     def __init__(self, spec: SystemSpec, make: Callable[[SystemSpec], System] = make_system) -> None:
-        context = multiprocessing.get_context("spawn")
         self.name = spec.name
-        self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, spec, make), daemon=True)
+        self._pipe, there = PROCESSES.Pipe()
+        self._process = PROCESSES.Process(target=_serve, args=(there, spec, make), daemon=True)
         self._process.start()
         there.close()
 

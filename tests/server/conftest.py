@@ -1,10 +1,15 @@
-"""Redis for the rooms that keep something in it: one server, one behind Sentinel and one Cluster for the whole run."""
+"""Redis for the rooms that keep something in it: one server, one behind Sentinel and one Cluster for the whole run; and engine processes of
+the tests' own.
+"""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from server.engine import client as engine_client
+from tests.server.forked_server import fork_or_execute
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisClusterServers, RedisServer, SentinelServers
 
 # The fixture of a scheme, whose `url` is that of a store.
@@ -52,3 +57,14 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def run_as_engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has engine clients of this process run a module of the tests, in a fork of this process: it has imported what the module needs."""
+
+    def choose(module: str) -> None:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", fork_or_execute)
+        monkeypatch.setattr(engine_client, "WORKER_MODULE", module)
+
+    return choose

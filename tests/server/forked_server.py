@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,10 +28,17 @@ from benchmarks.server_process import STOP_SECONDS
 from server.engine.client import WORKER_MODULE
 from tests.server.server_process import ServerProcess
 
-FORKED = {WORKER_MODULE: "engine", "server.catalogs.build": "build", "server.catalogs.placing": "placing"}
+FORKED = {
+    WORKER_MODULE: "engine",
+    "server.catalogs.build": "build",
+    "server.catalogs.placing": "placing",
+    "tests.server.fake_worker": "engine",
+    "tests.server.failing_draft_worker": "engine",
+    "tests.server.catalogs.catalog_worker": "engine",
+}
 _PR_SET_NAME = 15
-_forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["tests.server.forked_imports"])
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload(["tests.server.forked_imports"])
 _execute = asyncio.create_subprocess_exec
 
 
@@ -39,11 +46,8 @@ class ForkedServer(ServerProcess):
     """A server without a program of its own: as `ServerProcess`, and ready in a fraction of its time."""
 
     def start(self) -> None:
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        self.log_file.write_bytes(b"")
         _, _, _, *arguments = self._command
-        environment = dict(os.environ) | {"COLUMNS": "200"}
-        self.process = _Process(_forking.Process(target=_serve, args=(arguments, self.log_file, environment), daemon=True))
+        self.process = start_atspeed(arguments, self.log_file)
 
     @property
     def engine(self) -> psutil.Process:
@@ -58,6 +62,14 @@ class ForkedServer(ServerProcess):
 
     def _engines(self) -> list[psutil.Process]:
         return [child for child in psutil.Process(self.process.pid).children() if child.name() == FORKED[WORKER_MODULE]]
+
+
+def start_atspeed(arguments: Sequence[str], log_file: Path) -> subprocess.Popen[bytes]:
+    """The program `atspeed` with arguments, in this process's directory and environment; both its outputs go to a file."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    log_file.write_bytes(b"")
+    environment = dict(os.environ) | {"COLUMNS": "200"}
+    return _Process(FORKING.Process(target=_run, args=(list(arguments), log_file, Path.cwd(), environment), daemon=True))
 
 
 class _Process(subprocess.Popen[bytes]):
@@ -83,21 +95,22 @@ class _Process(subprocess.Popen[bytes]):
             os.kill(self.pid, sig)
 
 
-def _serve(arguments: list[str], log_file: Path, environment: Mapping[str, str]) -> None:
+def _run(arguments: list[str], log_file: Path, directory: Path, environment: Mapping[str, str]) -> None:
     """The program `atspeed`, in a process of its own."""
+    os.chdir(directory)
     with log_file.open("wb") as log:
         _take_files(os.open(os.devnull, os.O_RDONLY), log.fileno(), log.fileno())
     _take_environment(environment)
     sys.argv = ["atspeed", *arguments]
-    asyncio.create_subprocess_exec = _fork_or_execute
+    asyncio.create_subprocess_exec = fork_or_execute
     from server.cli import app
 
     app()
 
 
-async def _fork_or_execute(*command: str, **settings: Any) -> Any:
-    """Instead of `asyncio.create_subprocess_exec`."""
-    if len(command) < 4 or command[3] not in FORKED:
+async def fork_or_execute(*command: str, **settings: Any) -> Any:
+    """Instead of `asyncio.create_subprocess_exec`: what is in `FORKED` is forked from this process, as if `command[0]` had been run."""
+    if len(command) < 4 or command[3] not in FORKED or not Path(command[0]).is_file():
         return await _execute(*command, **settings)
     child = _Child(command[3], command[4:], settings["env"], bool(settings.get("start_new_session")))
     if settings["stdin"] == asyncio.subprocess.DEVNULL:

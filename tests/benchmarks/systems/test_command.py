@@ -9,13 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.systems import interleaved
+from benchmarks.systems import http_system, interleaved
 from benchmarks.systems import run as bench_run
 from benchmarks.systems.histories import held_out_histories, random_histories
 from benchmarks.systems.interleaved import Row
 from benchmarks.systems.run import Report, Run
 from benchmarks.systems.trace import Trace
 from tests.models import random_catalog
+from tests.server.forked_server import FORKING, ForkedServer
 
 runner = CliRunner()
 
@@ -98,6 +99,9 @@ def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypat
     monkeypatch.setattr(bench_run, "find_spec", lambda name: None)
     monkeypatch.setattr(bench_run, "OVERHEAD_REQUESTS", 2)
     monkeypatch.setattr(interleaved, "SETTLE_SECONDS", 0)
+    # Interpreters that have imported the model libraries; `test_interleaved.py` starts one anew.
+    monkeypatch.setattr(interleaved, "PROCESSES", FORKING)
+    monkeypatch.setattr(http_system, "ServerProcess", ForkedServer)
     flags = ("--requests", "2", "--warm-up", "1", "--threads", "1", "--json", str(tmp_path / "rows.json"))
     bench("--shape", "tiny", "--k", "3", "--plans", "none,beam:6", "--concurrency", "1,2", "--engines", "transformers", *flags)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]

@@ -1,6 +1,7 @@
 """Versions that kill engines, or that no engine can load: left for the last good one, and for no other reason."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,8 +19,8 @@ from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, started
 
 
 @pytest.fixture(autouse=True)
-def catalog_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_client, "WORKER_MODULE", "tests.server.catalogs.catalog_worker")
+def catalog_worker(run_as_engine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    run_as_engine("tests.server.catalogs.catalog_worker")
     monkeypatch.setattr(engine_client, "FIRST_BACKOFF_SECONDS", 0.05)
 
 

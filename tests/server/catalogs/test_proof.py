@@ -1,11 +1,11 @@
 """Proof of a version: which lists are of a catalog, and what becomes of a version for which the engine makes none."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from server.catalogs.proof import is_list_of
-from server.engine import client as engine_client
 from server.errors import CatalogRefused
 from tests.server.catalogs.shop import ONE, START, started
 from verification.result import BeamResult, RankedItem, Usage
@@ -51,9 +51,9 @@ def test_a_list_that_is_too_short_does_not_pass():
     ("behaviour", "sentence"), [("invents", "makes no valid list"), ("not finite", "makes no list with this version: .* not finite")]
 )
 async def test_a_version_without_right_lists_is_refused_and_another_stays(
-    behaviour: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    behaviour: str, sentence: str, tmp_path: Path, run_as_engine: Callable[[str], None]
 ):
-    monkeypatch.setattr(engine_client, "WORKER_MODULE", "tests.server.catalogs.catalog_worker")
+    run_as_engine("tests.server.catalogs.catalog_worker")
     async with started(tmp_path, {"ONE": behaviour}) as shop:
         await shop.ready()
         await shop.add("one", ONE)

@@ -1,7 +1,7 @@
 """When `/ready` says that the model makes no lists, on an engine process whose scores are not finite after the items that a file names."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 
 from server.catalogs import soundness
 from server.catalogs.soundness import MANY
-from server.engine import client as engine_client
 from server.engine.client import EngineClient, EngineStatus
 from server.engine_settings import EngineOptions
 from server.errors import ServerError
@@ -47,8 +46,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(engine_client, "WORKER_MODULE", "tests.server.fake_worker")
+async def bench(tmp_path: Path, run_as_engine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    run_as_engine("tests.server.fake_worker")
     monkeypatch.setattr(soundness, "LOOK_SECONDS", 0.02)
     denied = tmp_path / "denied"
     denied.write_text("")

@@ -4,12 +4,9 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,7 @@ from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from server.cli import app
 from server.histories import Event, open_history_store
-from tests.server.server_process import ROOT
+from tests.server.forked_server import start_atspeed
 
 runner = CliRunner()
 SMALL = ("--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01")
@@ -77,7 +74,11 @@ def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(
-    invoke_here: Callable[..., Result], model_flags: list[str], catalog: Catalog, tmp_path: Path
+    invoke_here: Callable[..., Result],
+    model_flags: list[str],
+    catalog: Catalog,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ):
     users, output = tmp_path / "users.jsonl", tmp_path / "recs.jsonl"
     lines = [json.dumps({"user_id": f"u{i}", "history": [catalog.item_ids[i % 190]], "k": 3}) for i in range(1500)]
@@ -94,21 +95,14 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    # A child that need not import the model libraries anew: to be killed is the same for every process.
-    killed = get_context("fork").Process(target=app, args=(command,))
-    killed.start()
-    wait_for_lists(killed.is_alive)
-    killed.kill()
-    killed.join()
-    assert killed.exitcode == -signal.SIGKILL
-    assert not output.exists()
-    interrupted = subprocess.Popen([sys.executable, "-m", "server.cli", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for_lists(lambda: interrupted.poll() is None)
-    interrupted.send_signal(signal.SIGINT)
-    _, log = interrupted.communicate(timeout=START_SECONDS)
-    assert interrupted.returncode == 1, log
-    assert not output.exists()
-    assert log.splitlines()[-1] == "Interrupted. The same command goes on from here."
+    log = tmp_path_factory.mktemp("log") / "log"
+    for sign, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 1)):
+        process = start_atspeed(command, log)
+        wait_for_lists(lambda process=process: process.poll() is None)
+        process.send_signal(sign)
+        assert process.wait(START_SECONDS) == status, log.read_text()
+        assert not output.exists()
+    assert log.read_text().splitlines()[-1] == "Interrupted. The same command goes on from here."
     seeds = json.loads(part.read_text().splitlines()[0])["seed"]
     done = invoke_here(*flags)
     assert done.exit_code == 0, done.stderr

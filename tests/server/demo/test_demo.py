@@ -33,6 +33,7 @@ from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
 from server.demo.showcase import wait_until_ready
 from server.errors import HistoryUnavailable
 from server.histories import open_history_store
+from tests.server.forked_server import start_atspeed
 from tests.server.server_process import ROOT
 from tests.services import free_port
 
@@ -205,22 +206,17 @@ def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
         read_movielens(tmp_path / WHEEL)
 
 
-def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache: Path) -> None:
+def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / WHEEL).write_bytes((cache / WHEEL).read_bytes())
     demo = prepare(tmp_path, DemoSettings())
     url = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-c", "import typer; from server.commands.demo import demo; typer.run(demo)", "--engine", "transformers"]
     # What a user has set up for other programs must not reach the demo.
     proxy = f"http://127.0.0.1:{free_port()}"
     hostile = {"http_proxy": proxy, "no_proxy": "", "ATSPEED_DRAFT": "/no/draft", "ATSPEED_HOST": "192.0.2.1", "ATSPEED_PLAN": "none"}
-    with (tmp_path / "output").open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--port", url.rpartition(":")[2]],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"ATSPEED_CACHE": str(tmp_path), "PYTHONUNBUFFERED": "1"} | hostile,
-        )
+    with monkeypatch.context() as environment:
+        for name, value in (hostile | {"ATSPEED_CACHE": str(tmp_path)}).items():
+            environment.setenv(name, value)
+        process = start_atspeed(["demo", "--engine", "transformers", "--port", url.rpartition(":")[2]], tmp_path / "output")
     try:
         deadline = time.monotonic() + START_SECONDS
         while "Press Ctrl-C" not in (text := (tmp_path / "output").read_text()):

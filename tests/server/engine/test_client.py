@@ -23,8 +23,8 @@ from verification.result import BeamResult, RankedItem
 
 
 @pytest.fixture(autouse=True)
-def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_client, "WORKER_MODULE", "tests.server.fake_worker")
+def fake_worker(run_as_engine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    run_as_engine("tests.server.fake_worker")
     monkeypatch.setattr(engine_client, "FIRST_BACKOFF_SECONDS", 0.05)
 
 

@@ -1,13 +1,13 @@
 """A draft that fails while it serves, in a real engine process behind the real app."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 from drafting.catalog.catalog import Catalog
-from server.engine import client as engine_process
 from server.engine.client import EngineClient, EngineStatus
 from server.histories import open_history_store
 from server.http.app import build_app
@@ -18,9 +18,13 @@ from tests.server.stub_catalogs import stub_catalogs
 
 
 async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
-    model_dir: Path, catalog: Catalog, catalog_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    model_dir: Path,
+    catalog: Catalog,
+    catalog_file: Path,
+    run_as_engine: Callable[[str], None],
+    capfd: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(engine_process, "WORKER_MODULE", "tests.server.failing_draft_worker")
+    run_as_engine("tests.server.failing_draft_worker")
     settings = FlagSettings(
         target=model_dir, catalog=catalog_file, draft=model_dir, plan="beam:20", engine="transformers", threads=1, timeout_ms=20_000
     )
