@@ -3,7 +3,8 @@
 Invariants that are judged: an acknowledged change is at its revision in the history, and so there at the end or superseded by a later one;
 new items are on top of what was active; no name of a version was given twice; all replicas show the last state; a list is of a version
 that was active within a second before its request or until its end, or within the time for which its server says that it could not know,
-and does what its filter meant at the revision that it tells. That time is no longer than what was done to that server or to Redis explains.
+and does what its filter meant at the revision that it tells. But for a few seconds, that time is explained by what was done to that server,
+and by when Redis was not whole, as nothing can be confirmed then.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,14 @@ from dataclasses import dataclass, field
 from benchmarks.soak.catalog_lines import group_of
 from deploy.fleet.faults import Fault
 from deploy.fleet.history import History, meaning
+from deploy.fleet.redis import Span
 from deploy.fleet.traffic import Seen
 
 LATE_SECONDS = 1.0
-# Until Redis is whole again after a fault, and servers that wait for processors have asked it.
-RECOVERY_SECONDS = 30.0
+# Until servers have asked a Redis that is whole again.
+ASK_SECONDS = 10.0
+# Servers that wait for processors ask later, with nothing else to explain it.
+STARVED_SECONDS = 5.0
 
 
 @dataclass
@@ -91,8 +95,8 @@ def end_complaints(history: History, shown: dict[str, Shown]) -> Iterator[str]:
             yield f"{address} shows {each}, and the control store holds {expected}."
 
 
-def list_complaints(history: History, lists: Sequence[Seen], faults: Sequence[Fault]) -> Iterator[str]:
-    """Lists that should not have been given."""
+def list_complaints(history: History, lists: Sequence[Seen], faults: Sequence[Fault], broken: Sequence[Span]) -> Iterator[str]:
+    """Lists that should not have been given; Redis was not whole in `broken`."""
     for seen in lists:
         if not seen.is_done:
             continue
@@ -105,20 +109,23 @@ def list_complaints(history: History, lists: Sequence[Seen], faults: Sequence[Fa
             yield f"{where} is of a version that was not active any more for {late:.2f} s when it was asked for."
         elif not history.items(version).issuperset(items):
             yield f"{where} has items that the version does not have."
-        if seen.behind > (explained := explained_seconds(seen, faults)):
-            yield f"{where} says that it may be {seen.behind:.2f} s late, of which faults explain {explained:.2f} s."
+        if (unexplained := unexplained_seconds(seen, faults, broken)) > STARVED_SECONDS:
+            yield f"{where} says that it may be {seen.behind:.2f} s late, of which nothing explains {unexplained:.2f} s."
         if seen.name:
             told = history.meanings(seen.name, seen.revision, history.until(seen.ended))
             if not any(what is not None and all(passes(item, what) for item in items) for what in told):
                 yield f"{where} breaks what {seen.name} meant."
 
 
-def explained_seconds(seen: Seen, faults: Sequence[Fault]) -> float:
-    """For how long the server of a list may not have known what others wrote, by what was done to it or to Redis; 0 without faults."""
-    since = seen.ended - seen.behind
-    whose = [fault for fault in faults if fault.kind.startswith("master") or fault.whom == seen.replica]
-    spans = [min(fault.ended or seen.ended, seen.ended) - max(fault.begun, since) for fault in whose]
-    return RECOVERY_SECONDS + sum(max(0.0, span) for span in spans) if faults else 0.0
+def unexplained_seconds(seen: Seen, faults: Sequence[Fault], broken: Sequence[Span]) -> float:
+    """How much of the time for which the server of a list says that it could not know what others wrote it was not harmed itself, Redis was
+    whole, and both had been for as long as asking takes."""
+    spans = [Span(fault.begun, fault.ended or seen.ended) for fault in faults if fault.whom == seen.replica]
+    unexplained, reached = 0.0, seen.ended - seen.behind
+    for span in sorted([*spans, *broken], key=lambda span: span.begun):
+        unexplained += max(0.0, min(span.begun, seen.ended) - reached)
+        reached = max(reached, min(span.ended + ASK_SECONDS, seen.ended))
+    return unexplained + seen.ended - reached
 
 
 def lateness(history: History, seen: Seen) -> float | None:

@@ -1,5 +1,8 @@
-"""`RedisTrio`: a Redis master with two replicas, and three Sentinels that promote one of them."""
+"""`RedisTrio`: a Redis master with two replicas, and three Sentinels that promote one of them; `Wholeness` tells when it was not whole."""
 
+import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +14,15 @@ from deploy.checks.processes import wait_until
 from tests.services import RedisServer, SentinelServers
 
 WHOLE_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+
+
+@dataclass
+class Span:
+    """A stretch of time, seconds since 1970."""
+
+    begun: float
+    ended: float
 
 
 class RedisTrio:
@@ -49,9 +61,10 @@ class RedisTrio:
 
     def wait_until_whole(self) -> bool:
         """Wait until the master has both replicas, so that it may be harmed; False if that does not come."""
-        return wait_until(self._is_whole, WHOLE_SECONDS) is not None
+        return wait_until(self.is_whole, WHOLE_SECONDS) is not None
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether the master has both replicas, so that it can confirm what is written and read."""
         try:
             with Redis(port=self.master().port, socket_timeout=1) as master:
                 told = master.info("replication")
@@ -59,3 +72,42 @@ class RedisTrio:
             return False
         links = [told.get(f"slave{number}", {}).get("state") for number in range(2)]
         return told["role"] == "master" and links == ["online", "online"]
+
+
+class Wholeness:
+    """Watches a trio in a thread of its own.
+
+    Reason: after a fault Redis is whole much later than the server that was harmed goes on: a Sentinel makes a replica of a master that
+    has come back only when it has called itself a master for eight seconds.
+
+    Attributes:
+        broken: when the trio was not whole, in order.
+    """
+
+    def __init__(self, redis: RedisTrio) -> None:
+        self.broken: list[Span] = []
+        self._redis = redis
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        seen_whole = time.time()
+        is_whole = True
+        while not self._over.wait(_POLL_SECONDS):
+            was_whole, is_whole = is_whole, self._redis.is_whole()
+            now = time.time()
+            if not is_whole and was_whole:
+                # It broke at some time since it was seen to be whole.
+                self.broken.append(Span(seen_whole, now))
+            if not (is_whole and was_whole):
+                self.broken[-1].ended = now
+            if is_whole:
+                seen_whole = now

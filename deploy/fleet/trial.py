@@ -13,7 +13,7 @@ from tqdm import tqdm
 from deploy.fleet.faults import Faults
 from deploy.fleet.history import History
 from deploy.fleet.judge import Shown, change_complaints, end_complaints, lateness, list_complaints
-from deploy.fleet.redis import RedisTrio
+from deploy.fleet.redis import RedisTrio, Wholeness
 from deploy.fleet.replicas import Fleet, Replica
 from deploy.fleet.traffic import Traffic
 from deploy.fleet.watch import Watch
@@ -86,21 +86,23 @@ def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outc
     traffic = Traffic(fleet, str(seed), int(bar.total), fleet.start, bar.update)
     traffic.begin()
     watch.start()
-    faults.start()
-    try:
-        traffic.run(WRITERS, READERS)
-    finally:
-        faults.end()
-        settle(fleet)
-        log = watch.end()
-        (fleet.folder / f"seen-{seed}.json").write_bytes(msgspec.json.encode([*traffic.changes, *traffic.lists, *faults.faults]))
+    with Wholeness(redis) as whole:
+        faults.start()
+        try:
+            traffic.run(WRITERS, READERS)
+        finally:
+            faults.end()
+            settle(fleet)
+            log = watch.end()
+    seen = [*traffic.changes, *traffic.lists, *faults.faults, *whole.broken]
+    (fleet.folder / f"seen-{seed}.json").write_bytes(msgspec.json.encode(seen))
     history = History(watch.first, log, watch.seen, fleet.catalogs, (fleet.start, frozenset(fleet.lines.names)))
     shown = {replica.address: show(fleet, replica) for replica in fleet.replicas}
     done = sum(change.is_done for change in traffic.changes)
     refused = sum(400 <= change.status < 500 for change in traffic.changes)
     given = [seen for seen in traffic.lists if seen.is_done]
     complaints = [*faults.complaints, *change_complaints(history, traffic.changes), *end_complaints(history, shown)]
-    complaints += list_complaints(history, traffic.lists, faults.faults)
+    complaints += list_complaints(history, traffic.lists, faults.faults, whole.broken)
     return Outcome(
         seed=seed,
         seconds=round(time.monotonic() - began, 1),

@@ -8,6 +8,7 @@ import pytest
 from deploy.fleet.faults import Fault
 from deploy.fleet.history import History
 from deploy.fleet.judge import Shown, change_complaints, end_complaints, list_complaints
+from deploy.fleet.redis import Span
 from deploy.fleet.report import write_report
 from deploy.fleet.traffic import Seen
 from deploy.fleet.trial import Outcome
@@ -136,25 +137,32 @@ def test_a_replica_that_shows_another_state_is_found(history: History):
     ],
 )
 def test_lists(history: History, seen: Seen, sentence: str | None):
-    complaints = list(list_complaints(history, [seen], [Fault("master killed", "redis", 100.0, 106.0)]))
+    complaints = list(list_complaints(history, [seen], [], [Span(100.0, 106.0)]))
     assert [sentence in each for each in complaints if sentence is not None] == [True] * (sentence is not None)
     assert len(complaints) == (sentence is not None)
 
 
 @pytest.mark.parametrize(
-    ("faults", "explained"),
+    ("faults", "broken", "unexplained"),
     [
-        ([], 0.0),
-        ([Fault("replica stopped", "another", 160.0, 170.0), Fault("master killed", "redis", 90.0, 100.0)], 30.0),
-        ([Fault("replica killed", "one", 160.0, 170.0)], 40.0),
-        # The first began before the time for which the server could not know; the last one has not ended.
-        ([Fault("replica stopped", "one", 100.0, 161.0), Fault("master stopped", "redis", 195.0)], 35.0),
+        ([], [], 60.0),
+        ([Fault("replica stopped", "another", 160.0, 170.0), Fault("master killed", "redis", 160.0, 161.0)], [], 60.0),
+        ([Fault("replica killed", "one", 160.0, 170.0)], [], 40.0),
+        # Each is followed by ten seconds; those of two that follow each other count once.
+        ([Fault("replica stopped", "one", 158.0, 160.0)], [Span(165.0, 168.0)], 40.0),
+        ([], [Span(150.0, 152.0), Span(170.0, 172.0)], 36.0),
+        # What was over long before the time for which the server could not know explains nothing of it; the last one has not ended.
+        ([Fault("replica stopped", "one", 195.0)], [Span(90.0, 100.0)], 55.0),
+        ([], [Span(139.0, 150.0), Span(155.0, 175.0), Span(182.0, 184.0)], 6.0),
+        ([], [Span(139.0, 150.0), Span(155.0, 175.0), Span(182.0, 190.0)], 0.0),
+        # A server that waits for processors asks a little later.
+        ([], [Span(144.0, 195.0)], 4.0),
     ],
 )
-def test_a_server_says_that_it_may_be_late_for_no_longer_than_faults_explain(history: History, faults: list[Fault], explained: float):
-    for behind, is_wrong in ((explained, False), (explained + 0.5, True)):
-        # Where there was no fault, whatever is said is too much.
-        seen = listed("v1.items-5", 199.9, 5, [1], behind=behind)
-        seen.replica = "one"
-        complaints = list(list_complaints(history, [seen], faults))
-        assert [f"of which faults explain {explained:.2f} s" in each for each in complaints] == [True] * is_wrong
+def test_next_to_nothing_is_unexplained_of_how_late_a_server_says_that_it_may_be(
+    history: History, faults: list[Fault], broken: list[Span], unexplained: float
+):
+    seen = listed("v1.items-5", 199.9, 5, [1], behind=60.0)
+    seen.replica, seen.ended = "one", 200.0
+    complaints = list(list_complaints(history, [seen], faults, broken))
+    assert [f"nothing explains {unexplained:.2f} s" in each for each in complaints] == [True] * (unexplained > 5.0)
