@@ -143,11 +143,19 @@ def unname_ports(server: dict[str, Any], port: int) -> None:
         server[probe]["httpGet"]["port"] = port
 
 
-def tell_podman_of_secrets(pod: dict[str, Any]) -> None:
-    """Say of each Secret that it must be there, as Kubernetes takes it where nothing is said; podman 4.3 does not."""
+def as_config_map(secret: dict[str, Any], pod: dict[str, Any]) -> dict[str, Any]:
+    """A Secret as a ConfigMap that the pod mounts in its place: podman 4.3 mounts the values of a Secret without decoding them."""
+    name = secret["metadata"]["name"]
     for volume in pod["volumes"]:
-        if "secret" in volume:
-            volume["secret"].setdefault("optional", False)
+        if volume.get("secret", {}).get("secretName") == name:
+            told = volume.pop("secret")
+            volume["configMap"] = {"name": told.pop("secretName"), **told}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": decoded(secret)}
+
+
+def decoded(secret: dict[str, Any]) -> dict[str, str]:
+    """The values of a Secret by their keys."""
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
 
 
 def check_deployment(demo: Demo, findings: Findings) -> None:
@@ -168,23 +176,20 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
     objects = [part for part in yaml.safe_load_all(render(folder / "values.yaml").stdout) if part]
     manifest = folder / "manifest.yaml"
-    played = [part for part in objects if part["kind"] in ("ConfigMap", "Secret", "Deployment")]
-    for part in played:
-        if part["kind"] == "Deployment":
-            pod = part["spec"]["template"]["spec"]
-            unname_ports(pod["containers"][0], port)
-            tell_podman_of_secrets(pod)
-    manifest.write_text(yaml.safe_dump_all(played))
+    (deployment,), (secret,) = ([part for part in objects if part["kind"] == kind] for kind in ("Deployment", "Secret"))
+    pod = deployment["spec"]["template"]["spec"]
+    unname_ports(pod["containers"][0], port)
+    played = [part for part in objects if part["kind"] == "ConfigMap"]
+    manifest.write_text(yaml.safe_dump_all([*played, as_config_map(secret, pod), deployment]))
     try:
         podman("kube", "play", manifest)
         url = f"http://127.0.0.1:{port}"
         if wait_until(lambda: answers(f"{url}/ready"), READY_SECONDS) is None:
+            print(podman("logs", f"{deployment['metadata']['name']}-pod-0-server"))
             findings.check(False, "podman kube play: the Deployment does not get ready")
             return
-        (secret,) = (part["data"] for part in played if part["kind"] == "Secret")
-        key = base64.b64decode(secret["clients"]).decode()
         findings.check(ask(f"{url}/v1/catalog").status_code == 401, "podman kube play: the Deployment asks for a key")
-        with AtspeedClient(url, key=key, deadline=20, trust_env=False) as client:
+        with AtspeedClient(url, key=decoded(secret)["clients"], deadline=20, trust_env=False) as client:
             film = client.items(limit=1).items[0].item_id
             check_list(client, "podman kube play: the Deployment recommends", findings, history=[film], k=3)
     finally:
