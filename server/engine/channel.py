@@ -7,6 +7,7 @@ does not fit into the socket. The engine waits until it fits, which is never for
 
 import select
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -36,25 +37,24 @@ class Frames:
         self._most = most
         self._read = bytearray()
 
-    def cut(self, data: bytes) -> list[bytes]:
-        """The messages that end in `data`, which was read next.
+    def cut(self, data: bytes) -> Iterator[bytes]:
+        """The messages that end in `data`, which was read next, one by one.
 
         Raises:
-            MessageTooLong: one is.
+            MessageTooLong: the next one is.
         """
-        read, messages, begin = self._read, [], 0
+        read = self._read
         read += data
-        while len(read) - begin >= _LENGTH_BYTES:
-            first = begin + _LENGTH_BYTES
-            end = first + int.from_bytes(read[begin:first], "big")
-            if self._most is not None and end - first > self._most:
+        while len(read) >= _LENGTH_BYTES:
+            length = int.from_bytes(read[:_LENGTH_BYTES], "big")
+            if self._most is not None and length > self._most:
                 raise MessageTooLong(f"it is larger than {self._most} bytes")
+            end = _LENGTH_BYTES + length
             if len(read) < end:
-                break
-            messages.append(bytes(read[first:end]))
-            begin = end
-        del read[:begin]
-        return messages
+                return
+            message = bytes(read[_LENGTH_BYTES:end])
+            del read[:end]
+            yield message
 
 
 class Channel:

@@ -115,6 +115,9 @@ class EngineProcess(asyncio.Protocol):
         except (MessageTooLong, msgspec.MsgspecError, UnicodeDecodeError) as error:
             logger.error("the engine process %d has sent a message that can't be read, and is killed: %s", self.pid, error)
             self.kill()
+            if self._transport is not None:
+                # Where the next message begins is not known any more.
+                self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -2,11 +2,14 @@
 
 import asyncio
 
+import msgspec
 import psutil
+import pytest
 
+from server.engine.channel import MOST_BYTES, framed
 from server.engine.process import EngineProcess
 from server.engine_settings import EngineOptions
-from server.messages import FromEngine, Progress, Submit
+from server.messages import FailedList, FromEngine, Progress, Submit
 
 MODULE = "tests.server.echo_worker"
 OPTIONS = EngineOptions(target="", catalog="")
@@ -74,3 +77,21 @@ async def test_messages_to_a_process_that_has_died_are_dropped():
             engine.send(submit(str(number)))
             await asyncio.sleep(0)
     assert received.names == ["ready"]
+
+
+@pytest.mark.parametrize("bad", [framed(b"\xc1\x00\xff"), (MOST_BYTES + 1).to_bytes(4, "big")], ids=["garbled", "oversized"])
+async def test_what_came_before_a_message_that_can_not_be_read_counts_and_nothing_after_it(bad: bytes, caplog: pytest.LogCaptureFixture):
+    def good(name: str) -> bytes:
+        return framed(msgspec.msgpack.encode(Progress([], [FailedList(name)], [], running=0, waiting=0, used_slots=0)))
+
+    received = Received()
+    async with EngineProcess.start(MODULE, OPTIONS, received) as engine:
+        await received.until(1)
+        # The process answers these as well, into a socket that nobody reads any more.
+        for number in range(100):
+            engine.send(submit(str(number)))
+        engine.data_received(good("before") + bad + good("after"))
+        assert await engine.exit_status == -9
+        await asyncio.sleep(0.05)
+    assert received.names == ["ready", "before"]
+    assert caplog.text.count("that can't be read, and is killed") == 1
