@@ -27,6 +27,7 @@ from server.messages import (
     DropCatalog,
     DropFilter,
     FinishedList,
+    ForgetUser,
     FromEngine,
     LoadCatalog,
     Progress,
@@ -37,18 +38,16 @@ from server.messages import (
     ToEngine,
 )
 from server.metrics.registry import Metrics
-from server.scheduling.admission import Admission, PendingRequest
+from server.scheduling.admission import Admission
+from server.scheduling.pending import PendingRequest
 
 logger = logging.getLogger(__name__)
 
 WORKER_MODULE = "server.engine.main"
-FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 30.0
+FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.5, 30.0
 HEALTHY_SECONDS = 60.0
 STARTS_WITHOUT_READY = 3
-LAST_SENTENCE_SECONDS = 0.5
-LOAD_SECONDS_GUESS = 10.0
-CATALOG_SECONDS = 600.0
+LAST_SENTENCE_SECONDS, LOAD_SECONDS_GUESS, CATALOG_SECONDS = 0.5, 10.0, 600.0
 PATIENCE = Patience()
 
 
@@ -212,6 +211,11 @@ class EngineClient:
         self._filters.get(message.catalog, {}).pop(message.name, None)
         self.tell(message)
 
+    def forget(self, user: str) -> None:
+        """Keep nothing of what was computed for a user, nor of what is for those of their requests that are under way."""
+        self._admission.forget(user)
+        self.tell(ForgetUser(user))
+
     def tell(self, message: ToEngine) -> None:
         """Send a message; what waits for the engine's answer is told when the engine is gone."""
         if self._engine is not None:
@@ -250,8 +254,7 @@ class EngineClient:
                 if fruitless >= STARTS_WITHOUT_READY:
                     return self._fail(f"The engine process died {fruitless} times before it was ready; the log above says how.")
             # An engine that has been ready can be ready again: memory that a killed one held is freed, a file server comes back.
-            self._obstacle = obstacle
-            self.status = EngineStatus.RESTARTING
+            self._obstacle, self.status = obstacle, EngineStatus.RESTARTING
             if obstacle is not None:
                 logger.error("the engine can't be restarted yet: %s", obstacle.sentence)
             if time.monotonic() - started > HEALTHY_SECONDS:

@@ -18,7 +18,7 @@ from server.errors import Overloaded, RequestRefused
 from server.lists.user_reader import UserReader
 from server.lists.users import KnownUser
 from server.messages import FinishedList, Ready, Submit
-from server.scheduling.admission import PendingRequest
+from server.scheduling.pending import PendingRequest
 from server.schemas.given import AskedUser
 from server.services import Services
 
@@ -71,6 +71,10 @@ class Asking:
             submit.prompt = builder.build(user.state, thinks=submit.think > 0).astype(np.int32).tobytes()
         except PromptError as error:
             raise RequestRefused(str(error)) from error
+        finally:
+            if submit.user is None and user.state.user_id is not None:
+                # They were deleted after they had been read: the builder may have kept the text of their prompt.
+                builder.forget(user.state.user_id)
         submit.submitted = time.monotonic()
 
     async def answer(self, request: PendingRequest) -> FinishedList:

@@ -15,7 +15,6 @@ from server.histories import Event, EventChoice
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
 from server.keys.key import Scope
-from server.messages import ForgetUser
 from server.schemas.body import Id
 from server.schemas.timestamp import LAST_SECOND
 from server.schemas.users import EventBody, EventsAnswer, EventsBody, HistoryAnswer, ProfileAnswer, ProfileBody
@@ -151,7 +150,7 @@ def user_routes(services: Services) -> APIRouter:
 
     def forget_prompt(user_id: str) -> None:
         services.prompts.forget(user_id)
-        services.engine.tell(ForgetUser(user_id))
+        services.engine.forget(user_id)
 
     def line(event: Event) -> dict[str, Any]:
         catalog = catalogs.active.catalog

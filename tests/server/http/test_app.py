@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from drafting.array_types import IntArray
 from drafting.beam.rule import SearchRule, Verification
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.tokenizer import PromptTokenizer
+from drafting.prompts.user_state import UserState
 from server.engine.client import EngineClient, EngineStatus
 from server.engine.prompts import PromptSource
 from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
@@ -29,7 +31,7 @@ from server.histories.popularity import Popularity
 from server.http.app import build_api, build_app
 from server.messages import FinishedList, ForgetUser, Submit, ToEngine
 from server.metrics.registry import Metrics
-from server.scheduling.admission import PendingRequest
+from server.scheduling.pending import PendingRequest
 from server.services import Services
 from server.settings import Settings
 from tests.models import random_catalog
@@ -58,7 +60,11 @@ class StubEngine(EngineClient):
     @contextmanager
     def admit(self, submit: Submit, items: int | None = None, *, traced: bool = False) -> Iterator[PendingRequest]:
         """Refuses nothing."""
-        yield PendingRequest(submit, work=1)
+        self._admission.enter(request := PendingRequest(submit, work=1))
+        try:
+            yield request
+        finally:
+            self._admission.leave(request)
 
     def tell(self, message: ToEngine) -> None:
         self.told.append(message)
@@ -493,6 +499,31 @@ async def test_who_is_deleted_is_forgotten_by_the_engine_too(bench: Bench):
     for path in ("ann", "bob/history", "cem/profile", "nobody"):
         await bench.client.delete(f"/v1/users/{path}")
     assert bench.engine.told == [ForgetUser(user) for user in ("ann", "bob", "cem", "nobody")]
+
+
+async def test_who_is_deleted_while_a_request_is_under_way_is_not_remembered_for_its_sake(monkeypatch: pytest.MonkeyPatch):
+    class DeletedMeanwhile(MemoryHistoryStore):
+        async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
+            stored = await super().read_user(user_id, limit)
+            assert (await bench.client.delete("/v1/users/ann")).status_code in (204, 404)
+            return stored
+
+    def build(builder: PromptBuilder, user: UserState, *, thinks: bool) -> IntArray:
+        # As builders of text forms do, which keep the text of a user's last prompt.
+        remembered.add(user.user_id)
+        return built(builder, user, thinks=thinks)
+
+    remembered: set[str | None] = set()
+    built = PromptBuilder.build
+    monkeypatch.setattr(PromptBuilder, "build", build)
+    monkeypatch.setattr(PromptBuilder, "forget", lambda _, user: remembered.discard(user))
+    bench = Bench(DeletedMeanwhile(Retention()))
+    for user in ("ann", "bob"):
+        await bench.histories.append(user, [Event("item-1", 1.0)])
+    responses = await asyncio.gather(*(bench.recommend(user_id=user, history=None) for user in ("ann", "bob")))
+    assert [response.status_code for response in responses] == [200, 200]
+    assert sorted(submit.user or "" for submit in bench.engine.asked) == ["", "bob"]
+    assert remembered == {"bob"}
 
 
 LARGE = ["9223372036854775807", "9223372036854775808", "18446744073709551616", "1" + "0" * 30, "9" * 400, "9" * 5000, "1e400"]

@@ -11,7 +11,8 @@ import pytest
 from drafting.plans.costs import CostCurve
 from server.errors import TooLate
 from server.messages import FailedList, Progress, StepRecord, Submit
-from server.scheduling.admission import Admission, PendingRequest
+from server.scheduling.admission import Admission
+from server.scheduling.pending import PendingRequest
 from server.scheduling.scheduler import SpeculativeBeamScheduler, StepBudget
 from server.scheduling.wide import LEAST_PIECE, is_wide, piece
 from tests.server.fake_engine import STEPS, FakeEngine, make_request

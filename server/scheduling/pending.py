@@ -1,0 +1,67 @@
+"""`PendingRequest`: a request from its admission to its end, as the API process knows it.
+
+Invariant: its outcome is told once, to whoever waits for it, or to the one who is about to.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from server.messages import FinishedList, StepRecord, Submit
+from server.scheduling.scheduler import Kind, due
+
+
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """A request from its admission to its end, with all that the API process knows of it; the queue is ordered by `due`.
+
+    Attributes:
+        work: tokens that it is foreseen to need, those of a text and of candidates to score aside.
+        scored: tokens of its candidates that are left, if it asks for scores: they take what lists leave, and a fixed part of each step.
+        text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
+            for them.
+        slots: KV slots that it needs while it writes text; 0 if it writes none.
+        is_wide: True if its beams fill steps, of which it gets half then.
+        has_place: True once the engine has begun it, if it is of a kind that has so many places.
+        unread: True while its stored history is being read.
+        steps: of the engine while it was pending, if it is traced; the newest ones.
+        result: its list, awaited from the moment that the engine is given the request.
+        failure: why there will be no list, if that was known before then.
+        kind: the kind whose places it needs one of; None if it needs none.
+    """
+
+    submit: Submit
+    work: int
+    text: int = 0
+    scored: int = 0
+    slots: int = 0
+    is_wide: bool = False
+    has_place: bool = False
+    unread: bool = False
+    steps: deque[StepRecord] | None = None
+    result: "asyncio.Future[FinishedList] | None" = None
+    failure: Exception | None = None
+    due: float = field(init=False)
+    kind: Kind | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.due = due(self.submit.deadline, self.submit.submitted)
+        self.kind = Kind.TEXT if self.submit.think else Kind.CAPPED if self.submit.diversity else None
+
+    def settle(self, outcome: FinishedList | Exception) -> None:
+        """End the wait for the list."""
+        if self.result is None:
+            self.failure = outcome if isinstance(outcome, Exception) else None
+        elif self.result.done():
+            return
+        elif isinstance(outcome, FinishedList):
+            self.result.set_result(outcome)
+        else:
+            self.result.set_exception(outcome)
+
+    def own_steps(self, finished: FinishedList) -> list[StepRecord]:
+        """The steps that it took part in: every running request takes part in every step, so those that ended after it was taken up."""
+        if not self.steps:
+            return []
+        taken_up = self.steps[-1].ended - finished.engine_seconds
+        return [step for step in self.steps if step.ended > taken_up]
