@@ -190,8 +190,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def end(self, now: float) -> None:
         """End the connection, which is due."""
-        if self._refused or self.read_due <= now or self.transport.is_closing():
+        if self.read_due <= now or self.transport.is_closing():
             self.transport.abort()
+        elif self._refused:
+            # Its client has had the time to read why. By TLS the end is said, or it would look like an attacker's.
+            self._close()
         elif self._answering():
             # The headers of the next request wait for the answer to this one.
             self.due = now + self._limits.header_seconds

@@ -162,10 +162,14 @@ def test_certificates_are_replaced_and_operations_have_their_port(
         # A refusal on a connection by TLS, which has no half that could be closed.
         assert client.get(f"{server.url}/health", headers={"X-Long": "x" * 60_000}).status_code == 431
         assert client.get(f"{server.url}/health").status_code == 200
-        # One whose request is whole ends as TLS says it; an end without that raises.
-        with trusted.wrap_socket(socket.create_connection(("127.0.0.1", port), 20), False, True, False, "127.0.0.1") as refused:
-            refused.sendall(b"GET /v1/catalog HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            assert b"".join(iter(lambda: refused.recv(65536), b"")).startswith(b"HTTP/1.1 401 ")
+        # One whose request is whole, or whose client waits for leave to send the rest, ends as TLS says it; an end without that raises.
+        for asked in (
+            b"GET /v1/catalog HTTP/1.1\r\nConnection: close",
+            b"POST /v1/scores HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue",
+        ):
+            with trusted.wrap_socket(socket.create_connection(("127.0.0.1", port), 20), False, True, False, "127.0.0.1") as refused:
+                refused.sendall(asked + b"\r\nHost: localhost\r\n\r\n")
+                assert b"".join(iter(lambda: refused.recv(65536), b"")).startswith(b"HTTP/1.1 401 ")
         key.write_bytes(new_key.read_bytes())
         chain.write_bytes(new_chain.read_bytes())
         server.wait_for(lambda: shown(port).split() == new_chain.read_text().split(), pause=0.3)
