@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LastChange = tuple[tuple[int, int] | None, tuple[int, int] | None]
 _OWNER_ONLY = 0o600
 _CACHE_KIB = 256
 
@@ -64,12 +63,16 @@ def open_reader(path: Path, timeout_seconds: float) -> sqlite3.Connection:
     return connection
 
 
-def last_change(path: Path) -> LastChange:
-    """What a write changes: time and size of the file, and of the log that is written first; None for one that is not there.
+def data_version(connection: sqlite3.Connection) -> int | None:
+    """A number that another connection's commit changes, by whichever process; None where it can't be had without waiting.
 
-    Two writes within a tick of the file system's clock may look like one.
+    It lies in memory that all processes share. Call it with a connection for nothing else, which waits for no lock.
     """
-    return _stat(path), _stat(path.with_name(f"{path.name}-wal"))
+    try:
+        ((version,),) = connection.execute("PRAGMA data_version")
+    except sqlite3.DatabaseError:
+        return None
+    return int(version)
 
 
 def open_unchanging(path: Path) -> sqlite3.Connection:
@@ -87,14 +90,6 @@ def check_new(connection: sqlite3.Connection) -> None:
     """Check that a file without a format holds nothing. Raises sqlite3.DatabaseError."""
     if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise sqlite3.DatabaseError("it holds tables of something else")
-
-
-def _stat(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def _open_writer(path: Path, timeout_seconds: float, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:

@@ -63,6 +63,7 @@ FLOORS = {
         "messages",
         "redis",
         "sqlite",
+        "ticks",
         "metrics",
         "keys",
         "scheduling",

@@ -19,8 +19,9 @@ from server.catalogs.store import CatalogStore
 from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource
 from server.errors import EngineUnavailable
+from server.ticks import tick
 
-LOOK_SECONDS = 0.25
+LOOK_TICKS = 2
 # What has failed may fail for long, and takes a thread's time whenever it is tried.
 PAUSE_SECONDS = 5.0
 
@@ -82,7 +83,7 @@ class CatalogPrompts:
         while True:
             with suppress(EngineUnavailable):
                 await self.builder(self._catalogs.active)
-            await asyncio.sleep(LOOK_SECONDS)
+            await tick(LOOK_TICKS)
 
     async def _build(self, source: "asyncio.Task[PromptSource]", served: ServedCatalog) -> PromptBuilder:
         return await asyncio.to_thread((await source).builder, served.catalog)

@@ -6,16 +6,16 @@ Reason: one user whose history meets a damaged embedding, and who tries again an
 asked for again and again, so a model that recovers is noticed where no requests come any more; any list that is made ends the doubt.
 """
 
-import asyncio
 import logging
 
 from server.catalogs.proof import ask
 from server.catalogs.store import CatalogStore
 from server.engine.client import EngineClient
 from server.errors import EngineUnavailable, ScoresNotFinite, ServerError
+from server.ticks import tick
 
 MANY = 8
-LOOK_SECONDS = 1.0
+LOOK_TICKS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Soundness:
     async def watch(self) -> None:
         """Ask for a list whenever there is doubt, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await tick(LOOK_TICKS)
             self._denied = self._in_doubt and await self._is_denied()
 
     async def _is_denied(self) -> bool:

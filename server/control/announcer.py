@@ -14,8 +14,9 @@ from server.control.base import Position, Replica
 from server.control.follower import Follower
 from server.control.names import is_dead
 from server.errors import ControlUnavailable, NotEverywhere, ServerError
+from server.ticks import until_tick
 
-EVERY_SECONDS = 1.0
+_EVERY_TICKS = 10
 _LOOK_SECONDS = 0.02
 EVERYWHERE_SECONDS = 10.0
 
@@ -52,7 +53,7 @@ class Announcer:
                 await self._follower.store.announce(self.replica())
             except ControlUnavailable:
                 """The follower says so."""
-            await asyncio.wait({moved}, timeout=EVERY_SECONDS)
+            await asyncio.wait({moved}, timeout=until_tick(_EVERY_TICKS))
             moved.cancel()
 
     async def living(self) -> list[Replica]:

@@ -13,8 +13,9 @@ from server.control.base import NOWHERE, Position, Replica, State
 from server.control.follower import Follower, written
 from server.errors import ControlUnavailable, ReplicaBehind
 from server.metrics.control import ControlMetrics
+from server.ticks import tick
 
-LOOK_SECONDS = 0.25
+_LOOK_TICKS = 2
 _POSITIONS = 1000
 
 
@@ -30,7 +31,7 @@ class ControlOverview:
         """Note how the store moves, and measure this replica by it, until cancelled."""
         while True:
             self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await tick(_LOOK_TICKS)
 
     def look(self) -> None:
         """Note and measure once."""

@@ -3,8 +3,8 @@
 Invariant: the log holds the newest write, also the one that created the state, so its last row is the position. A write is one
 transaction, which is on the disk when it returns; announcements are not waited for, as they are soon over.
 
-SQLite calls block, so they run on threads of the store: one that writes, one that reads. What other processes write is found by looking
-at the files, and at the position only where these have changed: a look is a matter of microseconds, the way to a thread and back is not.
+SQLite calls block, so they run on threads of the store: one that writes, one that reads. Whether anything was written is known without
+them, of a number in memory that all processes share: a look at that is a matter of microseconds, the way to a thread and back is not.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ import msgspec
 
 from server.control.base import Limits, Position, Replica, State, Write, random_name
 from server.errors import ControlConflict, ControlUnavailable
-from server.sqlite import LastChange, check_new, create, file_format, last_change, open_reader, open_unchanging, open_writer
+from server.sqlite import check_new, create, data_version, file_format, open_reader, open_unchanging, open_writer
+from server.ticks import tick
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _FORMAT = 1
-_LOOK_SECONDS = 0.05
 _SCHEMA = (
     "CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)",
     "CREATE TABLE log (revision INTEGER PRIMARY KEY, generation TEXT NOT NULL, write_id TEXT NOT NULL, at REAL NOT NULL, "
@@ -51,15 +51,17 @@ class SqliteControlStore:
         self._limits = limits
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="control-writing")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="control-reading")
+        # What the position was when the file was at a version of its data.
+        self._known: tuple[int | None, Position | None] = None, None
         try:
             create(path)
             self._writer = open_writer(path, limits.timeout_seconds, _prepare)
-            self._reader = open_reader(path, limits.timeout_seconds)
+            self._reader, self._looker = open_reader(path, limits.timeout_seconds), open_reader(path, 0)
         except (OSError, sqlite3.DatabaseError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES) and path.is_file():
                 # What it says is served; a write fails as any that can't be stored.
                 logger.warning("the control file %s can't be changed: %s", path, error.strerror)
-                self._writer, self._reader = open_unchanging(path), open_unchanging(path)
+                self._writer, self._reader, self._looker = (open_unchanging(path) for _ in range(3))
                 return
             raise ValueError(f"The control file {path} cannot be opened: {error}.") from error
 
@@ -82,7 +84,11 @@ class SqliteControlStore:
         return await self._answer(self._reading.submit(self._read_state))
 
     async def position(self) -> Position | None:
-        return await self._answer(self._reading.submit(_position, self._reader))
+        # The version first: what is written while the position is read makes it another one.
+        version = data_version(self._looker)
+        if version is None or version != self._known[0]:
+            self._known = version, await self._answer(self._reading.submit(_position, self._reader))
+        return self._known[1]
 
     async def writes(self, after: Position) -> list[Write] | None:
         return await self._answer(self._reading.submit(self._read_log, after))
@@ -103,13 +109,8 @@ class SqliteControlStore:
 
     async def wait(self, seen: Position | None, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        read: LastChange | None = None
-        while (left := deadline - time.monotonic()) > 0:
-            if (found := last_change(self._path)) != read:
-                read = found
-                if await self.position() != seen:
-                    return
-            await asyncio.sleep(min(left, _LOOK_SECONDS))
+        while time.monotonic() < deadline and await self.position() == seen:
+            await tick()
 
     async def announce(self, replica: Replica) -> None:
         row = replica.name, time.time() + self._limits.announced_seconds, msgspec.json.encode(replica)
@@ -122,13 +123,14 @@ class SqliteControlStore:
         return await self._answer(self._reading.submit(self._read_replicas))
 
     async def ping(self) -> None:
-        await self.position()
+        await self._answer(self._reading.submit(_position, self._reader))
 
     async def close(self) -> None:
         for pool in (self._writing, self._reading):
             await asyncio.to_thread(pool.shutdown)
         self._writer.close()
         self._reader.close()
+        self._looker.close()
 
     async def _answer(self, job: "Future[_T]") -> _T:
         try:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.messages import Alive, FromEngine, Progress, Ready
+from server.ticks import TICK_SECONDS, until_tick
 
-LOOK_SECONDS = 0.5
+LOOK_TICKS = 5
+LOOK_SECONDS = LOOK_TICKS * TICK_SECONDS
 # The longest step is foreseen from a measurement, which may be off: this much is granted, and so much at most.
 STEP_CAUTION = 4.0
 MOST_PATIENCE = 10.0
@@ -96,7 +98,7 @@ async def watch(heartbeat: Heartbeat, others: "set[asyncio.Future[Any]]", tell: 
         tell: called with each look's silence.
     """
     loop = asyncio.get_running_loop()
-    while not (await asyncio.wait(others, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
+    while not (await asyncio.wait(others, timeout=until_tick(LOOK_TICKS), return_when=asyncio.FIRST_COMPLETED))[0]:
         heartbeat.look(loop.time())
         tell(heartbeat.silence)
         if heartbeat.hung:

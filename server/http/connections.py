@@ -17,8 +17,9 @@ import orjson
 from server.http.problems import MEDIA_TYPE, Problem
 from server.metrics.registry import Metrics
 from server.settings import Settings
+from server.ticks import tick
 
-LOOK_SECONDS = 1.0
+_LOOK_TICKS = 10
 # Refused clients that are waited for until they have read why.
 MOST_REFUSED = 64
 
@@ -116,7 +117,7 @@ class Connections:
         """End what is due, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await tick(_LOOK_TICKS)
             now = loop.time()
             for connection in [each for each in self._open | self._leaving if each.due <= now or each.read_due <= now]:
                 connection.end(now)

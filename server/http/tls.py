@@ -13,10 +13,11 @@ from pathlib import Path
 import uvicorn
 
 from server.metrics.outages import OutageLog
+from server.ticks import tick
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+LOOK_TICKS = 10
 
 
 class Certificate:
@@ -32,7 +33,7 @@ class Certificate:
     async def watch(self, context: ssl.SSLContext) -> None:
         """Have a context follow the files, for ever; connections that are open keep what they have."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await tick(LOOK_TICKS)
             await self.look(context)
 
     async def look(self, context: ssl.SSLContext) -> None:
@@ -81,7 +82,7 @@ def certificate_of(chain: Path | None, key: Path | None) -> Certificate | None:
 
 
 class FollowingServer(uvicorn.Server):
-    """uvicorn with a certificate that follows its files."""
+    """uvicorn with a certificate that follows its files, on the ticks of all else that is looked at."""
 
     def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
         """`config` has the certificate's files; without one the server speaks plain HTTP."""
@@ -92,6 +93,12 @@ class FollowingServer(uvicorn.Server):
     def context(self) -> ssl.SSLContext | None:
         """What connections are made with, once the configuration is loaded."""
         return self.config.ssl
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            await tick()
+            counter += 1
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.load()

@@ -1,6 +1,6 @@
 """`Keyring`: the keys that the server knows now; they follow their file.
 
-Invariant: a key is known from the moment at which the file that has it was read, at most `LOOK_SECONDS` after it was written, and a file
+Invariant: a key is known from the moment at which the file that has it was read, at most a second after it was written, and a file
 that can't be used changes nothing. The whole file is compared, so it does not matter how it was replaced: written in place, renamed, or
 mounted anew by Kubernetes, which swaps a link that the path leads through.
 
@@ -15,8 +15,9 @@ from pathlib import Path
 from server.keys.file import KeysFileError, parse, read_bytes
 from server.keys.key import Key, KeySet
 from server.metrics.keys import KeyMetrics
+from server.ticks import tick
 
-LOOK_SECONDS = 1.0
+LOOK_TICKS = 10
 # Longer texts are no keys, and not worth a digest.
 _LONGEST = 512
 _LOOKED_UP_BYTES = 8
@@ -45,7 +46,7 @@ class Keyring:
     async def watch(self) -> None:
         """Follow the file, for ever."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await tick(LOOK_TICKS)
             await self.look()
 
     async def look(self) -> None:

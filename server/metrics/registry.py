@@ -23,6 +23,7 @@ from server.metrics.histogram import LoopHistogram
 from server.metrics.keys import KeyMetrics
 from server.metrics.lists import HealthMetrics
 from server.metrics.outages import OutageLog
+from server.ticks import until_tick
 from verification.result import StepReport
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
@@ -33,7 +34,6 @@ LATENCY_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 
 STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 COUNT_BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
-LOOK_SECONDS = 0.05
 _KINDS = ("plan", "verification")
 DAMAGES = ("file", "history", "event")
 HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample", "ping")
@@ -177,8 +177,8 @@ class Metrics:
         """Measure the lag of the event loop from the inside, until cancelled; all that keeps the loop busy shows."""
         loop = asyncio.get_running_loop()
         while True:
-            expected = loop.time() + LOOK_SECONDS
-            await asyncio.sleep(LOOK_SECONDS)
+            expected = loop.time() + (left := until_tick())
+            await asyncio.sleep(left)
             self.loop_lag.observe(max(0.0, loop.time() - expected))
 
     def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:

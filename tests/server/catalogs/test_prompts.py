@@ -111,7 +111,7 @@ async def test_a_builder_that_could_not_be_made_is_told_of_and_made_again(
 
     monkeypatch.setattr(PromptSource, "builder", fail_at_first)
     monkeypatch.setattr(catalogs_prompts, "PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(catalogs_prompts, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(catalogs_prompts, "LOOK_TICKS", 1)
     prompts, served = prompts_of(Engine(write_prompts(engine_builder(FORMS["template"]), tmp_path)))
     with pytest.raises(EngineUnavailable, match=r"can't make prompts for this version of the catalog now") as refused:
         await asyncio.gather(prompts.builder(served), prompts.builder(served))

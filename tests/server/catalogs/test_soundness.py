@@ -48,7 +48,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path, run_as_engine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     run_as_engine("tests.server.fake_worker")
-    monkeypatch.setattr(soundness, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(soundness, "LOOK_TICKS", 1)
     denied = tmp_path / "denied"
     denied.write_text("")
     settings, metrics = Settings(target=tmp_path, catalog=tmp_path, engine="transformers"), Metrics()

@@ -1,15 +1,19 @@
 """What only a file can do: be of something else, be readable by others; and a process that is killed while it writes."""
 
+import asyncio
+import os
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from server.control import Position, open_control_store
+from server.control import sqlite as control_sqlite
 from server.errors import ControlUnavailable
 
 KILLED_WRITER = """
@@ -46,6 +50,54 @@ async def test_no_acknowledged_write_is_lost_when_its_process_is_killed_between(
     assert state.position == log[-1].position
     assert state.values["last"] == b"%d" % state.position.revision
     await store.write(state.position, "after", {})
+    await store.close()
+
+
+async def test_a_write_is_seen_at_once_also_where_the_files_look_as_before(tmp_path: Path) -> None:
+    def settle() -> None:
+        for path in tmp_path.iterdir():
+            os.utime(path, ns=(0, 0))
+
+    store, other = (open_control_store(f"sqlite:///{tmp_path}/control.db") for _ in range(2))
+    position = (await store.create({})).position
+    # From here on the log is written over from its beginning, and does not grow.
+    with sqlite3.connect(tmp_path / "control.db") as connection:
+        for number in range(20):
+            position = (await store.write(position, "a", {"key": b"%d" % number})).position
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    connection.close()
+    settle()
+    started = time.monotonic()
+    for number in range(5):
+        waiting = asyncio.create_task(other.wait(position, 30))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        position = (await store.write(position, "a", {"key": b"%d" % number})).position
+        settle()
+        await waiting
+        assert await other.position() == position
+    assert time.monotonic() - started < 20
+    for each in (store, other):
+        await each.close()
+
+
+async def test_a_position_is_read_only_after_something_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Position | None] = []
+
+    def reading(connection: sqlite3.Connection) -> Position | None:
+        read.append(found := position_of(connection))
+        return found
+
+    position_of = control_sqlite._position
+    monkeypatch.setattr(control_sqlite, "_position", reading)
+    store = open_control_store(f"sqlite:///{tmp_path}/control.db")
+    assert [await store.position() for _ in range(3)] == [None] * 3
+    created = (await store.create({})).position
+    read.clear()
+    assert [await store.position() for _ in range(3)] == [created] * 3
+    assert read == [created]
+    await store.ping()
+    assert read == [created] * 2
     await store.close()
 
 
