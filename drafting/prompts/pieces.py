@@ -29,9 +29,10 @@ class Pieces:
     def join(self, identifiers: IntArray) -> IntArray:
         """The prompt of identifiers `[items, length]`, oldest first, `[tokens]`."""
         # Every item is followed by the separator; the last separator is cut off.
-        between = np.broadcast_to(self.separator, (len(identifiers), len(self.separator)))
-        items = np.concatenate([identifiers, between], axis=1).reshape(-1)
-        return np.concatenate([self.before, items[: len(items) - len(self.separator)], self.after])
+        length = identifiers.shape[1]
+        items = np.empty((len(identifiers), length + len(self.separator)), np.int64)
+        items[:, :length], items[:, length:] = identifiers, self.separator
+        return np.concatenate([self.before, items.reshape(-1)[: items.size - len(self.separator)], self.after])
 
 
 def find_pieces(before: str, separator: str, after: str, code: tuple[str, IntArray], encode: Callable[[str], IntArray]) -> Pieces | None:

@@ -17,8 +17,10 @@ A store never shows less than it was given without saying so: what it can't read
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from drafting.prompts.user_state import Scalar, Value
 
@@ -35,9 +37,8 @@ def log_damage(found: str, sentence: str) -> None:
     logger.error("%s", sentence)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One interaction of a user with an item.
+class Event(msgspec.Struct, frozen=True):
+    """One interaction of a user with an item; every list for a stored user makes some dozens of them.
 
     Attributes:
         timestamp: seconds since the epoch, finite.
@@ -52,7 +53,7 @@ class Event:
     event_id: str | None = None
     kind: str | None = None
     value: float | None = None
-    attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    attributes: Mapping[str, Scalar] = {}
 
     def __post_init__(self) -> None:
         # NaN and infinity have no place in an order, and SQLite would store NaN as NULL.
