@@ -33,7 +33,6 @@ from tests.server.server_process import ServerProcess
 from tests.speculation import Speculation
 from tests.turns import turn
 
-gc.enable()
 # What is imported are a million objects that all stay, and a look through them takes a second. vLLM looks ten times for each model, and
 # would thaw all of them when it closes one: here, what is frozen stays so.
 thaw = gc.unfreeze
@@ -81,6 +80,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first."""
     rank = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """Everything is imported: from here on there may be something to collect."""
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

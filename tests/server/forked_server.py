@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Never, Self
+from typing import IO, Any, Never, Self
 
 import psutil
 
@@ -70,6 +70,30 @@ def start_atspeed(arguments: Sequence[str], log_file: Path) -> subprocess.Popen[
     log_file.write_bytes(b"")
     environment = dict(os.environ) | {"COLUMNS": "200"}
     return _Process(FORKING.Process(target=_run, args=(list(arguments), log_file, Path.cwd(), environment), daemon=True))
+
+
+class ForkedScript:
+    """A Python script in a fork of this process, with pipes, as `subprocess.Popen` runs one: what is imported here is imported there."""
+
+    def __init__(self, command: Sequence[str], *, stderr: IO[str], env: Mapping[str, str], **_: Any) -> None:
+        """`command` ends with the script's file and its arguments, after the interpreter and `-P`."""
+        (asked, asking), (answers, answering) = os.pipe(), os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _take_files(asked, answering, stderr.fileno())
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            _take_environment(env)
+            sys.argv = list(command[2:])
+            _become(lambda: runpy.run_path(command[2], run_name="__main__"))
+        os.close(asked)
+        os.close(answering)
+        self.stdin, self.stdout = os.fdopen(asking, "w"), os.fdopen(answers)
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        os.waitpid(self._pid, 0)
 
 
 class _Process(subprocess.Popen[bytes]):
@@ -173,8 +197,8 @@ class _Child:
         runpy.run_module(self._module, run_name="__main__", alter_sys=True)
 
 
-def _become(program: Callable[[], None]) -> Never:
-    """Run a program in this process, which has just been forked out of an event loop, and end."""
+def _become(program: Callable[[], object]) -> Never:
+    """Run a program in this process, which has just been forked out of another, and end."""
     # Nothing of the parent's is ever collected here: its sockets and loop would be closed with it.
     gc.freeze()
     signal.set_wakeup_fd(-1)

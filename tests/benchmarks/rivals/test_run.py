@@ -1,9 +1,10 @@
 """`atspeed-bench rivals` with our own engine, the grammar that vLLM is given, and our side of the comparison with STATIC."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.rivals import masks, turns
+from benchmarks.rivals import masks, process, turns
 from benchmarks.rivals.masks import make_identifiers, our_search
+from tests.server.forked_server import ForkedScript
 from verification.evaluation.generate import PrefixTable
 
 runner = CliRunner()
@@ -21,6 +23,8 @@ runner = CliRunner()
 def test_ours_is_measured_and_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ATSPEED_CACHE", str(tmp_path))
     monkeypatch.setattr(turns, "SETTLE_SECONDS", 0)
+    # Of this interpreter's own: what it has imported is not imported anew for each.
+    monkeypatch.setattr(process, "subprocess", SimpleNamespace(Popen=ForkedScript, PIPE=subprocess.PIPE))
     written, table = tmp_path / "rows.json", tmp_path / "rows.md"
     common = ["rivals", "--only", "atspeed,transformers,beamsd", "--shape", "tiny", "--lists", "2", "--warm-up", "1", "--items", "3"]
     flags = [
