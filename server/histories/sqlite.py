@@ -5,7 +5,8 @@ and a reader never sees half an append.
 
 SQLite calls block, above all on the sync of a commit, so they run on threads of the store: all writes on one, as SQLite has one writer at
 a time; reads on others with connections of their own. Write-ahead logging lets them read whatever a writer, here or in another process,
-holds.
+holds. But a user whose pages the system has in memory is read sooner than a thread is woken: users are read at once, in the event loop,
+until a read was slow, as from a disk that is busy. Then all reads are those of threads for a while.
 """
 
 import asyncio
@@ -41,6 +42,9 @@ from server.sqlite import create, file_of, open_reader, open_writer
 _T = TypeVar("_T")
 
 _READERS = 4
+# Of more events a user is not read at once, nor for so long after a read that took longer than a busy machine explains.
+_AT_ONCE_EVENTS = 200
+_SLOW_SECONDS, _WARY_SECONDS = 0.05, 1.0
 _USERS_PER_TRANSACTION = 50
 _USERS_PER_SAMPLE = 25
 _EXPIRED_AT_ONCE = 200
@@ -62,17 +66,18 @@ class SqliteHistoryStore:
         self._path = path
         self._retention = retention
         self._timeout_seconds = timeout_seconds
-        self._next_expiry = 0.0
+        self._next_expiry = self._wary_until = 0.0
         self._connections: list[sqlite3.Connection] = []
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         try:
             create(path)
             self._connections.append(open_writer(path, timeout_seconds, partial(prepare, path)))
             self._connections += [open_reader(path, timeout_seconds) for _ in range(_READERS + 1)]
+            self._connections.append(open_reader(path, 0))
         except (OSError, sqlite3.DatabaseError) as error:
             self._close_connections()
             raise ValueError(f"The history file {path} cannot be opened: {error}.") from error
-        self._writer, checker, *readers = self._connections
+        self._writer, checker, *readers, self._hasty = self._connections
         for reader in readers:
             self._idle.put(reader)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writing")
@@ -104,6 +109,8 @@ class SqliteHistoryStore:
 
     async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         window = self._retention.window(limit)
+        if window <= _AT_ONCE_EVENTS and (found := self._read_at_once(user_id, window)) is not None:
+            return found
         return await self._answer(self._reading.submit(self._read, user_id, window))
 
     async def sample(self, users: int, limit: int) -> list[list[Event]]:
@@ -209,6 +216,20 @@ class SqliteHistoryStore:
             self._writer.execute(_FORGET, (user_id,))
         else:
             replace_content(self._writer, user_id, history)
+
+    def _read_at_once(self, user_id: str, window: int) -> StoredUser | None:
+        """What is stored of a user, in the event loop; None where a thread shall read it."""
+        started = time.monotonic()
+        if started < self._wary_until:
+            return None
+        try:
+            return read_newest(self._hasty, user_id, time.time(), window)
+        except sqlite3.DatabaseError:
+            # Whatever it is, a lock or a fault, the thread waits for it or tells it.
+            return None
+        finally:
+            if (ended := time.monotonic()) - started > _SLOW_SECONDS:
+                self._wary_until = ended + _WARY_SECONDS
 
     def _read(self, user_id: str, window: int) -> StoredUser:
         return self._with_reader(lambda connection: read_newest(connection, user_id, time.time(), window))

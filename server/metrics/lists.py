@@ -189,7 +189,8 @@ class HealthMetrics:
             history: catalog indices of what the user had met.
             short: True if it has fewer identifiers than requested.
         """
-        self.short_lists.inc(short)
+        if short:
+            self.short_lists.inc()
         self.items_served.inc(len(items))
         if version != self._version:
             return
@@ -199,4 +200,5 @@ class HealthMetrics:
             self._met.turn()
         self._met.add(history)
         self._served.add(items)
-        self.cold_items_served.inc(len(items) - self._met.counted(items))
+        if cold := len(items) - self._met.counted(items):
+            self.cold_items_served.inc(cold)

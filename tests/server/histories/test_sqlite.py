@@ -4,12 +4,15 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from server.errors import HistoryUnavailable
 from server.histories import Event, open_history_store
+from server.histories import sqlite as sqlite_store
+from server.histories.sqlite_file import read_newest
 
 WRITER = """
 import asyncio, sys
@@ -144,3 +147,28 @@ async def test_expired_users_leave_the_file(tmp_path):
     with sqlite3.connect(path) as other:
         assert other.execute("SELECT user_id FROM histories").fetchall() == [("ann",)]
     other.close()
+
+
+async def test_users_are_read_at_once_until_a_read_is_slow_or_can_not_be(tmp_path, monkeypatch):
+    threads = []
+
+    def reading(connection, user_id, now, count):
+        threads.append(threading.current_thread().name.rpartition("_")[0] or "loop")
+        if user_id == "locked" and threads[-1] == "loop":
+            raise sqlite3.OperationalError("database is locked")
+        if user_id == "far":
+            time.sleep(2 * sqlite_store._SLOW_SECONDS)
+        return read_newest(connection, user_id, now, count)
+
+    monkeypatch.setattr(sqlite_store, "read_newest", reading)
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+    for user in ("near", "locked", "far"):
+        await store.append(user, [Event(user, 1.0)])
+    shown = [[event.item_id for event in await store.read(user, 5)] for user in ("near", "locked", "near", "far", "near")]
+    assert shown == [["near"], ["locked"], ["near"], ["far"], ["near"]]
+    assert threads == ["loop", "loop", "sqlite-reading", "loop", "loop", "sqlite-reading"]
+    monkeypatch.setattr(store, "_wary_until", time.monotonic())
+    await store.read("near", 5)
+    await store.read("near")
+    assert threads[-2:] == ["loop", "sqlite-reading"]
+    await store.close()
