@@ -81,8 +81,10 @@ def name_line(catalog: Catalog, index: int) -> dict[str, Any]:
 
 
 def precision_lines(precision: Precision, rule: SearchRule, tolerance: Tolerance | None = None) -> dict[str, Any]:
-    """The precision of a list, as in `RecommendationAnswer`; one found with a tolerance is not exact, even if it happens to be the same."""
-    is_exact = precision.is_exact and rule.verification is not Verification.RELAXED and tolerance is None
+    """The precision of a list, as in `RecommendationAnswer`; one found with a tolerance that allows a difference is not exact, even if it
+    happens to be the same.
+    """
+    is_exact = precision.is_exact and rule.verification is not Verification.RELAXED and tolerance in (None, Tolerance())
     return {"precision": precision.dtype, "exact": is_exact}
 
 

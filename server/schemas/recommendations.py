@@ -256,7 +256,7 @@ class RecommendationAnswer(BaseModel):
     exact: bool = Field(
         description="True if the same request gets the same list alone, with others, after a cached prompt and with any draft: in float32 "
         "(but for the order of scores closer than 1e-5) and with the server's option `--exact` (to the last bit in all that was tried); "
-        "never with `relaxed`, nor where a tolerance was used."
+        "never with `relaxed`, nor where a tolerance above 0 was used."
     )
     source: Literal["popular"] | None = Field(
         default=None,
