@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from drafting.beam.rule import LONGEST_LIST, MOST_SEEDS, WIDEST_BEAM, SearchRule, Verification
+from drafting.beam.rule import LONGEST_LIST, MOST_SEEDS, WIDEST_BEAM, SearchRule, Tolerance, Verification
 from drafting.errors import SetupError
 from server.commands.options import takes_settings
 from server.commands.terminal import fail
@@ -92,6 +92,15 @@ def recommend(
             show_default="any number",
         ),
     ] = "",
+    tolerance: Annotated[
+        str,
+        typer.Option(
+            help="How far a strict list may be from the exact one, for fewer forwards: items=1 lets so many of its identifiers be others, "
+            "mass=0.05 lets those of so much of its probability be missing.",
+            metavar="items=N|mass=E",
+            show_default="not at all",
+        ),
+    ] = "",
     exclude: Annotated[str, typer.Option(help="Item ids that must not be returned.", metavar="ID,ID,…")] = "",
     exclude_history: Annotated[bool, typer.Option("--exclude-history", help="Don't return items of the history.")] = False,
     strict_ids: Annotated[
@@ -143,13 +152,18 @@ def recommend(
         rule = SearchRule.choose(settings.verification, seed, temperature)
     except ValueError as error:
         fail(str(error))
-    from server.lists.service import RELAXED_NOTE
+    allowed = _tolerance(tolerance)
+    if allowed is not None and rule.verification is not Verification.STRICT:
+        fail("Only strict lists have a tolerance: leave --tolerance out, or choose strict verification.")
+    from server.lists.service import RELAXED_NOTE, UNUSED_TOLERANCE_NOTE
     from server.offline.cluster import Cluster
     from server.offline.questions import Defaults
     from server.offline.run import Output, recommend_one, recommend_users
 
     if rule.verification is Verification.RELAXED:
         typer.echo(RELAXED_NOTE, err=True)
+    if allowed is not None and (diversity or settings.neighbours is not None):
+        typer.echo(UNUSED_TOLERANCE_NOTE, err=True)
     defaults = Defaults(
         k,
         beam_width,
@@ -161,6 +175,7 @@ def recommend(
         strict_ids=strict_ids,
         beam_widths=widths,
         diversity=_diversity(diversity),
+        tolerance=allowed,
     )
     try:
         if users is not None:
@@ -185,6 +200,21 @@ def _diversity(text: str) -> dict[str, int]:
     if not all(name and most.isdecimal() and int(most) for name, _, most in caps) or len(set(names)) < len(names):
         fail(f"--diversity takes attributes, each with a whole number from 1 on, such as brand=2,genre=3, got {text!r}.")
     return {name: int(most) for name, _, most in caps}
+
+
+def _tolerance(text: str) -> Tolerance | None:
+    name, _, bound = text.partition("=")
+    try:
+        match name.strip():
+            case "":
+                return None
+            case "items":
+                return Tolerance(items=int(bound))
+            case "mass":
+                return Tolerance(mass=float(bound))
+    except ValueError:
+        pass
+    fail(f"--tolerance takes items=N, a whole number from 0 on, or mass=E, a share from 0 up to 1, got {text!r}.")
 
 
 def _split(ids: str) -> list[str]:

@@ -4,13 +4,13 @@ Invariant: a line that can't be used becomes a sentence, never an exception: in 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 from pydantic import ValidationError
 
-from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, SearchRule
+from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, SearchRule, Tolerance
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
@@ -42,6 +42,7 @@ class Question:
     note: str = ""
     beam_widths: Sequence[int] | None = None
     diversity: Mapping[str, int] | None = None
+    tolerance: Tolerance | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Defaults:
         think: the most tokens of text that the model writes before a list; 0 for no text.
         blending: how lists are blended; None for the model's own.
         diversity: how many items of a list may have the same value of an attribute, by attribute.
+        tolerance: how far a strict list may be from the exact one; None for that one.
         strict_ids: True to refuse users with an item that the catalog does not have, which is passed over otherwise.
     """
 
@@ -67,6 +69,7 @@ class Defaults:
     strict_ids: bool = False
     beam_widths: Sequence[int] | None = None
     diversity: Mapping[str, int] | None = None
+    tolerance: Tolerance | None = None
 
 
 class UserLine(msgspec.Struct):
@@ -110,6 +113,8 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         return "The history is empty: recommendations need at least one item."
     if not 1 <= k <= LONGEST_LIST:
         return f"k must be from 1 to {LONGEST_LIST}, got {k}."
+    if defaults.tolerance is not None and defaults.tolerance.items >= k:
+        return f"The tolerance must be of fewer items than k, got {defaults.tolerance.items} and k = {k}."
     try:
         user = stored or _user(catalog, line)
     except ValidationError as error:
@@ -123,7 +128,7 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         return none_known(user.unknown)
     barred = {item for item in excluded if item >= 0} | ({*user.met} if defaults.exclude_history else set())
     asked = k, widths[0], sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending
-    return Question(user.state, *asked, " ".join(told_unknown(unknown)), widths[1], defaults.diversity)
+    return Question(user.state, *asked, " ".join(told_unknown(unknown)), widths[1], defaults.diversity, defaults.tolerance)
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:
@@ -169,6 +174,7 @@ def _request(recommender: Recommender, request_id: str, question: Question) -> B
             beam_widths=question.beam_widths,
             diversity=question.diversity,
         )
+        request = replace(request, tolerance=question.tolerance)
     except ValueError as error:
         return str(error)
     if not recommender.engine.fits(request):

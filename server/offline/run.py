@@ -77,7 +77,7 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
     found = found_lines(recommender, answer) | ({"note": question.note} if question.note else {})
     if as_json:
         named = {"model": settings.model_name, "catalog_version": catalog.version}
-        whole = named | precision_lines(recommender.precision, answer.rule) | found
+        whole = named | precision_lines(recommender.precision, answer.rule, answer.tolerance) | found
         print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
         return
     if question.note:

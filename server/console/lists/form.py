@@ -44,6 +44,8 @@ class RequestForm:
                 self._part("Fresh items at least", "fresh", "min", {"max_age_days": 7})
                 self._part("Fresh for days", "fresh", "max_age_days", {"min": 1})
                 self._part("Weight of neighbours", "blend", "weight", {})
+                self._part("Others at most", "tolerance", "items", {})
+                self._part("Missing share at most", "tolerance", "mass", {})
             caps = ui.input("Most items of a value", placeholder="brand=2, genres=4", value=caps_text(question.options.get("diversity")))
             caps.props("outlined dense debounce=600").style("width: 13rem").on_value_change(lambda event: self._set_caps(event.value))
             self._caps = caps

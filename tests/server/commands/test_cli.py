@@ -168,6 +168,44 @@ def test_a_relaxed_sample_is_not_passed_off_as_more(invoke_here: Callable[..., R
     assert 0 <= answer["seed"] < 2**53
 
 
+def test_a_list_with_a_tolerance_says_whether_it_is_exact(recommend_here: Callable[..., str], model_dir: Path, tmp_path: Path):
+    flags = ("-k", "5", "--draft", str(model_dir), "--plan", "beam:5")
+
+    def found(*more: str) -> tuple[bool, set[str]]:
+        answer = json.loads(recommend_here("--history", "item-1,item-2", *flags, *more, "--json"))
+        return answer["exact"], {item["item_id"] for item in answer["items"]}
+
+    exact, plain = found()
+    assert (exact, found("--tolerance", "items=0"), found("--tolerance", "mass=0")) == (True, (True, plain), (True, plain))
+    close, items = found("--tolerance", "items=1")
+    assert not close
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"history": ["item-1", "item-2"]}\n{"history": ["item-1"], "k": 1}\n')
+    recommend_here("--input", str(users), "--output", str(tmp_path / "recs.jsonl"), *flags, "--tolerance", "items=1")
+    first, second = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    assert {item["item_id"] for item in first["items"]} == items
+    assert second["error"] == "The tolerance must be of fewer items than k, got 1 and k = 1."
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ("--tolerance", "items=some"),
+            "--tolerance takes items=N, a whole number from 0 on, or mass=E, a share from 0 up to 1, got 'items=some'.",
+        ),
+        (("--tolerance", "mass=1"), "--tolerance takes items=N"),
+        (("--tolerance", "5"), "--tolerance takes items=N"),
+        (("--tolerance", "items=10"), "The tolerance must be of fewer items than k, got 10 and k = 10."),
+        (("--tolerance", "items=1", "--verification", "gumbel"), "Only strict lists have a tolerance: leave --tolerance out"),
+    ],
+)
+def test_a_tolerance_that_makes_no_sense(invoke_here: Callable[..., Result], flags: tuple[str, ...], sentence: str):
+    result = invoke_here("--history", "item-1", *flags)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+
+
 def test_a_list_wider_than_the_plan_gets_one_sentence(model_flags: list[str], model_dir: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("server.offline.run.configure_logs", lambda level, process: None)
     flags = ["--engine", "transformers", "--threads", "1", *model_flags, "--draft", str(model_dir), "--plan", "beam:5"]

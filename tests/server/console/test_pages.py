@@ -102,6 +102,12 @@ def test_what_the_server_refuses_is_told_in_its_own_words(page: Page, with_conso
     page.get_by_label("Most items of a value").fill("title=1, shelf=2")
     asked = [{"attribute": "title", "at_most": 1}, {"attribute": "shelf", "at_most": 2}]
     expect(page.get_by_role("alert")).to_have_text(with_console.recommend(user_id="ann", diversity=asked).json()["detail"])
+    page.goto('/?ask={"user_id":"ann","k":10,"tolerance":{"items":1}}')
+    expect_list(page, titles(with_console, user_id="ann", tolerance={"items": 1}))
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_label("Others at most")).to_have_value("1")
+    page.get_by_label("Others at most").fill("10")
+    expect(page.get_by_role("alert")).to_have_text(with_console.recommend(user_id="ann", tolerance={"items": 10}).json()["detail"])
 
 
 def test_the_tree_has_the_engines_own_numbers(page: Page, with_console: ServerProcess):
