@@ -55,6 +55,7 @@ def rivals(
         raise typer.BadParameter("--target, --draft and --catalog go together.")
     from benchmarks.rivals import report as reports
     from benchmarks.rivals.entrants import RIVALS, entrants
+    from benchmarks.rivals.environment import RivalError
     from benchmarks.rivals.models import given_models, random_models
     from benchmarks.rivals.run import Settings, measure
     from benchmarks.rivals.static import measure_masks
@@ -78,8 +79,14 @@ def rivals(
                 if rows := [row for row in found.rows if row.k == length]:
                     title = f"K = {length}: {reports.conditions(found)}"
                     print_table(title, reports.COLUMNS, reports.cells(rows), left=("system", "asked"))
-        masks = measure_masks(sizes_of_static, threads, cache, sources.get(STATIC), json_file) if STATIC in names else []
+        masks, missing = [], ""
+        if STATIC in names:
+            try:
+                masks = measure_masks(sizes_of_static, threads, cache, sources.get(STATIC), json_file)
+            except RivalError as error:
+                missing = str(error)
+                typer.echo(missing, err=True)
     if masks:
         print_table("From logits to the next beam of 50", reports.MASK_COLUMNS, reports.mask_cells(masks))
     if markdown is not None:
-        markdown.write_text(reports.markdown(found, masks))
+        markdown.write_text(reports.markdown(found, masks, missing))

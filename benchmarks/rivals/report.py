@@ -50,8 +50,8 @@ def mask_cells(rows: Sequence[MaskRow]) -> list[tuple[str, ...]]:
     ]
 
 
-def markdown(report: Report | None, masks: Sequence[MaskRow]) -> str:
-    """All tables."""
+def markdown(report: Report | None, masks: Sequence[MaskRow], sentence: str = "") -> str:
+    """All tables, and a sentence in place of the last one where that could not be made."""
     parts = []
     if report is not None:
         parts.append(f"{conditions(report)}.")
@@ -60,4 +60,6 @@ def markdown(report: Report | None, masks: Sequence[MaskRow]) -> str:
         parts += report.left_out
     if masks:
         parts.append(markdown_table(MASK_COLUMNS, mask_cells(masks)))
+    if sentence:
+        parts.append(sentence)
     return "\n\n".join(parts) + "\n"

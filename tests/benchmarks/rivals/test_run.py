@@ -1,4 +1,4 @@
-"""`atspeed-bench rivals` with our own engine, the grammar that vLLM is given, and our side of the comparison with STATIC."""
+"""`atspeed-bench rivals` with our own engine, the grammar that vLLM is given, and a comparison with STATIC that fails."""
 
 import json
 import subprocess
@@ -8,12 +8,13 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.rivals import masks, process, turns
-from benchmarks.rivals.masks import make_identifiers, our_search
+from benchmarks.rivals import models, process, run, static, turns
+from benchmarks.rivals.environment import RivalError
+from benchmarks.rivals.run import Report
+from benchmarks.rivals.turns import Row
 from tests.server.forked_server import ForkedScript
 from verification.evaluation.generate import PrefixTable
 
@@ -58,6 +59,25 @@ def test_ours_is_measured_and_an_interrupted_run_goes_on(tmp_path: Path, monkeyp
     assert [(row["k"], row["p50_ms"] == 12345.0) for row in again] == [(4, True)] * 3 + [(50, False)] * 2
 
 
+def test_a_comparison_with_static_that_fails_costs_a_sentence_and_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    row = Row("transformers", "plain", 10, 1.0, 2.0, 1.0, 3, 3, 10, None, None)
+    conditions = {"models": "tiny", "machine": "one", "date": "today", "lists": 3, "warm_up": 1, "items": 2, "threads": 1}
+    monkeypatch.setattr(run, "measure", lambda *_: Report(conditions, [row], {10: 0.0}, []))
+    monkeypatch.setattr(models, "random_models", lambda *_: None)
+
+    def fail(*_: object) -> None:
+        raise RivalError("The comparison with STATIC ended with status 1: see its message above.")
+
+    monkeypatch.setattr(static, "measure_masks", fail)
+    monkeypatch.setenv("ATSPEED_CACHE", str(tmp_path))
+    result = runner.invoke(app, ["rivals", "--k", "10", "--markdown", str(tmp_path / "rows.md")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.strip().endswith("The comparison with STATIC ended with status 1: see its message above.")
+    written = (tmp_path / "rows.md").read_text()
+    assert "| transformers | plain |" in written
+    assert written.endswith("\n\nThe comparison with STATIC ended with status 1: see its message above.\n")
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -95,22 +115,3 @@ def test_the_grammar_of_the_trie_is_that_of_the_catalog(monkeypatch: pytest.Monk
 
     (root,) = [rules.pop("root")]
     assert sorted(spell(root)) == sorted(map(tuple, identifiers.tolist()))
-
-
-def test_our_steps_find_what_a_search_over_all_prefixes_finds(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(masks, "CODES", 8)
-    monkeypatch.setattr(masks, "BEAMS", 6)
-    identifiers = make_identifiers(200)
-    assert len(np.unique(identifiers, axis=0)) == len(identifiers) == 200
-    torch.manual_seed(0)
-    logits = [torch.randn(1 if depth == 0 else 6, 8) for depth in range(masks.DEPTH)]
-    _, found = our_search(identifiers)(logits)
-    follows, beams = PrefixTable(identifiers).next, [((), 0.0)]
-    for each in logits:
-        rated = [
-            ((*prefix, token), score + float(each[row].log_softmax(0)[token]))
-            for row, (prefix, score) in enumerate(beams)
-            for token in follows[prefix]
-        ]
-        beams = sorted(rated, key=lambda one: -one[1])[:6]
-    assert [tuple(row) for row in found] == [prefix for prefix, _ in beams]
