@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from benchmarks.rivals.entrants import STATIC
 from benchmarks.rivals.environment import Environment, RivalError, prepare
-from benchmarks.rivals.masks import DEPTH, MaskRow
+from benchmarks.rivals.masks import MaskRow
+from benchmarks.systems.expansion import LEVELS
 
 
 def measure_masks(sizes: Sequence[int], threads: int, cache: Path, source: str | None, path: Path | None) -> list[MaskRow]:
@@ -25,7 +26,7 @@ def measure_masks(sizes: Sequence[int], threads: int, cache: Path, source: str |
     command = [sys.executable, "-m", "benchmarks.rivals.masks", str(threads), *map(str, sizes)]
     environment = os.environ | dict(prepared.variables) | {"OMP_NUM_THREADS": str(threads)}
     rows = []
-    bar = tqdm(total=DEPTH * len(sizes), desc="STATIC", unit="step")
+    bar = tqdm(total=LEVELS * len(sizes), desc="STATIC", unit="step")
     with bar, subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout or ():
             rows.append(MaskRow(**json.loads(line)))

@@ -36,11 +36,13 @@ Search = Callable[[Sequence[Tensor]], tuple[list[float], Tensor]]
 Expansion = Callable[[ItemTrie, int, Frontier, Tensor, int], tuple[Tensor, Tensor]]
 
 
-def make_identifiers(items: int) -> IntArray:
-    """`[at most items, levels]` distinct random token ids in order; each level has tokens of its own."""
-    codes = np.random.default_rng(items).integers(CODES, size=(items, LEVELS)) + CODES * np.arange(LEVELS)
-    keys = np.unique(codes @ (LEVELS * CODES) ** np.arange(LEVELS)[::-1])
-    return np.stack([keys // (LEVELS * CODES) ** power % (LEVELS * CODES) for power in range(LEVELS)[::-1]], axis=1)
+def make_identifiers(items: int, codes: int = CODES, *, shared: bool = False) -> IntArray:
+    """`[items, levels]` distinct random token ids in order; each level has tokens of its own, unless all are to share theirs."""
+    rng, keys = np.random.default_rng(items), np.empty(0, np.int64)
+    while len(keys) < items:
+        keys = np.unique(np.concatenate([keys, rng.integers(codes**LEVELS, size=items - len(keys))]))
+    identifiers = np.stack([keys // codes**power % codes for power in range(LEVELS)[::-1]], axis=1)
+    return identifiers if shared else identifiers + codes * np.arange(LEVELS)
 
 
 def expand_now(trie: ItemTrie, depth: int, frontier: Frontier, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -78,24 +80,22 @@ def _by_keys(scores: Tensor, k: int) -> Tensor:
     return torch.arange(scores.shape[1]).sub(ordered, alpha=1 << 32).topk(k, dim=1, largest=False).indices
 
 
-def search(
-    trie: ItemTrie, k: int, expand: Expansion, logits: Sequence[Tensor], clock: Callable[[], float] = time.process_time
-) -> tuple[list[float], Tensor]:
-    """A beam search, timed by a clock; see `Search`."""
+def search(trie: ItemTrie, k: int, expand: Expansion, logits: Sequence[Tensor]) -> tuple[list[float], Tensor]:
+    """A beam search; see `Search`."""
     nodes, cum_log_probs, seconds = torch.zeros(1, dtype=torch.int64), torch.zeros(1), []
     for depth, given in enumerate(logits):
-        started = clock()
+        started = time.process_time()
         frontier = Frontier(torch.arange(len(nodes)), nodes, (len(nodes),), cum_log_probs)
         nodes, cum_log_probs = expand(trie, depth, frontier, given[: len(nodes)], k)
-        seconds.append(clock() - started)
+        seconds.append(time.process_time() - started)
     paths = [nodes.numpy()]
     for depth in range(trie.depth, 1, -1):
         paths.append(trie.parents(paths[-1], depth))
     return seconds, trie.token[torch.from_numpy(np.stack(paths[::-1], axis=1))]
 
 
-def static_search(checkout: Path, identifiers: IntArray, k: int) -> Search:
-    """STATIC's PyTorch decoder over the same identifiers, from a checkout of github.com/youtube/static-constraint-decoding.
+def add_static(checkout: Path) -> None:
+    """Put a checkout of github.com/youtube/static-constraint-decoding on the path.
 
     Raises:
         BenchmarkError: it is not there.
@@ -103,8 +103,12 @@ def static_search(checkout: Path, identifiers: IntArray, k: int) -> Search:
     if not (checkout / "static_decoding" / "decoding_pt.py").exists():
         raise BenchmarkError(f"There is no checkout of STATIC in {checkout}: static_decoding/decoding_pt.py is missing.")
     sys.path.insert(0, str(checkout))
+
+
+def static_search(identifiers: IntArray, k: int, vocabulary: int) -> Search:
+    """STATIC's PyTorch decoder over the same identifiers; its packages are on the path."""
     decoding: Any = importlib.import_module("static_decoding.decoding_pt")
-    index: Any = importlib.import_module("static_decoding.csr_utils").build_static_index(identifiers, vocab_size=LEVELS * CODES)
+    index: Any = importlib.import_module("static_decoding.csr_utils").build_static_index(identifiers, vocab_size=vocabulary)
     packed, indptr, branches, start_mask, dense_mask, dense_states = (
         torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in index
     )
@@ -120,7 +124,7 @@ def static_search(checkout: Path, identifiers: IntArray, k: int) -> Search:
             began.append(time.process_time())
             return answer
 
-        tokens: Tensor = decoding.sparse_transition_torch(model, 1, k, k, 0, LEVELS, LEVELS * CODES, *rest)
+        tokens: Tensor = decoding.sparse_transition_torch(model, 1, k, k, 0, LEVELS, vocabulary, *rest)
         ended.append(time.process_time())
         return [end - begin for begin, end in zip(began, ended[1:], strict=True)], tokens[0].long()
 
@@ -142,7 +146,8 @@ def run(items: int, beams: int, rounds: int, static: Path | None) -> None:
         "log-softmax and keys": partial(search, trie, beams, expand_before),
     }
     if static is not None:
-        searches["STATIC"] = static_search(static, identifiers, beams)
+        add_static(static)
+        searches["STATIC"] = static_search(identifiers, beams, LEVELS * CODES)
     seconds: dict[str, list[list[float]]] = {name: [] for name in searches}
     torch.manual_seed(0)
     for number in tqdm(range(WARM_UP + rounds), desc="Expanding", unit="round", leave=False, disable=None):
