@@ -17,6 +17,7 @@ THEME_COOKIE = "atspeed-dark"
 SWITCH_THEME = f"""() => {{
     Quasar.Dark.set(!Quasar.Dark.isActive);
     document.cookie = `{THEME_COOKIE}=${{Quasar.Dark.isActive}};path=/;max-age=31536000;samesite=lax`;
+    emit(Quasar.Dark.isActive);
 }}"""
 
 
@@ -26,7 +27,7 @@ def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Itera
     ui.add_css(STYLE)
     ui.colors(primary="var(--accent)")
     chosen = ui.context.client.request.cookies.get(THEME_COOKIE)
-    ui.dark_mode(None if chosen is None else chosen == "true")
+    dark = ui.dark_mode(None if chosen is None else chosen == "true")
     with ui.header(), tag("div", "", "top"):
         tag("span", "atspeed", "brand")
         with tag("nav", "", "", aria_label="Pages"):
@@ -36,7 +37,9 @@ def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Itera
                     link.props["aria-current"] = "page"
         _state(client)
         actions = tag("div")
-        ui.button(icon="contrast").props('flat round dense aria-label="Light or dark"').on("click", js_handler=SWITCH_THEME)
+        switch = ui.button(icon="contrast").props('flat round dense aria-label="Light or dark"')
+        # Each change of the page sets the theme anew, to the one that is known here.
+        switch.on("click", lambda event: dark.set_value(event.args), js_handler=SWITCH_THEME)
     page = tag("div", "", "page")
     ui.skip_link(target=page)
     with page:

@@ -208,12 +208,17 @@ def test_an_item_is_found_with_its_neighbours_and_its_places_in_lists(page: Page
     expect(places.last).to_contain_text(str(ranks.get(item["item_id"], "not among the first 50")))
 
 
-def test_dark_stays_dark(page: Page):
+def test_dark_stays_dark(page: Page, with_console: ServerProcess):
     page.goto("/")
     # It is there before the rest of the page, which begins with what the browser has chosen.
     expect(page.get_by_role("status")).to_contain_text("catalog")
     page.get_by_label("Light or dark").click()
     expect(page.locator("body.body--dark")).to_be_attached()
+    # Whatever comes to the page afterwards.
+    page.get_by_label("User id").fill("ann")
+    page.keyboard.press("Enter")
+    expect_list(page, titles(with_console, user_id="ann"))
+    expect(page.locator("body.body--dark")).to_be_attached(timeout=5000)
     page.reload()
     expect(page.locator("body.body--dark")).to_be_attached()
 
