@@ -46,19 +46,19 @@ settings.load_profile("sample")
 
 # The files that take longest begin first: workers take whole files, and none shall be left alone with one of them at the end.
 LONGEST = (
+    "server/offline/test_in_parts.py",
     "server/http/test_hang.py",
     "server/http/test_server.py",
-    "server/catalogs/test_guard.py",
     "server/scheduling/test_overload.py",
     "server/console/test_pages.py",
     "server/http/test_catalogs.py",
     "server/http/test_catalog_faults.py",
     "benchmarks/soak/test_run.py",
     "server/engine/test_vllm.py",
+    "deploy/test_fleet_trial.py",
     "test_newcomer.py",
     "benchmarks/fuzz/test_run.py",
     "benchmarks/gpu/test_day.py",
-    "benchmarks/systems/test_command.py",
     "verification/hosts/test_tree_kernel.py",
     "verification/hosts/test_vllm_on_gpu.py",
     "verification/engine/test_beam_search.py",
@@ -69,7 +69,6 @@ LONGEST = (
     "server/demo/test_demo.py",
     "server/http/test_items.py",
     "server/commands/test_cli.py",
-    "server/engine/test_failing_draft.py",
     "deploy/test_alerts.py",
 )
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from server.keys.file import add_key
 from server.keys.key import Scope
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess
 
 CHROMIUM = shutil.which("chromium")
@@ -27,7 +28,7 @@ def with_console(model_flags: list[str], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("with-console")
     text = add_key(folder / "keys.json", "people", list(Scope))
     flags = ["--keys", str(folder / "keys.json"), "--histories", "memory://", "--timeout-ms", "20000", "--console", "--console-port", "0"]
-    with ServerProcess(folder, *model_flags, *flags) as server:
+    with ForkedServer(folder, *model_flags, *flags) as server:
         server.wait_until_ready().client.headers["Authorization"] = f"Bearer {text}"
         for user, items in USERS.items():
             events = [{"item_id": item, "timestamp": 1_700_000_000 + place} for place, item in enumerate(items)]

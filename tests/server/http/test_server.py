@@ -164,12 +164,12 @@ def assert_refused(status: int, log: str, sentence: str) -> None:
 def test_a_port_in_use(model_flags: list[str], tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--port", str(port)).run()
+        status, log = ForkedServer(tmp_path, *model_flags, "--histories", "memory://", "--port", str(port)).run()
     assert_refused(status, log, f"Port {port} on 127.0.0.1 is in use: stop what listens there, or choose another with --port.")
 
 
 def test_an_address_of_another_machine(model_flags: list[str], tmp_path: Path):
-    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--host", "192.0.2.1").run()
+    status, log = ForkedServer(tmp_path, *model_flags, "--histories", "memory://", "--host", "192.0.2.1").run()
     assert_refused(status, log, "Port 0 on 192.0.2.1 can't be listened on: Cannot assign requested address.")
 
 
