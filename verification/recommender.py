@@ -19,6 +19,8 @@ import torch
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, NormaliseName, SearchRule
 from drafting.catalog.catalog import Catalog
+from drafting.device import is_async
+from drafting.memory import keep_freed_memory
 from drafting.neighbours.candidates import Blending
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
@@ -146,6 +148,9 @@ class Recommender:
                 check=lambda model: verify_model(model, target, longest, served.dtype(dtype), verify, served.files.given_base),
             )
             loaded.callback(model.close)
+            if not is_async(model.device):
+                # From here on; loading frees more than any forward.
+                keep_freed_memory()
             if exact:
                 make_exact(model, longest)
             draft_model = None

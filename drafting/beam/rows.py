@@ -17,7 +17,7 @@ from drafting.trie.token_set import TokenSet
 # A sum of exponentials beyond is made again with the largest logit taken off: some term may have been lost, or be infinite.
 _LEAST_SUM, _MOST_SUM = 1e-20, 1e37
 # Logits whose exponentials are summed at a time: so many stay in a processor's cache.
-_SUMMED = 1 << 17
+_SUMMED = 1 << 16
 
 
 class Head(Protocol):
@@ -78,8 +78,14 @@ class WholeHead:
         """As `Head.log_normaliser`."""
         if is_async(states.device):
             return states.float().logsumexp(1)
-        parts = torch.split(states, max(1, _SUMMED // self.vocabulary))
-        sums = torch.cat([part.float().exp().sum(1) for part in parts])
+        sums = torch.empty(len(states), device=states.device)
+        rows = max(1, _SUMMED // self.vocabulary)
+        # One piece of memory for all parts: fresh memory costs as much as the exponentials.
+        exponentials = torch.empty(min(rows, len(states)), self.vocabulary, device=states.device)
+        for part, its_sums in zip(states.split(rows), sums.split(rows), strict=True):
+            own = exponentials[: len(part)]
+            torch.exp(part, out=own) if part.dtype is torch.float32 else own.copy_(part).exp_()
+            torch.sum(own, 1, out=its_sums)
         return log_of_sums(sums, lambda rows: states.index_select(0, rows).float().logsumexp(1))
 
 

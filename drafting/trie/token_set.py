@@ -30,7 +30,7 @@ class TokenSet:
         """To another process goes nothing but the numbers."""
         return TokenSet, (self.numbers, self.device)
 
-    @property
+    @cached_property
     def first(self) -> int | None:
         """The first id, where the others follow it without a gap; else None."""
         first = int(self.numbers[0])

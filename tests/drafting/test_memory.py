@@ -1,5 +1,8 @@
-"""Memory that is free: never more than the container's quota leaves."""
+"""Memory that is free: never more than the container's quota leaves. What was freed is kept."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -35,3 +38,24 @@ def test_what_is_free_is_the_machines_or_the_quotas(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert free_memory(tmp_path) == free
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to keep")
+def test_freed_memory_is_kept() -> None:
+    """More than glibc keeps by itself, in a process of its own, for which all of it holds."""
+    program = """
+import resource
+from drafting.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(b"x") * 50_000_000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+size = faults()
+assert faults() > size / 2
+keep_freed_memory()
+faults()
+assert faults() < size / 100
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -120,7 +120,7 @@ def tree_attention(
     key: Tensor | None,
     value: Tensor | None,
     cache: Tensor,
-    slots: Tensor,
+    slots: Tensor | slice,
     layouts: Sequence[AttentionLayout],
     scale: float,
     softcap: float | None = None,
@@ -133,7 +133,7 @@ def tree_attention(
         key, value: `[tokens, key/value heads, head size]`; grouped-query attention if there are fewer of them than heads. Values may be of
             another size than keys. None if another layer has written them to the same cache.
         cache: `[slots, key/value heads, key size + value size]`, keys beside values so that one gather reads both.
-        slots: `[tokens]` int64, slots of the keys and values of this forward.
+        slots: `[tokens]` int64, or the range of them, slots of the keys and values of this forward; see `TreeBatch.written`.
         layouts: the columns that each query may attend to.
         scale: factor of the scores.
         softcap: limit that scores approach by a hyperbolic tangent.
@@ -143,7 +143,10 @@ def tree_attention(
         `[tokens, heads, value size]`.
     """
     if key is not None and value is not None:
-        cache.index_copy_(0, slots, torch.cat([key, value], dim=-1))
+        if isinstance(slots, slice):
+            torch.cat([key, value], dim=-1, out=cache[slots])
+        else:
+            cache.index_copy_(0, slots, torch.cat([key, value], dim=-1))
     if len(layouts) == 1:
         return _attend(query, cache, layouts[0], scale, softcap, sinks)
     attended = torch.empty((*query.shape[:2], cache.shape[2] - query.shape[2]), dtype=query.dtype, device=query.device)

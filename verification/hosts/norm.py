@@ -14,14 +14,18 @@ class Norm:
         """`module` is the norm of transformers."""
         self._module = module
         weight = module.weight.detach()
-        self._is_plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._type = weight.dtype
+        self._is_written_out = weight.device.type == "cpu" and weight.dtype != torch.float64
         # A row is divided by the root of its sum of squares, not of their mean.
-        self._weight = weight * len(weight) ** 0.5
+        self._weight = weight.float() * len(weight) ** 0.5
         self._least = torch.tensor(len(weight) * module.variance_epsilon, device=weight.device).sqrt()
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        if self._is_plain:
-            lengths = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).hypot_(self._least)
-            return hidden.div(lengths).mul_(self._weight)
-        weight = self._module.weight
-        return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), self._module.variance_epsilon).to(weight.dtype)
+        if not self._is_written_out:
+            weight = self._module.weight
+            return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), self._module.variance_epsilon).to(weight.dtype)
+        rows = hidden.float()
+        lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).hypot_(self._least)
+        if rows is hidden:
+            return rows.div(lengths).mul_(self._weight).to(self._type)
+        return rows.mul_(lengths.reciprocal_()).mul_(self._weight).to(self._type)

@@ -67,7 +67,7 @@ class TreeForward:
         if self.is_exact:
             query = query.double()
         cache, layouts = self.caches[layer], self.layouts[layer]
-        return tree_attention(query, key, value, cache, self.batch.slots, layouts, scale, softcap, sinks).to(value.dtype)
+        return tree_attention(query, key, value, cache, self.batch.written, layouts, scale, softcap, sinks).to(value.dtype)
 
 
 # The forward that runs; an argument of the model would not reach the layers of every family.

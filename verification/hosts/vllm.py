@@ -116,7 +116,7 @@ class TreeWorker(HeadWorker):
         batch = batch.to(self.device)
         layouts = self.tree_layouts.of(batch)
         is_exact = self.vllm_config.model_config.quantization == INT8
-        forwards = {name: LayerForward(batch.slots, seen, is_exact) for name, seen in zip(self.tree_layers, layouts, strict=True)}
+        forwards = {name: LayerForward(batch.written, seen, is_exact) for name, seen in zip(self.tree_layers, layouts, strict=True)}
         model = self.model_runner.get_model()
         with set_forward_context(forwards, self.vllm_config, num_tokens=len(batch.tokens)):
             hidden = model(input_ids=batch.tokens, positions=batch.positions)

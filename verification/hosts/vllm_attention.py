@@ -82,12 +82,12 @@ class LayerForward:
     """One forward, as a layer needs it.
 
     Attributes:
-        slots: of its tokens.
+        slots: of its tokens; see `TreeBatch.written`.
         layouts: the columns that each may attend to.
         is_exact: True if attention is computed in float64, so that lists don't depend on what stands beside them.
     """
 
-    slots: Tensor
+    slots: Tensor | slice
     layouts: Sequence[AttentionLayout]
     is_exact: bool = False
 

@@ -48,6 +48,20 @@ def test_prompt_and_ancestors_in_one_ragged_batch(heads: int, key_value_heads: i
     torch.testing.assert_close(attended, reference(query, *cache.chunk(2, -1), seen, 0.3))
 
 
+@pytest.mark.parametrize(("slots", "is_range"), [([4, 5, 6], True), ([4, 6, 5], False), ([7], True)])
+def test_keys_and_values_are_written_to_their_slots_alone(slots: list[int], is_range: bool) -> None:
+    tokens = len(slots)
+    layout = build_layout([np.array(slots)], [tokens], torch.arange(1, tokens + 1), torch.arange(tokens)[:, None])
+    rows = torch.tensor(slots)
+    batch = TreeBatch(rows, torch.arange(tokens), rows, None, (layout,))
+    assert isinstance(batch.written, slice) == is_range
+    cache, expected = torch.zeros(2, SLOTS, 2, 2 * HEAD_SIZE).unbind(0)
+    query, key, value = (torch.randn(tokens, 3, 2, HEAD_SIZE, generator=torch.Generator().manual_seed(1))[:, part] for part in range(3))
+    tree_attention(query, key, value, cache, batch.written, [layout], 0.3)
+    expected[rows] = torch.cat([key, value], -1)
+    assert torch.equal(cache, expected)
+
+
 def test_padding_does_not_change_a_request() -> None:
     """Unequal numbers of queries and columns: each row equals the row of the request alone."""
     generator = torch.Generator().manual_seed(0)
