@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan
 from drafting.plans.planner import Planner
 from drafting.trie.item_set import ItemSet
+from tests.capping import Walk, caps_of, random_values
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists, model_scores
 from tests.speculation import noisy_copy, run
@@ -101,6 +103,27 @@ def test_widths_of_each_level_equal_brute_force_whatever_is_drafted(small: tuple
         for name, theirs in expected.items():
             assert_same(pairs(found[name], identifiers), theirs)
     recommender.engine.forget_histories()
+
+
+def test_lists_with_caps_equal_brute_force_on_both_hosts(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    recommender, model = small
+    trie, items = recommender.engine.trie, len(recommender.catalog)
+    identifiers = trie.token.numpy()[trie.paths(trie.leaf_of_item)]
+    rng = np.random.default_rng(7)
+    values, at_most = {"brand": random_values(items, rng)}, {"brand": 2}
+    capped = [
+        replace(recommender.request(str(number), rng.integers(items, size=3).tolist(), 25, 30), caps=caps_of(values, at_most))
+        for number in range(4)
+    ]
+    found = run(recommender.engine, capped, rng, None)
+    for request in capped:
+        scores = model_scores(model, request.prompt)
+        search = partial(brute_force_beam, scores, identifiers, k=request.last_width, beam_width=request.beam_width)
+        walk = Walk(identifiers, values, at_most, np.ones(items, bool))
+        again = walk.rounds(search, search(np.ones(items, bool)), request.k)
+        result = found[request.request_id]
+        assert sorted(item.item for item in result.items) == sorted(item for _, own in walk.ranked() for item in own)
+        assert result.usage.rounds == 1 + again
 
 
 def test_levels_that_are_cut_are_those_that_are_not(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
