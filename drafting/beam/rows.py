@@ -82,7 +82,7 @@ class WholeHead:
         rows = max(1, _SUMMED // self.vocabulary)
         # One piece of memory for all parts: fresh memory costs as much as the exponentials.
         exponentials = torch.empty(min(rows, len(states)), self.vocabulary, device=states.device)
-        for part, its_sums in zip(states.split(rows), sums.split(rows), strict=True):
+        for part, its_sums in zip(torch.split(states, rows), torch.split(sums, rows), strict=True):
             own = exponentials[: len(part)]
             torch.exp(part, out=own) if part.dtype is torch.float32 else own.copy_(part).exp_()
             torch.sum(own, 1, out=its_sums)
