@@ -5,8 +5,8 @@ and a reader never sees half an append.
 
 SQLite calls block, above all on the sync of a commit, so they run on threads of the store: all writes on one, as SQLite has one writer at
 a time; reads on others with connections of their own. Write-ahead logging lets them read whatever a writer, here or in another process,
-holds. But a user whose pages the system has in memory is read sooner than a thread is woken: users are read at once, in the event loop,
-until a read was slow, as from a disk that is busy. Then all reads are those of threads for a while.
+holds. But a user whose pages the system has in memory is read sooner than a thread is woken: users of whom little is stored are read at
+once, in the event loop, until a read was slow, as from a disk that is busy. Then all reads are those of threads for a while.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ from server.histories.sqlite_file import (
     read_newest,
     read_some,
     replace_content,
+    stored_bytes,
     write_history,
 )
 from server.sqlite import create, file_of, open_reader, open_writer
@@ -42,8 +43,9 @@ from server.sqlite import create, file_of, open_reader, open_writer
 _T = TypeVar("_T")
 
 _READERS = 4
-# Of more events a user is not read at once, nor for so long after a read that took longer than a busy machine explains.
-_AT_ONCE_EVENTS = 200
+# Of more events a user is not read at once, nor one of whom more is stored, as all of that is checked, nor for so long after a read that
+# took longer than a busy machine explains.
+_AT_ONCE_EVENTS, _AT_ONCE_BYTES = 200, 2**18
 _SLOW_SECONDS, _WARY_SECONDS = 0.05, 1.0
 _USERS_PER_TRANSACTION = 50
 _USERS_PER_SAMPLE = 25
@@ -223,6 +225,8 @@ class SqliteHistoryStore:
         if started < self._wary_until:
             return None
         try:
+            if stored_bytes(self._hasty, user_id) > _AT_ONCE_BYTES:
+                return None
             return read_newest(self._hasty, user_id, time.time(), window)
         except sqlite3.DatabaseError:
             # Whatever it is, a lock or a fault, the thread waits for it or tells it.

@@ -35,6 +35,7 @@ _SCHEMA = (
 )
 _LAST = "(SELECT max(rowid) FROM histories WHERE user_id = :user_id)"
 _READ = f"SELECT checksum, history FROM histories WHERE rowid = {_LAST} AND (expires_at IS NULL OR expires_at > :now)"
+_SIZE = f"SELECT length(history) FROM histories WHERE rowid = {_LAST}"
 _SCAN = "SELECT rowid, user_id, expires_at, checksum, history FROM histories WHERE rowid >= :start ORDER BY rowid LIMIT :users"
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
@@ -75,6 +76,12 @@ def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> Hi
     """
     history = _read(connection, user_id, now, _decoder)
     return None if history is None or history.is_empty else history
+
+
+def stored_bytes(connection: sqlite3.Connection, user_id: str) -> int:
+    """How large what is stored of a user is, which is known without reading it; 0 for an unknown one. Raises sqlite3.DatabaseError."""
+    row = connection.execute(_SIZE, {"user_id": user_id}).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def read_newest(connection: sqlite3.Connection, user_id: str, now: float, count: int) -> StoredUser:
