@@ -203,11 +203,11 @@ def _diversity(text: str) -> dict[str, int]:
 
 
 def _tolerance(text: str) -> Tolerance | None:
+    if not text:
+        return None
     name, _, bound = text.partition("=")
     try:
         match name.strip():
-            case "":
-                return None
             case "items":
                 return Tolerance(items=int(bound))
             case "mass":

@@ -196,6 +196,7 @@ def test_a_list_with_a_tolerance_says_whether_it_is_exact(recommend_here: Callab
         ),
         (("--tolerance", "mass=1"), "--tolerance takes items=N"),
         (("--tolerance", "5"), "--tolerance takes items=N"),
+        (("--tolerance", "=5"), "--tolerance takes items=N"),
         (("--tolerance", "items=10"), "The tolerance must be of fewer items than k, got 10 and k = 10."),
         (("--tolerance", "items=1", "--verification", "gumbel"), "Only strict lists have a tolerance: leave --tolerance out"),
     ],
