@@ -19,6 +19,8 @@ _FILES = (
 # glibc's numbers of what `mallopt` sets: free bytes at the end of the heap, and the size from which memory is the kernel's own.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**28
+# Older releases of glibc take no higher threshold.
+_OLD_MMAP_BYTES = 2**25
 
 
 def free_memory(cgroups: Path = CGROUPS) -> int:
@@ -47,4 +49,6 @@ def keep_freed_memory() -> None:
         return
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
-    mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+    # The first has frozen the second, wherever that was.
+    if not mallopt(_MMAP_THRESHOLD, KEPT_BYTES):
+        mallopt(_MMAP_THRESHOLD, _OLD_MMAP_BYTES)

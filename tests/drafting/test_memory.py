@@ -1,14 +1,16 @@
 """Memory that is free: never more than the container's quota leaves. What was freed is kept."""
 
+import ctypes
 import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from drafting.memory import free_memory
+from drafting.memory import KEPT_BYTES, free_memory, keep_freed_memory
 
 V1 = {
     "memory/memory.limit_in_bytes": "5000",
@@ -59,3 +61,19 @@ faults()
 assert faults() < size / 100
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_glibc_that_takes_no_high_threshold_gets_the_highest_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    trim, mmap = -1, -3
+    told: dict[int, int] = {}
+
+    def mallopt(name: int, value: int) -> int:
+        if name == mmap and value > 2**25:
+            return 0
+        told[name] = value
+        return 1
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.31"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert told == {trim: KEPT_BYTES, mmap: 2**25}
