@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +22,7 @@ from drafting.errors import SetupError
 # Intel's OpenMP threads spin for 200 ms after their last work.
 SETTLE_SECONDS = 0.25
 # Each has a whole interpreter of its own, as when it is used alone.
-PROCESSES: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+PROCESSES = multiprocessing.get_context("spawn")
 BUSY_SHARE = 0.15
 
 

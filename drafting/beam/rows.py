@@ -78,10 +78,10 @@ class WholeHead:
         """As `Head.log_normaliser`."""
         if is_async(states.device):
             return states.float().logsumexp(1)
-        sums = torch.empty(len(states), device=states.device)
+        sums = torch.empty(len(states), dtype=torch.float32, device=states.device)
         rows = max(1, _SUMMED // self.vocabulary)
         # One piece of memory for all parts: fresh memory costs as much as the exponentials.
-        exponentials = torch.empty(min(rows, len(states)), self.vocabulary, device=states.device)
+        exponentials = torch.empty(min(rows, len(states)), self.vocabulary, dtype=torch.float32, device=states.device)
         for part, its_sums in zip(torch.split(states, rows), torch.split(sums, rows), strict=True):
             own = exponentials[: len(part)]
             torch.exp(part, out=own) if part.dtype is torch.float32 else own.copy_(part).exp_()
