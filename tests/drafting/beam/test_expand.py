@@ -163,6 +163,17 @@ def test_the_normaliser_of_logits_that_are_there_is_theirs_whatever_their_size(s
     torch.testing.assert_close(Rows.of(logits).log_normaliser(), logits.float().logsumexp(1), equal_nan=True)
 
 
+def test_a_normaliser_is_in_float32_whatever_type_is_the_default() -> None:
+    logits = torch.randn(5, 3000, generator=torch.Generator().manual_seed(0))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = Rows.of(logits).log_normaliser()
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(found, logits.logsumexp(1))
+
+
 @given(cases(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(-3, 3))
 def test_log_probabilities_over_children_are_those_of_a_softmax_over_them_alone(case, dtype: torch.dtype, power: int) -> None:
     """Whatever is excluded, which only takes scores away; a leaf has none, and an only child's is exactly 0."""
