@@ -107,7 +107,7 @@ def list_complaints(history: History, lists: Sequence[Seen], faults: Sequence[Fa
             yield f"{where} is of a version that was not active any more for {late:.2f} s when it was asked for."
         elif not history.items(version).issuperset(items):
             yield f"{where} has items that the version does not have."
-        if (unexplained := unexplained_seconds(seen, faults, broken)) > ASK_SECONDS:
+        if (unexplained := unexplained_seconds(seen, faults, broken)) > (ASK_SECONDS if faults or broken else 0.0):
             yield f"{where} says that it may be {seen.behind:.2f} s late, of which nothing explains {unexplained:.2f} s."
         if seen.name:
             told = history.meanings(seen.name, seen.revision, history.until(seen.ended))

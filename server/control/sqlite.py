@@ -22,7 +22,7 @@ import msgspec
 from server.control.base import Limits, Position, Replica, State, Write, random_name
 from server.errors import ControlConflict, ControlUnavailable
 from server.sqlite import check_new, create, data_version, file_format, open_reader, open_unchanging, open_writer
-from server.ticks import tick
+from server.ticks import until_tick
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ class SqliteControlStore:
 
     async def wait(self, seen: Position | None, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and await self.position() == seen:
-            await tick()
+        while (left := deadline - time.monotonic()) > 0 and await self.position() == seen:
+            await asyncio.sleep(min(left, until_tick()))
 
     async def announce(self, replica: Replica) -> None:
         row = replica.name, time.time() + self._limits.announced_seconds, msgspec.json.encode(replica)

@@ -1,6 +1,6 @@
 """`Keyring`: the keys that the server knows now; they follow their file.
 
-Invariant: a key is known from the moment at which the file that has it was read, at most a second after it was written, and a file
+Invariant: a key is known from the moment at which the file that has it was read, about a second after it was written, and a file
 that can't be used changes nothing. The whole file is compared, so it does not matter how it was replaced: written in place, renamed, or
 mounted anew by Kubernetes, which swaps a link that the path leads through.
 

@@ -167,3 +167,8 @@ def test_next_to_nothing_is_unexplained_of_how_late_a_server_says_that_it_may_be
     seen.replica, seen.ended = "one", 200.0
     complaints = list(list_complaints(history, [seen], faults, broken))
     assert [f"nothing explains {unexplained:.2f} s" in each for each in complaints] == [True] * (unexplained > 10.0)
+
+
+def test_where_nothing_happened_no_server_says_that_it_may_be_late(history: History):
+    assert len(list(list_complaints(history, [listed("v1.items-5", 199.9, 5, [1], behind=1.1)], [], []))) == 1
+    assert not list(list_complaints(history, [listed("v1.items-5", 199.9, 5, [1])], [], []))
