@@ -1,11 +1,9 @@
-"""Memory that this process may still take: what the machine has free, limited by the quota of its container; and what it keeps.
+"""Memory that this process may still take: what the machine has free, limited by the quota of its container.
 
 Invariant: never more than the quota leaves. Reason: what goes beyond it is not refused, the kernel kills the process.
 """
 
-import ctypes
 import math
-import platform
 from pathlib import Path
 
 import psutil
@@ -16,11 +14,6 @@ _FILES = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
 )
-# glibc's numbers of what `mallopt` sets: free bytes at the end of the heap, and the size from which memory is the kernel's own.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 2**28
-# Older releases of glibc take no higher threshold.
-_OLD_MMAP_BYTES = 2**25
 
 
 def free_memory(cgroups: Path = CGROUPS) -> int:
@@ -38,17 +31,3 @@ def _left(cgroups: Path, limit: str, used: str, details: str, dropped: str) -> f
         return int(most) - int((cgroups / used).read_text()) + int(known.get(dropped, 0))
     except OSError:
         return math.inf
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep up to `KEPT_BYTES` that are freed, where it is glibc.
-
-    By itself it gives back what a wide forward has used, and the kernel clears it anew, page by page, for the next one.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
-    # The first has frozen the second, wherever that was.
-    if not mallopt(_MMAP_THRESHOLD, KEPT_BYTES):
-        mallopt(_MMAP_THRESHOLD, _OLD_MMAP_BYTES)

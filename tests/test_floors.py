@@ -26,6 +26,7 @@ FLOORS = {
         "model_files",
         "mapped_arrays",
         "memory",
+        "freed_memory",
         "trie",
         "catalog",
         "prompts",

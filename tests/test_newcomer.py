@@ -34,8 +34,13 @@ def write_shop(folder: Path) -> None:
 
 def test_five_commands_of_the_readme_lead_from_a_csv_to_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shop(tmp_path)
-    # Nothing of the user's is touched, and a small machine is spared.
-    settings = {"ATSPEED_ENGINE": "transformers", "ATSPEED_THREADS": "1", "ATSPEED_KV_MEMORY_GIB": "0.05"}
+    # Nothing of the user's is touched, and a small machine is spared, and waited for.
+    settings = {
+        "ATSPEED_ENGINE": "transformers",
+        "ATSPEED_THREADS": "1",
+        "ATSPEED_KV_MEMORY_GIB": "0.05",
+        "ATSPEED_HISTORY_TIMEOUT_MS": "5000",
+    }
     for name, value in (settings | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(tmp_path / "home")}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -55,7 +60,9 @@ def test_five_commands_of_the_readme_lead_from_a_csv_to_a_list(tmp_path: Path, m
         client.put("/v1/catalog/filters/cheap", json=expression).raise_for_status()
         body = {"user_id": "c3", "k": 5, "exclude_history": True, "filter": "cheap", "timeout_ms": 20_000}
         answer = client.post("/v1/recommendations", json=body)
-        history = client.get("/v1/users/c3/history").json()["events"]
+        shown = client.get("/v1/users/c3/history")
+    assert shown.status_code == 200, shown.text
+    history = shown.json()["events"]
     assert answer.status_code == 200, answer.text
     seen = [event["item_id"] for event in history]
     assert len(seen) == STEPS

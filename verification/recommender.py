@@ -20,7 +20,7 @@ from drafting.array_types import FloatArray, IntArray
 from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, NormaliseName, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.device import is_async
-from drafting.memory import keep_freed_memory
+from drafting.freed_memory import keep_freed_memory
 from drafting.neighbours.candidates import Blending
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
