@@ -10,7 +10,9 @@ from benchmarks.figures import panels
 from benchmarks.systems.interleaved import Row
 from benchmarks.systems.question import PLAIN
 
-LINE_STYLES = ("-", "--", ":", "-.")
+# Of each system, as there are more lines than colours.
+LINE_STYLES = ("-", "--", ":", "-.", "-")
+MARKERS = ("o", "s", "D", "^", "v")
 
 
 def label(row: Row) -> str:
@@ -29,13 +31,17 @@ def save_plot(rows: Sequence[Row], path: Path) -> None:
     for axes, concurrency in zip(every[0], concurrencies, strict=True):
         for number, name in enumerate(names):
             line = [row for row in rows if label(row) == name and row.concurrency == concurrency]
-            style = LINE_STYLES[systems.index(line[0].system) % len(LINE_STYLES)] if line else "-"
-            axes.plot([row.k for row in line], [row.p50_ms for row in line], style, color=f"C{number % 10}", marker="o", label=name)
+            system = systems.index(line[0].system) % len(LINE_STYLES) if line else 0
+            drawn = {"linestyle": LINE_STYLES[system], "marker": MARKERS[system], "color": f"C{number % 10}"}
+            axes.plot([row.k for row in line], [row.p50_ms for row in line], label=name, **drawn)
         axes.set_title("one request at a time" if concurrency == 1 else f"{concurrency} requests at once")
         axes.set_xlabel("k")
         axes.set_xticks(sorted({row.k for row in rows}))
         axes.set_ylabel("p50, ms per request")
-        axes.set_ylim(bottom=0)
+        # Systems differ by many times, and plans by a tenth.
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)
     figure.legend(*every[0][0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
     figure.savefig(path)
