@@ -75,7 +75,9 @@ async def test_the_watch_ends_with_the_hang_or_with_what_else_it_waits_for():
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     heartbeat = Heartbeat(Patience(start=LOOK_SECONDS / 2), asyncio.get_running_loop().time())
     assert await watch(heartbeat, {never}, seen.append)
-    assert seen == [heartbeat.silence]
+    # The first look may come sooner than patience is over, as all looks are on common ticks.
+    assert len(seen) <= 2
+    assert seen[-1] == heartbeat.silence
     never.set_result(None)
     assert not await watch(heartbeat, {never}, seen.append)
 
