@@ -15,7 +15,7 @@ from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
 
-USERS = 6
+USERS = 12
 KS = (1, 4, 9)
 RETRIEVED = [np.random.default_rng(user).permutation(ITEMS)[:20] for user in range(USERS)]
 PLANS = (
