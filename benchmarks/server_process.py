@@ -160,8 +160,21 @@ class ServerProcess(Program):
     @property
     def engine(self) -> psutil.Process:
         """The engine process; beside it there may be processes that build catalogs."""
-        (child,) = (child for child in psutil.Process(self.process.pid).children() if WORKER_MODULE in child.cmdline())
-        return child
+        (engine,) = self._engines()
+        return engine
+
+    def wait_for_engine(self) -> psutil.Process:
+        """The engine process, from when it is born; right after its start a server has none.
+
+        Raises:
+            ProgramError: the server ended, or took too long.
+        """
+        self.wait_for(lambda: bool(self._engines()))
+        return self.engine
+
+    def _engines(self) -> list[psutil.Process]:
+        # Between its birth and its command line a child is a copy of the server.
+        return [child for child in psutil.Process(self.process.pid).children() if WORKER_MODULE in child.cmdline()]
 
     def memory_mib(self, *, engine: bool = True) -> float:
         """Resident memory of the API process, with that of the engine process or without."""

@@ -16,11 +16,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, Any, Never, Self
+from typing import IO, Any, Never
 
 import psutil
 
@@ -48,17 +47,6 @@ class ForkedServer(ServerProcess):
     def start(self) -> None:
         _, _, _, *arguments = self._command
         self.process = start_atspeed(arguments, self.log_file)
-
-    @property
-    def engine(self) -> psutil.Process:
-        (engine,) = self._engines()
-        return engine
-
-    @contextmanager
-    def without_engine(self) -> Iterator[Self]:
-        self.wait_for(lambda: bool(self._engines()))
-        with self.stopped_engine():
-            yield self
 
     def _engines(self) -> list[psutil.Process]:
         return [child for child in psutil.Process(self.process.pid).children() if child.name() == FORKED[WORKER_MODULE]]

@@ -11,7 +11,6 @@ import httpx
 import psutil
 
 from benchmarks import server_process
-from server.engine.client import WORKER_MODULE
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,8 +43,7 @@ class ServerProcess(server_process.ServerProcess):
     @contextmanager
     def without_engine(self) -> Iterator[Self]:
         """The API process alone: the engine, which would load its model for seconds, is stopped as soon as it is there."""
-        # Between its birth and its command line it is a copy of the server.
-        self.wait_for(lambda: any(WORKER_MODULE in child.cmdline() for child in psutil.Process(self.process.pid).children()))
+        self.wait_for_engine()
         with self.stopped_engine():
             yield self
 

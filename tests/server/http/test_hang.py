@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.engine.client import WORKER_MODULE
 from server.engine.directory import PREFIX
 from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem, post, problem
@@ -104,9 +103,7 @@ def ended(engine: psutil.Process) -> bool:
 
 def starting(server: ServerProcess) -> psutil.Process:
     """The engine while it imports its modules."""
-    # Between its birth and its command line it is a copy of the server.
-    server.wait_for(lambda: any(WORKER_MODULE in child.cmdline() for child in psutil.Process(server.process.pid).children()))
-    return server.engine
+    return server.wait_for_engine()
 
 
 def loading(server: ServerProcess) -> psutil.Process:

@@ -145,8 +145,7 @@ def test_a_second_signal_does_not_wait(model_flags: list[str], tmp_path: Path):
 
 def test_the_engine_does_not_outlive_a_server_that_is_killed(model_flags: list[str], tmp_path: Path):
     with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
-        server.wait_for(lambda: bool(psutil.Process(server.process.pid).children()))
-        engine = server.engine
+        engine = server.wait_for_engine()
         assert_problem(server.client.get("/ready"), 503, "The engine is still loading the model.")
         assert server.client.get("/health").json() == {"status": "alive", "engine": "starting"}
         assert_problem(server.recommend(history=["item-1"]), 503, "The engine is still loading the model.")
