@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.endings import ProgramError
 from server.client import AtspeedClient
-from server.engine.client import WORKER_MODULE
+from server.engine.supervisor import WORKER_MODULE
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0

@@ -12,7 +12,7 @@ from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control.announcer import Announcer
 from server.control.overview import ControlOverview
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.client import EngineClient
 from server.histories import HistoryStore
 from server.histories.popularity import Popularity
 from server.keys.gate import Gate
@@ -73,8 +73,7 @@ class Services:
         """
         self.drain.check()
         self.catalogs.follower.check()
-        if self.engine.status is not EngineStatus.READY or self.engine.is_silent:
-            raise self.engine.unavailable()
+        self.engine.supervisor.check()
         self.prompts.check()
         self.soundness.check()
 
@@ -86,7 +85,7 @@ class Services:
     @cached_property
     def guard(self) -> CatalogGuard:
         """The watch over the version that is served."""
-        return CatalogGuard(self.catalogs, self.filters, self.engine, self.metrics.health)
+        return CatalogGuard(self.catalogs, self.filters, self.engine.supervisor, self.metrics.health)
 
     @cached_property
     def soundness(self) -> Soundness:
@@ -96,12 +95,12 @@ class Services:
     @cached_property
     def prompts(self) -> CatalogPrompts:
         """The builders of prompts."""
-        return CatalogPrompts(self.catalogs, self.engine)
+        return CatalogPrompts(self.catalogs, self.engine.supervisor)
 
     @cached_property
     def switch(self) -> CatalogSwitch:
         """The service that activates versions of the catalog."""
-        return CatalogSwitch(self.catalogs, self.filters, self.engine, self.metrics.health)
+        return CatalogSwitch(self.catalogs, self.filters, self.engine.supervisor, self.metrics.health)
 
     @cached_property
     def replica(self) -> CatalogReplica:

@@ -11,7 +11,7 @@ import time
 from server.catalogs.filters import NamedFilters
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.engine.client import EngineClient
+from server.engine.supervisor import EngineSupervisor
 from server.engine.watch import CatalogWatch
 from server.errors import CatalogRefused, FilesUnavailable, FilterRefused, VersionNotFound
 from server.metrics.lists import HealthMetrics
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 class CatalogGuard(CatalogWatch):
     """Leaves versions."""
 
-    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, engine: EngineClient, health: HealthMetrics) -> None:
-        self._catalogs, self._filters, self._engine, self._health = catalogs, filters, engine, health
+    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, supervisor: EngineSupervisor, health: HealthMetrics) -> None:
+        self._catalogs, self._filters, self._supervisor, self._health = catalogs, filters, supervisor, health
         self._watch(catalogs.active)
         self._ready_since: float | None = None
         health.count_left(lambda: len(catalogs.left))
@@ -48,7 +48,7 @@ class CatalogGuard(CatalogWatch):
         if self._trial is not None:
             logger.error("the engine did not come up with version %s either: version %s is tried again", self._trial.name, active.name)
             self._trial = self._catalogs.trying = None
-            self._engine.serve_catalog(active.handle, active.path, active.catalog.version)
+            self._supervisor.serve_catalog(active.handle, active.path, active.catalog.version)
             self._catalogs.follower.stir()
             return
         if catalog != active.handle:
@@ -86,7 +86,7 @@ class CatalogGuard(CatalogWatch):
                 # Another one has been activated meanwhile.
                 return None
             if version is not None:
-                self._engine.serve_catalog(version.handle, version.path, version.catalog.version)
+                self._supervisor.serve_catalog(version.handle, version.path, version.catalog.version)
                 return version
         self._catalogs.trying = None
         return None

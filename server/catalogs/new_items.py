@@ -21,7 +21,7 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control.records import Activation
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.supervisor import EngineStatus, EngineSupervisor
 from server.errors import ControlUnavailable, ItemsRefused, ItemsTaken, StorageFull, TryAgain, VersionActive, VersionNotFound
 from server.schemas.catalogs import NewItemBody, NewItemsBody
 from server.settings import Settings
@@ -56,9 +56,9 @@ class _Attempt:
 class NewItems:
     """Adds items to the catalog that is served."""
 
-    def __init__(self, catalogs: CatalogStore, engine: EngineClient, switch: CatalogSwitch, settings: Settings) -> None:
+    def __init__(self, catalogs: CatalogStore, supervisor: EngineSupervisor, switch: CatalogSwitch, settings: Settings) -> None:
         self._catalogs = catalogs
-        self._engine = engine
+        self._supervisor = supervisor
         self._switch = switch
         # They made the catalog's identifiers; without them items must bring theirs.
         self._codebooks = None if settings.codebooks is None else str(settings.codebooks.absolute())
@@ -94,8 +94,8 @@ class NewItems:
     async def _add(self, body: NewItemsBody, attempt: "_Attempt") -> tuple[list[PlacedItem], Activation]:
         """Place the items on top of what is served, and serve that; what was placed on top of the same is not placed again."""
         # Found out before the work, which without an engine would be for nothing.
-        if self._engine.status is not EngineStatus.READY:
-            raise self._engine.unavailable()
+        if self._supervisor.status is not EngineStatus.READY:
+            raise self._supervisor.unavailable()
         if attempt.base is not self._catalogs.active or attempt.path is None:
             if attempt.path is not None:
                 await self._catalogs.discard(attempt.path)

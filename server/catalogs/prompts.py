@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary, WeakSet
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource
+from server.engine.supervisor import EngineSupervisor
 from server.errors import EngineUnavailable
 from server.ticks import tick
 
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 class CatalogPrompts:
     """Builders by version."""
 
-    def __init__(self, catalogs: CatalogStore, engine: EngineClient) -> None:
-        self._catalogs, self._engine = catalogs, engine
+    def __init__(self, catalogs: CatalogStore, supervisor: EngineSupervisor) -> None:
+        self._catalogs, self._supervisor = catalogs, supervisor
         self._source: asyncio.Task[PromptSource] | None = None
         self._digest = ""
         self._builders: WeakKeyDictionary[ServedCatalog, asyncio.Task[PromptBuilder]] = WeakKeyDictionary()
@@ -45,9 +45,9 @@ class CatalogPrompts:
         Raises:
             EngineUnavailable: there is no engine yet, it died before its files were read, or the builder can't be made now.
         """
-        if self._engine.ready is None:
-            raise self._engine.unavailable()
-        files = self._engine.ready.prompts
+        if self._supervisor.ready is None:
+            raise self._supervisor.unavailable()
+        files = self._supervisor.ready.prompts
         if files.digest != self._digest:
             self._builders.clear()
             self._digest, self._source = files.digest, asyncio.create_task(asyncio.to_thread(PromptSource, files))
@@ -60,7 +60,7 @@ class CatalogPrompts:
         if (error := task.exception()) is None:
             return task.result()
         if isinstance(error, OSError):
-            raise self._engine.unavailable() from error
+            raise self._supervisor.unavailable() from error
         raise _no_prompts() from error
 
     def check(self) -> None:

@@ -38,7 +38,7 @@ class Soundness:
 
     @property
     def _in_doubt(self) -> bool:
-        return self._engine.heartbeat.not_finite >= MANY
+        return self._engine.supervisor.heartbeat.not_finite >= MANY
 
     async def watch(self) -> None:
         """Ask for a list whenever there is doubt, until cancelled."""

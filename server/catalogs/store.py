@@ -82,7 +82,7 @@ class CatalogStore(KnownVersions):
     def begin(self, served: ServedCatalog) -> None:
         """Serve a version, prepared already, before there is an engine."""
         if served is not self.active:
-            self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
+            self._engine.supervisor.serve_catalog(served.handle, served.path, served.catalog.version)
         self.active, self.active_since = served, time.monotonic()
         for name, items in list(served.filters.items()):
             self.put_filter(served, name, items, served.meanings[name])
@@ -218,7 +218,7 @@ class CatalogStore(KnownVersions):
     def _switch(self, served: ServedCatalog) -> None:
         for name, items in list(served.filters.items()):
             self.put_filter(served, name, items, served.meanings[name])
-        self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
+        self._engine.supervisor.serve_catalog(served.handle, served.path, served.catalog.version)
         before, self.active, self.active_since, self.trying = self.active, served, time.monotonic(), None
         if not before.running:
             self._engine.drop_catalog(before.handle)

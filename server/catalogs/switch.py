@@ -10,7 +10,7 @@ from server.catalogs.filters import NamedFilters
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.control.records import Activation
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.supervisor import EngineStatus, EngineSupervisor
 from server.errors import EngineUnavailable
 from server.metrics.lists import HealthMetrics
 
@@ -18,10 +18,10 @@ from server.metrics.lists import HealthMetrics
 class CatalogSwitch:
     """Serves versions that are known."""
 
-    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, engine: EngineClient, health: HealthMetrics) -> None:
+    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, supervisor: EngineSupervisor, health: HealthMetrics) -> None:
         self._catalogs = catalogs
         self._filters = filters
-        self._engine = engine
+        self._supervisor = supervisor
         self._health = health
         # With it an engine has died here: it is not given to the next one unproven.
         self._deadly: str | None = None
@@ -61,7 +61,7 @@ class CatalogSwitch:
     async def follow(self, version: str) -> None:
         """Serve a version here that all are to serve. Raises as `serve`."""
         before = self._catalogs.active
-        unproven = self._engine.status is not EngineStatus.READY and version != self._deadly
+        unproven = self._supervisor.status is not EngineStatus.READY and version != self._deadly
         with self._health.activation(), self._catalogs.candidate() as candidate:
             path = self._catalogs.path(version)
             try:

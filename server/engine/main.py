@@ -2,7 +2,7 @@
 
 Invariant: the parent is told in a sentence what keeps it from serving; and it never outlives its parent.
 
-Run by `server.engine.client`: `python -m server.engine.main SOCKET_ADDRESS OPTIONS_JSON`.
+Run by `server.engine.supervisor`: `python -m server.engine.main SOCKET_ADDRESS OPTIONS_JSON`.
 """
 
 import gc

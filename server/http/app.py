@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from server.catalogs.tidying import watch_files
 from server.control.follower import END_SECONDS, RETRY_SECONDS, Follower
-from server.engine.client import EngineStatus
+from server.engine.supervisor import EngineStatus
 from server.errors import ControlUnavailable, ServerError
 from server.http import problems
 from server.http.console import CONSOLE, ConsoleProcess, add_console
@@ -74,7 +74,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        services.engine.watch = services.guard
+        services.engine.supervisor.watch = services.guard
         watches = [
             asyncio.create_task(_follow(services), name="follower"),
             asyncio.create_task(watch_files(services.catalogs), name="files"),
@@ -97,7 +97,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
                 watch.cancel()
             if console is not None:
                 await console.stop()
-            await services.engine.stop()
+            await services.engine.supervisor.stop()
             await _leave(services.catalogs.follower)
             await services.histories.close()
             if services.rates is not None:
@@ -156,8 +156,8 @@ def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGI
 
 async def _follow(services: Services) -> None:
     """Begin with the version that is to be served, as soon as it is known, start the engine with it, and do what is written, for ever."""
-    follower, engine = services.catalogs.follower, services.engine
-    engine.status, follower.problem, follower.begun = EngineStatus.STARTING, "The control store has not been read yet.", False
+    follower, supervisor = services.catalogs.follower, services.engine.supervisor
+    supervisor.status, follower.problem, follower.begun = EngineStatus.STARTING, "The control store has not been read yet.", False
     while True:
         try:
             await services.replica.begin()
@@ -167,7 +167,7 @@ async def _follow(services: Services) -> None:
             follower.problem = f"It can't begin yet: {error}"
         await asyncio.sleep(RETRY_SECONDS)
     follower.begun = True
-    engine.start()
+    supervisor.start()
     await follower.follow()
 
 

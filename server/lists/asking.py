@@ -35,9 +35,9 @@ class Asking:
     @property
     def ready(self) -> Ready:
         """What the engine said when it was ready; raises EngineUnavailable where there is none."""
-        ready = self._engine.ready
+        ready = self._engine.supervisor.ready
         if ready is None:
-            raise self._engine.unavailable()
+            raise self._engine.supervisor.unavailable()
         return ready
 
     @contextmanager

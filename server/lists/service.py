@@ -229,7 +229,7 @@ class RecommendationService:
 
     def _beam_width(self, body: RecommendationRequest, rule: SearchRule, catalog: Catalog) -> int:
         """The beam width that a request names, the widest of its levels', or that of one that names none."""
-        ready = self._engine.ready
+        ready = self._engine.supervisor.ready
         if body.beam_widths is not None and len(body.beam_widths) != catalog.identifier_length - 1:
             raise InvalidRequest(levels_sentence(len(body.beam_widths), catalog.identifier_length))
         width = body.widest or beam_width_for(body.k, rule, self._least_beam, None if ready is None else ready.widest_beam)

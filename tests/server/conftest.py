@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engine import client as engine_client
+from server.engine import supervisor as engine_supervisor
 from tests.server.forked_server import fork_or_execute
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisClusterServers, RedisServer, SentinelServers
 
@@ -65,6 +65,6 @@ def run_as_engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def choose(module: str) -> None:
         monkeypatch.setattr(asyncio, "create_subprocess_exec", fork_or_execute)
-        monkeypatch.setattr(engine_client, "WORKER_MODULE", module)
+        monkeypatch.setattr(engine_supervisor, "WORKER_MODULE", module)
 
     return choose

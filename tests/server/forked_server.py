@@ -24,7 +24,7 @@ from typing import IO, Any, Never
 import psutil
 
 from benchmarks.server_process import STOP_SECONDS
-from server.engine.client import WORKER_MODULE
+from server.engine.supervisor import WORKER_MODULE
 from tests.server.server_process import ServerProcess
 
 FORKED = {

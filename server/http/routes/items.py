@@ -36,7 +36,7 @@ def item_routes(services: Services) -> APIRouter:
     )
     catalogs, drain = services.catalogs, services.drain
     search = ItemSearch()
-    new_items = NewItems(catalogs, services.engine, services.switch, services.settings)
+    new_items = NewItems(catalogs, services.engine.supervisor, services.switch, services.settings)
 
     @router.get("", summary="The catalog that is recommended from", responses=documented(503))
     @needs(Scope.RECOMMEND)

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from server.engine.client import EngineStatus
+from server.engine.supervisor import EngineStatus
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
 from server.schemas.recommendations import StatusAnswer, VersionAnswer
@@ -20,15 +20,15 @@ def status_routes(services: Services) -> APIRouter:
     """The router of the server's own state."""
     # Probes, load balancers and Prometheus ask these, and need no key for it: they tell figures and names, and nothing of users or items.
     router = APIRouter(route_class=strict_route(services.gate))
-    catalogs, engine, metrics = services.catalogs, services.engine, services.metrics
+    catalogs, supervisor, metrics = services.catalogs, services.engine.supervisor, services.metrics
 
     @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=documented(503))
     @needs(None)
     async def health() -> StatusAnswer:
         """503 when the engine is dead; a server that still loads its model is alive."""
-        if engine.status not in (EngineStatus.STARTING, EngineStatus.READY):
-            raise engine.unavailable()
-        return StatusAnswer(status="alive", engine=engine.status.value)
+        if supervisor.status not in (EngineStatus.STARTING, EngineStatus.READY):
+            raise supervisor.unavailable()
+        return StatusAnswer(status="alive", engine=supervisor.status.value)
 
     @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=documented(503))
     @needs(None)
@@ -37,12 +37,12 @@ def status_routes(services: Services) -> APIRouter:
         changed is not done here, and at the end.
         """
         services.check_ready()
-        return StatusAnswer(status="ready", engine=engine.status.value)
+        return StatusAnswer(status="ready", engine=supervisor.status.value)
 
     @router.get("/version", tags=["status"], summary="What runs here", responses=documented())
     @needs(None)
     async def show_version() -> VersionAnswer:
-        precision, normalised = (None, None) if engine.ready is None else (engine.ready.precision, engine.ready.normalised)
+        precision, normalised = (None, None) if (ready := supervisor.ready) is None else (ready.precision, ready.normalised)
         return VersionAnswer(
             version=version("atspeed-server"),
             model=services.settings.model_name,

@@ -21,7 +21,8 @@ from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control import ControlStore, open_control_store
 from server.control.follower import Follower
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.client import EngineClient
+from server.engine.supervisor import EngineStatus
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
 
@@ -64,7 +65,7 @@ class Shop:
         self.catalogs.files.close()
 
     async def ready(self) -> None:
-        await until(lambda: self.engine.status is EngineStatus.READY)
+        await until(lambda: self.engine.supervisor.status is EngineStatus.READY)
 
     def behave(self, **behaviours: str) -> None:
         """By name of START, ONE, TWO or all."""
@@ -103,10 +104,10 @@ async def open_shop(folder: Path, control: ControlStore | None = None, name: str
     follower = Follower(control or open_control_store(f"sqlite:///{directory / 'control.db'}"), name)
     catalogs = CatalogStore(ServedCatalog(START.version, "", start_file, START), engine, VersionFiles(directory), follower)
     filters = NamedFilters(catalogs, engine)
-    switch = CatalogSwitch(catalogs, filters, engine, metrics.health)
+    switch = CatalogSwitch(catalogs, filters, engine.supervisor, metrics.health)
     follower.applier = replica = CatalogReplica(catalogs, filters, switch)
     await replica.begin()
-    engine.watch = CatalogGuard(catalogs, filters, engine, metrics.health)
+    engine.supervisor.watch = CatalogGuard(catalogs, filters, engine.supervisor, metrics.health)
     shop = Shop(directory, engine, catalogs, switch, filters, metrics, failures)
     shop.behave()
     return shop
@@ -127,11 +128,11 @@ async def started(folder: Path, behaviours: Mapping[str, str] | None = None) -> 
     """A shop whose engine runs, and that follows the control store."""
     shop = await open_shop(folder)
     shop.behave(**(behaviours or {}))
-    shop.engine.start()
+    shop.engine.supervisor.start()
     following = asyncio.create_task(shop.catalogs.follower.follow())
     try:
         yield shop
     finally:
         following.cancel()
-        await shop.engine.stop()
+        await shop.engine.supervisor.stop()
         await shop.close()

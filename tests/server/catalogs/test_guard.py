@@ -11,8 +11,8 @@ from server.catalogs import guard
 from server.catalogs.guard import CatalogGuard
 from server.catalogs.proof import prove
 from server.catalogs.served import ServedCatalog
-from server.engine import client as engine_client
-from server.engine.client import EngineStatus
+from server.engine import supervisor as engine_supervisor
+from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, EngineUnavailable, FilterRefused, VersionActive
 from server.metrics.registry import Metrics
 from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, started, until
@@ -21,7 +21,7 @@ from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, started
 @pytest.fixture(autouse=True)
 def catalog_worker(run_as_engine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     run_as_engine("tests.server.catalogs.catalog_worker")
-    monkeypatch.setattr(engine_client, "FIRST_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(engine_supervisor, "FIRST_BACKOFF_SECONDS", 0.05)
 
 
 async def serve(shop: Shop, *names: str) -> None:
@@ -32,10 +32,10 @@ async def serve(shop: Shop, *names: str) -> None:
 
 
 async def kill(shop: Shop) -> None:
-    process = shop.engine.process_id
+    process = shop.engine.supervisor.process_id
     assert process is not None
     psutil.Process(process).kill()
-    await until(lambda: shop.engine.process_id not in (process, None))
+    await until(lambda: shop.engine.supervisor.process_id not in (process, None))
 
 
 def check_left(shop: Shop, name: str, reason: str) -> None:
@@ -136,7 +136,7 @@ async def test_the_silence_of_an_engine_that_hangs_is_no_service(tmp_path: Path,
     await shop.activate("one", without_engine=True)
     now = time.monotonic()
     for silence, left in ((30.0, False), (61.0, True)):
-        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine, Metrics().health)
+        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine.supervisor, Metrics().health)
         for _ in range(2):
             with monkeypatch.context() as clock:
                 clock.setattr(time, "monotonic", lambda: now + 1000.0)
@@ -155,7 +155,7 @@ async def test_filters_and_the_version_on_trial_stay_as_they_are_until_it_is_dec
         shop.behave(ONE="refuses", START="starts slowly")
         await shop.catalogs.remove("one")
         await kill(shop)
-        await until(lambda: shop.catalogs.trying == START.version and shop.engine.process_id is not None)
+        await until(lambda: shop.catalogs.trying == START.version and shop.engine.supervisor.process_id is not None)
         for change in (shop.filters.put("new", ["item-2"]), shop.filters.put("old", ["item-2"]), shop.filters.drop("old")):
             with pytest.raises(EngineUnavailable, match="earlier version"):
                 await change
@@ -183,7 +183,7 @@ async def test_an_engine_that_starts_while_versions_come_is_not_started_anew(tmp
         await shop.add("two", TWO)
         shop.behave(all="starts slowly", TWO="loads slowly" if comes == "while it catches up" else "fine")
         await kill(shop)
-        process = shop.engine.process_id
+        process = shop.engine.supervisor.process_id
         await shop.activate("two", without_engine=True)
         (tmp_path / "go").touch()
         if comes == "while it catches up":
@@ -191,13 +191,13 @@ async def test_an_engine_that_starts_while_versions_come_is_not_started_anew(tmp
             await shop.activate(START.version, without_engine=True)
             (tmp_path / "load").touch()
         await shop.ready()
-        assert shop.engine.process_id == process
+        assert shop.engine.supervisor.process_id == process
         served = shop.catalogs.active
         assert served.name == (START.version if comes == "while it catches up" else "two")
         await prove(shop.engine, served.handle, served.catalog)
         # It goes on as any other.
         await shop.activate("one")
-        assert (shop.catalogs.active.name, shop.engine.process_id) == ("one", process)
+        assert (shop.catalogs.active.name, shop.engine.supervisor.process_id) == ("one", process)
 
 
 async def test_an_engine_that_can_not_catch_up_is_replaced_by_one_that_can(tmp_path: Path) -> None:
@@ -206,10 +206,10 @@ async def test_an_engine_that_can_not_catch_up_is_replaced_by_one_that_can(tmp_p
         await shop.add("two", TWO)
         shop.behave(all="starts slowly", TWO="refuses to be loaded")
         await kill(shop)
-        process = shop.engine.process_id
+        process = shop.engine.supervisor.process_id
         await shop.activate("two", without_engine=True)
         (tmp_path / "go").touch()
-        await until(lambda: shop.engine.process_id not in (process, None))
+        await until(lambda: shop.engine.supervisor.process_id not in (process, None))
         await shop.ready()
         assert shop.catalogs.active.name == "two"
         assert not shop.failures
@@ -241,7 +241,7 @@ async def test_with_nothing_to_go_back_to_the_version_stays(tmp_path: Path) -> N
         await shop.ready()
         shop.behave(START="refuses")
         await kill(shop)
-        await until(lambda: shop.engine.status is EngineStatus.RESTARTING)
+        await until(lambda: shop.engine.supervisor.status is EngineStatus.RESTARTING)
         shop.behave()
         await shop.ready()
         assert (shop.catalogs.active.name, shop.catalogs.left) == (START.version, [])
@@ -274,7 +274,7 @@ async def test_rolling_back_needs_no_engine(tmp_path: Path) -> None:
             await shop.activate("one")
         shop.behave()
         await shop.ready()
-        assert shop.engine.ready is not None
-        assert shop.engine.ready.catalog_version == START.version
+        assert shop.engine.supervisor.ready is not None
+        assert shop.engine.supervisor.ready.catalog_version == START.version
     async with started(tmp_path) as shop:
         assert shop.catalogs.active.name == START.version

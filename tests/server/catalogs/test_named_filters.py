@@ -71,7 +71,7 @@ def named(catalogs: CatalogStore) -> NamedFilters:
     metrics = Metrics()
     engine = EngineClient(EngineOptions(target="", catalog=""), "", metrics, max_pending=1)
     found = NamedFilters(catalogs, engine)
-    catalogs.follower.applier = CatalogReplica(catalogs, found, CatalogSwitch(catalogs, found, engine, metrics.health))
+    catalogs.follower.applier = CatalogReplica(catalogs, found, CatalogSwitch(catalogs, found, engine.supervisor, metrics.health))
     return found
 
 

@@ -19,8 +19,8 @@ from server.catalogs import prompts as catalogs_prompts
 from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource, write_prompts
+from server.engine.supervisor import EngineSupervisor
 from server.errors import EngineUnavailable
 from server.messages import PromptFiles, Ready
 from tests.models import random_catalog
@@ -45,7 +45,7 @@ def engine_builder(form: PromptForm, start_token: int | None = None) -> PromptBu
 
 
 class Engine:
-    """What `CatalogPrompts` asks of an engine."""
+    """What `CatalogPrompts` asks of an engine's supervisor."""
 
     def __init__(self, prompts: PromptFiles | None) -> None:
         self.ready: Ready | None = None if prompts is None else msgspec.structs.replace(READY, prompts=prompts)
@@ -56,7 +56,7 @@ class Engine:
 
 def prompts_of(engine: Engine) -> tuple[CatalogPrompts, ServedCatalog]:
     served = ServedCatalog("v1", "v1#1", Path("none"), CATALOG)
-    return CatalogPrompts(cast("CatalogStore", SimpleNamespace(active=served)), cast("EngineClient", engine)), served
+    return CatalogPrompts(cast("CatalogStore", SimpleNamespace(active=served)), cast("EngineSupervisor", engine)), served
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -19,7 +19,8 @@ from server.control import ControlStore, Limits, Position, Replica, State, Write
 from server.control.announcer import Announcer
 from server.control.memory import MemoryControlStore
 from server.control.records import Changes
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.client import EngineClient
+from server.engine.supervisor import EngineStatus
 from server.errors import (
     CatalogRefused,
     ControlEmpty,
@@ -115,8 +116,10 @@ async def follow(shop: Shop) -> None:
 
 
 def adds(shop: Shop) -> NewItems:
-    shop.engine.status = EngineStatus.READY
-    return NewItems(shop.catalogs, shop.engine, shop.switch, Settings(target=Path("x"), catalog=Path("y"), engine="transformers"))
+    shop.engine.supervisor.status = EngineStatus.READY
+    return NewItems(
+        shop.catalogs, shop.engine.supervisor, shop.switch, Settings(target=Path("x"), catalog=Path("y"), engine="transformers")
+    )
 
 
 def item(name: str) -> NewItemsBody:
@@ -277,7 +280,7 @@ async def test_a_replica_that_can_not_serve_what_the_others_do_says_so_and_is_no
     monkeypatch.setattr(EngineClient, "load_catalog", refuse)
     await one.add("v1", ONE)
     await one.activate("v1")
-    two.engine.status = EngineStatus.READY
+    two.engine.supervisor.status = EngineStatus.READY
     with pytest.raises(ReplicaBehind, match="made of cheese"):
         await follow(two)
     with pytest.raises(ReplicaBehind, match="made of cheese"):

@@ -10,7 +10,8 @@ import pytest
 
 from server.catalogs import soundness
 from server.catalogs.soundness import MANY
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.client import EngineClient
+from server.engine.supervisor import EngineStatus
 from server.engine_settings import EngineOptions
 from server.errors import ServerError
 from server.histories import open_history_store
@@ -69,7 +70,7 @@ async def test_one_user_whose_lists_can_not_be_made_takes_the_server_from_nobody
         assert await bench.ask(1, MANY) == {500}
         assert (await bench.ready()).status_code == 200
         async with asyncio.timeout(30):
-            while bench.engine.heartbeat.not_finite:
+            while bench.engine.supervisor.heartbeat.not_finite:
                 assert (await bench.ready()).status_code == 200
                 await asyncio.sleep(0.005)
 
@@ -102,14 +103,14 @@ async def test_another_engine_is_not_blamed_for_the_last(bench: Bench):
     bench.denied.write_text("0")
     assert await bench.ask(0, MANY) == {500}
     await bench.until_ready(False)
-    process = bench.engine._process
+    process = bench.engine.supervisor._process
     assert process is not None
     process.kill()
     async with asyncio.timeout(30):
-        while bench.engine.status is EngineStatus.READY:
+        while bench.engine.supervisor.status is EngineStatus.READY:
             await asyncio.sleep(0.005)
     await bench.until_ready(True)
-    assert bench.engine.heartbeat.not_finite == 0
+    assert bench.engine.supervisor.heartbeat.not_finite == 0
 
 
 async def test_what_a_trial_meets_does_not_end_the_watch(bench: Bench, monkeypatch: pytest.MonkeyPatch):

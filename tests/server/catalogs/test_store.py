@@ -35,7 +35,7 @@ async def begin(directory: Path, control: ControlStore | None = None, name: str 
     start = ServedCatalog(START.version, "", Path("start.jsonl"), START)
     catalogs = CatalogStore(start, engine, VersionFiles(directory), follower)
     filters = NamedFilters(catalogs, engine)
-    follower.applier = replica = CatalogReplica(catalogs, filters, CatalogSwitch(catalogs, filters, engine, metrics.health))
+    follower.applier = replica = CatalogReplica(catalogs, filters, CatalogSwitch(catalogs, filters, engine.supervisor, metrics.health))
     await replica.begin()
     return catalogs
 

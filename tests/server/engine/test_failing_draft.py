@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from drafting.catalog.catalog import Catalog
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.client import EngineClient
+from server.engine.supervisor import EngineStatus
 from server.histories import open_history_store
 from server.http.app import build_app
 from server.metrics.registry import Metrics
@@ -31,13 +32,13 @@ async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
     metrics = Metrics()
     engine = EngineClient(settings.engine_options, catalog.version, metrics, max_pending=10)
     app = build_app(Services(settings, stub_catalogs(catalog, engine), engine, open_history_store("memory://"), metrics))
-    engine.start()
+    engine.supervisor.start()
     try:
         async with asyncio.timeout(90):
-            while engine.status is not EngineStatus.READY:
+            while engine.supervisor.status is not EngineStatus.READY:
                 await asyncio.sleep(0.05)
         assert metrics.registry.get_sample_value("atspeed_draft_up") == 1
-        process = engine.process_id
+        process = engine.supervisor.process_id
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             answers = [await client.post("/v1/recommendations", json={"history": ["item-1"], "k": 5}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200] * 3
@@ -46,11 +47,11 @@ async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
         for answer in plain:
             assert [line["item_id"] for line in answer["items"]] == [line["item_id"] for line in drafted["items"]]
             assert (answer["usage"]["target_forwards"], answer["usage"]["draft_forwards"], answer["usage"]["drafted_nodes"]) == (3, 0, 0)
-        assert engine.process_id == process
+        assert engine.supervisor.process_id == process
         assert metrics.registry.get_sample_value("atspeed_draft_up") == 0
         assert metrics.registry.get_sample_value("atspeed_drafts_dropped_total") == 1
     finally:
-        await engine.stop()
+        await engine.supervisor.stop()
     log = capfd.readouterr().err
     assert "The draft model failed and is dropped; serving goes on without it." in log
     assert "the draft is out of memory" in log

@@ -22,8 +22,9 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.prompts.user_state import UserState
-from server.engine.client import EngineClient, EngineStatus
+from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource
+from server.engine.supervisor import EngineStatus, EngineSupervisor
 from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
 from server.histories import Event, HistoryStore, Retention, StoredUser, open_history_store
 from server.histories.memory import MemoryHistoryStore
@@ -44,18 +45,30 @@ from verification.result import BeamResult, RankedItem, Usage
 CATALOG = random_catalog(items=20)
 
 
+class StubSupervisor(EngineSupervisor):
+    """That of an engine which is ready, and to which nothing gets through."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, client: EngineClient) -> None:
+        super().__init__(settings.engine_options, CATALOG.version, metrics, client)
+        self._directory = tempfile.TemporaryDirectory()
+        self.status = EngineStatus.READY
+        prompts = write_fake_prompts(Path(self._directory.name), max_items=3)
+        self.ready = msgspec.structs.replace(READY, catalog_version=CATALOG.version, max_items=3, prompts=prompts)
+        self.told: list[ToEngine] = []
+
+    def tell(self, message: ToEngine) -> None:
+        self.told.append(message)
+
+
 class StubEngine(EngineClient):
     """An engine that answers, or raises what it is told to."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__(settings.engine_options, CATALOG.version, metrics, max_pending=1)
-        self._directory = tempfile.TemporaryDirectory()
-        self.status = EngineStatus.READY
-        prompts = write_fake_prompts(Path(self._directory.name), max_items=3)
-        self.ready = msgspec.structs.replace(READY, catalog_version=CATALOG.version, max_items=3, prompts=prompts)
+        self.supervisor = stub = StubSupervisor(settings, metrics, self)
+        self.told = stub.told
         self.error: Exception | None = None
         self.asked: list[Submit] = []
-        self.told: list[ToEngine] = []
 
     @contextmanager
     def admit(self, submit: Submit, items: int | None = None, *, traced: bool = False) -> Iterator[PendingRequest]:
@@ -65,9 +78,6 @@ class StubEngine(EngineClient):
             yield request
         finally:
             self._admission.leave(request)
-
-    def tell(self, message: ToEngine) -> None:
-        self.told.append(message)
 
     async def search(self, request: PendingRequest) -> FinishedList:
         self.asked.append(submit := request.submit)
@@ -194,7 +204,7 @@ async def test_a_request_that_names_no_beam_width_gets_the_servers_or_k(options:
 
 
 async def test_a_request_that_names_no_beam_width_gets_none_that_the_plan_refuses(bench: Bench):
-    bench.engine.ready = msgspec.structs.replace(bench.engine.ready, widest_beam=12)
+    bench.engine.supervisor.ready = msgspec.structs.replace(bench.engine.supervisor.ready, widest_beam=12)
     for k in (1, 20):
         await bench.recommend(k=k)
     assert [submit.beam_width for submit in bench.engine.asked] == [12, 20]
@@ -349,7 +359,7 @@ async def test_a_user_without_an_id_and_a_method_that_is_not_there_get_one_sente
     ],
 )
 async def test_health_and_readiness_follow_the_engine(bench: Bench, status: EngineStatus, health: int, ready: int):
-    bench.engine.status = status
+    bench.engine.supervisor.status = status
     assert (await bench.client.get("/health")).status_code == health
     assert (await bench.client.get("/ready")).status_code == ready
 

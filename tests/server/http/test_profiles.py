@@ -237,8 +237,8 @@ def remembered(name: str) -> bool:
 async def test_who_is_forgotten_leaves_no_text_of_a_prompt_in_memory(bench: Bench, tmp_path: Path, path: str):
     form = prompt_of({"format": "jinja", "template": "{{ user.name | default('?') }}: {{ history | join(', ') }}"})
     builder = PromptBuilder(form, PromptTokenizer.of(byte_level(CATALOG.tokens)), CATALOG)
-    assert bench.engine.ready is not None
-    bench.engine.ready = msgspec.structs.replace(bench.engine.ready, prompts=write_prompts(builder, tmp_path))
+    assert bench.engine.supervisor.ready is not None
+    bench.engine.supervisor.ready = msgspec.structs.replace(bench.engine.supervisor.ready, prompts=write_prompts(builder, tmp_path))
     names = {user: f"{user} {uuid4()}" for user in ("anna", "bert")}
     for user, name in names.items():
         await bench.client.put(f"/v1/users/{user}/profile", json={"name": name})

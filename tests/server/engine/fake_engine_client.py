@@ -1,0 +1,46 @@
+"""A client whose engine process is the fake worker, for as long as a test asks it something."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from server.engine.client import EngineClient
+from server.engine.heartbeat import Patience
+from server.engine.supervisor import PATIENCE, EngineStatus
+from server.engine_settings import EngineOptions
+from server.messages import Submit
+from server.metrics.registry import Metrics
+from verification.result import BeamResult
+
+
+@asynccontextmanager
+async def started(
+    behaviour: str = "answers", catalog_version: str = "v1", max_pending: int = 10, patience: Patience = PATIENCE
+) -> AsyncIterator[tuple[EngineClient, list[str]]]:
+    failures: list[str] = []
+    options = EngineOptions(target=behaviour, catalog="")
+    client = EngineClient(options, catalog_version, Metrics(), max_pending=max_pending, patience=patience, on_failure=failures.append)
+    client.supervisor.start()
+    try:
+        yield client, failures
+    finally:
+        await client.supervisor.stop()
+        assert client.supervisor.process_id is None
+        assert client.supervisor.status is EngineStatus.STOPPED
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def submit(request_id: str) -> Submit:
+    now = time.monotonic()
+    return Submit(request_id, [0], 1, 1, [], now + 10, now)
+
+
+async def search(client: EngineClient, submit: Submit) -> BeamResult:
+    with client.admit(submit) as request:
+        return (await client.search(request)).result
