@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from drafting.array_types import FloatArray, IntArray
-from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, NormaliseName, SearchRule
+from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, NormaliseName, SearchRule, Tolerance
 from drafting.catalog.catalog import Catalog
 from drafting.device import is_async
 from drafting.freed_memory import keep_freed_memory
@@ -216,6 +216,7 @@ class Recommender:
         beam_widths: Sequence[int] | None = None,
         diversity: Mapping[str, int] | None = None,
         retrieved: Sequence[int] | IntArray = (),
+        tolerance: Tolerance | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
         Without `beam_width` a search keeps k prefixes, as `generate(num_beams=k)` does; servers ask for `beam_width_for`, which finds more.
@@ -223,12 +224,14 @@ class Recommender:
 
         With `diversity` such as {"brand": 2}, so many items of the list, at most, have any one value of an attribute of the catalog.
         `retrieved` are items that a retriever finds best after the history, best first: plans with items draft them, and no list changes.
+        With a `tolerance`, the list may be so far from the exact one; only a strict list has one.
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
 
         Raises:
             PromptError: the history is empty.
-            ValueError: a number is out of range, an item no index of the catalog, places can't be reserved, or the list not blended.
+            ValueError: a number is out of range, an item no index of the catalog, places can't be reserved, the list not blended, or
+                its rule takes no tolerance.
         """
         request = BeamRequest(
             request_id,
@@ -246,6 +249,7 @@ class Recommender:
             beam_widths=None if beam_widths is None else tuple(beam_widths),
             caps=self.catalog.caps(diversity or {}),
             retrieved=item_indices(retrieved, len(self.catalog), "The retriever names"),
+            tolerance=tolerance,
         )
         request.check_catalog(len(self.catalog), self.catalog.identifier_length)
         return request

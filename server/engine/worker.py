@@ -186,11 +186,12 @@ class EngineWorker:
             _blend(message, catalog.source),
             message.beam_widths,
             message.diversity,
+            np.frombuffer(message.retrieved, np.int32),
+            message.tolerance,
         )
-        if message.explain is None and message.normalise is None and message.tolerance is None and not message.retrieved:
+        if message.explain is None and message.normalise is None:
             return request
-        retrieved = np.frombuffer(message.retrieved, np.int32).astype(np.int64)
-        return replace(request, explain=message.explain, normalise=message.normalise, tolerance=message.tolerance, retrieved=retrieved)
+        return replace(request, explain=message.explain, normalise=message.normalise)
 
     def _report(self, step: ScheduledStep) -> None:
         """Tell the parent what is finished at once; what only the metrics need is sent with it, or every `REPORT_SECONDS`."""

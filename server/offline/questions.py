@@ -4,7 +4,7 @@ Invariant: a line that can't be used becomes a sentence, never an exception: in 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -173,8 +173,8 @@ def _request(recommender: Recommender, request_id: str, question: Question) -> B
             blend=question.blending,
             beam_widths=question.beam_widths,
             diversity=question.diversity,
+            tolerance=question.tolerance,
         )
-        request = replace(request, tolerance=question.tolerance)
     except ValueError as error:
         return str(error)
     if not recommender.engine.fits(request):

@@ -1,10 +1,12 @@
 """An engine without a model: every request takes the same number of steps; slots and tokens are counted as the real one does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from drafting.beam.rule import STRICT, SearchRule
+from drafting.array_types import IntArray
+from drafting.beam.rule import STRICT, SearchRule, Tolerance
 from drafting.catalog.catalog import Catalog
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan
@@ -13,6 +15,7 @@ from verification.blend import Blend
 from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, item_indices
 from verification.result import BeamResult, RankedItem, StepReport, Usage
+from verification.search import NOTHING
 
 STEPS = 3
 
@@ -140,13 +143,17 @@ class FakeSource:
         blend: Blend | None = None,
         beam_widths: Sequence[int] | None = None,
         diversity: Mapping[str, int] | None = None,
+        retrieved: IntArray = NOTHING,
+        tolerance: Tolerance | None = None,
     ) -> BeamRequest:
         assert blend is beam_widths is None
         tokens = history.tokens if isinstance(history, PromptTokens) else history
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
         thinking = Think(think, np.array([1])) if think else None
         asked = excluded, rule, cache_key, allowed_items, self.name, reserved, thinking
-        return BeamRequest(request_id, prompt, k, beam_width or k, *asked, blend=blend, caps=self.catalog.caps(diversity or {}))
+        caps = self.catalog.caps(diversity or {})
+        request = BeamRequest(request_id, prompt, k, beam_width or k, *asked, blend=blend, caps=caps, tolerance=tolerance)
+        return replace(request, retrieved=retrieved)
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":
         return FakeSource(catalog, name=name)
