@@ -1,0 +1,1 @@
+"""Prompts: the forms of `prompt.json`, windows of histories, and the builder, token for token as the tokenizer reads the text."""
