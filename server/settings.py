@@ -96,7 +96,8 @@ class Settings(EngineSettings, BaseSettings):
     )
     histories: Annotated[str, Panel.HISTORIES] = Field(
         default_factory=default_histories,
-        description="History store: memory://, sqlite:///path, redis://…, redis+sentinel://… or redis+cluster://….",
+        description="History store: memory://, sqlite:///path, redis://…, redis+sentinel://… or redis+cluster://…; by default an SQLite "
+        "file in ~/.local/share/atspeed, or in $XDG_DATA_HOME/atspeed.",
     )
     history_timeout_ms: Annotated[int, Panel.HISTORIES] = Field(
         default=250, ge=1, description="Longest wait for the history store, milliseconds."

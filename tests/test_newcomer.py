@@ -32,11 +32,6 @@ def write_shop(folder: Path) -> None:
     (folder / "items.csv").write_text("product_id,name,price,categories\n" + "\n".join(items) + "\n")
 
 
-def run_alone(command: list[str]) -> None:
-    """Run a command as a program of its own, whose defaults are those of this environment."""
-    subprocess.run([sys.executable, "-m", "server.cli", *command[1:]], check=True)
-
-
 def test_five_commands_of_the_readme_lead_from_a_csv_to_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shop(tmp_path)
     # Nothing of the user's is touched, and a small machine is spared, and waited for.
@@ -49,13 +44,12 @@ def test_five_commands_of_the_readme_lead_from_a_csv_to_a_list(tmp_path: Path, m
     for name, value in (settings | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(tmp_path / "home")}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    preparing, *making, importing, serving = commands()
-    assert [command[0] for command in (preparing, *making, importing)] == ["atspeed"] * 4
-    run_alone(preparing)
-    # Forked from a process that has imported the model libraries.
+    (_, *preparing), *making, serving = commands()
+    assert [command[0] for command in making] == ["atspeed"] * 3
+    # A program of its own; the others are forked from a process that has imported the model libraries.
+    subprocess.run([sys.executable, "-m", "server.cli", *preparing], check=True)
     for _, *arguments in making:
         assert start_atspeed(arguments, log := tmp_path / "making.log").wait(240) == 0, f"{shlex.join(arguments)}:\n{log.read_text()}"
-    run_alone(importing)
     line = json.loads((tmp_path / "mine/items.jsonl").read_text().splitlines()[2])
     assert line == {"item_id": "sku-10", "title": "Thing, the 10th", "price": 15.0, "categories": ["kitchen", "garden"]}
 

@@ -1,6 +1,8 @@
 """Options of the command line that are fields of `Settings`, or of a struct of settings: names, types, defaults and help come from there.
 
-Invariant: a value goes to `Settings` as it was given, so a bad one gets the same sentence whether it came by flag or by variable.
+Invariant: a value goes to `Settings` as it was given, so a bad one gets the same sentence whether it came by flag or by variable. And a
+default that depends on the machine or its user is worked out when a command runs, and not when this is imported: help is there for whoever
+has no home.
 """
 
 import inspect
@@ -25,14 +27,16 @@ def setting(name: str, **more: Any) -> Any:
     """The option of a setting, to annotate a parameter with; `more` is what this command says otherwise, as `typer.Option` takes it."""
     kind = _kind(name)
     choices = kind if isinstance(kind, EnumType) else get_args(kind)
-    said = {"help": Settings.model_fields[name].description, "metavar": "|".join(choices) or None}
+    field = Settings.model_fields[name]
+    # What depends on the machine is in the description.
+    said = {"help": field.description, "metavar": "|".join(choices) or None, "show_default": field.default_factory is None}
     return typer.Option(**(said | more))
 
 
 def default(name: str) -> Any:
-    """The default of a setting; None where it has none."""
+    """The default of a setting, as typer takes it: what it calls when the command runs, or a value; None where there is none."""
     field = Settings.model_fields[name]
-    return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    return None if field.is_required() else field.default_factory or field.default
 
 
 def takes_settings(*names: str) -> Callable[[Command], Command]:
@@ -107,7 +111,7 @@ def _parameter(name: str) -> inspect.Parameter:
         help=f"{field.description}{' Required.' if field.is_required() else ''}",
         envvar=f"ATSPEED_{name.upper()}",
         rich_help_panel=_panel(name).value,
-        show_default=False if shown is None else str(shown),
+        show_default=False if shown is None or callable(shown) else str(shown),
     )
     return _keyword(name, None, Annotated[taken | None, option])
 

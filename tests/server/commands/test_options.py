@@ -46,7 +46,7 @@ def test_serve_has_one_option_for_every_setting_with_its_help_default_and_variab
         if isinstance(shown, bool):
             assert option.show_default == f"no-{flag(name)[2:]}"
         else:
-            assert option.show_default == (False if isinstance(shown, NoneType) else str(shown))
+            assert option.show_default == (False if isinstance(shown, NoneType) or callable(shown) else str(shown))
 
 
 def test_help_is_grouped_in_the_order_of_the_panels():

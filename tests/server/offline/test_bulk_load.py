@@ -172,3 +172,15 @@ def test_the_command_loads_any_file_and_refuses_memory(tmp_path: Path) -> None:
     assert status == 1
     assert "memory:// ends with this command" in output
     assert run(*flags, "--histories", "mongodb://x")[0] == 1
+
+
+def test_the_command_loads_into_the_home_of_whoever_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named by the environment when it runs, and not when its module was imported."""
+    (tmp_path / "log.csv").write_text("user,item,time\nann,a,1700000000\n")
+    monkeypatch.delenv("ATSPEED_HISTORIES", raising=False)
+    for home in ("one", "two"):
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / home))
+        status, output = run("histories", "import", tmp_path / "log.csv")
+        assert status == 0, output
+        assert "1 were new" in output
+        assert [event[0] for event in asyncio.run(stored(f"sqlite:///{tmp_path / home}/atspeed/histories.db", "ann"))[0]] == ["a"]
