@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,8 +22,9 @@ from drafting.errors import SetupError
 
 # Intel's OpenMP threads spin for 200 ms after their last work.
 SETTLE_SECONDS = 0.25
-# Each has a whole interpreter of its own, as when it is used alone.
-PROCESSES = multiprocessing.get_context("spawn")
+# A process has a whole interpreter of its own, as when its system is used alone.
+SPAWN = multiprocessing.get_context("spawn")
+Processes = SpawnContext | ForkServerContext
 BUSY_SHARE = 0.15
 
 
@@ -93,12 +95,17 @@ class _Refusal:
 
 
 class SystemProcess:
-    """A system in its own process, which `make` loads there, asked over a pipe."""
+    """A system in its own process, asked over a pipe."""
 
-    def __init__(self, spec: SystemSpec, make: Callable[[SystemSpec], System] = make_system) -> None:
+    def __init__(self, spec: SystemSpec, make: Callable[[SystemSpec], System] = make_system, processes: Processes = SPAWN) -> None:
+        """
+        Args:
+            make: loads it there.
+            processes: start the process.
+        """
         self.name = spec.name
-        self._pipe, there = PROCESSES.Pipe()
-        self._process = PROCESSES.Process(target=_serve, args=(there, spec, make), daemon=True)
+        self._pipe, there = processes.Pipe()
+        self._process = processes.Process(target=_serve, args=(there, spec, make), daemon=True)
         self._process.start()
         there.close()
 

@@ -20,7 +20,7 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.systems.http_system import HttpSystem
-from benchmarks.systems.interleaved import SETTLE_SECONDS, Contender, Measured, Row, SystemProcess, compare
+from benchmarks.systems.interleaved import SETTLE_SECONDS, SPAWN, Contender, Measured, Processes, Row, SystemProcess, compare
 from benchmarks.systems.question import PLAIN, Question, SystemSpec
 from server.commands.terminal import print_table
 from verification.hosts.checkpoint import has_encoder, load_config
@@ -67,8 +67,11 @@ class Report:
         }
 
 
-def measure(run: Run) -> Report:
+def measure(run: Run, processes: Processes = SPAWN) -> Report:
     """Time this engine with every plan, the server around it, and its rivals.
+
+    Args:
+        processes: start those of the systems.
 
     Raises:
         SystemFailedError: one of them could not be measured.
@@ -80,9 +83,9 @@ def measure(run: Run) -> Report:
     with ExitStack() as running:
         plain = replace(run.models, draft=None, plans=(PLAIN,))
         makers: list[Callable[[], Measured]] = [
-            *(partial(SystemProcess, replace(run.models, name=host)) for host in hosts),
+            *(partial(SystemProcess, replace(run.models, name=host), processes=processes) for host in hosts),
             partial(HttpSystem, replace(plain, name=hosts[0]), run.folder),
-            *(partial(SystemProcess, replace(plain, name=name)) for name in rivals),
+            *(partial(SystemProcess, replace(plain, name=name), processes=processes) for name in rivals),
         ]
         systems: list[Measured] = []
         # One after the other: the planner measures the machine while it loads, and must not measure its neighbours.

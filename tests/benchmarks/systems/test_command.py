@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypat
     monkeypatch.setattr(bench_run, "OVERHEAD_REQUESTS", 2)
     monkeypatch.setattr(interleaved, "SETTLE_SECONDS", 0)
     # Interpreters that have imported the model libraries; `test_interleaved.py` starts one anew.
-    monkeypatch.setattr(interleaved, "PROCESSES", FORKING)
+    monkeypatch.setattr(bench_run, "measure", partial(bench_run.measure, processes=FORKING))
     monkeypatch.setattr(http_system, "ServerProcess", ForkedServer)
     flags = ("--requests", "2", "--warm-up", "1", "--threads", "1", "--json", str(tmp_path / "rows.json"))
     bench("--shape", "tiny", "--k", "3", "--plans", "none,beam:6", "--concurrency", "1,2", "--engines", "transformers", *flags)
