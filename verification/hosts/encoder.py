@@ -17,7 +17,11 @@ from verification.hosts.norm import Norm
 
 
 class _Layer:
-    """One layer of the encoder."""
+    """One layer of the encoder.
+
+    Attributes:
+        projections: all of its products with weights.
+    """
 
     def __init__(self, block: Any) -> None:
         attention, dense = block.layer
@@ -25,6 +29,7 @@ class _Layer:
         self._heads = Projection(joined(attention.SelfAttention, "qkv"))
         self._output = Projection(lay_out(attention.SelfAttention.o))
         self._dense = Dense(dense)
+        self.projections = self._heads, self._output, *self._dense.projections
 
     def __call__(self, hidden: Tensor, biases: Tensor, shape: tuple[int, ...]) -> Tensor:
         """
@@ -42,14 +47,18 @@ class _Layer:
 
 
 class Encoder:
-    """The stack of layers."""
+    """The stack of layers.
+
+    Attributes:
+        layers: in order.
+    """
 
     def __init__(self, stack: Any, head_size: int) -> None:
         """`stack` is the encoder of transformers."""
         self._stack = stack
         self._norm = Norm(stack.final_layer_norm)
         self._head_size = head_size
-        self._layers = [_Layer(block) for block in stack.block]
+        self.layers = [_Layer(block) for block in stack.block]
         attentions = [block.layer[0].SelfAttention for block in stack.block]
         # Keys farther away, on either side, have the biases of the farthest.
         self._farthest = int(attentions[0].relative_attention_max_distance)
@@ -60,7 +69,7 @@ class Encoder:
         hidden: Tensor = self._stack.embed_tokens(batch.tokens.flatten())
         biases = self._biases(batch, torch.float64 if is_exact else hidden.dtype)
         shape = (*batch.tokens.shape, 3, biases[0].shape[1], self._head_size)
-        for layer, table in zip(self._layers, self._table_indices, strict=True):
+        for layer, table in zip(self.layers, self._table_indices, strict=True):
             hidden = layer(hidden, biases[table], shape)
         if len(batch.indices) < len(hidden):
             hidden = hidden.index_select(0, batch.indices)

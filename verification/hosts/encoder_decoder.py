@@ -12,6 +12,7 @@ values of prompts, masks and biases of a plain text anew in each forward. What a
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,7 +31,11 @@ from verification.hosts.transformers import TransformersHost
 
 
 class _Layer:
-    """One layer of the decoder: attention to the tree, attention to the prompt, and the dense part."""
+    """One layer of the decoder: attention to the tree, attention to the prompt, and the dense part.
+
+    Attributes:
+        projections: all of its products with weights.
+    """
 
     def __init__(self, index: int, block: Any, head_size: int) -> None:
         own, crossing, dense = block.layer
@@ -41,29 +46,27 @@ class _Layer:
         self._prompt_heads = Projection(joined(crossing.EncDecAttention, "kv"))
         self._crossing_output = Projection(lay_out(crossing.EncDecAttention.o))
         self._dense = Dense(dense)
+        own = self._own_heads, self._own_output, self._crossing_heads, self._prompt_heads, self._crossing_output
+        self.projections = (*own, *self._dense.projections)
         self._index = index
         self._head_size = head_size
 
     def to_tree(self, hidden: Tensor, tree: Columns) -> Tensor:
         """`hidden`, `[tokens, size]`, after the tokens have attended to the tree, and written their keys and values there."""
-        heads = self._split(self._own_heads(self._own_norm(hidden)), 3)
-        tree.write(self._index, heads.narrow(1, 1, 2))
-        return self._own_output.added(hidden, tree.attend(self._index, heads.select(1, 0)))
+        heads = self._own_heads(self._own_norm(hidden)).view(1, hidden.shape[0], 3, -1, self._head_size)
+        tree.write(self._index, heads.narrow(2, 1, 2))
+        return self._own_output.added(hidden, tree.attend(self._index, heads.select(2, 0)))
 
     def to_prompt(self, hidden: Tensor, states: Tensor | None, prompt: Columns) -> Tensor:
         """`hidden` after the tokens have attended to prompts; `states` is what the encoder has made of new ones, `[tokens, size]`."""
         if states is not None:
-            prompt.write(self._index, self._split(self._prompt_heads(states), 2))
-        heads = self._split(self._crossing_heads(self._crossing_norm(hidden)), 1)
-        return self._crossing_output.added(hidden, prompt.attend(self._index, heads.select(1, 0)))
+            prompt.write(self._index, self._prompt_heads(states).view(1, states.shape[0], 2, -1, self._head_size))
+        queries = self._crossing_heads(self._crossing_norm(hidden)).view(1, hidden.shape[0], -1, self._head_size)
+        return self._crossing_output.added(hidden, prompt.attend(self._index, queries))
 
     def dense(self, hidden: Tensor) -> Tensor:
         """`hidden` after the dense part."""
         return self._dense.added(hidden)
-
-    def _split(self, projected: Tensor, parts: int) -> Tensor:
-        """A projection `[tokens, parts * heads * size]` as `[tokens, parts, heads, size]`."""
-        return projected.view(projected.shape[0], parts, -1, self._head_size)
 
 
 class EncoderDecoderHost(TransformersHost):
@@ -114,6 +117,12 @@ class EncoderDecoderHost(TransformersHost):
         hidden = self._norm(batch.at_outputs(hidden))
         states = hidden * self._scale
         return Rows.of(self.model.get_output_embeddings()(states)) if self.head is None else Rows(states, self.head)
+
+    def compute_by_modules(self) -> None:
+        super().compute_by_modules()
+        of_layers = (layer.projections for layers in (self._encoder.layers, self._layers) for layer in layers)
+        for projection in chain.from_iterable(of_layers):
+            projection.leave_to_module()
 
     def close(self) -> None:
         self._layers.clear()

@@ -50,23 +50,24 @@ class Columns:
             before = columns - len(slots)
             # A draft is also asked for others than the last.
             if len(slots) and torch.equal(slots, layout.keys[0, before:]):
-                self._new = places[:, before:].transpose(2, 3).unbind(0)
+                self._new = places[:, None, before:].transpose(3, 4).unbind(0)
 
     def write(self, layer: int, new: Tensor) -> None:
-        """Write new keys and values, `[new, 2, heads, size]`."""
+        """Write new keys and values, `[1, new, 2, heads, size]`."""
         if self._new:
             self._new[layer].copy_(new)
         else:
-            self._caches[layer].index_copy_(0, self._slots, new.transpose(1, 2))
+            self._caches[layer].index_copy_(0, self._slots, new[0].transpose(1, 2))
 
-    def attend(self, layer: int, query: Tensor) -> Tensor:
-        """`[tokens, heads * size]` for queries `[tokens, heads, size]`."""
+    def attend(self, layer: int, queries: Tensor) -> Tensor:
+        """`[tokens, heads * size]` for queries `[1, tokens, heads, size]`."""
         layouts = self._layouts[layer]
         if self._is_in_place:
-            queries = query.transpose(0, 1).unsqueeze(0)
             bias = None if self._is_whole else layouts[0].bias
-            attended = F.scaled_dot_product_attention(queries, self._keys[layer], self._values[layer], attn_mask=bias, scale=SCALE)
-            return attended.transpose(1, 2).reshape(query.shape[0], -1)
+            keys, values = self._keys[layer], self._values[layer]
+            attended = F.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=bias, scale=SCALE)
+            return attended.transpose(1, 2).reshape(queries.shape[1], -1)
+        query = queries[0]
         precise = query.double() if self._is_exact else query
         attended = tree_attention(precise, None, None, self._caches[layer].flatten(2), self._slots, layouts, SCALE)
         return attended.flatten(1).to(query.dtype)

@@ -1,7 +1,8 @@
 """What the layers of a T5's encoder and decoder have in common, in as few operations as it takes.
 
 Invariant: transformers' modules hold all weights. In float32 their products are called directly, with the weights laid as products of few
-rows read them; whatever else they may be (of other precisions, quantized, made exact) is left to the modules themselves.
+rows read them; whatever else they may be (of other precisions, quantized, made exact) is left to the modules themselves. What is handed in
+as `hidden` may be written to.
 """
 
 from collections.abc import Sequence
@@ -24,22 +25,24 @@ class Projection:
             self._weight = module.weight.detach().t()
 
     def __call__(self, rows: Tensor) -> Tensor:
-        weight = self._product()
-        projected: Tensor = self._module(rows) if weight is None else torch.mm(rows, weight)
+        projected: Tensor = self._module(rows) if self._weight is None else torch.mm(rows, self._weight)
         return projected
 
     def added(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """`hidden`, `[rows, out]`, plus the projected rows."""
-        weight = self._product()
-        return finite(hidden + self._module(rows)) if weight is None else torch.addmm(hidden, rows, weight)
+        return finite(hidden + self._module(rows)) if self._weight is None else hidden.addmm_(rows, self._weight)
 
-    def _product(self) -> Tensor | None:
-        """The weight to multiply rows by; None where the module computes in another way, or has been given one since."""
-        return None if "forward" in vars(self._module) else self._weight
+    def leave_to_module(self) -> None:
+        """Let the module compute from here on: it has been given another forward."""
+        self._weight = None
 
 
 class Dense:
-    """The dense part of a layer, gated or not."""
+    """The dense part of a layer, gated or not.
+
+    Attributes:
+        projections: what goes in, and what comes out; none where the module computes in a way of its own.
+    """
 
     def __init__(self, layer: Any) -> None:
         """`layer` is the norm and the dense part of transformers."""
@@ -49,20 +52,19 @@ class Dense:
         names = ("wi_0", "wi_1") if self._is_gated else ("wi",)
         linear = [self._module.get_submodule(name) for name in (*names, "wo")]
         # In float16, the last product is one of float32.
-        self._is_known = all(map(_is_linear, linear)) and len({module.weight.dtype for module in linear}) == 1
-        if self._is_known:
-            self._inner, self._outer = Projection(joined(self._module, names)), Projection(lay_out(self._module.wo))
+        is_known = all(map(_is_linear, linear)) and len({module.weight.dtype for module in linear}) == 1
+        self.projections = (Projection(joined(self._module, names)), Projection(lay_out(self._module.wo))) if is_known else ()
 
     def added(self, hidden: Tensor) -> Tensor:
         """`hidden`, `[rows, size]`, plus what the dense part makes of it."""
         rows = self._norm(hidden)
-        if not self._is_known:
+        if not self.projections:
             return finite(hidden + self._module(rows))
-        inner = self._inner(rows)
+        inner, outer = self.projections
         if self._is_gated:
-            gate, gated = inner.chunk(2, -1)
-            return self._outer.added(hidden, self._act(gate) * gated)
-        return self._outer.added(hidden, self._act(inner))
+            gate, gated = inner(rows).chunk(2, -1)
+            return outer.added(hidden, self._act(gate) * gated)
+        return outer.added(hidden, self._act(inner(rows)))
 
 
 class _SideBySide(nn.Module):

@@ -61,7 +61,7 @@ def make_exact(host: TreeModel, longest: int) -> None:
             head.register_parameter(name, nn.Parameter(weight.float(), requires_grad=False))
     if head is not None and host.head is not None:
         host.head = replace(host.head, weight=head.weight, bias=head.bias, block_rows=ROWS)
-    host.is_exact, host.decoder = True, None
+    host.compute_by_modules()
     _prove(host, longest)
 
 

@@ -24,8 +24,13 @@ class Norm:
         if not self._is_written_out:
             weight = self._module.weight
             return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), self._module.variance_epsilon).to(weight.dtype)
+        if hidden.dtype is torch.float32:
+            normed = hidden.div(_lengths(hidden).hypot_(self._least)).mul_(self._weight)
+            return normed if self._type is torch.float32 else normed.to(self._type)
         rows = hidden.float()
-        lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).hypot_(self._least)
-        if rows is hidden:
-            return rows.div(lengths).mul_(self._weight).to(self._type)
-        return rows.mul_(lengths.reciprocal_()).mul_(self._weight).to(self._type)
+        return rows.mul_(_lengths(rows).hypot_(self._least).reciprocal_()).mul_(self._weight).to(self._type)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return lengths

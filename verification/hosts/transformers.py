@@ -212,6 +212,11 @@ class TransformersHost:
         ).logits
         return logits
 
+    def compute_by_modules(self) -> None:
+        """From here on, let the model's modules make all products, of which some have been given another forward, and compute attention in
+        float64: see `verification.hosts.exact`."""
+        self.is_exact, self.decoder = True, None
+
     def close(self) -> None:
         """Free the key/value memory; the host cannot score afterwards."""
         self._caches.clear()

@@ -6,6 +6,7 @@ others wait for the next forward. What was verified below a rejected level leave
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -139,14 +140,14 @@ def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[
     for level in levels:
         first, nodes, cum_log_probs = next(arrays), next(arrays), next(arrays)
         hits = np.full(nodes.shape, -1) if level.hits is None else next(arrays)
-        broken = np.logical_or.reduceat(np.isnan(first), np.cumsum([0, *level.sizes[:-1]]))
+        broken = np.logical_or.reduceat(np.isnan(first), list(accumulate(level.sizes[:-1], initial=0))).tolist()
         found = []
-        for row, (search, selected, finite) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), ~broken, strict=True)):
+        for row, (search, selected, is_broken) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), broken, strict=True)):
             depth = search.depth + level.ahead + 1
             n = min(search.widths[depth], selected)
-            finished = depth > search.last_depth or not n or not finite
+            finished = depth > search.last_depth or not n or is_broken
             accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())
             best = nodes[row, :n], cum_log_probs[row, :n], hits[row, :n], nodes[row, n : min(search.selected(depth), selected)]
-            found.append(VerifyResult(search, row, depth, *best, bool(finite), finished, accepted))
+            found.append(VerifyResult(search, row, depth, *best, not is_broken, finished, accepted))
         results.append(found)
     return results

@@ -34,6 +34,6 @@ def test_one_request_in_place_equals_tree_attention(new: list[int], apart: bool)
     for layer in range(LAYERS):
         query, key, value = torch.randn(3, len(new), HEADS, SIZE, generator=generator)
         attended = tree_attention(query, key, value, expected[layer].flatten(2), slots, [layout], 1.0)
-        columns.write(layer, torch.stack([key, value], 1))
-        torch.testing.assert_close(columns.attend(layer, query), attended.flatten(1))
+        columns.write(layer, torch.stack([key, value], 1)[None])
+        torch.testing.assert_close(columns.attend(layer, query[None]), attended.flatten(1))
         assert torch.equal(caches[layer], expected[layer])
