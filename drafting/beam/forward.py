@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import IntArray
-from drafting.beam.model import AttentionLayout, EncoderBatch, TreeBatch, build_layouts
+from drafting.beam.model import AttentionLayout, EncoderBatch, TreeBatch, build_layouts, build_whole
 from drafting.beam.tree import SequenceState, TokenTree, to_device
 from drafting.device import arange, on_device, pad_stack
 
@@ -107,8 +107,15 @@ def _encoder_decoder_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> Tre
             [1] * len(parts),
             [part.prompt_tokens for part in decoded],
         ),
-        encoder=_encoder_batch(tree, read, build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None], roots, counts)),
+        encoder=_encoder_batch(tree, read, _prompt_layouts(prompts, counts, first)),
     )
+
+
+def _prompt_layouts(prompts: Sequence[IntArray], counts: Sequence[int], first: Tensor) -> tuple[AttentionLayout, ...]:
+    """So many tokens of each request attend to all of its prompt, as many columns as stand in `first`, `[tokens]`."""
+    if len(prompts) == 1:
+        return (build_whole(prompts[0], counts[0], first.device),)
+    return build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None], [len(prompt) for prompt in prompts], counts)
 
 
 def _encoder_batch(tree: TokenTree, read: Sequence[IntArray], attention: tuple[AttentionLayout, ...]) -> EncoderBatch:

@@ -255,9 +255,14 @@ def build_split(keys: IntArray, ancestors: Tensor, shared: int) -> AttentionLayo
     is_first = torch.ones(ancestors.shape, dtype=torch.bool, device=device)
     is_first[:, 1:] = ancestors[:, 1:] != ancestors[:, :-1]
     own = AttentionLayout(order[:, None], order, slots.take(ancestors), is_first[:, None, None], order)
-    everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, count, shared)
-    prompt = keys[:shared]
-    return AttentionLayout(order[None], order, slots[None, :shared], everything, order, first=_first(prompt), sees_all=True, further=own)
+    return replace(build_whole(keys[:shared], count, device), further=own)
+
+
+def build_whole(keys: IntArray, queries: int, device: torch.device) -> AttentionLayout:
+    """Lay out so many tokens of one request, all of which attend to all of its columns."""
+    order = arange(queries, device)
+    everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, queries, len(keys))
+    return AttentionLayout(order[None], order, on_device(keys[None], device), everything, order, first=_first(keys), sees_all=True)
 
 
 def _first(slots: IntArray) -> int | None:

@@ -108,7 +108,7 @@ class EncoderDecoderHost(TransformersHost):
         states = self._encoder.read(encoder, self.is_exact) if len(encoder.slots) else None
         (caches,) = self._caches
         tree = Columns(caches, batch.slots, self._own_layouts(batch), self.is_exact)
-        prompt = Columns(caches, encoder.slots, [encoder.attention] * len(self._layers), self.is_exact, is_whole=True)
+        prompt = Columns(caches, encoder.slots, [encoder.attention] * len(self._layers), self.is_exact)
         hidden: Tensor = self._decoder.embed_tokens(batch.tokens)
         for layer in self._layers:
             hidden = layer.to_tree(hidden, tree)

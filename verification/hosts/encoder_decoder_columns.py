@@ -21,22 +21,18 @@ SCALE = 1.0
 class Columns:
     """What the tokens of one forward attend to, in all layers: their trees, or their prompts."""
 
-    def __init__(
-        self, caches: Tensor, slots: Tensor, layouts: Sequence[Sequence[AttentionLayout]], is_exact: bool, is_whole: bool = False
-    ) -> None:
+    def __init__(self, caches: Tensor, slots: Tensor, layouts: Sequence[Sequence[AttentionLayout]], is_exact: bool) -> None:
         """
         Args:
             caches: `[layers, slots, heads, 2, size]`, keys and values.
             slots: `[new]` int64, where keys and values are written.
             layouts: those of each layer.
             is_exact: True if attention is computed in float64.
-            is_whole: True if every token attends to all columns of its request, without biases.
         """
         self._caches = caches
         self._slots = slots
         self._layouts = layouts
         self._is_exact = is_exact
-        self._is_whole = is_whole
         self._new: Sequence[Tensor] = ()
         layout, *others = layouts[0]
         self._is_in_place = not (
@@ -63,7 +59,7 @@ class Columns:
         """`[tokens, heads * size]` for queries `[1, tokens, heads, size]`."""
         layouts = self._layouts[layer]
         if self._is_in_place:
-            bias = None if self._is_whole else layouts[0].bias
+            bias = None if layouts[0].sees_all else layouts[0].bias
             keys, values = self._keys[layer], self._values[layer]
             attended = F.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=bias, scale=SCALE)
             return attended.transpose(1, 2).reshape(queries.shape[1], -1)
