@@ -149,6 +149,8 @@ class _Evaluation:
             plan="none" if path is None else settings.plan,
             host=settings.host,
             dtype=settings.dtype,
+            quantization=settings.quantization,
+            exact=settings.exact,
             threads=settings.threads,
             kv_memory_gib=settings.kv_memory_gib,
             normalise=settings.normalise,

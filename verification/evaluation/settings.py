@@ -1,6 +1,6 @@
 """Settings of an evaluation, light to import: the options of `atspeed evaluate` are made of these fields."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,7 +31,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
         blend: weights of a neighbour model, of which the best of validation users is taken.
         most_users: maximum number of users; None for all.
         host: "vllm" or "transformers".
-        dtype, threads, kv_memory_gib, normalise: as of `Recommender.load`.
+        dtype, quantization, exact, threads, kv_memory_gib, normalise: as of `Recommender.load`.
     """
 
     ks: tuple[int, ...] = (1, 3, 5, 10, 20)
@@ -67,6 +67,8 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(description="Seed of the modes that sample.")] = 0
     host: str = "transformers"
     dtype: str = "auto"
+    quantization: Literal["fp8", "int8"] | None = None
+    exact: bool = False
     threads: int | None = None
     kv_memory_gib: float = 0.5
     normalise: NormaliseName = "auto"
