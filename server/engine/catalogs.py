@@ -5,7 +5,7 @@ between two steps; a file that can't be served becomes a sentence and changes no
 the engine of the catalog that it names, so it never meets an item of another one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -141,9 +141,9 @@ class EngineCatalogs:
         """True if the request could run on an idle engine."""
         return self._engine_of(request).fits(request)
 
-    def has_room(self, request: BeamRequest) -> bool:
-        """True if enough slots are free to run the request to its end now."""
-        return self._engine_of(request).has_room(request)
+    def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
+        """True if enough slots are free to run the request to its end now, or would be if `ended`, which run, had ended."""
+        return self._engine_of(request).has_room(request, ended)
 
     def refusal(self, request: BeamRequest) -> str | None:
         """Why the plan can't serve the request, as a sentence; None if it can."""

@@ -37,7 +37,8 @@ from server.messages import (
     ThinkingLimit,
     ToEngine,
 )
-from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler, StepBudget
+from server.scheduling.budget import StepBudget
+from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler
 from verification.blend import Blend
 from verification.request import BeamRequest, PromptTokens, ReservedPlaces
 from verification.scored import Scored

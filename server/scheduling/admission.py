@@ -27,9 +27,10 @@ from operator import attrgetter
 
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
 from server.messages import FailedList, FinishedList, Progress, Ready, Submit, ThinkingLimit
+from server.scheduling.kinds import Kind
+from server.scheduling.order import due
 from server.scheduling.pending import PendingRequest
 from server.scheduling.rate import EngineRate
-from server.scheduling.scheduler import Kind, due
 from server.scheduling.shares import NOTHING, Shares
 from server.scheduling.thinking import PlacesForecast
 from server.scheduling.wide import is_wide

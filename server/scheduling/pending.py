@@ -8,7 +8,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from server.messages import FinishedList, StepRecord, Submit
-from server.scheduling.scheduler import Kind, due
+from server.scheduling.kinds import Kind
+from server.scheduling.order import due
 
 
 @dataclass(slots=True, eq=False)

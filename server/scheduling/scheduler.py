@@ -3,50 +3,37 @@
 Invariant: a request is in exactly one of two queues, waiting or running, from `submit` until it is finished, failed, timed out or
 cancelled, and whichever of these ends it, the engine knows, so its KV slots are free at the next step.
 
-Order: the request with the earliest *due time* is taken up first, ties by arrival, and none overtakes: a large request at the head waits
-until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
-`AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
-that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Exceptions:
-requests that write text first, which takes many steps, are at most half of those that run, on a quarter of the KV slots, so that the others
-don't wait for texts to end; other lists with caps, which may take many rounds, are at most half, too; of those with beams that fill a step
-(`server.scheduling.wide`) one runs at a time; and of those for scores, which have a fixed part of each step however many candidates they
-name, `SCORES_TOGETHER` do. Those that have to wait for this are overtaken by the others, and it is their turn again as soon as one of their
-kind has ended. Reason for the rest: under load, the most urgent first is what keeps the most deadlines. How many requests share a step is a
-matter of tokens, not of requests (`StepBudget`), because tokens are what time goes into.
+Order: the request that is due first (`server.scheduling.order`) is taken up first, ties by arrival. Reason: under load, the most urgent
+first is what keeps the most deadlines. How many share a step is a matter of tokens, not of requests (`StepBudget`), because tokens are what
+time goes into. There are two ways to be overtaken, and neither lasts.
+
+1. Requests of a kind (`server.scheduling.kinds`) wait while enough of it run. Those that write text first, which takes many steps, are at
+most half of those that run, on a quarter of the KV slots; other lists with caps, which may take many rounds, are at most half, too; of
+those with beams that fill a step (`server.scheduling.wide`) one runs at a time; and of those for scores, which have a fixed part of each
+step however many candidates they name, `SCORES_TOGETHER` do. It is their turn again as soon as one of their kind has ended.
+2. One that waits for KV slots is overtaken by lists of no kind, which end soon, as long as it would have to wait without them as well. From
+then on nobody overtakes it, so it waits for one list longer, at most, than if nobody had: a stream of small requests can't starve a large
+one, and a large one that waits for a text to end holds up no small ones.
 """
 
 import time
 from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 
-from drafting.plans.costs import CostCurve
 from server.messages import FinishedList, ThinkingLimit
+from server.scheduling.budget import StepBudget
+from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER, Kind, kinds_of
+from server.scheduling.order import due
 from server.scheduling.step_engine import StepEngine
 from server.scheduling.thinking import may_think
-from server.scheduling.wide import is_wide, piece, shared_budget
+from server.scheduling.wide import piece, shared_budget
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
-AGEING_SECONDS = 2.0
 # Of all KV slots, the part that requests which think may have, with their longest texts; half of all may be those of nodes.
 THINKING_SHARE = 4
-# Of a step's tokens, the part that candidates for scores may have: lists beside them take hardly longer, and alone they are nearly as fast.
-SCORES_SHARE = 4
-# They share that part, so more of them at a time would only all be later.
-SCORES_TOGETHER = 4
 IDLE = StepReport((), tokens=0, seconds=0.0)
-# How much one step weighs against the earlier ones; a single hiccup must not halve the budget.
-_SHARE = 0.05
-# One step counts as at most so many times as slow as those before it: a machine that was suspended has not become a thousand times slower.
-# There is no such bound below: a step that was fast is proof, and a curve that was measured on a busy machine may be off by any factor.
-_MOST_RISE = 8.0
-
-
-def due(deadline: float, arrived: float) -> float:
-    """The time that a request's position in the queue follows from, on the clock of both."""
-    return min(deadline, arrived + AGEING_SECONDS)
 
 
 class RequestTooLargeError(ValueError):
@@ -65,12 +52,14 @@ class ScheduledRequest:
         deadline: time at which it is dropped.
         arrived: time at which it entered the queue.
         started: time at which the engine started it; 0 while it waits.
+        overtook: True if it was started before another that was due first, and waited for KV slots.
     """
 
     request: BeamRequest
     deadline: float
     arrived: float
     started: float = 0.0
+    overtook: bool = False
 
     @property
     def due(self) -> float:
@@ -80,49 +69,6 @@ class ScheduledRequest:
     def finish(self, result: BeamResult, now: float) -> FinishedList:
         """Close the account of its time."""
         return FinishedList(result, self.started - self.arrived, now - self.started)
-
-
-@dataclass
-class StepBudget:
-    """The token budget of a step, so that it ends in time.
-
-    The budget follows from what forwards cost on this machine: a curve through measured forwards says how many tokens fit into the bound,
-    and every step that ran says how far that curve is off now (drafts, which the curve does not know of, and other programs on the machine
-    both make steps longer).
-
-    Attributes:
-        most_tokens: the hard bound.
-        seconds: maximum duration of a step; None for no limit.
-        curve: cost curve of forwards; None if unknown, then only the hard limit applies.
-    """
-
-    most_tokens: int
-    seconds: float | None = None
-    curve: CostCurve | None = None
-    _slowdown: float = 1.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that the next step may have; at least one, and a request that is alone runs however many it has."""
-        if self.seconds is None or self.curve is None:
-            return self.most_tokens
-        return int(max(1, min(self.most_tokens, self.curve.tokens_within(self.seconds / self._slowdown))))
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        """Take over how long a step of so many planned tokens has taken."""
-        if self.curve is None or not (expected := self.curve.seconds(tokens)):
-            return
-        slowdown = min(seconds / expected, _MOST_RISE * self._slowdown)
-        self._slowdown += _SHARE * (slowdown - self._slowdown)
-
-
-class Kind(Enum):
-    """Kinds of requests of which only some may run at a time; one that writes text before a list with caps is of the first alone."""
-
-    TEXT = "text"
-    CAPPED = "capped"
-    SCORES = "scores"
-    WIDE = "wide"
 
 
 @dataclass(frozen=True)
@@ -250,15 +196,23 @@ class SpeculativeBeamScheduler:
         tokens = self._engine.next_tokens(piece(budget))
         if any(Kind.WIDE in self._kinds(entry.request) for entry in self._running):
             budget = shared_budget(budget)
-        while len(self._running) < self._max_running and (entry := self._next()):
+        overtaken: ScheduledRequest | None = None
+        for entry in self._candidates():
+            if overtaken and self._kinds(entry.request):
+                continue
             more = self._engine.tokens_needed(entry.request)
             scores = self._scored_nodes if any(other.request.scored is not None for other in (*self._running, entry)) else 0
             # Where only scores run, they put no tokens of their own into the step, and keep none that is too large from running.
-            if (tokens and tokens + more > budget - scores) or not self._engine.has_room(entry.request):
+            if tokens and tokens + more > budget - scores:
                 break
+            if not self._engine.has_room(entry.request):
+                if overtaken or not self._may_be_overtaken(entry):
+                    break
+                overtaken = entry
+                continue
             self._engine.add(entry.request)
             tokens += more
-            entry.started = self._clock()
+            entry.started, entry.overtook = self._clock(), overtaken is not None
             self._waiting.remove(entry)
             self._running.append(entry)
         return tokens
@@ -268,26 +222,25 @@ class SpeculativeBeamScheduler:
         """The nodes of one search that the next step computes."""
         return piece(self._budget.tokens, is_alone=len(self._running) + len(self._waiting) == 1)
 
-    def _next(self) -> ScheduledRequest | None:
-        """The first request in the queue; while as many of a kind run as may, the first of the others."""
+    def _candidates(self) -> Iterator[ScheduledRequest]:
+        """Those that wait and may run beside those that do, in the queue's order; where as many of a kind run as may, those of others."""
         full: set[Kind] = set()
-        for entry in self._waiting:
+        for entry in tuple(self._waiting):
+            if len(self._running) == self._max_running:
+                return
             kinds = self._kinds(entry.request)
             if not full & kinds and all(self._may_run(kind, entry.request) for kind in kinds):
-                return entry
-            # None overtakes another of any kind that it is of, so one that waits for two kinds gets both.
-            full |= kinds
-        return None
+                yield entry
+            else:
+                # None overtakes another of any kind that it is of, so one that waits for two kinds gets both.
+                full |= kinds
+
+    def _may_be_overtaken(self, entry: ScheduledRequest) -> bool:
+        """Whether a request that waits for KV slots would have to without those that have overtaken it, or others before it, as well."""
+        return not self._engine.has_room(entry.request, [other.request for other in self._running if other.overtook])
 
     def _kinds(self, request: BeamRequest) -> set[Kind]:
-        """The kinds of requests that it is of, of which only some may run at a time."""
-        kinds = {
-            Kind.TEXT: request.think is not None,
-            Kind.CAPPED: bool(request.caps) and request.think is None,
-            Kind.SCORES: request.scored is not None,
-            Kind.WIDE: is_wide(request.beam_width, self._budget.tokens),
-        }
-        return {kind for kind, belongs in kinds.items() if belongs}
+        return kinds_of(request, self._budget.tokens)
 
     def _may_run(self, kind: Kind, request: BeamRequest) -> bool:
         """Whether those of its kind that run leave the others enough."""

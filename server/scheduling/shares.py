@@ -7,7 +7,7 @@ share what candidates leave of the steps, and these have their part of each step
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from server.scheduling.scheduler import SCORES_SHARE
+from server.scheduling.kinds import SCORES_SHARE
 from server.scheduling.wide import work_until
 
 

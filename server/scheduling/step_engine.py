@@ -1,5 +1,6 @@
 """`StepEngine`: the contract of what the scheduler feeds."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from verification.request import BeamRequest
@@ -20,7 +21,7 @@ class StepEngine(Protocol):
 
     def fits(self, request: BeamRequest) -> bool: ...
 
-    def has_room(self, request: BeamRequest) -> bool: ...
+    def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool: ...
 
     def refusal(self, request: BeamRequest) -> str | None: ...
 

@@ -46,8 +46,8 @@ class FakeEngine:
     def fits(self, request: BeamRequest) -> bool:
         return self.slots_needed(request) <= self.total_slots
 
-    def has_room(self, request: BeamRequest) -> bool:
-        return self.slots_needed(request) <= self.total_slots - self.used_slots
+    def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
+        return self.slots_needed(request) <= self.total_slots - self.used_slots + sum(map(self.slots_needed, ended))
 
     def refusal(self, request: BeamRequest) -> str | None:
         return self.plan.refusal(request.beam_width)

@@ -116,11 +116,10 @@ class SpeculativeBeamEngine:
         Raises:
             EngineSpoilt: an earlier step, of this engine or another on the same models, was interrupted.
         """
-        searches = self._running.unfinished()
         if not self.running:
             return StepReport((), 0, 0.0)
         with self.slots:
-            return self._advance(searches, scored_nodes, most_nodes)
+            return self._advance(self._running.unfinished(), scored_nodes, most_nodes)
 
     def _advance(self, searches: Sequence[BeamSearch], scored_nodes: int | None, most_nodes: int | None) -> StepReport:
         started = time.perf_counter()
@@ -287,9 +286,10 @@ class SpeculativeBeamEngine:
         """Key/value slots in the prefix cache, which requests may take."""
         return self.slots.prefix_cache.slots
 
-    def has_room(self, request: BeamRequest) -> bool:
-        """True if enough slots are free for the request."""
-        return self.slots.has_room(request.most_tokens, nodes_needed(request, self.trie))
+    def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
+        """True if enough slots are free for the request, or would be if `ended`, which run, had ended and shared none."""
+        nodes = nodes_needed(request, self.trie) - sum(nodes_needed(other, self.trie) for other in ended)
+        return self.slots.has_room(request.most_tokens - sum(other.most_tokens for other in ended), nodes)
 
     def fits(self, request: BeamRequest) -> bool:
         """True if the request could run on an idle engine."""

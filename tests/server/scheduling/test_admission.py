@@ -9,8 +9,9 @@ import pytest
 from server.errors import EngineUnavailable, QueueFull, TooLate
 from server.messages import FinishedList, Progress, Ready, ScoreChoice, StepRecord, Submit, ThinkingLimit
 from server.scheduling.admission import CAUTION, Admission
+from server.scheduling.kinds import SCORES_SHARE
+from server.scheduling.order import AGEING_SECONDS
 from server.scheduling.pending import PendingRequest
-from server.scheduling.scheduler import AGEING_SECONDS, SCORES_SHARE
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, StepReport, Usage
 

@@ -3,7 +3,7 @@
 import pytest
 
 from drafting.plans.costs import CostCurve
-from server.scheduling.scheduler import StepBudget
+from server.scheduling.budget import StepBudget
 
 CURVE = CostCurve(0.01, 0.0001)
 

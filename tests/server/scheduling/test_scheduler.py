@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
-from server.scheduling.scheduler import (
-    AGEING_SECONDS,
-    IDLE,
-    SCORES_SHARE,
-    SCORES_TOGETHER,
-    PlanRefusalError,
-    RequestTooLargeError,
-    SpeculativeBeamScheduler,
-    StepBudget,
-    due,
-)
+from server.scheduling.budget import StepBudget
+from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER
+from server.scheduling.order import AGEING_SECONDS, due
+from server.scheduling.scheduler import IDLE, PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
 from tests.capping import caps_of
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, make_request, result
@@ -74,16 +68,48 @@ def test_a_new_request_joins_the_next_step():
     assert engine.forwards == [4, 2 + 5]
 
 
-def test_nobody_overtakes_a_request_that_waits_for_slots():
-    engine = FakeEngine(total_slots=20)
+class Slow(FakeEngine):
+    """One request takes many steps."""
+
+    def steps_needed(self, request: BeamRequest) -> int:
+        return 40 if request.request_id == "slow" else STEPS
+
+
+@pytest.mark.parametrize("held", [60, 30])
+def test_lists_overtake_a_request_that_waits_for_slots_until_only_they_keep_it_from_running(held: int):
+    """However many come, it runs one list after it would have without them, at the latest; whoever needs more steps waits behind it."""
+    engine = Slow(total_slots=100)
     scheduler = scheduler_of(engine)
-    for name, tokens in (("a", 8), ("large", 16), ("small", 1)):
+    scheduler.submit(make_request("slow", held - 2, k=1), math.inf)
+    scheduler.step()
+    scheduler.submit(make_request("large", 88, k=1), math.inf)
+    scheduler.submit(dataclasses.replace(make_request("text", 2, k=1), think=THINK), math.inf)
+    ends, begun = {}, {}
+    for step in range(60):
+        scheduler.submit(make_request(f"small {step}", 8, k=1), math.inf)
+        ends |= {finished.result.request_id: step for finished in scheduler.step().finished}
+        begun |= {name: step for name in engine.added if name not in begun}
+    assert [name for name in ends if name.startswith("small")][:35] == [f"small {step}" for step in range(35)]
+    assert ends["slow"] < begun["large"] <= ends["slow"] + STEPS
+    assert begun["text"] >= begun["large"]
+
+
+def test_nobody_overtakes_a_request_that_only_waits_for_those_that_have_overtaken_it():
+    engine = FakeEngine(total_slots=39)
+    scheduler = scheduler_of(engine)
+    scheduler.submit(make_request("a", 18, k=1), math.inf)
+    scheduler.step()
+    for name, tokens in (("large", 28), ("small 0", 8)):
         scheduler.submit(make_request(name, tokens, k=1), math.inf)
     scheduler.step()
-    assert engine.added == ["a"]
-    while scheduler.busy:
-        scheduler.step()
-    assert engine.added == ["a", "large", "small"]
+    assert engine.added == ["a", "small 0"]
+    # From now on the large one would fit, had the small one not overtaken it.
+    scheduler.step()
+    scheduler.submit(make_request("small 1", 8, k=1), math.inf)
+    scheduler.step()
+    assert engine.added == ["a", "small 0"]
+    scheduler.step()
+    assert engine.added == ["a", "small 0", "large"]
 
 
 def test_the_token_budget_holds_but_for_a_request_that_is_alone():
@@ -298,25 +324,36 @@ def test_a_step_in_which_somebody_must_wait_is_crowded():
     assert scheduler.step().crowded
 
 
+# So few that prompts must wait for them, and as many as the beams of four requests have.
+TOKENS = 40
+
+
 class SchedulerMachine(RuleBasedStateMachine):
-    """Whatever happens, every request ends exactly once, requests are taken up by when they are due, and every slot is accounted for."""
+    """Whatever happens, every request ends exactly once, requests are taken up by when they are due, and every slot is accounted for.
+
+    The first in the queue is overtaken only while it waits for slots that it would have to wait for anyway; after that it is begun within
+    the steps of a list.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
         self.engine = FakeEngine(total_slots=60)
-        self.scheduler = scheduler_of(self.engine, tokens=24, max_running=4, clock=self.clock)
+        self.scheduler = scheduler_of(self.engine, tokens=TOKENS, max_running=4, clock=self.clock)
         self.alive: list[str] = []
         self.submitted: dict[str, tuple[float, int]] = {}
         self.arrivals: dict[str, float] = {}
         self.ended: set[str] = set()
+        self.slots: dict[str, int] = {}
+        self.overtook: set[str] = set()
+        self.awaited: tuple[str, int] = "", 0
 
     def end(self, request_id: str) -> None:
         assert request_id not in self.ended
         self.ended.add(request_id)
         self.alive.remove(request_id)
 
-    @rule(tokens=st.integers(1, 60), k=st.integers(1, 6), patience=st.sampled_from([0.3, 1.0, 5.0, math.inf]))
+    @rule(tokens=st.integers(1, 60), k=st.integers(1, TOKENS // 4), patience=st.sampled_from([0.3, 1.0, 5.0, math.inf]))
     def submit(self, tokens: int, k: int, patience: float) -> None:
         request = make_request(str(len(self.submitted)), tokens, k)
         deadline = self.clock.now + patience
@@ -326,6 +363,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         self.scheduler.submit(request, deadline)
         self.arrivals[request.request_id] = self.clock.now
+        self.slots[request.request_id] = self.engine.slots_needed(request)
         self.submitted[request.request_id] = due(deadline, self.clock.now), len(self.submitted)
         self.alive.append(request.request_id)
 
@@ -339,22 +377,38 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0.1, 2.0))
     def step(self, seconds: float) -> None:
         self.clock.now += seconds
-        waiting, taken = set(self.alive) - set(self.engine.running), len(self.engine.added)
+        running = dict(self.engine.running)
+        waiting, taken = set(self.alive) - set(running), len(self.engine.added)
         step = self.scheduler.step()
         for request_id in step.timed_out:
             self.end(request_id)
         for finished in step.finished:
             self.end(finished.result.request_id)
         if len(self.engine.running) + len(step.finished) > 1:
-            assert step.report.tokens <= 24
-        self.check_order(waiting - set(step.timed_out), self.engine.added[taken:])
+            assert step.report.tokens <= TOKENS
+        in_order = {name for name in running if name not in self.overtook and name not in step.timed_out}
+        self.check_order(waiting - set(step.timed_out), self.engine.added[taken:], in_order)
 
-    def check_order(self, waiting: set[str], taken: list[str]) -> None:
-        """Who was taken up was the first of those who waited, and nobody overtook another who had waited for too long when he came."""
+    def check_order(self, waiting: set[str], taken: list[str], in_order: set[str]) -> None:
+        """Who was taken up was the first of those who waited, or overtook it as long as those that ran `in_order` left it too few slots."""
         for request_id in taken:
-            assert self.submitted[request_id] == min(self.submitted[other] for other in waiting)
+            first, *others = sorted(waiting, key=self.submitted.__getitem__)
+            if request_id == first:
+                in_order.add(request_id)
+            else:
+                assert request_id == others[0]
+                assert not self.has_room(first, in_order)
+                self.overtook.add(request_id)
             waiting.remove(request_id)
-            assert all(self.arrivals[request_id] <= self.arrivals[other] + AGEING_SECONDS for other in waiting)
+            assert all(self.arrivals[request_id] <= self.arrivals[other] + AGEING_SECONDS for other in waiting - {first})
+        first = min(waiting, key=self.submitted.__getitem__, default="")
+        could_run = bool(first) and self.has_room(first, in_order)
+        self.awaited = first, (self.awaited[1] if first == self.awaited[0] else 0) + could_run
+        assert self.awaited[1] <= STEPS
+
+    def has_room(self, request_id: str, running: set[str]) -> bool:
+        """Whether a request would have enough slots beside some others."""
+        return sum(self.slots[name] for name in (request_id, *running)) <= self.engine.total_slots
 
     @invariant()
     def accounts_are_exact(self) -> None:
@@ -374,6 +428,17 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(stateful_step_count=30)
+
+
+def test_a_crowd_of_requests_of_all_sizes_is_taken_up_in_order_but_for_those_that_delay_nobody():
+    rng, machine = random.Random(0), SchedulerMachine()
+    for _ in range(1500):
+        while len(machine.alive) < 10:
+            machine.submit(tokens=rng.choice([1, 5, 20, 35]), k=rng.choice([1, 2, 10]), patience=math.inf)
+        machine.step(seconds=0.1)
+        machine.accounts_are_exact()
+    machine.teardown()
+    assert len(machine.overtook) > 100
 
 
 @LONG

@@ -20,7 +20,8 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_set import ItemSet
 from server.scheduling import wide
-from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler, StepBudget
+from server.scheduling.budget import StepBudget
+from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
 from tests.speculation import COSTS, ITEMS, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
@@ -295,3 +296,16 @@ def test_a_text_that_no_empty_engine_holds_is_refused_in_a_sentence():
     with pytest.raises(RequestTooLargeError, match=sentence):
         scheduler.submit(BeamRequest("long", np.ones(3, np.int64), 1, 1, think=think), math.inf)
     assert (engine.running, engine.used_slots) == (0, 0)
+
+
+def test_the_room_that_requests_leave_when_they_end_is_foreseen():
+    engine = bench.engine(bench.plan(0))
+    running: list[BeamRequest] = []
+    while engine.has_room(small := BeamRequest(str(len(running)), np.arange(1, 9), 2, 4)):
+        engine.add(small)
+        running.append(small)
+    large = BeamRequest("large", np.arange(1, 9), 4, 20)
+    foreseen = [engine.has_room(large, running[:ended]) for ended in range(len(running) + 1)]
+    found = [engine.has_room(large), *(engine.cancel(each.request_id) and engine.has_room(large) for each in running)]
+    assert foreseen == found == sorted(found)
+    assert set(found) == {False, True}

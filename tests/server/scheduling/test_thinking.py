@@ -12,7 +12,8 @@ import pytest
 from server.errors import TooLate
 from server.messages import FailedList, FinishedList, Progress, StepRecord, Submit, ThinkingLimit
 from server.scheduling.admission import CAUTION, Admission
-from server.scheduling.scheduler import ScheduledStep, SpeculativeBeamScheduler, StepBudget
+from server.scheduling.budget import StepBudget
+from server.scheduling.scheduler import ScheduledStep, SpeculativeBeamScheduler
 from server.scheduling.thinking import PlacesForecast, may_think
 from tests.capping import caps_of
 from tests.server.fake_engine import STEPS, FakeEngine

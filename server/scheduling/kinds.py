@@ -1,0 +1,34 @@
+"""Kinds of requests of which only some may run at a time, because they take many steps, or much of each.
+
+Invariant: a list of no kind takes as many steps as an identifier has tokens, or few more, and a part of each step.
+"""
+
+from enum import Enum
+
+from server.scheduling.wide import is_wide
+from verification.request import BeamRequest
+
+# Of a step's tokens, the part that candidates for scores may have: lists beside them take hardly longer, and alone they are nearly as fast.
+SCORES_SHARE = 4
+# They share that part, so more of them at a time would only all be later.
+SCORES_TOGETHER = 4
+
+
+class Kind(Enum):
+    """A kind; a request that writes text before a list with caps is of the first alone."""
+
+    TEXT = "text"
+    CAPPED = "capped"
+    SCORES = "scores"
+    WIDE = "wide"
+
+
+def kinds_of(request: BeamRequest, step_tokens: int) -> set[Kind]:
+    """The kinds that a request is of where steps have so many tokens; most are of none."""
+    kinds = {
+        Kind.TEXT: request.think is not None,
+        Kind.CAPPED: bool(request.caps) and request.think is None,
+        Kind.SCORES: request.scored is not None,
+        Kind.WIDE: is_wide(request.beam_width, step_tokens),
+    }
+    return {kind for kind, belongs in kinds.items() if belongs}
