@@ -11,7 +11,7 @@ import msgspec
 
 from benchmarks.load.users import FIRST_TIMESTAMP, random_histories
 from server.client import AtspeedClient
-from server.schemas.recommendations import UsageAnswer
+from server.schemas.usage import UsageAnswer
 
 # Short of the window, so that the one more item drops none at the front.
 HISTORY_ITEMS = 15

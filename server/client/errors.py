@@ -22,7 +22,7 @@ import httpx
 from pydantic import ValidationError
 
 from server.client.retry_after import seconds_to_wait
-from server.schemas.recommendations import ProblemMembers
+from server.schemas.problems import ProblemMembers
 
 _MOST_CHARACTERS = 300
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from server.client.operation import Answer, Operation
+from server.schemas.batches import BatchAnswer
 from server.schemas.choices import BlendBody, DiversityBody, FilterBody, FreshBody, ThinkBody
 from server.schemas.explanations import OTHERS, ExplainedAnswer
 from server.schemas.given import GivenEvent
-from server.schemas.recommendations import MAX_TIMEOUT_MS, BatchAnswer, RecommendationAnswer, RecommendationRequest
+from server.schemas.recommendations import MAX_TIMEOUT_MS, RecommendationAnswer, RecommendationRequest
 from server.schemas.scores import ScoreAnswer
 
 Facts = Mapping[str, Any]

@@ -27,10 +27,7 @@ from server.schemas.catalogs import (
 )
 from server.schemas.comparisons import AlikeAnswer, FilterSample, VersionDifference
 from server.schemas.control import ControlAnswer, ControlRestored
-from server.schemas.recommendations import (
-    StatusAnswer,
-    VersionAnswer,
-)
+from server.schemas.status import StatusAnswer, VersionAnswer
 from server.schemas.users import EventBody, EventsAnswer, HistoryAnswer, ProfileAnswer
 
 

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from server import errors
-from server.schemas import recommendations as schemas
+from server.schemas import problems as schemas
 from server.schemas.sentences import validation_sentence
 
 logger = logging.getLogger(__name__)

@@ -6,25 +6,22 @@ is a sentence or completes one ("k must be …").
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, LONGEST_LIST, WIDEST_BEAM, Normalisation, Verification
 from server.errors import quoted
-from server.schemas.body import Body, Id, Name, Several, examples
+from server.schemas.body import Id, Name, Several, examples
 from server.schemas.choices import MAX_CAPS, BlendBody, Diversity, FilterBody, FreshBody, ThinkBody, ToleranceBody, with_name, with_one
 from server.schemas.given import AskedUser
+from server.schemas.usage import TimingAnswer, UsageAnswer
 from verification.request import check_lengths
 from verification.result import Source
 
 MAX_EXCLUDED = 100_000
 MAX_FIELDS = 50
 MAX_TIMEOUT_MS = 60_000
-MAX_BATCH = 256
 # More than any identifier has tokens.
 MAX_LEVELS = 64
-
-# An entry of a batch is judged alone, also by its form, so the model of the batch lets anything through as an entry.
-Entry = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/RecommendationRequest"})]
 
 
 class RecommendationRequest(AskedUser):
@@ -178,44 +175,6 @@ class RecommendedItem(BaseModel):
     )
 
 
-class UsageAnswer(BaseModel):
-    """Usage of the list: tokens, forwards and drafts."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    target_forwards: int = Field(description="Forwards of the target model that the list took part in.")
-    draft_forwards: int = Field(description="Forwards of the draft model that it took part in.")
-    accepted_steps: int = Field(description="Levels that the target accepted from a draft, each one forward saved.")
-    drafted_nodes: int = Field(description="Prefixes that were drafted for the target to verify.")
-    plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
-    used_by: dict[str, int] | None = Field(
-        default=None,
-        description="Drafted prefixes that the target came to keep, by what drafted them: `beam`, `children`, `items` or `last`, if any.",
-    )
-    rounds: int | None = Field(
-        default=None,
-        description="Searches that a list with `diversity` took, one after the other, because the first found too few values; left out "
-        "where one was enough.",
-    )
-    thought_tokens: int | None = Field(
-        default=None, description="Tokens of text that the model wrote before the list, a forward each; left out where it wrote none."
-    )
-    candidates: int | None = Field(
-        default=None,
-        description="Items that the model scored because they were named: by the neighbour model for a blended list, or by a request for "
-        "scores; left out where there were none.",
-    )
-
-
-class TimingAnswer(BaseModel):
-    """Where the time went, milliseconds."""
-
-    history: float = Field(description="Reading the stored history, and making the prompt.")
-    queue: float = Field(description="Waiting for the engine.")
-    engine: float = Field(description="In the engine.")
-    total: float = Field(description="From the parsed request to the answer.")
-
-
 class RecommendationAnswer(BaseModel):
     """A recommendation list, best first; one with `gumbel` verification in the order in which it was drawn."""
 
@@ -269,71 +228,3 @@ class RecommendationAnswer(BaseModel):
     usage: UsageAnswer
     timing_ms: TimingAnswer
     note: str | None = Field(default=None, description="What to know about this list; left out if there is nothing.")
-
-
-class StatusAnswer(BaseModel):
-    """Status of the server."""
-
-    status: str = Field(examples=["ready"])
-    engine: str = Field(examples=["ready"])
-
-
-class VersionAnswer(BaseModel):
-    """Versions of server, model and catalog."""
-
-    version: str
-    model: str
-    engine: str = Field(examples=["transformers"])
-    precision: str | None = Field(description="As in a list; null until the model is loaded.", examples=["float32"])
-    exact: bool | None = Field(description="As in a strict list; null until the model is loaded.")
-    normalised: Normalisation | None = Field(
-        description="What scores are normalised over where a request does not say it; null until the model is loaded."
-    )
-    catalog_version: str
-
-
-class ProblemMembers(BaseModel):
-    """Problem details of an error (RFC 9457)."""
-
-    type: str = Field(examples=["urn:atspeed:unknown-item"])
-    title: str = Field(examples=["Unknown item"])
-    status: int = Field(examples=[422])
-    detail: str = Field(examples=["The catalog has no item 'item-9999', which the history names."])
-
-
-class Problem(ProblemMembers):
-    """An error (RFC 9457)."""
-
-    instance: str = Field(examples=["/v1/recommendations"])
-
-
-class BatchRequest(Body):
-    """Requests for many users."""
-
-    model_config = examples({"requests": [{"user_id": "42", "k": 10}, {"history": ["50", "181"], "k": 5, "timeout_ms": 2000}]})
-
-    requests: Several[Entry] = Field(
-        min_length=1, max_length=MAX_BATCH, description="Each as the body of `POST /v1/recommendations`, with a timeout of its own."
-    )
-
-
-class EntryProblem(ProblemMembers):
-    """The error of one entry, as problem details (RFC 9457)."""
-
-    retry_after_seconds: int | None = Field(default=None, description="When asking again is worth a try; left out if it is not.")
-
-
-class EntryAnswer(BaseModel):
-    """The result of one entry: its list or its problem."""
-
-    status: int = Field(description="The HTTP status that the entry would have had alone.", examples=[200])
-    recommendation: RecommendationAnswer | None = Field(default=None, description="Left out where there is a problem.")
-    problem: EntryProblem | None = Field(default=None, description="Left out where there is a list.")
-
-
-class BatchAnswer(BaseModel):
-    """The results of all entries, in the order of the request."""
-
-    results: list[EntryAnswer]
-    succeeded: int
-    failed: int

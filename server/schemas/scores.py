@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from drafting.beam.rule import Normalisation
 from server.schemas.body import Id, Several, examples
 from server.schemas.given import AskedUser
-from server.schemas.recommendations import MAX_TIMEOUT_MS, TimingAnswer, UsageAnswer
+from server.schemas.recommendations import MAX_TIMEOUT_MS
+from server.schemas.usage import TimingAnswer, UsageAnswer
 
 MAX_SCORED = 10_000
 

@@ -15,8 +15,9 @@ from server.http.problems import FORESEEN, Problem, documented, invalid, problem
 from server.http.strict_route import key_of, needs, strict_route
 from server.keys.key import Key, Scope
 from server.lists.service import RecommendationService
+from server.schemas.batches import BatchAnswer, BatchRequest
 from server.schemas.explanations import ExplainedAnswer, ExplainRequest
-from server.schemas.recommendations import BatchAnswer, BatchRequest, RecommendationAnswer, RecommendationRequest
+from server.schemas.recommendations import RecommendationAnswer, RecommendationRequest
 from server.services import Services
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from server.engine.supervisor import EngineStatus
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
-from server.schemas.recommendations import StatusAnswer, VersionAnswer
+from server.schemas.status import StatusAnswer, VersionAnswer
 from server.services import Services
 
 _METRICS: dict[int | str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from server.schemas.recommendations import BatchAnswer
+from server.schemas.batches import BatchAnswer
 from tests.server.server_process import ServerProcess, assert_problem
 from tests.server.server_process import post as send
 

@@ -1,0 +1,18 @@
+"""HTTP schemas of errors: problem details (RFC 9457)."""
+
+from pydantic import BaseModel, Field
+
+
+class ProblemMembers(BaseModel):
+    """Problem details of an error (RFC 9457)."""
+
+    type: str = Field(examples=["urn:atspeed:unknown-item"])
+    title: str = Field(examples=["Unknown item"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["The catalog has no item 'item-9999', which the history names."])
+
+
+class Problem(ProblemMembers):
+    """An error (RFC 9457)."""
+
+    instance: str = Field(examples=["/v1/recommendations"])
