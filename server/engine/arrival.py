@@ -15,7 +15,7 @@ from server.messages import CatalogLoaded, DropCatalog, LoadCatalog, Ready, ToEn
 
 
 class Arrival:
-    """Of one process."""
+    """The messages of one process, up to the one that makes it ready."""
 
     def __init__(self, version: str) -> None:
         """`version` is that of the catalog in the options with which the process is started."""

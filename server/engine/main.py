@@ -33,6 +33,7 @@ from server.metrics.logs import configure_logs
 from server.scheduling.step_engine import StepEngine
 
 if TYPE_CHECKING:
+    from server.engine.worker import EngineWorker
     from verification.recommender import Recommender
 
 # As a program it has another name, which says nothing in a log.
@@ -96,30 +97,7 @@ def serve(channel: Channel, options: EngineOptions) -> int:
         # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
         gc.freeze()
         gc.enable()
-        thinking = recommender.prompts.thinking
-        worker.send(
-            Ready(
-                model=recommender.model_name,
-                catalog_version=recommender.catalog.version,
-                catalog_name=options.catalog_name,
-                text_tokens=0 if thinking is None else thinking.max_tokens,
-                end_tokens=0 if thinking is None else thinking.most_tokens - thinking.max_tokens,
-                thinking=worker.thinking_limit,
-                max_items=recommender.prompts.max_items,
-                total_slots=recommender.engine.total_slots,
-                drafts=recommender.engine.has_draft,
-                identifier_length=recommender.catalog.identifier_length,
-                forward_seconds=recommender.target_cost.fixed,
-                token_seconds=recommender.target_cost.mean_per_token(worker.budget.tokens),
-                step_tokens=worker.budget.tokens,
-                precision=recommender.precision,
-                normalised=recommender.engine.normalise,
-                prompts=write_prompts(recommender.prompts, Path(tempfile.gettempdir())),
-                widest_beam=recommender.engine.plan.widest_beam,
-                drafted_items=recommender.engine.plan.items,
-                longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
-            )
-        )
+        worker.send(_ready(recommender, worker, options))
         logger.info(beam_memory(recommender.engine, options.kv_memory_gib))
         if (advice := faster_precision(recommender)) is not None:
             logger.info(advice)
@@ -129,6 +107,32 @@ def serve(channel: Channel, options: EngineOptions) -> int:
         del recommender
         worker.run()
     return 0
+
+
+def _ready(recommender: "Recommender", worker: "EngineWorker", options: EngineOptions) -> Ready:
+    """What the parent has to know of what was loaded."""
+    thinking, engine, cost = recommender.prompts.thinking, recommender.engine, recommender.target_cost
+    return Ready(
+        model=recommender.model_name,
+        catalog_version=recommender.catalog.version,
+        catalog_name=options.catalog_name,
+        text_tokens=0 if thinking is None else thinking.max_tokens,
+        end_tokens=0 if thinking is None else thinking.most_tokens - thinking.max_tokens,
+        thinking=worker.thinking_limit,
+        max_items=recommender.prompts.max_items,
+        total_slots=engine.total_slots,
+        drafts=engine.has_draft,
+        identifier_length=recommender.catalog.identifier_length,
+        forward_seconds=cost.fixed,
+        token_seconds=cost.mean_per_token(worker.budget.tokens),
+        step_tokens=worker.budget.tokens,
+        precision=recommender.precision,
+        normalised=engine.normalise,
+        prompts=write_prompts(recommender.prompts, Path(tempfile.gettempdir())),
+        widest_beam=engine.plan.widest_beam,
+        drafted_items=engine.plan.items,
+        longest_step_seconds=cost.seconds(options.max_tokens_per_step),
+    )
 
 
 def main(arguments: Iterable[str]) -> int:

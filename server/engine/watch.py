@@ -1,4 +1,4 @@
-"""Whoever wants to know how engine processes fare with the catalog that they load; this one does not."""
+"""`CatalogWatch`: how engine processes fare with the catalog that they load, for those who want to know; this one takes no note."""
 
 
 class CatalogWatch:

@@ -172,23 +172,22 @@ class EngineWorker:
             scored = Scored.of(catalog.source.engine.trie, items)
             request = catalog.source.score_request(message.request_id, _prompt(message), scored, message.user)
             return replace(request, normalise=message.normalise)
-        rule = SearchRule(message.verification, message.seed, message.temperature)
         request = catalog.source.request(
             message.request_id,
             catalog.source.sample(message.history) if message.is_proof else _prompt(message),
             message.k,
-            None if message.beam_widths else message.beam_width,
-            message.excluded,
-            rule,
-            message.user,
-            None if message.filter is None else catalog.filters.choose(message.filter),
-            _reserved(message, catalog.filters),
-            message.think,
-            _blend(message, catalog.source),
-            message.beam_widths,
-            message.diversity,
-            np.frombuffer(message.retrieved, np.int32),
-            message.tolerance,
+            beam_width=None if message.beam_widths else message.beam_width,
+            excluded_items=message.excluded,
+            rule=SearchRule(message.verification, message.seed, message.temperature),
+            cache_key=message.user,
+            allowed_items=None if message.filter is None else catalog.filters.choose(message.filter),
+            reserved=_reserved(message, catalog.filters),
+            think=message.think,
+            blend=_blend(message, catalog.source),
+            beam_widths=message.beam_widths,
+            diversity=message.diversity,
+            retrieved=np.frombuffer(message.retrieved, np.int32),
+            tolerance=message.tolerance,
         )
         if message.explain is None and message.normalise is None:
             return request
