@@ -4,6 +4,7 @@ Invariant: as the engine process runs them (`server.scheduling.wide`, `SCORES_SH
 share what candidates leave of the steps, and these have their part of each step as long as there are any.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -26,6 +27,12 @@ class Shares:
     narrow: int
     wide: int
     scored: int
+
+    @classmethod
+    def of(cls, requests: Sequence[Work]) -> "Shares":
+        """The work of requests by their kind."""
+        wide = sum(request.work for request in requests if request.is_wide)
+        return cls(sum(request.work for request in requests) - wide, wide, sum(request.scored for request in requests))
 
     @property
     def all(self) -> int:

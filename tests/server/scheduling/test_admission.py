@@ -8,7 +8,8 @@ import pytest
 
 from server.errors import EngineUnavailable, QueueFull, TooLate
 from server.messages import FinishedList, Progress, Ready, ScoreChoice, StepRecord, Submit, ThinkingLimit
-from server.scheduling.admission import CAUTION, Admission
+from server.scheduling.admission import Admission
+from server.scheduling.forecast import CAUTION
 from server.scheduling.kinds import SCORES_SHARE
 from server.scheduling.order import AGEING_SECONDS
 from server.scheduling.pending import PendingRequest
@@ -51,7 +52,7 @@ def let_in(admission: Admission, request: Submit, now: float = 0.0) -> bool:
 
 def enter(admission: Admission, request: Submit) -> PendingRequest:
     """Without asking."""
-    pending = PendingRequest(request, admission.rate.work(request))
+    pending = PendingRequest(request, admission.forecast.rate.work(request))
     admission.enter(pending)
     return pending
 
@@ -239,19 +240,19 @@ def test_a_text_before_a_list_takes_a_forward_for_each_token():
 def test_texts_that_end_early_are_foreseen_to():
     admission = opened()
     most = 1000
-    assert admission.rate.text_tokens(thinking("first", 1.0, most)) == most
+    assert admission.forecast.rate.text_tokens(thinking("first", 1.0, most)) == most
     for number in range(100):
         request = thinking("short", 1.0, most)
         # The first few count for more than what was believed before any.
-        assert number < 4 or admission.rate.text_tokens(request) < 0.3 * most
+        assert number < 4 or admission.forecast.rate.text_tokens(request) < 0.3 * most
         usage = Usage(41, target_forwards=104, thought_tokens=100)
-        admission.rate.learn_list(FinishedList(BeamResult("short", (), usage), 0.0, 0.1), request)
-    assert admission.rate.text_tokens(request) == pytest.approx(100, rel=0.1)
+        admission.forecast.rate.learn_list(FinishedList(BeamResult("short", (), usage), 0.0, 0.1), request)
+    assert admission.forecast.rate.text_tokens(request) == pytest.approx(100, rel=0.1)
     # What a list itself takes is as it was.
-    assert admission.rate.alone_seconds(request, 0, 0) == 0
-    assert admission.rate._forwards == pytest.approx(4)
-    assert admission.rate._tokens_per_work == pytest.approx(1, rel=0.25)
-    assert admission.rate.work(submit("plain", 1.0)) == 71
+    assert admission.forecast.rate.alone_seconds(request, 0, 0) == 0
+    assert admission.forecast.rate._forwards == pytest.approx(4)
+    assert admission.forecast.rate._tokens_per_work == pytest.approx(1, rel=0.25)
+    assert admission.forecast.rate.work(submit("plain", 1.0)) == 71
 
 
 def test_a_list_without_a_text_does_not_wait_for_texts_and_a_text_does():
@@ -289,7 +290,7 @@ def test_a_list_that_would_make_a_text_late_is_refused():
 
 
 def enter_thinking(admission: Admission, request: Submit) -> None:
-    admission.enter(PendingRequest(request, admission.rate.work(request), admission.rate.text_tokens(request)))
+    admission.enter(PendingRequest(request, admission.forecast.rate.work(request), admission.forecast.rate.text_tokens(request)))
 
 
 def scores(name: str, seconds: float, prefixes: int) -> Submit:
@@ -337,9 +338,9 @@ def test_what_scores_cost_is_learned_as_what_lists_cost():
     request = scores("scores", 9.0, 59)
     for _ in range(200):
         usage = Usage(41, cached_tokens=41, target_forwards=100, candidates=70)
-        admission.rate.learn_list(FinishedList(BeamResult("scores", (), usage, scores=b""), 0.0, 0.1), request)
-    assert admission.rate.queue_seconds(100) == pytest.approx(0.059, rel=0.01)
-    assert admission.rate.steps(request, 0) == 4
+        admission.forecast.rate.learn_list(FinishedList(BeamResult("scores", (), usage, scores=b""), 0.0, 0.1), request)
+    assert admission.forecast.rate.queue_seconds(100) == pytest.approx(0.059, rel=0.01)
+    assert admission.forecast.rate.steps(request, 0) == 4
 
 
 def test_candidates_that_are_scored_are_foreseen_no_more():
@@ -358,4 +359,4 @@ def test_candidates_that_are_scored_are_foreseen_no_more():
 
 
 def foreseen(admission: Admission, request: Submit) -> PendingRequest:
-    return PendingRequest(request, admission.rate.work(request), scored=admission.rate.scored_tokens(request))
+    return PendingRequest(request, admission.forecast.rate.work(request), scored=admission.forecast.rate.scored_tokens(request))

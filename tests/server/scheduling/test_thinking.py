@@ -11,8 +11,9 @@ import pytest
 
 from server.errors import TooLate
 from server.messages import FailedList, FinishedList, Progress, StepRecord, Submit, ThinkingLimit
-from server.scheduling.admission import CAUTION, Admission
+from server.scheduling.admission import Admission
 from server.scheduling.budget import StepBudget
+from server.scheduling.forecast import CAUTION
 from server.scheduling.scheduler import ScheduledStep, SpeculativeBeamScheduler
 from server.scheduling.thinking import PlacesForecast, may_think
 from tests.capping import caps_of
@@ -65,7 +66,7 @@ class Simulation:
         submit = Submit("", [0] * 4, 1, 1, [], 0.0, 0.0, prompt=bytes(4 * 12), diversity=DIVERSITY)
         usage = Usage(12, target_forwards=STEPS * ROUNDS, rounds=ROUNDS)
         for _ in range(200):
-            self.admission.rate.learn_list(FinishedList(BeamResult("", (), usage), 0.0, 0.1), submit)
+            self.admission.forecast.rate.learn_list(FinishedList(BeamResult("", (), usage), 0.0, 0.1), submit)
 
     def ask(self, name: str, seconds: float, text: int = 0, prompt: int = 12, *, capped: bool = False) -> None:
         diversity, caps = (DIVERSITY, CAPS) if capped else ({}, ())

@@ -1,0 +1,152 @@
+"""Forecasts: when what is asked of the engine will be ready, by its speed and by what it has taken on.
+
+Invariant: what is foreseen follows the rules by which the engine process works: its order, its kinds of requests, and what each has of a
+step (`order`, `kinds`, `wide` and `thinking` in this room). It is allowed to be off by `CAUTION`, always to the disadvantage of the one who
+asks, because a refusal at once is worth more to a client than a list that is late.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from operator import attrgetter
+
+from server.messages import Ready
+from server.scheduling.kinds import Kind
+from server.scheduling.pending import PendingRequest
+from server.scheduling.rate import EngineRate
+from server.scheduling.shares import NOTHING, Shares
+from server.scheduling.thinking import PlacesForecast
+from server.scheduling.wide import is_wide
+
+# Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
+# costs no throughput as long as a queue remains.
+CAUTION = 1.4
+# Of each kind of requests that has so many.
+Places = dict[Kind, PlacesForecast]
+
+
+class Forecast:
+    """Forecasts for one engine process; seconds count from now.
+
+    Attributes:
+        rate: of the engine.
+    """
+
+    def __init__(self, ready: Ready) -> None:
+        """`ready` is what the engine has said of itself."""
+        self.rate = EngineRate(ready)
+        self._thinking, self._end_tokens, self._step_tokens = ready.thinking, ready.end_tokens, ready.step_tokens
+
+    def foresee(self, request: PendingRequest, items: int | None = None) -> None:
+        """Work out what a request will need, with a history of so many items where that is not in it yet."""
+        submit = request.submit
+        request.work, request.text = self.rate.work(submit, items), self.rate.text_tokens(submit)
+        request.is_wide = is_wide(submit.beam_width, self._step_tokens)
+        request.scored = self.rate.scored_tokens(submit)
+        request.slots = self.rate.prompt_tokens(submit, items) + submit.think + self._end_tokens if submit.think else 0
+
+    def wait_seconds(self, queue: Sequence[PendingRequest]) -> float:
+        """Seconds until the engine has finished a queue, or, if that is later, until the last that needs a place has it."""
+        work = self.rate.queue_seconds(sum(request.work + request.text + request.scored for request in queue))
+        placed = [request for request in queue if request.kind]
+        began = max(places.began for places in self.places(placed, len(placed)).values())
+        return max(work, began * self.rate.step_seconds)
+
+    def has_places(self, requests: Sequence[PendingRequest]) -> bool:
+        """Whether any of the requests may have to wait for a place of its kind."""
+        return not self._thinking.requests or any(request.kind for request in requests)
+
+    def places(self, queue: Sequence[PendingRequest], first_behind: int) -> Places:
+        """The places of each kind, as far as they are taken already or by those that come first."""
+        places = {kind: PlacesForecast(self._thinking) for kind in (Kind.TEXT, Kind.CAPPED)}
+        for other in queue:
+            if other.has_place:
+                self._take_place(places, other)
+        for other in queue[:first_behind]:
+            self.wait_steps(places, other)
+        return places
+
+    def wait_steps(self, places: Places, request: PendingRequest) -> float:
+        """The steps until a request gets a place of its kind, which it takes; 0 for one that needs none, or has it."""
+        # Where only one request runs at a time, a list waits for those of each kind, too.
+        needs_none = request.has_place if request.kind else self._thinking.requests
+        return 0.0 if needs_none else self._take_place(places, request)
+
+    def _take_place(self, places: Places, request: PendingRequest) -> float:
+        """Give a request the next place of its kind; return the steps until it has it."""
+        kind = request.kind if self._thinking.requests else Kind.TEXT
+        assert kind is not None
+        return places[kind].take(self.rate.steps(request.submit, request.text) if request.kind else 0.0, request.slots)
+
+    def seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
+        """When the list will be ready that has so much work ahead of its own, and so many steps until it gets a place."""
+        own, text = request.work + request.text + request.scored, request.text
+        alone = self.rate.alone_seconds(request.submit, own, text)
+        if is_idle:
+            # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.
+            return alone + CAUTION * (self.rate.queue_seconds(ahead) + wait * self.rate.idle_step_seconds)
+        step = self.rate.step_seconds
+        return max(self.drain(ahead + own), step + CAUTION * wait * step + max(alone, self.rate.shared_seconds(request.submit, text)))
+
+    def behind(self, until: int, wait: float, other: PendingRequest) -> float:
+        """When the list of a request in the queue will be ready, with all the work until then, and so many steps until it gets a place."""
+        if not (wait or other.kind):
+            return self.drain(until)
+        step = self.rate.step_seconds
+        return max(self.drain(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.submit, other.text))
+
+    def drain(self, work: int) -> float:
+        """When so much work will be done, the step that runs now included."""
+        return self.rate.step_seconds + CAUTION * self.rate.queue_seconds(work)
+
+
+class Insertion:
+    """One more request in the queue: when it would be ready, and whom it would make late."""
+
+    def __init__(self, forecast: Forecast, request: PendingRequest, queue: Sequence[PendingRequest]) -> None:
+        """`queue` is in the order in which it is taken up."""
+        self._forecast, self._request, self._queue = forecast, request, queue
+        self._first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
+        self._work = Shares.of(queue)
+        self._by_kind = forecast.has_places((request, *queue))
+        # Behind those that go first; without the request, and with it.
+        self._places = forecast.places(queue, self._first_behind) if self._by_kind else {}
+        self._places_with_it = {kind: taken.copy() for kind, taken in self._places.items()}
+        self._wait = forecast.wait_steps(self._places_with_it, request)
+
+    @property
+    def ready_seconds(self) -> float:
+        """Seconds until what the request asks for is ready, behind all that goes first; 0 if there is nothing else."""
+        request, queue, ahead = self._request, self._queue, self._work
+        if not queue:
+            return 0.0
+        if not request.scored and self._first_behind < len(queue):
+            ahead = Shares.of(queue[: self._first_behind]).beside(self._work.scored)
+        before_it = ahead.until(request) - request.work - request.scored
+        texts = sum(other.text for other in queue[: self._first_behind]) if request.text else 0
+        return self._forecast.seconds(before_it + texts, self._wait, request, all(other.unread for other in queue))
+
+    def late_seconds(self, now: float) -> float:
+        """Seconds until another is ready that would be in time without the request, and late because of it; 0 if there is none."""
+        request, work = self._request, self._work
+        all_ready = now + self._forecast.drain(work.added(request).all + request.scored)
+        if not self._by_kind and all(other.submit.deadline >= all_ready for other in self._queue):
+            # In most queues nobody waits for a place, and then all lists are ready by then, whatever their order is.
+            return 0.0
+        ahead = NOTHING.beside(work.scored)
+        for place, other in enumerate(self._queue):
+            is_behind = place >= self._first_behind
+            first, ahead = ahead, ahead.added(other)
+            # Scores are later because of every list, and lists because of scores, wherever they stand in the queue.
+            if not (is_behind or other.scored or (request.scored and not other.text)):
+                continue
+            if other.scored:
+                until, later = work.all, work.added(request).all + request.scored
+            else:
+                until = first.until(other) + other.text
+                with_it_first = (first.added(request) if is_behind else first).beside(work.scored + request.scored)
+                later = with_it_first.until(other) + other.text + (request.text if other.text else 0)
+            before = now + self._forecast.behind(until, self._forecast.wait_steps(self._places, other), other)
+            after = self._forecast.behind(later, self._forecast.wait_steps(self._places_with_it, other), other)
+            if before <= other.submit.deadline < now + after:
+                return after
+        return 0.0
