@@ -1,8 +1,7 @@
 """The engine's supervisor in the API process: starts the engine process, notices its death or that it hangs, and starts another.
 
-Invariant: there is at most one engine process, and its client is told when it is ready, and once when it is gone, whatever ended it; after
-that nothing of it is handed on. An engine that gives no sign of life is killed (`server.engine.heartbeat`), so that nobody waits for one
-that hangs.
+Invariant: there is at most one engine process, and whoever asks it is told when it is ready, and when it is gone, whatever has ended it. One
+that gives no sign of life is killed (`server.engine.heartbeat`), so that nobody waits for an engine that hangs.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 WORKER_MODULE = "server.engine.main"
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
-# After so long the next death is that of an engine that works, and not of one that can't.
+# One that ran for so long was healthy: after its death the first pause is as short as ever.
 HEALTHY_SECONDS = 60.0
 STARTS_WITHOUT_READY = 3
 LAST_SENTENCE_SECONDS = 0.5
@@ -50,13 +49,13 @@ class EngineListener(Protocol):
     """Whoever asks something of the engine, and is told what becomes of it."""
 
     def engine_ready(self, ready: Ready) -> None:
-        """An engine is ready, and told everything from now on."""
+        """Take note that an engine is ready, and told everything from now on."""
 
     def engine_answered(self, answer: Progress | CatalogLoaded) -> None:
-        """The engine has something to say of what it was asked."""
+        """Take what the engine has to say of what it was asked."""
 
     def engine_gone(self, end: str, retry_after_seconds: int) -> None:
-        """The engine is gone, and will not answer any more.
+        """Take note that an engine is gone, and will not answer any more.
 
         Args:
             end: what it did, as in "The engine died".
