@@ -11,9 +11,9 @@ time goes into. There are two ways to be overtaken, and neither lasts.
 most half of those that run, on a quarter of the KV slots; other lists with caps, which may take many rounds, are at most half, too; of
 those with beams that fill a step (`server.scheduling.wide`) one runs at a time; and of those for scores, which have a fixed part of each
 step however many candidates they name, `SCORES_TOGETHER` do. It is their turn again as soon as one of their kind has ended.
-2. One that waits for KV slots is overtaken by lists of no kind, which end soon, as long as it would have to wait without them as well. From
-then on nobody overtakes it, so it waits for one list longer, at most, than if nobody had: a stream of small requests can't starve a large
-one, and a large one that waits for a text to end holds up no small ones.
+2. One that waits for KV slots is overtaken by lists of no kind, which end soon, as long as it would have to wait without them as well, and
+has not yet waited for `OVERTAKEN_SECONDS`. So a large one that waits for a text to end does not stop the small ones at once, and a stream
+of these can't starve it: as soon as they alone are in its way, it waits for the end of those that run.
 """
 
 import time
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from server.messages import FinishedList, ThinkingLimit
 from server.scheduling.budget import StepBudget
 from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER, Kind, kinds_of
-from server.scheduling.order import due
+from server.scheduling.order import AGEING_SECONDS, due
 from server.scheduling.step_engine import StepEngine
 from server.scheduling.thinking import may_think
 from server.scheduling.wide import piece, shared_budget
@@ -33,6 +33,8 @@ from verification.result import BeamResult, StepReport
 
 # Of all KV slots, the part that requests which think may have, with their longest texts; half of all may be those of nodes.
 THINKING_SHARE = 4
+# Half of the time after which nobody who comes later is due before a request (`server.scheduling.order`).
+OVERTAKEN_SECONDS = AGEING_SECONDS / 2
 IDLE = StepReport((), tokens=0, seconds=0.0)
 
 
@@ -236,7 +238,9 @@ class SpeculativeBeamScheduler:
                 full |= kinds
 
     def _may_be_overtaken(self, entry: ScheduledRequest) -> bool:
-        """Whether a request that waits for KV slots would have to without those that have overtaken it, or others before it, as well."""
+        """Whether a request that waits for KV slots has not waited for long, and would have to without those that have overtaken, too."""
+        if self._clock() - entry.arrived >= OVERTAKEN_SECONDS:
+            return False
         return not self._engine.has_room(entry.request, [other.request for other in self._running if other.overtook])
 
     def _kinds(self, request: BeamRequest) -> set[Kind]:

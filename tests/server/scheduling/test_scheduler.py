@@ -16,7 +16,7 @@ from drafting.trie.item_set import ItemSet
 from server.scheduling.budget import StepBudget
 from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER
 from server.scheduling.order import AGEING_SECONDS, due
-from server.scheduling.scheduler import IDLE, PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
+from server.scheduling.scheduler import IDLE, OVERTAKEN_SECONDS, PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
 from tests.capping import caps_of
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, make_request, result
@@ -77,7 +77,7 @@ class Slow(FakeEngine):
 
 @pytest.mark.parametrize("held", [60, 30])
 def test_lists_overtake_a_request_that_waits_for_slots_until_only_they_keep_it_from_running(held: int):
-    """However many come, it runs one list after it would have without them, at the latest; whoever needs more steps waits behind it."""
+    """However many come, it runs as soon as those end that run when they alone are in its way; whoever takes more steps waits behind it."""
     engine = Slow(total_slots=100)
     scheduler = scheduler_of(engine)
     scheduler.submit(make_request("slow", held - 2, k=1), math.inf)
@@ -92,6 +92,20 @@ def test_lists_overtake_a_request_that_waits_for_slots_until_only_they_keep_it_f
     assert [name for name in ends if name.startswith("small")][:35] == [f"small {step}" for step in range(35)]
     assert ends["slow"] < begun["large"] <= ends["slow"] + STEPS
     assert begun["text"] >= begun["large"]
+
+
+def test_nobody_overtakes_a_request_for_long():
+    """The slow one is still in its way then, and the small ones wait for both."""
+    clock, engine = Clock(), Slow(total_slots=100)
+    scheduler = scheduler_of(engine, clock=clock)
+    scheduler.submit(make_request("slow", 58, k=1), math.inf)
+    scheduler.step()
+    scheduler.submit(make_request("large", 88, k=1), math.inf)
+    for step in range(80):
+        scheduler.submit(make_request(f"small {step}", 8, k=1), math.inf)
+        scheduler.step()
+        clock.now += OVERTAKEN_SECONDS / 8
+    assert engine.added[1:10] == [*(f"small {step}" for step in range(8)), "large"]
 
 
 def test_nobody_overtakes_a_request_that_only_waits_for_those_that_have_overtaken_it():
@@ -331,8 +345,8 @@ TOKENS = 40
 class SchedulerMachine(RuleBasedStateMachine):
     """Whatever happens, every request ends exactly once, requests are taken up by when they are due, and every slot is accounted for.
 
-    The first in the queue is overtaken only while it waits for slots that it would have to wait for anyway; after that it is begun within
-    the steps of a list.
+    The first in the queue is overtaken only while it waits for slots that it would have to wait for anyway, and not for long; after that it
+    is begun within the steps of a list.
     """
 
     def __init__(self) -> None:
@@ -398,9 +412,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             else:
                 assert request_id == others[0]
                 assert not self.has_room(first, in_order)
+                assert self.clock.now - self.arrivals[first] < OVERTAKEN_SECONDS
                 self.overtook.add(request_id)
             waiting.remove(request_id)
-            assert all(self.arrivals[request_id] <= self.arrivals[other] + AGEING_SECONDS for other in waiting - {first})
+            assert all(self.arrivals[request_id] <= self.arrivals[other] + AGEING_SECONDS for other in waiting)
         first = min(waiting, key=self.submitted.__getitem__, default="")
         could_run = bool(first) and self.has_room(first, in_order)
         self.awaited = first, (self.awaited[1] if first == self.awaited[0] else 0) + could_run
@@ -435,7 +450,7 @@ def test_a_crowd_of_requests_of_all_sizes_is_taken_up_in_order_but_for_those_tha
     for _ in range(1500):
         while len(machine.alive) < 10:
             machine.submit(tokens=rng.choice([1, 5, 20, 35]), k=rng.choice([1, 2, 10]), patience=math.inf)
-        machine.step(seconds=0.1)
+        machine.step(seconds=0.03)
         machine.accounts_are_exact()
     machine.teardown()
     assert len(machine.overtook) > 100
