@@ -39,9 +39,10 @@ for category in ("Industrial_and_Scientific", "Office_Products"):
     by_item, by_identifier = Counter(test), Counter(identifiers[item] for item in test)
     popular = {item for item, _ in Counter(valid).most_common(10)}
     named = {identifier for identifier, _ in Counter(identifiers[item] for item in valid).most_common(10)}
-    rates = [sum(item in popular for item in test) / len(test), sum(identifiers[item] in named for item in test) / len(test)]
+    hits = sum(item in popular for item in test), sum(identifiers[item] in named for item in test)
+    rates = [round(count / len(test), 3) for count in hits]
     print(f"{category}: {len(shared)} of {len(items)} items share an identifier, targets of {touched} of {len(test)} test cases")
-    print(f"  most frequent items {by_item.most_common(2)}, identifier {by_identifier.most_common(1)}; hit rate at 10 of a fixed list {[round(rate, 3) for rate in rates]}")
+    print(f"  most frequent: {by_item.most_common(2)}, {by_identifier.most_common(1)}; hit rate at 10 of a list for everybody: {rates}")
     if category == "Industrial_and_Scientific":
         assert (len(shared), len(items), touched, len(test)) == (31, 3_686, 317, 4_533)
         assert by_item.most_common(2) == [("181", 132), ("182", 68)] and identifiers["181"] == identifiers["182"]
