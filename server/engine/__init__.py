@@ -1,1 +1,1 @@
-"""The engine process, and the client that the API process holds of it."""
+"""The engine process, and its client and its supervisor in the API process."""
