@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
-from drafting.array_types import FloatArray, IntArray
+from drafting.array_types import BoolArray, FloatArray, IntArray
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Head, Rows
 from drafting.plans.plan import Action, DraftRound, Plan
@@ -128,7 +128,7 @@ class ScriptedPlan(Plan):
         self._stage.asked.append((actor, state))
         return Action.BEAM
 
-    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+    def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
         told = self._stage.actor_at(state).round
         drafted = told.draft[state.levels] if state.levels < len(told.draft) else 0
         kept = drafted if isinstance(drafted, int) else 0

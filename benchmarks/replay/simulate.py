@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.replay.recording import Recording
 from drafting.array_types import FloatArray, IntArray
 from drafting.device import find_in_array
-from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, outcomes_of
+from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, outcomes_of, sources_of
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.arrays import children_of
 
@@ -56,11 +56,12 @@ class _Search:
 
 @dataclass(frozen=True)
 class _Told:
-    """The draft's proposals for a level: trie nodes and scores `[proposals]`, and the number of levels before it in the round."""
+    """The draft's proposals for a level: trie nodes and scores with bonus `[proposals]`, the levels before it in the round, the bonus."""
 
     nodes: IntArray
     scores: FloatArray
     levels: int
+    bonus: float
 
 
 class Replay:
@@ -114,7 +115,7 @@ class Replay:
         search.offered = self._recording.given(search.user, search.k, plan.items, plan.uses_last)
         if search.offered is None or len(search.widths) <= 2:
             return 0
-        state = DraftRound(search.widths, 0, 1, self._sharing, 1, self._sharing * tokens)
+        state = DraftRound(search.widths, 0, 1, self._sharing, 1, self._sharing * tokens, offered=sources_of(search.offered))
         search.given = plan.given(state, search.offered.sizes)
         nodes = search.offered.nodes.get(search.given, np.empty(0, np.int64))
         self._scored[nodes] = True
@@ -150,6 +151,7 @@ class Replay:
             sharing * tokens,
             uncomputed=lambda: 0 if forwards else uncomputed,
             given=search.given,
+            offered=sources_of(search.offered),
         )
         frontier, scores = search.beam, search.scores
         if search.depth >= state.last_depth:
@@ -164,10 +166,17 @@ class Replay:
                 totals = scores[rows] + self._recording.draft[search.user, nodes]
                 best = np.argsort(-totals, kind="stable")[: plan.proposals]
                 nodes, totals = nodes[best], totals[best]
+                ranking, bonus = totals, plan.bonus(state)
+                if bonus and search.offered is not None:
+                    ranking = totals + np.float32(bonus) * search.offered.covers(nodes)[Given.LAST]
+                    order = np.argsort(-ranking, kind="stable")
+                    nodes, totals, ranking = nodes[order], totals[order], ranking[order]
                 padded = np.full(plan.proposals, -np.inf, np.float32)
-                padded[: len(totals)] = totals
-                proposed[state.next_depth] = _Told(nodes, padded, state.levels)
-                kept = min(plan.width(state, padded), len(nodes))
+                padded[: len(totals)] = ranking
+                proposed[state.next_depth] = _Told(nodes, padded, state.levels, bonus)
+                new = np.zeros(plan.proposals, bool)
+                new[: len(nodes)] = ~self._scored[nodes]
+                kept = min(plan.width(state, padded, new), len(nodes))
                 if not kept:
                     break
                 nodes, scores = nodes[:kept], totals[:kept]
@@ -184,5 +193,10 @@ class Replay:
 
 
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
-    covered = {} if search.offered is None else search.offered.covers(search.beam)
-    return LevelOutcome(search.depth, find_in_array(search.beam, told.nodes), told.scores, "strict", told.levels, covered)
+    ranks = find_in_array(search.beam, told.nodes)
+    if search.offered is None:
+        return LevelOutcome(search.depth, ranks, told.scores, "strict", told.levels)
+    nodes = np.full(len(told.scores), -1)
+    nodes[: len(told.nodes)] = told.nodes
+    covered, held = search.offered.covers(search.beam), search.offered.covers(nodes)
+    return LevelOutcome(search.depth, ranks, told.scores, "strict", told.levels, covered, held, told.bonus)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.systems.trace import ALL, Trace, TraceRound, TraceRun, balance_of
-from drafting.array_types import FloatArray
+from drafting.array_types import BoolArray, FloatArray
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import Action, DraftRound, FixedPlan, LevelOutcome, Plan, StepTimes
 from drafting.plans.planner import Planner
@@ -59,8 +59,11 @@ class RecordingPlan(Plan):
             self.draft.append(ALL)
         return action
 
-    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
-        width = self._plan.width(state, scores)
+    def bonus(self, state: DraftRound) -> float:
+        return self._plan.bonus(state)
+
+    def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
+        width = self._plan.width(state, scores, new)
         if scores is not None:
             width = min(width, int(np.count_nonzero(np.isfinite(scores))))
         self.draft.append(width)

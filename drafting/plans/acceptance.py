@@ -5,6 +5,10 @@ certain gap, that of the lowest proposal in it; drafting everything within a gap
 distribution of the wanted gap is learned; how many proposals a gap means is different for every request, narrow where the draft is sure.
 Prefixes that given drafts hold ask for none. What these alone would have accepted is known of every level that the target selects, whether
 they were in the tree or not, so nothing has to be tried.
+
+What the target kept when it was last asked for a user is also a reason to believe a proposal of the draft. So those proposals are ranked
+with a *bonus*. How large it should be depends on how good the draft is, so the statistics are kept for some bonuses side by side, which
+again needs no trial: a level says of each what it would have wanted.
 Invariant: statistics are bounded, forget slowly and start from a prior, so a planner can use them before any level was seen.
 """
 
@@ -12,16 +16,41 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drafting.array_types import DoubleArray, FloatArray, IntArray
+from drafting.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from drafting.plans.given import Given
 from drafting.plans.plan import LevelOutcome
 
-# Gaps in nats; beyond the last, a draft is as good as wrong.
+# Gaps in nats, an eighth apart and then a quarter (`first_gaps`); beyond the last, a draft is as good as wrong.
 GAPS: DoubleArray = np.concatenate([np.linspace(0, 4, 33), np.linspace(4.25, 12, 32)])
+# Nats by which the scores of proposals may be raised that the target kept when it was last asked for the user.
+BONUSES: DoubleArray = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
+# Scores closer than this are equal.
+ROUNDING = 1e-5
 MEMORY = 2000.0
 PRIOR_WEIGHT = 3.0
 # An optimistic prior, because what is never tried is never learned; a few levels correct it.
 PRIOR: DoubleArray = 0.95 - 0.95 * np.exp(-(GAPS + 0.3) / 0.8)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What drafting all proposals within each gap comes to, `[bonuses, gaps]` or `[gaps]` each.
+
+    Attributes:
+        chances: that the level is accepted.
+        kept: the share of the target's beam that is drafted.
+        counts: proposals that are drafted.
+        new: those of them that are not in the tree yet.
+    """
+
+    chances: DoubleArray
+    kept: DoubleArray
+    counts: DoubleArray
+    new: DoubleArray
+
+    def with_bonus(self, bonus: int) -> "Expected":
+        """`[gaps]` for one of `BONUSES`."""
+        return Expected(self.chances[bonus], self.kept[bonus], self.counts[bonus], self.new[bonus])
 
 
 @dataclass
@@ -29,37 +58,56 @@ class WantedGaps:
     """Statistics of one kind of level.
 
     Attributes:
-        prior: `[gaps]` chance that the wanted gap is within each gap, before anything was seen.
+        prior: `[bonuses, gaps]` chance that the wanted gap is within each gap, before anything was seen; one row may stand for all.
+        has_bonus: whether proposals may be ranked with any of `BONUSES`, or with the first alone, which is none.
         seen: number of levels seen; old ones count less.
-        within: `[gaps]` how many of them wanted no more than each gap.
-        counts: `[gaps]` the mean number of proposals within each gap.
+        within: `[bonuses, gaps]` how many of them wanted no more than each gap.
+        kept: `[bonuses, gaps]` the mean share of the target's beam within each gap, or given.
+        counts: `[bonuses, gaps]` the mean number of proposals within each gap.
+        new: `[bonuses, gaps]` the mean number of those among them that given drafts in the tree do not hold.
     """
 
     prior: DoubleArray
+    has_bonus: bool = False
     seen: float = 0.0
-    within: DoubleArray = field(default_factory=lambda: np.zeros(len(GAPS)))
+    within: DoubleArray = field(init=False)
+    kept: DoubleArray = field(init=False)
     counts: DoubleArray | None = None
+    new: DoubleArray | None = None
 
-    def chances(self) -> DoubleArray:
-        """`[gaps]` chance that drafting everything within each gap accepts the level."""
+    def __post_init__(self) -> None:
+        self.within = np.zeros((len(self._bonuses), len(GAPS)))
+        # Where a level is accepted, all of the beam was drafted.
+        self.kept = self.within + self.prior
+
+    def expected(self, k: int) -> Expected:
+        """What levels of this kind come to; before anything was seen, a guess of counts that grow with the gap."""
         chances: DoubleArray = (PRIOR_WEIGHT * self.prior + self.within) / (PRIOR_WEIGHT + self.seen)
-        return chances
+        counts = np.tile(k * (1 + 2 * GAPS), (len(self._bonuses), 1)) if self.counts is None else self.counts
+        return Expected(np.broadcast_to(chances, self.within.shape), self.kept, counts, counts if self.new is None else self.new)
 
-    def mean_counts(self, k: int) -> DoubleArray:
-        """`[gaps]` how many proposals lie within each gap on average; before anything was seen, a guess that grows with the gap."""
-        return k * (1 + 2 * GAPS) if self.counts is None else self.counts
-
-    def learn(self, outcome: LevelOutcome, source: Given = Given.NONE) -> None:
-        """Add one level, with drafts of `source` in the tree."""
-        ranks = outcome.ranks if source is Given.NONE else np.where(outcome.covered[source], 0, outcome.ranks)
+    def learn(self, outcome: LevelOutcome, first: IntArray, source: Given = Given.NONE) -> None:
+        """Add one level, with drafts of `source` in the tree; `first` are its `first_gaps`."""
         if self.seen >= MEMORY:
             self.seen, self.within = self.seen / 2, self.within / 2
-        counts = within_gaps(outcome.scores, len(outcome.ranks)).astype(float)
+        first, ranks = first[: len(self.within)], outcome.ranks
+        counts = new = _counts(first)
+        if source is not Given.NONE:
+            ranks = ranks[~outcome.covered[source]]
+            new = _counts(first[:, ~outcome.held[source][: first.shape[1]]])
+        wanted = np.full((len(first), len(ranks)), len(GAPS))
+        wanted[:, ranks >= 0] = first[:, ranks[ranks >= 0]]
+        kept = 1 - (len(ranks) - _counts(wanted)) / len(outcome.ranks)
         share = 1 / (1 + min(self.seen, 200))
         self.counts = counts if self.counts is None else self.counts + share * (counts - self.counts)
+        self.new = new if self.new is None else self.new + share * (new - self.new)
+        self.kept = self.kept + share * (kept - self.kept)
         self.seen += 1
-        if (ranks >= 0).all():
-            self.within += counts > ranks.max()
+        self.within = self.within + (np.arange(len(GAPS)) >= wanted.max(1, initial=0)[:, None])
+
+    @property
+    def _bonuses(self) -> DoubleArray:
+        return BONUSES if self.has_bonus else BONUSES[:1]
 
 
 @dataclass
@@ -87,11 +135,44 @@ class Coverage:
         return self.covered / (PRIOR_WEIGHT + self.seen)
 
 
+def first_gaps(outcome: LevelOutcome) -> IntArray:
+    """`[bonuses, proposals]` index of the first gap that each proposal lies within, ranked with each bonus; beyond the last, their number.
+
+    There is one row where no proposal can have a bonus.
+    """
+    real = int(np.count_nonzero(np.isfinite(outcome.scores)))
+    scores = outcome.scores[None, :real].astype(float)
+    if Given.LAST in outcome.held:
+        scores = scores + (BONUSES[:, None] - outcome.bonus) * outcome.held[Given.LAST][:real]
+    if not real:
+        return np.empty(scores.shape, np.int64)
+    below = max(real - len(outcome.ranks), 0)
+    gaps = np.partition(scores, below)[:, below : below + 1] - scores - ROUNDING
+    first: IntArray = np.ceil(np.minimum(8 * gaps, 4 * gaps + 16)).clip(0, len(GAPS)).astype(np.int64)
+    return first
+
+
 def within_gaps(scores: FloatArray, k: int) -> IntArray:
     """`[gaps]` how many of the proposals lie within each gap of the k-th best; `scores` are `[proposals]`, best first, -inf pads."""
     real = scores[np.isfinite(scores)]
     if not len(real):
         return np.zeros(len(GAPS), np.int64)
-    floor = real[min(k, len(real)) - 1] - GAPS
-    counts: IntArray = np.searchsorted(-real, -floor, side="right")
+    kth = real[min(k, len(real)) - 1]
+    counts: IntArray = np.searchsorted(-real, GAPS - kth + ROUNDING, side="right")
+    return counts
+
+
+def new_within(counts: IntArray, new: BoolArray | None) -> DoubleArray:
+    """`[gaps]` how many of the best `counts` proposals are new; `new` are `[proposals]`, None for all of them."""
+    if new is None:
+        return counts.astype(float)
+    found: DoubleArray = np.append(0.0, np.cumsum(new))[counts]
+    return found
+
+
+def _counts(first: IntArray) -> DoubleArray:
+    """`[bonuses, gaps]` how many lie within each gap, of `[bonuses, n]` first gaps that hold them; beyond the last, within none."""
+    bins = len(GAPS) + 1
+    places = (first + bins * np.arange(len(first))[:, None]).ravel()
+    counts: DoubleArray = np.bincount(places, minlength=bins * len(first)).reshape(-1, bins)[:, :-1].cumsum(1).astype(float)
     return counts

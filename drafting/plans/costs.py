@@ -160,8 +160,10 @@ class LevelValues:
 
     Attributes:
         savings: by depth, seconds saved when the level is accepted.
+        computed: by depth, seconds saved when all of its beam was drafted, but the level is rejected: what was is not computed again.
         beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
             draft.
+        bonus: by (depth, levels before it in the round), which of `acceptance.BONUSES` is worth most; absent without a draft.
         fan_out: by depth of the parents, children per prefix.
         children_cost: seconds to draft the children of a level.
         token: seconds of one token of the target, beyond the free ones.
@@ -175,7 +177,9 @@ class LevelValues:
     """
 
     savings: dict[int, float]
+    computed: dict[int, float]
     beam: dict[tuple[int, int], DoubleArray]
+    bonus: dict[tuple[int, int], int]
     fan_out: tuple[float, ...]
     children_cost: float
     token: float
@@ -218,11 +222,14 @@ class LevelValues:
         if depth > self.last_depth:
             return np.zeros_like(nodes)
         won: DoubleArray = np.maximum(self.children(depth, certainty, nodes), self.by_beam(depth, levels, certainty, nodes))
-        return np.maximum(won, certainty * self.stopping(depth, levels))
+        return np.maximum(won, certainty * self.stopping(depth))
 
-    def stopping(self, depth: int, levels: int) -> float:
-        """Seconds won by drafting nothing from a level on, which is what given drafts win; for a beam that is certain."""
-        return self.given.get((depth, levels), 0.0)
+    def stopping(self, depth: int) -> float:
+        """Seconds won by drafting nothing from a level on, which is what given drafts win; for a beam that is certain.
+
+        Where levels above were drafted, given drafts need not have held them, so it is as where the round begins.
+        """
+        return self.given.get((depth, 0), 0.0)
 
     def by_beam(self, depth: int, levels: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
         """Seconds won by asking the draft for the level `depth`."""

@@ -25,8 +25,9 @@ from drafting.beam.ranking import BatchRules, rank
 from drafting.beam.rule import Normalisation, SearchRule
 from drafting.beam.tree import UNREAD, Origin, SequenceState, TokenTree, to_device
 from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, grown, is_async, on_device, on_host
-from drafting.plans.given import Given
+from drafting.plans.given import Given, GivenPrefixes
 from drafting.plans.plan import Action, DraftRound, most_proposals
+from drafting.plans.raised import Raised
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -47,6 +48,7 @@ class DraftedSearch(Protocol):
     drafted_nodes: int
     drafted_by: set[str]
     given: Given
+    offered: GivenPrefixes | None
 
 
 @dataclass
@@ -89,6 +91,12 @@ class DraftTask:
         most = min(self.round.nodes * trie.max_children[depth - 1], trie.level_size(depth))
         return most if self.is_read else min(most, most_proposals(self.round.widths[depth]))
 
+    def new(self, trie_nodes: IntArray) -> BoolArray | None:
+        """`[nodes]` bool, which prefixes of the next depth are not in the tree yet; None if none of that depth is."""
+        sequence = self.search.sequence
+        known = sequence.trie_nodes[sequence.depths == self.round.next_depth]
+        return find_in_array(trie_nodes, known) < 0 if len(known) else None
+
     def extend(self, trie_nodes: IntArray) -> BoolArray:
         """Make nodes of the next depth the frontier; those that an earlier round has left there, and the host knows, are taken up again.
 
@@ -121,13 +129,15 @@ class Proposals:
 
     Attributes:
         selection: the best continuations of each request's frontier, best first.
+        ranking: `[requests, proposals]` float32, what they are ordered by.
         first: `[prefixes]` float32, NaN where the draft's logits are not finite.
         tokens: tokens of the draft's forward.
-        nodes, scores: `[requests, proposals]` int64 and float32, the selection's on the host once it is read; -1 and -inf pad.
+        nodes, scores: `[requests, proposals]` int64 and float32, nodes and ranking on the host once they are read; -1 and -inf pad.
         added: for each request its sequence, and the indices in it of the best proposals, which were added before they were read.
     """
 
     selection: Selection
+    ranking: Tensor
     first: Tensor
     tokens: int = 0
     nodes: IntArray | None = None
@@ -138,7 +148,7 @@ class Proposals:
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """All that `take` wants of the device."""
-        return self.selection.nodes, self.selection.ranking, self.first
+        return self.selection.nodes, self.ranking, self.first
 
     def take(self, nodes: IntArray, scores: FloatArray, first: FloatArray) -> None:
         """Make known what was read."""
@@ -186,7 +196,8 @@ class TrieDrafter:
         log_probs = child_mask(self._trie, frontier.trie_nodes, width, eligible)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         candidates = rank(frontier, first_child, log_probs, None, Stream.DRAFT)
-        proposals = Proposals(expand_beam(candidates, int(widths.max())), log_probs[:, 0])
+        selection = expand_beam(candidates, int(widths.max()))
+        proposals = Proposals(selection, selection.ranking, log_probs[:, 0])
         _add_proposals(self._tree, self._trie, tasks, proposals, widths)
         return proposals
 
@@ -206,8 +217,11 @@ class BeamDrafter:
         # Row per slot so far: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
         self._log_probs: Tensor | None = None
 
-    def propose(self, tasks: Sequence[DraftTask], count: int) -> Proposals:
+    def propose(self, tasks: Sequence[DraftTask], count: int, raised: Raised) -> Proposals:
         """The `count` best continuations of each task's frontier, after one forward of the draft; read, unless that waits.
+
+        Args:
+            raised: which of them come sooner than by what the draft says.
 
         Raises:
             DraftNotFinite: it was read that the draft's logits are not finite.
@@ -230,7 +244,8 @@ class BeamDrafter:
         candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
             self._keep(frontier.slots, candidates.cum_log_probs, max(int(task.frontier_slots.max()) for task in tasks))
-        proposals = Proposals(expand_beam(candidates, count), first, batch.size)
+        selection, ranking = raised.rank(expand_beam(candidates, count), self._trie.nodes)
+        proposals = Proposals(selection, ranking, first, batch.size)
         if waits:
             return proposals
         proposals.take(*on_host(proposals.tensors))

@@ -10,6 +10,8 @@ changes no list. Nothing but numpy is needed.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
@@ -60,6 +62,11 @@ class GivenPrefixes:
             indices = np.searchsorted(nodes, beam).clip(max=len(nodes) - 1)
             found[source] = nodes[indices] == beam
         return found
+
+
+def sources_of(given: GivenPrefixes | None) -> Given:
+    """All sources that propose something for a search."""
+    return Given.NONE if given is None else reduce(or_, given.nodes)
 
 
 @dataclass(frozen=True)

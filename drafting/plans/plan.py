@@ -63,6 +63,7 @@ class DraftRound:
         certainty: the plan's estimate that the target's beam reaches the frontier without a miss.
         exploring: whether the plan tries what it would not do by what it has learned.
         given: sources whose drafts are in the tree from the search's first round on.
+        offered: sources that propose something for the search, whether it is in the tree or not.
     """
 
     widths: tuple[int, ...]
@@ -79,6 +80,7 @@ class DraftRound:
     certainty: float = 1.0
     exploring: bool = False
     given: Given = Given.NONE
+    offered: Given = Given.NONE
 
     @property
     def next_depth(self) -> int:
@@ -98,10 +100,12 @@ class LevelOutcome:
     Attributes:
         depth: of the level.
         ranks: `[selected]` int64, the rank of each selected prefix among the proposals; -1 for one that was not proposed.
-        scores: `[proposals]` float32, the draft's scores, best first; -inf pads.
+        scores: `[proposals]` float32, the draft's scores with the bonus, best first; -inf pads.
         verification: how the draft was verified.
         levels: levels of the round before it.
         covered: by choice of given drafts, `[selected]` bool, which of the prefixes these hold, so that nobody needs to propose them.
+        held: by choice of given drafts, `[proposals]` bool, which of the proposals these hold.
+        bonus: what the scores are raised by where the target kept a proposal when it was last asked for the user.
     """
 
     depth: int
@@ -110,6 +114,8 @@ class LevelOutcome:
     verification: str
     levels: int
     covered: Mapping[Given, BoolArray] = field(default_factory=dict)
+    held: Mapping[Given, BoolArray] = field(default_factory=dict)
+    bonus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -193,10 +199,16 @@ class Plan:
         """Choose how the next level grows."""
         return Action.STOP
 
-    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+    def bonus(self, state: DraftRound) -> float:
+        """Nats by which the scores of proposals for the next level are raised that the target kept when it was last asked for the user."""
+        return 0.0
+
+    def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
         """Number of the draft's proposals to keep, the best first, at most `proposals`; 0 ends the round.
 
-        `scores` are `[proposals]`, -inf pads; None where the host would have to wait for them.
+        Args:
+            scores: `[proposals]` float32 with the bonus, -inf pads; None where the host would have to wait for them.
+            new: `[proposals]` bool, which of them are not in the tree yet; None if that is not known.
         """
         return 0
 
@@ -307,5 +319,5 @@ class FixedPlan(Plan):
             return Action.CHILDREN
         return Action.BEAM if has_draft and not deep_enough and not state.unranked else Action.STOP
 
-    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+    def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
         return self.proposals

@@ -18,11 +18,13 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
-from drafting.array_types import DoubleArray, FloatArray
-from drafting.plans.acceptance import PRIOR, Coverage, WantedGaps, within_gaps
+from drafting.array_types import BoolArray, DoubleArray, FloatArray
+from drafting.plans.acceptance import BONUSES, PRIOR, Coverage, Expected, WantedGaps, first_gaps, new_within, within_gaps
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, RunningCurve
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, StepTimes, most_proposals
@@ -45,6 +47,9 @@ FAN_OUT_SHARE = 0.05
 LEVEL_KINDS = 3
 MOST_VALUES = 256
 
+# Of searches that share what was learned: how drafts are verified, the sources offered, and those in the tree.
+Kind = tuple[str, Given, Given]
+
 
 @dataclass
 class Planner(Plan):
@@ -62,10 +67,10 @@ class Planner(Plan):
     fan_out: Sequence[float]
     follows_clock: bool = False
     items: int = 0
-    _gaps: dict[tuple[str, Given, int, int, int], WantedGaps] = field(default_factory=dict)
+    _gaps: dict[tuple[Kind, int, int, int], WantedGaps] = field(default_factory=dict)
     _coverage: dict[tuple[str, Given, int, int, int], Coverage] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
-    _known_values: dict[tuple[str, Given, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
+    _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
     _unexplored: dict[int, float] = field(default_factory=dict)
@@ -83,7 +88,7 @@ class Planner(Plan):
         How often the target follows a draft is a matter of the models, so it holds for other items of identifiers of one length.
         """
         same = len(fan_out) == len(self.fan_out)
-        learned = (deepcopy(self._gaps), deepcopy(self._coverage)) if same else ({}, {})
+        learned = deepcopy((self._gaps, self._coverage)) if same else ({}, {})
         return Planner(self.costs, fan_out, self.follows_clock, self.items, *learned)
 
     def most_proposals(self, width: int) -> int:
@@ -114,7 +119,7 @@ class Planner(Plan):
         values, first = self._values(state, self.costs.draft is not None), state.next_depth
         by_children, by_beam = values.weigh(first, 0, 1.0, state.nodes)
         free = max(self.costs.target.free - state.tokens, 0.0) / state.sharing
-        return max(by_children, by_beam, values.stopping(first, 0)) - values.token * max(nodes - free, 0.0)
+        return max(by_children, by_beam, values.stopping(first)) - values.token * max(nodes - free, 0.0)
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         depth = state.next_depth
@@ -126,7 +131,7 @@ class Planner(Plan):
             self._unexplored[state.depth] = waited - EXPLORE_EVERY if state.exploring else waited
         values = self._values(state, has_draft and self.costs.draft is not None)
         by_children, by_beam = values.weigh(depth, state.levels, state.certainty, state.nodes)
-        least = state.certainty * values.stopping(depth, state.levels)
+        least = state.certainty * values.stopping(depth)
         least += 0.0 if state.levels else WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
         if not state.unranked and by_beam > max(by_children, least):
             by_beam -= float(values.draft_price(state.nodes + state.uncomputed()) - values.draft_price(state.nodes))
@@ -134,26 +139,35 @@ class Planner(Plan):
                 return Action.BEAM
         return Action.CHILDREN if by_children > least else Action.STOP
 
-    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+    def bonus(self, state: DraftRound) -> float:
+        return float(BONUSES[self._values(state, True).bonus[state.next_depth, state.levels]])
+
+    def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
         depth = state.next_depth
-        values, kept, gaps = self._values(state, True), state.widths[depth], self._wanted(state, depth, state.levels)
-        # Without scores: as many as lie within each gap on average.
-        mean_counts = np.minimum(np.ceil(gaps.mean_counts(kept)), most_proposals(kept))
-        counts = mean_counts if scores is None else within_gaps(scores, kept).astype(float)
-        chances = gaps.chances()
-        won = self._won(values, depth, state.levels, state.certainty * chances, counts)
+        values, kept = self._values(state, True), state.widths[depth]
+        expected = self._wanted(state, depth, state.levels).expected(kept).with_bonus(values.bonus[depth, state.levels])
+        if scores is None:
+            # As many as lie within each gap on average.
+            expected = replace(expected, counts=np.minimum(np.ceil(expected.counts), most_proposals(kept)))
+        else:
+            counts = within_gaps(scores, kept)
+            expected = replace(expected, counts=counts.astype(float), new=new_within(counts, new))
+        won = self._won(values, depth, state.levels, np.array(state.certainty), expected)
         best = int(won.argmax())
-        if won[best] <= state.certainty * values.stopping(depth, state.levels):
+        if won[best] <= state.certainty * values.stopping(depth):
             return 0
-        state.certainty *= float(chances[best])
-        return int(counts[best])
+        state.certainty *= float(expected.chances[best])
+        return int(expected.counts[best])
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         self._learned += len(outcomes)
         self._unused += len(outcomes)
         for outcome in outcomes:
+            width, offered = len(outcome.ranks), reduce(or_, outcome.covered, Given.NONE)
+            first = first_gaps(outcome)
             for source in (Given.NONE, *outcome.covered):
-                self._gaps_of(outcome.verification, source, len(outcome.ranks), outcome.depth, outcome.levels).learn(outcome, source)
+                kind = outcome.verification, offered, source
+                self._gaps_of(kind, width, outcome.depth, outcome.levels).learn(outcome, first, source)
 
     def learn_given(self, outcomes: Sequence[GivenOutcome]) -> None:
         self._learned += len(outcomes)
@@ -187,10 +201,16 @@ class Planner(Plan):
             self.costs = replace(self.costs, target=target, draft=draft)
             self._known_values.clear()
 
-    def _won(self, values: LevelValues, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
-        """Seconds won by drafting `counts` nodes that are accepted with `certainty`, with the best that can follow."""
-        below = values.best(depth + 1, levels + 1, certainty, counts)
-        won: DoubleArray = certainty * values.savings[depth] + below - values.price(counts)
+    def _won(self, values: LevelValues, depth: int, levels: int, certainty: DoubleArray, expected: Expected) -> DoubleArray:
+        """Seconds won by drafting all proposals within each gap, with the best that can follow.
+
+        Args:
+            certainty: that all levels above are accepted; broadcast against `expected`, as is what is returned.
+        """
+        accepted = certainty * expected.chances
+        won: DoubleArray = accepted * values.savings[depth] + (certainty - accepted) * expected.kept * values.computed[depth]
+        won += values.best(depth + 1, levels + 1, accepted, np.broadcast_to(expected.counts, accepted.shape))
+        won -= values.price(expected.new)
         return won
 
     def _values(self, state: DraftRound, has_draft: bool) -> LevelValues:
@@ -203,7 +223,7 @@ class Planner(Plan):
     def _values_at(self, state: DraftRound, has_draft: bool, room: float) -> LevelValues:
         # Rounded down to a power of two, so that batches of about one size share their values, and nothing is thought to be shared by more.
         group_size = 1 << state.group_size.bit_length() - 1
-        key = state.verification, state.given, state.widths, state.sharing, group_size, has_draft, state.exploring, room
+        key = _kind(state), state.widths, state.sharing, group_size, has_draft, state.exploring, room
         if key not in self._known_values:
             values = self._look_ahead(state, has_draft, group_size, room)
             if len(self._known_values) >= MOST_VALUES:
@@ -217,7 +237,9 @@ class Planner(Plan):
         widths, last, sharing = state.widths, state.last_depth, state.sharing
         values = LevelValues(
             savings={},
+            computed={},
             beam={},
+            bonus={},
             fan_out=tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last)),
             children_cost=self.costs.children / group_size,
             token=target.per_token,
@@ -232,41 +254,46 @@ class Planner(Plan):
         later = values if later_room == room else self._values_at(state, has_draft, later_room)
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
-            forward = target.fixed / sharing - self.costs.level / group_size + target.per_token * max(widths[depth] - free, 0.0)
+            values.computed[depth] = target.per_token * max(widths[depth] - free, 0.0)
+            forward = target.fixed / sharing - self.costs.level / group_size + values.computed[depth]
             values.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
             for levels in range(depth if state.given else 0):
-                below = values.stopping(depth + 1, levels + 1)
+                below = values.given.get((depth + 1, levels + 1), 0.0)
                 values.given[depth, levels] = self._chance(state, depth, levels) * (values.savings[depth] + below)
             if draft is not None:
                 for levels in range(depth):
-                    gaps = self._wanted(state, depth, levels)
-                    certainty = CERTAINTIES[:, None] * gaps.chances()
-                    counts = np.broadcast_to(gaps.mean_counts(widths[depth]), certainty.shape)
-                    won = self._won(values, depth, levels, certainty, counts)
-                    values.beam[depth, levels] = won.max(1) - draft.fixed / group_size
+                    expected = self._wanted(state, depth, levels).expected(widths[depth])
+                    best = self._won(values, depth, levels, CERTAINTIES[:, None, None], expected).max(2)
+                    values.bonus[depth, levels] = int(best[-1].argmax())
+                    values.beam[depth, levels] = best[:, values.bonus[depth, levels]] - draft.fixed / group_size
         return values
 
     def _wanted(self, state: DraftRound, depth: int, levels: int) -> WantedGaps:
         if state.exploring:
-            return WantedGaps(PRIOR)
-        return self._gaps_of(state.verification, state.given, state.widths[depth], depth, levels)
+            return WantedGaps(PRIOR[None])
+        return self._gaps_of(_kind(state), state.widths[depth], depth, levels)
 
     def _chance(self, state: DraftRound, depth: int, levels: int) -> float:
         """The chance that what is given alone accepts a level."""
         key = state.verification, state.given, _bucket(state.widths[depth]), depth, min(levels, LEVEL_KINDS - 1)
         return self._coverage[key].chance if key in self._coverage else 0.0
 
-    def _gaps_of(self, verification: str, source: Given, width: int, depth: int, levels: int) -> WantedGaps:
+    def _gaps_of(self, kind: Kind, width: int, depth: int, levels: int) -> WantedGaps:
         levels = min(levels, LEVEL_KINDS - 1)
-        key = verification, source, _bucket(width), depth, levels
+        key = kind, _bucket(width), depth, levels
         if key not in self._gaps:
-            prior = PRIOR
-            if levels or source:
+            verification, offered, source = kind
+            prior = PRIOR[None]
+            if levels or offered:
                 # What is known of rounds that begin nearer, or else of drafts with nothing given beside.
-                nearer, beside = (levels - 1, source) if levels else (0, Given.NONE)
-                prior = self._gaps_of(verification, beside, width, depth, nearer).chances()
-            self._gaps[key] = WantedGaps(prior)
+                nearer, beside = (levels - 1, kind) if levels else (0, (verification, offered if source else Given.NONE, Given.NONE))
+                prior = self._gaps_of(beside, width, depth, nearer).expected(width).chances
+            self._gaps[key] = WantedGaps(prior, Given.LAST in offered)
         return self._gaps[key]
+
+
+def _kind(state: DraftRound) -> Kind:
+    return state.verification, state.offered, state.given
 
 
 def _bucket(width: int) -> int:

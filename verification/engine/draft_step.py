@@ -18,18 +18,19 @@ from drafting.beam.rule import Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
 from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftNotFinite, DraftTask, Proposals, TrieDrafter
-from drafting.plans.given import Given
+from drafting.plans.given import Given, sources_of
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
+from drafting.plans.raised import Raised
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.given import GivenStep
-from verification.search import BeamSearch
+from verification.search import NOTHING, BeamSearch
 from verification.slots.engine_slots import EngineSlots
 from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
 
-# Widths, depth, prefixes, verification and given drafts in the tree: on these a plan's first decision depends.
-GroupKey = tuple[tuple[int, ...], int, int, str, Given]
+# Widths, depth, prefixes, verification, given drafts in the tree and those offered: on these a plan's first decision depends.
+GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given]
 
 
 @dataclass
@@ -51,8 +52,8 @@ class DraftStep:
         self._given = GivenStep(tree, trie, slots)
         self.drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
         self.unread: list[Proposals] = []
-        # By search and depth: the proposals, the search's row in them, and the levels before them in the round.
-        self._proposed: dict[tuple[DraftedSearch, int], tuple[Proposals, int, int]] = {}
+        # By search and depth: the proposals, the search's row in them, the levels before them in the round, and the bonus they were given.
+        self._proposed: dict[tuple[DraftedSearch, int], tuple[Proposals, int, int, float]] = {}
 
     def plan(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> list[DraftTask]:
         """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together; the forward has `tokens` without."""
@@ -66,9 +67,11 @@ class DraftStep:
             if search.drafts and search.depth < search.last_depth:
                 groups[_group_key(search), 0 if plan.decides_by_group else number].append(search)
         tasks = []
-        for ((widths, depth, nodes, verification, given), _), group in groups.items():
+        for ((widths, depth, nodes, verification, given, offered), _), group in groups.items():
             uncomputed = partial(_mean_undrafted, group)
-            first = DraftRound(widths, depth, nodes, len(searches), len(group), tokens, verification, uncomputed, given=given)
+            first = DraftRound(
+                widths, depth, nodes, len(searches), len(group), tokens, verification, uncomputed, given=given, offered=offered
+            )
             action = plan.action(first, self.drafter is not None)
             if action is not Action.STOP:
                 # Each goes on with a round of its own.
@@ -89,7 +92,8 @@ class DraftStep:
             if search.offered is None:
                 continue
             widths, verification = search.widths, search.rule.verification
-            state = DraftRound(widths, 0, 1, len(searches), 1, tokens, verification, partial(_mean_undrafted, [search]))
+            uncomputed, offered = partial(_mean_undrafted, [search]), sources_of(search.offered)
+            state = DraftRound(widths, 0, 1, len(searches), 1, tokens, verification, uncomputed, offered=offered)
             source = plan.given(state, search.offered.sizes)
             if source is not Given.NONE:
                 chosen.append((search, source))
@@ -128,13 +132,13 @@ class DraftStep:
         for result in results:
             proposed = self._proposed.get((result.search, result.depth))
             if proposed is not None and not result.finished:
-                proposals, row, levels = proposed
+                proposals, row, levels, bonus = proposed
                 assert proposals.nodes is not None
                 assert proposals.scores is not None
                 ranks = find_in_array(result.nodes, proposals.nodes[row])
-                covered = {} if result.search.offered is None else result.search.offered.covers(result.nodes)
-                rule = result.search.rule.verification
-                outcomes.append(LevelOutcome(result.depth, ranks, proposals.scores[row], rule, levels, covered))
+                given, rule = result.search.offered, result.search.rule.verification
+                covered, held = ({}, {}) if given is None else (given.covers(result.nodes), given.covers(proposals.nodes[row]))
+                outcomes.append(LevelOutcome(result.depth, ranks, proposals.scores[row], rule, levels, covered, held, bonus))
         if outcomes:
             plan.learn(outcomes)
 
@@ -163,7 +167,8 @@ class DraftStep:
             return []
         try:
             wanted = [plan.most_proposals(task.round.widths[task.round.next_depth]) for task in tasks]
-            proposals = self.drafter.propose(tasks, max(wanted))
+            bonuses = [plan.bonus(task.round) for task in tasks]
+            proposals = self.drafter.propose(tasks, max(wanted), self._raised(tasks, bonuses))
         except RuntimeError:
             self._drop(cost)
             return []
@@ -176,15 +181,26 @@ class DraftStep:
         for row, task in enumerate(tasks):
             task.search.draft_forwards += 1
             if plan.learns:
-                self._proposed[task.search, task.round.next_depth] = proposals, row, task.round.levels
+                self._proposed[task.search, task.round.next_depth] = proposals, row, task.round.levels, bonuses[row]
             scores = None if proposals.scores is None else proposals.scores[row]
             most = min(task.most_nodes(self._trie), wanted[row]) if scores is None else int(np.count_nonzero(np.isfinite(scores)))
-            widths[row] = width = min(plan.width(task.round, scores), most, max(spare, 0))
+            new = task.new(proposals.nodes[row]) if plan.learns and proposals.nodes is not None else None
+            widths[row] = width = min(plan.width(task.round, scores, new), most, max(spare, 0))
             spare -= width
             if width:
                 task.search.drafted_by.add("beam")
         self.drafter.accept(tasks, proposals, widths)
         return [task for task, width in zip(tasks, widths, strict=True) if width]
+
+    def _raised(self, tasks: Sequence[DraftTask], bonuses: Sequence[float]) -> Raised:
+        """Prefixes of the tasks' next levels that the target kept when it was last asked for their users."""
+        nodes = []
+        for task, bonus in zip(tasks, bonuses, strict=True):
+            last = NOTHING if task.search.offered is None or not bonus else task.search.offered.nodes.get(Given.LAST, NOTHING)
+            depth = task.round.next_depth
+            start, end = np.searchsorted(last, self._trie.level_starts[depth : depth + 2])
+            nodes.append(last[start:end])
+        return Raised(nodes, np.array(bonuses, np.float32))
 
     def _drop(self, cost: DraftCost) -> None:
         """Go on without the draft model, while its error is handled."""
@@ -195,7 +211,7 @@ class DraftStep:
 
 
 def _group_key(search: DraftedSearch) -> GroupKey:
-    return search.widths, search.depth, len(search.beam), search.rule.verification, search.given
+    return search.widths, search.depth, len(search.beam), search.rule.verification, search.given, sources_of(search.offered)
 
 
 def _mean_undrafted(searches: Sequence[BeamSearch]) -> float:

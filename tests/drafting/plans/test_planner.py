@@ -1,12 +1,16 @@
 """The planner on machines and drafts made up for the purpose."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from drafting.plans.acceptance import GAPS, MEMORY, WantedGaps, within_gaps
+from drafting.plans.acceptance import BONUSES, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
+from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome, StepTimes
 from drafting.plans.planner import EXPLORE_EVERY, Planner
+from tests.drafting.plans.test_acceptance import kept_before, outcome, proposals
 
 FAN_OUT = (90.0, 70.0, 1.7, 1.1)
 WIDTHS = (1, 10, 10, 10, 10)
@@ -26,42 +30,30 @@ def flat_at_first(free: float, draft: CostCurve = CHEAP_DRAFT) -> Planner:
     return Planner(ForwardCosts(CostCurve(50.0, 1.0, free), draft), FAN_OUT)
 
 
-def proposals(spacing: float) -> np.ndarray:
-    return np.full(256, -1.0, np.float32) - spacing * np.arange(256, dtype=np.float32)
+@pytest.mark.parametrize("helps", [True, False])
+def test_what_the_target_kept_before_is_ranked_higher_where_that_helps(helps: bool) -> None:
+    plan, rng = planner(balance=300), np.random.default_rng(0)
+    here = replace(start(), offered=Given.LAST)
+    assert plan.bonus(here) == 0, "nothing is known yet"
+    for _ in range(100):
+        plan.learn([kept_before(rng, helps)])
+    assert plan.bonus(start()) == 0, "nothing is offered"
+    if not helps:
+        assert plan.bonus(here) <= 0.5
+        return
+    assert plan.bonus(here) == BONUSES[-1]
+    width = plan.width(here, proposals(0.05), None)
+    plain = planner(balance=300)
+    for _ in range(100):
+        plain.learn([replace(kept_before(rng, helps), covered={}, held={})])
+    assert 10 <= width < 80 <= plain.width(start(), proposals(0.05), None)
 
 
-def outcome(depth: int, worst_rank: int, levels: int = 0, spacing: float = 0.1) -> LevelOutcome:
-    ranks = np.append(np.arange(9), worst_rank)
-    return LevelOutcome(depth, ranks, proposals(spacing), "strict", levels)
-
-
-def test_a_level_is_accepted_within_the_gap_of_its_worst_prefix() -> None:
-    gaps = WantedGaps(np.zeros(len(GAPS)))
-    for _ in range(400):
-        gaps.learn(outcome(1, worst_rank=14))
-    chances = gaps.chances()
-    # Ranks are 0.1 nats apart and the tenth is where gaps begin: rank 14 is 0.5 nats below it.
-    assert chances[GAPS < 0.49].max() < 0.02
-    assert chances[GAPS > 0.51].min() > 0.97
-    counts = within_gaps(proposals(0.1), 10)
-    assert counts[np.searchsorted(GAPS, 0.51)] in (15, 16)
-    np.testing.assert_allclose(gaps.mean_counts(10), counts)
-
-
-def test_what_was_learned_is_bounded_and_forgets() -> None:
-    gaps = WantedGaps(np.zeros(len(GAPS)))
-    for _ in range(3000):
-        gaps.learn(outcome(1, worst_rank=200))
-    assert gaps.seen <= MEMORY
-    for _ in range(3000):
-        gaps.learn(outcome(1, worst_rank=9))
-    assert gaps.chances()[0] > 0.6
-
-
-def test_a_prefix_that_nobody_proposed_wants_an_endless_gap() -> None:
-    gaps = WantedGaps(np.ones(len(GAPS)))
-    gaps.learn(LevelOutcome(1, np.array([0, -1]), proposals(0.1), "strict", 0))
-    assert gaps.within.max() == 0
+def test_prefixes_that_are_in_the_tree_cost_nothing() -> None:
+    """As many as are there may be drafted beside where each new one costs too much."""
+    plan = planner(balance=25)
+    new = np.arange(256) >= 60
+    assert plan.width(start(), proposals(0.05), new) >= 40 > plan.width(start(), proposals(0.05), None)
 
 
 def test_tokens_that_cost_as_much_as_forwards_are_not_drafted() -> None:
@@ -75,31 +67,31 @@ def test_forwards_that_cost_much_more_than_tokens_are_saved() -> None:
     plan = planner(balance=2000)
     here = start()
     assert plan.action(here, has_draft=True) is Action.BEAM
-    assert plan.width(here, proposals(0.1)) > 10
+    assert plan.width(here, proposals(0.1), None) > 10
 
 
 def test_a_level_that_is_not_read_is_as_wide_as_levels_are_on_average() -> None:
     plan = planner(balance=300)
-    guess = plan.width(start(), None)
+    guess = plan.width(start(), None, None)
     assert 10 < guess < MOST_PROPOSALS
-    assert plan.width(start(sharing=64), None) < guess
+    assert plan.width(start(sharing=64), None, None) < guess
     widths = []
     for spacing in (0.5, 0.02):
         plan = planner(balance=300)
         for _ in range(50):
             plan.learn([LevelOutcome(1, np.arange(0, 20, 2), proposals(spacing), "strict", 0)])
-        widths.append(plan.width(start(), None))
-        assert widths[-1] == plan.width(start(), proposals(spacing))
+        widths.append(plan.width(start(), None, None))
+        assert widths[-1] == plan.width(start(), proposals(spacing), None)
     assert widths[0] < widths[1]
-    assert planner(balance=100_000).width(start(), None) <= MOST_PROPOSALS
+    assert planner(balance=100_000).width(start(), None, None) <= MOST_PROPOSALS
 
 
 def test_a_shared_forward_is_worth_less() -> None:
     alone = planner(balance=300)
     crowd = planner(balance=300)
-    width = alone.width(start(), proposals(0.1))
+    width = alone.width(start(), proposals(0.1), None)
     assert width > 10
-    assert crowd.width(start(sharing=64), proposals(0.1)) < width
+    assert crowd.width(start(sharing=64), proposals(0.1), None) < width
     assert crowd.action(start(sharing=1000), has_draft=True) is Action.STOP
 
 
@@ -122,7 +114,7 @@ def test_where_tokens_cost_nothing_all_that_may_be_wanted_is_drafted(target: Cos
     here = start()
     while (action := plan.action(here, has_draft=True)) is not Action.STOP:
         if action is Action.BEAM:
-            width = plan.width(here, proposals(0.05))
+            width = plan.width(here, proposals(0.05), None)
             # Proposals further down than the last gap are as good as wrong, free or not.
             assert width == within_gaps(proposals(0.05), 10)[-1]
         else:
@@ -138,17 +130,17 @@ def test_free_tokens_are_drafted_and_no_others_where_those_cost_too_much() -> No
     some = Planner(ForwardCosts(CostCurve(0.5, 1.0, free=600.0), CostCurve(0.001, 0.0)), FAN_OUT)
     here = start()
     assert some.action(here, has_draft=True) is Action.BEAM
-    assert 100 < some.width(here, proposals(0.02)) <= 200
+    assert 100 < some.width(here, proposals(0.02), None) <= 200
 
 
 def test_what_is_free_is_what_the_batch_leaves() -> None:
     """Prompts take the free tokens first; then, and where many requests share them, a node costs what it costs on a straight line."""
-    straight = planner(50).width(start(), proposals(0.05))
-    assert straight < flat_at_first(300).width(start(), proposals(0.05))
-    widths = [flat_at_first(1000).width(start(tokens=tokens), proposals(0.05)) for tokens in (0, 500, 900, 1000, 5000)]
+    straight = planner(50).width(start(), proposals(0.05), None)
+    assert straight < flat_at_first(300).width(start(), proposals(0.05), None)
+    widths = [flat_at_first(1000).width(start(tokens=tokens), proposals(0.05), None) for tokens in (0, 500, 900, 1000, 5000)]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > widths[-1]
-    crowd = [flat_at_first(1000).width(start(sharing=sharing), proposals(0.05)) for sharing in (1, 4, 16, 64)]
+    crowd = [flat_at_first(1000).width(start(sharing=sharing), proposals(0.05), None) for sharing in (1, 4, 16, 64)]
     assert crowd == sorted(crowd, reverse=True)
     assert crowd[0] > crowd[-1]
 
@@ -157,12 +149,12 @@ def test_what_a_round_has_drafted_is_no_longer_free() -> None:
     plan = flat_at_first(300)
     fresh, full = start(), start()
     full.drafted = 300
-    assert plan.width(full, proposals(0.05)) < plan.width(fresh, proposals(0.05))
+    assert plan.width(full, proposals(0.05), None) < plan.width(fresh, proposals(0.05), None)
 
 
 def test_a_sure_draft_is_kept_narrow_and_an_unsure_one_wide() -> None:
     plan = planner(balance=300)
-    assert 0 < plan.width(start(), proposals(0.5)) < plan.width(start(), proposals(0.05))
+    assert 0 < plan.width(start(), proposals(0.5), None) < plan.width(start(), proposals(0.05), None)
 
 
 def test_a_draft_that_is_never_right_is_no_longer_asked_but_now_and_then() -> None:
@@ -226,11 +218,24 @@ def test_a_draft_that_is_always_right_is_asked_for_every_level() -> None:
     here = start()
     for depth in (1, 2, 3):
         assert plan.action(here, has_draft=True) is Action.BEAM
-        width = plan.width(here, proposals(0.1))
+        width = plan.width(here, proposals(0.1), None)
         assert 12 <= width <= 14
         here.levels, here.nodes = depth, width
         assert here.certainty > 0.8**depth
     assert plan.action(here, has_draft=True) is Action.STOP
+
+
+def test_given_drafts_that_hold_all_or_nothing_are_not_relied_on_beside_a_draft() -> None:
+    """They hold the third level for certain where they held those above, but it was the draft that held these."""
+    plan = planner(balance=300)
+    for number in range(100):
+        holds = number % 2 == 0
+        for depth in (1, 2, 3):
+            plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds, "strict")])
+            covered, held = {Given.LAST: np.full(10, holds)}, {Given.LAST: np.zeros(256, bool)}
+            plan.learn([replace(outcome(depth, worst_rank=11, levels=depth - 1), covered=covered, held=held)])
+    begun = replace(start(), given=Given.LAST, offered=Given.LAST)
+    assert plan.action(replace(begun, levels=2, nodes=12, certainty=0.95), has_draft=True) is Action.BEAM
 
 
 def test_children_are_counted_before_they_are_drafted_again() -> None:

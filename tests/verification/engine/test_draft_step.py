@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drafting.array_types import FloatArray
+from drafting.array_types import BoolArray, FloatArray
 from drafting.plans.plan import Action, DraftRound, FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.speculation import Speculation
@@ -29,9 +29,9 @@ class Spy(FixedPlan):
         self.asked.append((state.levels, state.group_size, state.sharing))
         return super().action(state, has_draft)
 
-    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+    def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
         self.widths.append(state)
-        return 0 if len(self.widths) <= self.quitters else super().width(state, scores)
+        return 0 if len(self.widths) <= self.quitters else super().width(state, scores, new)
 
 
 def step(speculation: Speculation, plan: Spy) -> list[tuple[int, int, int]]:

@@ -1,6 +1,6 @@
 """How often a step makes the host wait for the device, counted on a device that is none (`tests.stand_in`)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,9 @@ from torch import Tensor
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.device import on_device, on_host
 from drafting.plans.costs import ForwardCosts
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.given import Given
+from drafting.plans.plan import DraftRound, FixedPlan, Plan
+from drafting.plans.planner import Planner
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.explaining import check_explained
@@ -47,10 +49,14 @@ class Device:
         prompts = [np.concatenate([[1], self._identifiers[rng.integers(150, size=5 + number)].reshape(-1)]) for number in range(count)]
         return [BeamRequest(str(number), prompt, K, K, rng.permutation(150)[:20], rule) for number, prompt in enumerate(prompts)]
 
-    def run(self, plan: Plan | str, requests: list[BeamRequest]) -> list[tuple[StepReport, int]]:
-        """Each step's report and how often it read; a request that is added reads nothing."""
+    def run(self, plan: Plan | str, requests: list[BeamRequest], before: Sequence[BeamRequest] = ()) -> list[tuple[StepReport, int]]:
+        """Each step's report and how often it read, after the lists of `before`; a request that is added reads nothing."""
         chosen = FixedPlan.parse(plan) if isinstance(plan, str) else plan
         engine = SpeculativeBeamEngine(self._hosts[0], self._trie, self._hosts[1], chosen)
+        for request in before:
+            engine.add(request)
+        while engine.running:
+            engine.step()
         for request in requests:
             with self.device.policed():
                 engine.add(request)
@@ -109,6 +115,28 @@ def test_learning_reads_nothing_of_its_own(device: Device, speculation: Speculat
     found = device.run(speculation.planner(DEPTH, costs), device.requests(requests))
     assert any(report.draft_forwards for report, _ in found)
     assert [reads for _, reads in found] == [1] * len(found)
+
+
+class Raising(Planner):
+    """Ranks with a bonus whatever it has learned."""
+
+    def bonus(self, state: DraftRound) -> float:
+        return 1.5 if Given.LAST in state.offered else 0.0
+
+
+@pytest.mark.parametrize("known", [1, 3])
+def test_what_was_kept_before_is_ranked_higher_without_reading(device: Device, speculation: Speculation, known: int) -> None:
+    """Of three users, so many were asked for before, with another history."""
+    requests = [replace(request, cache_key=request.request_id) for request in device.requests(4)]
+    asked, before = requests[:3], [replace(request, prompt=requests[3].prompt) for request in requests[:known]]
+    plan = Raising(COSTS[2], speculation.tries[DEPTH].mean_fan_out)
+    found = device.run(plan, asked, before)
+    assert any(report.draft_forwards for report, _ in found)
+    assert [reads for _, reads in found] == [1] * len(found)
+    plain = lists(report for report, _ in device.run("none", asked))
+    assert {name: [item.item for item in result.items] for name, result in lists(report for report, _ in found).items()} == {
+        name: [item.item for item in result.items] for name, result in plain.items()
+    }
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.verification.value)
