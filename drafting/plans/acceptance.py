@@ -29,7 +29,7 @@ ROUNDING = 1e-5
 MEMORY = 2000.0
 PRIOR_WEIGHT = 3.0
 # An optimistic prior, because what is never tried is never learned; a few levels correct it.
-PRIOR: DoubleArray = 0.95 - 0.95 * np.exp(-(GAPS + 0.3) / 0.8)
+PRIOR: DoubleArray = 0.97 - 0.97 * np.exp(-(GAPS + 0.3) / 0.5)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class WantedGaps:
     def expected(self, k: int) -> Expected:
         """What levels of this kind come to; before anything was seen, a guess of counts that grow with the gap."""
         chances: DoubleArray = (PRIOR_WEIGHT * self.prior + self.within) / (PRIOR_WEIGHT + self.seen)
-        counts = np.tile(k * (1 + 2 * GAPS), (len(self._bonuses), 1)) if self.counts is None else self.counts
+        counts = np.tile(k * (1 + 1.5 * GAPS), (len(self._bonuses), 1)) if self.counts is None else self.counts
         return Expected(np.broadcast_to(chances, self.within.shape), self.kept, counts, counts if self.new is None else self.new)
 
     def learn(self, outcome: LevelOutcome, first: IntArray, source: Given = Given.NONE) -> None:

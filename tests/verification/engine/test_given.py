@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import SearchRule, Verification
-from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, prefixes_of
-from drafting.plans.plan import DraftRound, FixedPlan, PlanError
+from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, prefixes_of, sources_of
+from drafting.plans.plan import DraftRound, FixedPlan, LevelOutcome, PlanError
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.speculation import COSTS, ITEMS, Speculation, run
@@ -171,14 +171,17 @@ def test_more_is_kept_than_the_beam(speculation: Speculation) -> None:
 
 
 def test_the_planner_takes_what_pays_and_leaves_what_does_not(speculation: Speculation) -> None:
-    """On a machine with costly forwards it takes what has held beams, on one with costly tokens it does not, nor what never held any."""
-    given = GivenPrefixes.of(np.arange(1, 40), np.arange(20, 60))
+    """With a draft that is never right it takes what has held beams where forwards are costly, not where tokens are, nor what held none."""
+    given, scores = GivenPrefixes.of(np.arange(1, 40), np.arange(20, 60)), -0.1 * np.arange(256, dtype=np.float32)
+    held = dict.fromkeys(given.nodes, np.zeros(256, bool))
     for costs, pays in ((COSTS[2], True), (COSTS[0], False)):
         planner = speculation.planner(DEPTH, costs)
-        state = DraftRound((1, 6, 6, 6, 6), 0, 1, 1, 1, 30)
+        state = DraftRound((1, 6, 6, 6, 6), 0, 1, 1, 1, 30, offered=sources_of(given))
         assert planner.given(state, given.sizes) is Given.NONE, "nothing is known yet"
         for _ in range(50):
             for depth in range(1, DEPTH):
+                holds = {source: np.full(6, source is not Given.ITEMS) for source in given.nodes}
+                planner.learn([LevelOutcome(depth, np.full(6, -1), scores, "strict", 0, holds, held)])
                 for source, covered in ((Given.LAST, True), (Given.ITEMS, False), (Given.LAST | Given.ITEMS, True)):
                     planner.learn_given([GivenOutcome(source, 6, depth, depth - 1 if covered else 0, covered, "strict")])
         assert planner.given(state, given.sizes) is (Given.LAST if pays else Given.NONE)
