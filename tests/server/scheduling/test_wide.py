@@ -28,9 +28,9 @@ PROMPT, NARROW, WIDE = 81, 10, 1000
 class Simulation:
     """Clients that ask again as soon as they have a list; a step takes what its tokens cost."""
 
-    def __init__(self, timeout: float = math.inf, tokens: int = STEP_TOKENS) -> None:
+    def __init__(self, timeout: float = math.inf, tokens: int = STEP_TOKENS, slots: int = 100_000) -> None:
         self.now, self.timeout = 0.0, timeout
-        self.engine = FakeEngine(100_000)
+        self.engine = FakeEngine(slots)
         self.budget = StepBudget(tokens)
         self.scheduler = SpeculativeBeamScheduler(self.engine, self.budget, clock=lambda: self.now)
         self.admission = Admission(1000)
@@ -83,9 +83,11 @@ class Simulation:
 LOOP = asyncio.new_event_loop()
 
 
-def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long() -> None:
-    """Eight clients of width 1,000 beside 50 of width 10, all asking on and on."""
-    alone, together, only_wide = (Simulation() for _ in range(3))
+@pytest.mark.parametrize("narrow", [50, 12])
+def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long(narrow: int) -> None:
+    """Eight clients of width 1,000 beside 50 of width 10, all asking on and on; slots are for a wide one and so many narrow ones at a time."""
+    slots = (PROMPT + WIDE * (STEPS - 1)) + narrow * (PROMPT + NARROW * (STEPS - 1))
+    alone, together, only_wide = (Simulation(slots=slots) for _ in range(3))
     for number in range(50):
         alone.ask(NARROW)
         together.ask(NARROW)
@@ -93,7 +95,7 @@ def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long() -> No
             together.ask(WIDE)
             only_wide.ask(WIDE)
     for each in (alone, together, only_wide):
-        each.run(60)
+        each.run(30)
     assert together.p99(NARROW) <= 3 * alone.p99(NARROW)
     assert len(together.seconds[NARROW]) >= len(alone.seconds[NARROW]) / 3
     assert together.p99(WIDE) <= 3 * only_wide.p99(WIDE)
