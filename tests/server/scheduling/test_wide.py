@@ -85,7 +85,7 @@ LOOP = asyncio.new_event_loop()
 
 @pytest.mark.parametrize("narrow", [50, 12])
 def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long(narrow: int) -> None:
-    """Eight clients of width 1,000 beside 50 of width 10, all asking on and on; slots are for a wide one and so many narrow ones at a time."""
+    """Eight clients of width 1,000 beside 50 of width 10, all asking on and on; slots are for a wide one and so many narrow ones."""
     slots = (PROMPT + WIDE * (STEPS - 1)) + narrow * (PROMPT + NARROW * (STEPS - 1))
     alone, together, only_wide = (Simulation(slots=slots) for _ in range(3))
     for number in range(50):
