@@ -4,6 +4,7 @@ Invariant: the message of a `SetupError` is one sentence that names the mistake 
 """
 
 import stat
+import traceback
 from pathlib import Path
 
 
@@ -36,5 +37,9 @@ def check_file(path: Path, subject: str, error: type[SetupError]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, or the name of its class if the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of a library's error message; of one that is empty what was asserted, or the name of its class."""
+    if message := str(error).strip():
+        return message.splitlines()[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    asserted = frames[-1].line if frames and isinstance(error, AssertionError) else None
+    return (asserted or type(error).__name__).removeprefix("assert ")

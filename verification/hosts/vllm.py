@@ -8,7 +8,6 @@ attention. What a layer attends to is what transformers says of the model, whate
 import gc
 import logging
 import re
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -270,6 +269,5 @@ def _message(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
     if isinstance(error, AssertionError) and not str(error):
-        # It says nothing but what it asserts.
-        return f"vLLM requires {traceback.extract_tb(error.__traceback__)[-1].line}".replace("assert ", "")
+        return f"vLLM requires {first_line(error)}"
     return re.split(r" The available parameters| Supported architectures", first_line(error))[0]
