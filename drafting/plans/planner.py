@@ -44,6 +44,8 @@ LOOK_AT_TIMES_EVERY = 32
 WORTHWHILE = 0.05
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
+# Levels of one step that are learned from, at most; those of large batches say much the same, and each takes time.
+LEARNED_AT_ONCE = 16
 LEVEL_KINDS = 3
 MOST_VALUES = 256
 
@@ -73,6 +75,7 @@ class Planner(Plan):
     _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
+    _turn: int = 0
     _unexplored: dict[int, float] = field(default_factory=dict)
     _target_curve: RunningCurve = field(init=False)
     _draft_curve: RunningCurve | None = field(init=False)
@@ -160,6 +163,10 @@ class Planner(Plan):
         return int(expected.counts[best])
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        # Every so many of them, beginning with another one each time, so that all depths have their turn.
+        apart = max(-(-len(outcomes) // LEARNED_AT_ONCE), 1)
+        outcomes = outcomes[self._turn % apart :: apart]
+        self._turn += 1
         self._learned += len(outcomes)
         self._unused += len(outcomes)
         for outcome in outcomes:

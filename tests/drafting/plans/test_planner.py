@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from drafting.plans.acceptance import BONUSES, within_gaps
+from drafting.plans.acceptance import BONUSES, WantedGaps, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome, StepTimes
-from drafting.plans.planner import EXPLORE_EVERY, Planner
+from drafting.plans.planner import EXPLORE_EVERY, LEARNED_AT_ONCE, Planner
 from tests.drafting.plans.test_acceptance import kept_before, outcome, proposals
 
 FAN_OUT = (90.0, 70.0, 1.7, 1.1)
@@ -236,6 +236,17 @@ def test_given_drafts_that_hold_all_or_nothing_are_not_relied_on_beside_a_draft(
             plan.learn([replace(outcome(depth, worst_rank=11, levels=depth - 1), covered=covered, held=held)])
     begun = replace(start(), given=Given.LAST, offered=Given.LAST)
     assert plan.action(replace(begun, levels=2, nodes=12, certainty=0.95), has_draft=True) is Action.BEAM
+
+
+def test_of_a_large_batch_some_levels_of_every_depth_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[int] = []
+    monkeypatch.setattr(WantedGaps, "learn", lambda self, level, first, source: learned.append(level.depth))
+    plan, batch = planner(balance=300), [outcome(depth, worst_rank=11) for _ in range(64) for depth in (1, 2, 3)]
+    for _ in range(12):
+        before = len(learned)
+        plan.learn(batch)
+        assert len(learned) - before == LEARNED_AT_ONCE
+    assert {depth: learned.count(depth) for depth in (1, 2, 3)} == dict.fromkeys((1, 2, 3), 4 * LEARNED_AT_ONCE)
 
 
 def test_children_are_counted_before_they_are_drafted_again() -> None:
