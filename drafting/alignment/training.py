@@ -29,6 +29,7 @@ from drafting.alignment.bases import Base
 from drafting.alignment.course import Course, StopAt
 from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.progress import ProgressBar
+from drafting.alignment.rotary import name_rotary_base
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
 from drafting.alignment.settings import LoopSettings, TrainingMetrics
 from drafting.prompts.loading import PromptForm
@@ -256,6 +257,7 @@ def train_model(
             if merge is not None:
                 # Merging is for good, and between epochs the run goes on.
                 merge(model if course.validation is None else copy.deepcopy(model)).save_pretrained(path)
+            name_rotary_base(path)
             save_tokenizer(base.tokenizer, path)
             template.save(path)
             (path / "training_args.bin").unlink(missing_ok=True)
