@@ -10,6 +10,7 @@ for module in (
     *("server.cli", "server.http.server", "server.catalogs.build", "server.catalogs.placing"),
     *("server.engine.main", "server.engine.loading", "server.engine.worker"),
     *("drafting.catalog.artefact", "drafting.catalog.checks", "verification.hosts.served_model", "verification.hosts.transformers"),
+    *("server.control.sqlite", "server.histories.memory", "pydantic.v1", "uvicorn.loops.uvloop", "numpy.ma"),
     *("transformers.models.llama.modeling_llama", "transformers.models.t5.modeling_t5", "tests.server.forked_server"),
 ):
     import_module(module)

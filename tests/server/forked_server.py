@@ -8,6 +8,7 @@ statuses. Tests of processes themselves (how they start, what they import, how t
 import asyncio
 import ctypes
 import gc
+import importlib
 import logging
 import multiprocessing
 import os
@@ -189,6 +190,7 @@ def _become(program: Callable[[], object]) -> Never:
     """Run a program in this process, which has just been forked out of another, and end."""
     # Nothing of the parent's is ever collected here: its sockets and loop would be closed with it.
     gc.freeze()
+    _forget_half_imported()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -207,6 +209,16 @@ def _become(program: Callable[[], object]) -> Never:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _forget_half_imported() -> None:
+    """Import anew what another thread was importing at the fork: that thread, and with it the end of its import, is not here."""
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            del sys.modules[name]
+            # The lock of that import is held by nobody who could let go of it.
+            importlib._bootstrap._module_locks.pop(name, None)  # type: ignore[attr-defined]
 
 
 def _take_files(stdin: int, stdout: int, stderr: int) -> None:
