@@ -23,9 +23,14 @@ class SequenceNetwork(nn.Module):
         nn.init.normal_(self.vectors.weight, std=DIMS**-0.5)
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def outputs(self) -> torch.Tensor:
+        """The vectors that items are scored with, `[items, DIMS]`."""
+        return self.vectors.weight[: self.items]
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The scores of all items, `[rows, items]`, of vectors `[rows, DIMS]`."""
-        return hidden @ self.vectors.weight[: self.items].T
+        return hidden @ self.outputs.T
 
 
 class SelfAttention(SequenceNetwork):

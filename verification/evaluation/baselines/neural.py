@@ -11,10 +11,10 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import FloatArray, IntArray
+from verification.evaluation.baselines.cross_entropy import cross_entropy
 from verification.evaluation.baselines.networks import LENGTH, NETWORKS, SequenceNetwork
 from verification.evaluation.baselines.ranking import CHOSEN_AT, Scorer, merit, quality_of, ranked_lists
 from verification.evaluation.users import HeldOut
@@ -94,7 +94,7 @@ def train(name: str, known: Interactions, items: int, dropout: float, seed: int)
                 part = rows[torch.from_numpy(batch)]
                 part = part[:, : max(2, int((part != items).sum(1).max()))]
                 following = part[:, 1:] != items
-                loss = functional.cross_entropy(network.logits(network(part[:, :-1])[following]), part[:, 1:][following])
+                loss = cross_entropy(network(part[:, :-1])[following], network.outputs, part[:, 1:][following])
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 optimizer.step()
