@@ -33,7 +33,7 @@ def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any
 
     Args:
         kind: contents of the file, for the error message.
-        error: class to raise if pyarrow is not installed or the file cannot be read.
+        error: class to raise if pyarrow is not installed, the file cannot be read or two of its columns have the same name.
     """
     try:
         import pyarrow as pa
@@ -43,11 +43,18 @@ def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any
     check_file(path, f"The {kind}", error)
     try:
         with pq.ParquetFile(path) as file:
+            if name := name_twice(file.schema_arrow.names):
+                raise error(f"The {kind} {path} has two columns of the name {name}: rename one.")
             yield file
     except (pa.ArrowException, OSError) as failure:
         raise error(f"The {kind} {path} cannot be read: {first_line(failure)}.") from failure
     except UnicodeDecodeError as failure:
         raise error(f"The {kind} {path} cannot be read: it has texts that are not UTF-8.") from failure
+
+
+def name_twice(names: Sequence[str]) -> str | None:
+    """The first name that two columns have; None if each has its own."""
+    return next((name for at, name in enumerate(names) if name in names[:at]), None)
 
 
 def read_parquet(

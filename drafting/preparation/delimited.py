@@ -6,6 +6,7 @@ costs no other row.
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ _BLOCK_BYTES = 8 << 20
 _DELIMITERS = ("\t", ",", ";", "|", "::")
 # Stands for a delimiter of two characters, and in no text.
 _UNIT = "\x1f"
+_LINE_END = re.compile("\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ def found_form(path: Path, names: Sequence[str] = (), delimiter: str | None = No
         names: of the columns of a file without a header; empty for one that has it.
 
     Raises:
-        InteractionError: the line is no text, or has one value.
+        InteractionError: the line is no text, or has one value, or there is no such encoding.
     """
-    line = head_of(path).partition(b"\n")[0].decode(encoding, errors="replace").rstrip("\r")
+    line = _LINE_END.split(_decoded(head_of(path), encoding), maxsplit=1)[0]
     if "\x00" in line:
         raise InteractionError(f"{path} is neither text, JSON nor parquet; if it is text of another encoding, say it with --encoding.")
     delimiter = delimiter or max(_DELIMITERS, key=line.count)
@@ -63,6 +65,15 @@ def found_form(path: Path, names: Sequence[str] = (), delimiter: str | None = No
     if names and len(names) != len(values):
         raise InteractionError(f"--columns names {len(names)} columns, but the first line of {path} has {len(values)} values.")
     return DelimitedForm(tuple(names or values), delimiter, header=not names, encoding=encoding)
+
+
+def _decoded(head: bytes, encoding: str) -> str:
+    try:
+        return io.TextIOWrapper(io.BytesIO(head), encoding, errors="replace", newline="").read()
+    except (LookupError, UnicodeError) as error:
+        raise InteractionError(
+            f"There is no encoding {encoding!r} of text: --encoding takes utf-8, latin-1, cp1252, utf-16 and others."
+        ) from error
 
 
 def read_delimited(

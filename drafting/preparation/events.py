@@ -192,7 +192,10 @@ def ids(column: Any, name: str, rows: Rows) -> Any:
         texts[column.is_valid().to_numpy(zero_copy_only=False)] = whole.cast(pa.string()).to_pylist()
         return pa.array(texts, pa.large_string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string_view(kind):
-        column = column.cast(pa.large_string())
+        try:
+            column = column.cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise InteractionError(f"The column {name} of {rows.path} has texts that are not UTF-8.") from error
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
         return column.cast(pa.large_string())
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -222,8 +225,13 @@ def _text_kinds(column: Any, name: str) -> Any:
     """A column of details, kinds and dates as texts."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    temporal = pa.types.is_temporal(column.type)
-    return column.cast(pa.large_string()) if temporal or name == KIND else column
+    if not (pa.types.is_temporal(column.type) or name == KIND):
+        return column
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowException as error:
+        sentence = f"A column that is kept as {name} holds values of type {column.type}, which can't be read as texts."
+        raise InteractionError(sentence) from error
 
 
 def _with_numbers(name: str, column: Column) -> Column:

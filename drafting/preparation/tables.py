@@ -137,6 +137,7 @@ class Table:
         """The form of a part: the columns of another part may stand in another order."""
         assert self.form is not None
         if path == self.sources.files[0].path or not self.form.header:
+            _require(path, self.form.names, wanted)
             return self.form
         found = found_form(path, (), self.form.delimiter, self.form.encoding)
         _require(path, found.names, wanted)
@@ -155,6 +156,8 @@ def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None]) 
         _require(path, file.schema_arrow.names, wanted)
         rows, size = 0, path.stat().st_size
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(wanted)):
+            # Arrow takes a text for UTF-8 until it is read, and readers of rows are beyond the reach of errors of this file.
+            batch.validate(full=True)
             yield Rows(path, {name: batch.column(name) for name in wanted}, partial(_number, rows + 1), len(batch))
             rows += len(batch)
             on_read(size * rows // max(file.metadata.num_rows, 1))
@@ -168,6 +171,9 @@ def _require(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in names]
     if missing:
         raise InteractionError(f"{path} has no column {missing[0]!r}, but the files before it have: it has {', '.join(names)}.")
+    twice = [name for name in wanted if names.count(name) > 1]
+    if twice:
+        raise InteractionError(f"{path} has two columns of the name {twice[0]}: rename one.")
 
 
 def _text(value: Any) -> str | None:

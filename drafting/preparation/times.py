@@ -47,15 +47,18 @@ def parsed(column: Any, form: str | None = None) -> tuple[DoubleArray, BoolArray
 
     Args:
         form: of dates, as `strptime` takes it.
+
+    Raises:
+        InteractionError: its values are neither dates nor numbers nor texts.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_temporal(column.type):
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         microseconds = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         return _floats(microseconds) / 1e6, np.ones(len(column), np.bool_)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
         return _floats(column.cast(pa.float64(), safe=False)), np.zeros(len(column), np.bool_)
-    texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    texts = pc.utf8_trim_whitespace(_texts(column))
     numeric = np.zeros(len(texts), np.bool_)
     if form is None:
         numeric = pc.match_substring_regex(texts, _NUMBER).fill_null(False).to_numpy(zero_copy_only=False)
@@ -138,6 +141,16 @@ def _floats(column: Any) -> DoubleArray:
     numbers: DoubleArray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     numbers = np.where(np.isfinite(numbers), numbers, np.nan)
     return numbers
+
+
+def _texts(column: Any) -> Any:
+    kind = column.type
+    if not pa.types.is_nested(kind) and not pa.types.is_temporal(kind):
+        try:
+            return column.cast(pa.large_string())
+        except pa.ArrowException:
+            pass
+    raise InteractionError(f"Times and ratings are dates, numbers or texts, and a column of them holds values of type {kind}.")
 
 
 def _dates(texts: Any, form: str | None) -> DoubleArray:

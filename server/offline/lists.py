@@ -48,24 +48,26 @@ class ListMaker:
     def lines(self, rows: Iterable[Row]) -> Iterator[bytes]:
         """The list of each row, or an error, in their order and without line ends."""
         # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
-        labels: deque[dict[str, Any]] = deque()
+        labels: deque[tuple[Row, dict[str, Any]]] = deque()
         for answer in answers(self._recommender, self._questions(rows, labels)):
-            found = {"error": answer} if isinstance(answer, str) else found_lines(self._recommender, answer)
-            yield msgspec.json.encode(labels.popleft() | found)
+            row, label = labels.popleft()
+            if isinstance(answer, str):
+                place = {"line": row.line} if row.file is None else {"file": row.file, "line": row.line}
+                yield msgspec.json.encode(place | label | {"error": answer})
+            else:
+                yield msgspec.json.encode(label | found_lines(self._recommender, answer))
 
-    def _questions(self, rows: Iterable[Row], labels: deque[dict[str, Any]]) -> Iterator[Question | str]:
-        """The question of each row; the label of its answer goes to `labels`."""
+    def _questions(self, rows: Iterable[Row], labels: deque[tuple[Row, dict[str, Any]]]) -> Iterator[Question | str]:
+        """The question of each row; the row goes to `labels`, with the label of its answer."""
         for row in rows:
-            line = read_line(row.text)
+            line = row.text if isinstance(row.text, str) else read_line(row.text)
             question = line if isinstance(line, str) else make_question(self.catalog, line, self.defaults, row.number)
             label: dict[str, Any] = {}
-            if isinstance(question, str):
-                label = {"line": row.line} if row.file is None else {"file": row.file, "line": row.line}
             if isinstance(line, UserLine) and line.user_id is not None:
                 label["user_id"] = line.user_id
             if isinstance(question, Question) and question.note:
                 label["note"] = question.note
-            labels.append(label)
+            labels.append((row, label))
             yield question
 
     def __enter__(self) -> Self:

@@ -4,16 +4,19 @@ Invariant: a row of parquet is read as the JSON line that has the same fields, s
 every run over the same files, whoever reads it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
+from drafting.catalog.parquet import name_twice
 from drafting.errors import SetupError, first_line
 from server.offline.folder import open_file
 from server.offline.places import is_url, open_folder
@@ -22,6 +25,7 @@ from server.offline.questions import UserLine
 TABLES = (".parquet", ".pq")
 ENDINGS = (".jsonl", ".ndjson", ".json", *TABLES)
 _KNOWN_COLUMNS = UserLine.__struct_fields__
+_WHOLE_COLUMNS = ("user_id", "k", "beam_width")
 # One of them at least tells of users.
 _TELLING = ("history", "behaviours", "context")
 
@@ -77,12 +81,13 @@ class Row:
     Attributes:
         number: its number among the lines of all files, from 0.
         line: its number in its file, from 1.
+        text: a str is a sentence about why the row can't be read.
         file: name of the file; None if it is the only one.
     """
 
     number: int
     line: int
-    text: bytes
+    text: bytes | str
     file: str | None = None
 
 
@@ -181,6 +186,7 @@ def read_rows(files: Sequence[UserFile], block: Block) -> Iterator[Row]:
     """
     file = files[block.file]
     name = file.name if len(files) > 1 else None
+    texts: Iterator[bytes | str]
     if file.is_table:
         texts = _table_lines(file, block.start, block.end)
     else:
@@ -190,14 +196,25 @@ def read_rows(files: Sequence[UserFile], block: Block) -> Iterator[Row]:
             yield Row(block.number + offset, block.lines_before + offset + 1, text, name)
 
 
-def _table_lines(file: UserFile, start: int, end: int) -> Iterator[bytes]:
+def _table_lines(file: UserFile, start: int, end: int) -> Iterator[bytes | str]:
     metadata, first = _table(file).metadata, 0
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group).num_rows
         if first < end and start < first + rows:
             low = max(start - first, 0)
-            yield from map(_json_line, _row_group(file, group).slice(low, min(end - first, rows) - low).to_pylist(maps_as_pydicts="strict"))
+            yield from _lines(_row_group(file, group).slice(low, min(end - first, rows) - low))
         first += rows
+
+
+def _lines(rows: Any) -> Iterable[bytes | str]:
+    """Rows of a table as JSON, and a sentence for each that Python can't hold."""
+    try:
+        return list(map(_json_line, rows.to_pylist(maps_as_pydicts="strict")))
+    # Texts that are not UTF-8, times beyond the year 9999 or of an unknown zone, a key of a map that is there twice.
+    except (ValueError, OverflowError, KeyError) as error:
+        if len(rows) == 1:
+            return [f"The row can't be read: {first_line(error)}."]
+        return (line for row in range(len(rows)) for line in _lines(rows.slice(row, 1)))
 
 
 # The blocks of a row group follow each other, and a row group can only be read whole.
@@ -224,6 +241,8 @@ def _table(file: UserFile) -> Any:
         table = pq.ParquetFile(open_file(open_folder(file.folder), file.name, file.size))
     except (pa.ArrowException, OSError) as error:
         raise UsersError(f"The table {whole} can't be read: {first_line(error)}.") from error
+    if name := name_twice([name for name in table.schema_arrow.names if name in _KNOWN_COLUMNS]):
+        raise UsersError(f"The table {whole} has two columns of the name {name}: rename one.")
     if not {*table.schema_arrow.names} & {*_TELLING}:
         names = ", ".join(table.schema_arrow.names)
         raise UsersError(f"The table {whole} has no column `history` (nor `behaviours` or `context`); it has {names}.")
@@ -232,11 +251,21 @@ def _table(file: UserFile) -> Any:
 
 def _json_line(row: dict[str, Any]) -> bytes:
     """A row as JSON; a value that is missing is left out, for a table can't leave out its column in one row."""
-    return msgspec.json.encode(_present(row), enc_hook=str)
+    whole = {name: _whole(row[name]) for name in _WHOLE_COLUMNS if name in row}
+    return msgspec.json.encode(_present(row | whole), enc_hook=str)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as an integer: pandas makes floats of a column of integers with a gap, and databases export decimals."""
+    is_whole = isinstance(value, float | Decimal) and isfinite(value) and value == int(value)
+    return int(value) if is_whole else value
 
 
 def _present(value: Any) -> Any:
     match value:
+        case bytes():
+            # Hive and Impala say nothing of their texts being texts.
+            return value.decode()
         case dict():
             return {name: _present(each) for name, each in value.items() if each is not None}
         case list():

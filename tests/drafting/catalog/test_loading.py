@@ -121,6 +121,9 @@ def test_bad_parquet_is_a_sentence(tmp_path: Path) -> None:
         pq.write_table(pa.table(columns), path)
         with pytest.raises(CatalogError, match=message):
             load_catalog(path)
+    pq.write_table(pa.table([["a"], [[1]], ["x"], ["y"]], names=["item_id", "codes", "brand", "brand"]), path)
+    with pytest.raises(CatalogError, match="has two columns of the name brand: rename one"):
+        load_catalog(path)
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(CatalogError, match="cannot be read"):
         load_catalog(path)

@@ -15,6 +15,7 @@ import pytest
 
 from drafting.alignment.data.loading import data_files
 from drafting.errors import InteractionError
+from drafting.preparation.tables import TextOptions
 from tests.drafting.preparation.preparing import made, written
 
 ROWS = [(7, 100, 1_700_000_000, 4.0), (7, 20, 1_700_000_100, 1.5), (10, 100, 1_700_000_050, 5.0), (9, 100, 1_700_000_007, 2.0)]
@@ -70,6 +71,7 @@ def spark_hive(folder: Path) -> Path:
 FORMS: dict[str, Callable[[Path], Path]] = {
     "csv": plain(CSV),
     "csv with a byte order mark and carriage returns": plain("\ufeff" + CSV.replace("\n", "\r\n")),
+    "csv of an old Mac": plain(CSV.replace("\n", "\r")),
     "csv with quotes": plain("\n".join(",".join(f'"{value}"' for value in line.split(",")) for line in CSV.splitlines())),
     "csv with spaces": plain(CSV.replace(",", ", ")),
     "csv with an index of pandas": plain("\n".join(f"{row or ''},{line}" for row, line in enumerate(CSV.splitlines()))),
@@ -129,6 +131,7 @@ def test_every_form_gives_the_same_interactions(tmp_path: Path, form: str) -> No
         (b"a,b,c\n1,2,3\n", "Which column of .* says the user\\? Name it with --user: a, b, c\\.$"),
         (b"12,34,5\n1,2,3\n", "That first line looks like data: if the file has no header, name its columns with --columns"),
         (b"user,item\n\xe9,2\n", "is not UTF-8 .* say what it is with --encoding, such as latin-1"),
+        (b"user,item,time,time\n1,2,3,4\n", "has two columns of the name time: rename one"),
         (b"PAR1 but no more", "cannot be read"),
         (b"\x1f\x8b\x08 no gzip", "cannot be unpacked"),
         (gzip.compress(b"user,item,time\n" + b"1,2,3\n" * 9999)[:-20], "cannot be (read|unpacked)"),
@@ -143,6 +146,36 @@ def test_what_can_not_be_read_is_said_in_a_sentence(tmp_path: Path, text: bytes,
         made(tmp_path, written(tmp_path / "data", text))
     assert "\n" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"timestamp": pa.array([1, 2], pa.duration("s"))}, r"dates, numbers or texts, and .* of type duration\[s\]"),
+        ({"timestamp": pa.array([1, 2], pa.time32("s"))}, "holds values of type time32"),
+        ({"timestamp": pa.array([{"at": 1}, {"at": 2}])}, "holds values of type struct"),
+        ({"rating": pa.array([[1], [2]])}, "holds values of type list"),
+        ({"userId": pa.array([[1], [2]])}, "holds values of type list.*: ids are texts or whole numbers"),
+        ({"userId": pa.array([b"a", b"\xff"])}, "userId .* not UTF-8"),
+        ({"itemId": pa.array([b"a", b"\xff"]).view(pa.string())}, "data cannot be read: .*UTF8"),
+        ({"kind": pa.array([{"at": 1}, {"at": 2}])}, "holds values of type struct"),
+    ],
+)
+def test_columns_of_parquet_that_can_not_be_what_they_are_called(tmp_path: Path, columns: dict[str, pa.Array], reason: str) -> None:
+    plain_columns = {"userId": pa.array([1, 2]), "itemId": pa.array([3, 4]), "timestamp": pa.array([5, 6]), "rating": pa.array([1.0, 2.0])}
+    pq.write_table(pa.table(plain_columns | columns), tmp_path / "data")
+    with pytest.raises(InteractionError, match=reason):
+        made(tmp_path, tmp_path / "data")
+
+
+def test_two_columns_of_parquet_of_one_name_and_an_encoding_that_is_none(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[1], [2], [3]], names=["user", "item", "user"]), tmp_path / "data")
+    with pytest.raises(InteractionError, match="has two columns of the name user: rename one"):
+        made(tmp_path, tmp_path / "data")
+    for name in ("klingon", "hex"):
+        with pytest.raises(InteractionError, match=f"There is no encoding '{name}' of text"):
+            made(tmp_path, written(tmp_path / "data", CSV), text=TextOptions(encoding=name))
+    assert made(tmp_path, written(tmp_path / "data", CSV.encode("utf-16")), text=TextOptions(encoding="utf-16")).triples == TRIPLES
 
 
 def test_a_directory_of_two_forms_and_one_without_data_are_refused(tmp_path: Path) -> None:

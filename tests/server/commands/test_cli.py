@@ -65,6 +65,7 @@ def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(
     assert recs[3]["error"].startswith("The line is not a user:")
     assert recs[5] == {"line": 6, "user_id": "u5", "error": "The catalog has no item 'item-9999', which history names."}
     assert recs[7]["error"] == "The history is empty: recommendations need at least one item."
+    assert recs[9]["line"] == 10
     assert recs[9]["error"].startswith("There is memory for beams of up to 256, not of 500:")
     assert {item["item_id"] for item in recs[11]["items"]} <= set(catalog.item_ids[:10])
     assert len({item["rank"] for item in recs[11]["items"]}) == 3

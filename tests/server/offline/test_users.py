@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from drafting.errors import SetupError
 from server.offline.users import UserFile, find_files, plan_blocks, read_rows
 
 
-def rows_of(files: list[UserFile], most: int) -> list[tuple[int, int, bytes]]:
+def rows_of(files: list[UserFile], most: int) -> list[tuple[int, int, bytes | str]]:
     blocks = list(plan_blocks(files, most))
     assert [block.part for block in blocks] == list(range(len(blocks)))
     found = [list(read_rows(files, block)) for block in blocks]
@@ -71,6 +72,47 @@ def test_maps_and_times_of_a_table(tmp_path: Path):
     assert json.loads(text) == {"history": [{"item_id": "a", "timestamp": "2026-01-02T00:00:00Z"}], "behaviours": {"view": ["b"]}}
 
 
+def test_ids_and_numbers_of_a_table_are_those_that_were_meant(tmp_path: Path):
+    """Texts that say nothing of being texts, whole numbers as floats (beside a gap) and as decimals; what is not whole stays."""
+    columns = {
+        "user_id": pa.array([b"ann", "bo\u00eb".encode()], pa.binary()),
+        "history": pa.array([[b"a"], [b"b"]], pa.list_(pa.large_binary())),
+        "k": pa.array([3.0, float("nan")]),
+        "beam_width": pa.array([Decimal(4), None], pa.decimal128(10, 2)),
+        "context": pa.array([{"hour": 3.0}, {"hour": 3.5}]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"user_id": [7.0, 7.5], "history": [["a"], ["b"]]}), tmp_path / "b.parquet")
+    found = [json.loads(text) for _, _, text in rows_of(find_files(str(tmp_path)), 5)]
+    assert found == [
+        {"user_id": "ann", "history": ["a"], "k": 3, "beam_width": 4, "context": {"hour": 3.0}},
+        {"user_id": "bo\u00eb", "history": ["b"], "k": None, "context": {"hour": 3.5}},
+        {"user_id": 7, "history": ["a"]},
+        {"user_id": 7.5, "history": ["b"]},
+    ]
+    assert isinstance(found[0]["k"], int)
+    assert isinstance(found[0]["context"]["hour"], float)
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([[("a", 1)], [("b", 1), ("b", 2)]], pa.map_(pa.string(), pa.int64())), "duplicate key"),
+        (pa.array([0, 2**62], pa.timestamp("us")), "date value out of range"),
+        (pa.array([b"a", b"\xff"]), "can't decode byte 0xff"),
+        (pa.array([b"a", b"\xff"]).view(pa.string()), "can't decode byte 0xff"),
+    ],
+)
+def test_a_row_that_can_not_be_read_costs_only_itself(tmp_path: Path, column: pa.Array, reason: str):
+    pq.write_table(pa.table({"history": [["a"], ["b"]], "context": column}), tmp_path / "users.parquet")
+    (_, _, first), (_, line, second) = rows_of(find_files(str(tmp_path / "users.parquet")), 5)
+    assert json.loads(first)["history"] == ["a"]
+    assert line == 2
+    assert isinstance(second, str)
+    assert second.startswith("The row can't be read: ")
+    assert reason in second
+
+
 def test_what_a_place_names(tmp_path: Path):
     for name in ("a.jsonl", "b.parquet", "_SUCCESS", ".c.jsonl", "note.txt", "day=1/d.jsonl", "day=2/e.jsonl", "day=[3]/f.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -96,6 +138,9 @@ def test_what_a_place_names(tmp_path: Path):
 def test_a_table_without_users(tmp_path: Path):
     pq.write_table(pa.table({"uid": [1], "items": [["a"]]}), tmp_path / "users.parquet")
     with pytest.raises(SetupError, match=r"has no column `history`.*; it has uid, items"):
+        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+    pq.write_table(pa.table([[["a"]], [["b"]]], names=["history", "history"]), tmp_path / "users.parquet")
+    with pytest.raises(SetupError, match="has two columns of the name history"):
         list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
     (tmp_path / "users.parquet").write_bytes(b"no table")
     with pytest.raises(SetupError, match="can't be read"):
