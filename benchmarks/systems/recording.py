@@ -10,8 +10,9 @@ import numpy as np
 from benchmarks.systems.trace import ALL, Trace, TraceRound, TraceRun, balance_of
 from drafting.array_types import BoolArray, FloatArray
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import Action, DraftRound, FixedPlan, LevelOutcome, Plan, StepTimes
+from drafting.plans.plan import Action, DraftRound, FixedPlan, LevelOutcome, Plan
 from drafting.plans.planner import Planner
+from drafting.plans.running_costs import StepTimes
 from verification.recommender import Recommender
 from verification.result import Usage
 

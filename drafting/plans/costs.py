@@ -12,10 +12,6 @@ import numpy as np
 
 from drafting.array_types import DoubleArray
 
-# Sizes at which a first measurement counts as one forward each, on top of what is free.
-PRIOR_TOKENS = (1, 16, 64, 256)
-# After about 200 forwards, one weighs a third of a new one.
-FADING = 0.995
 SHORTEST = 1e-9
 NOTEWORTHY = 0.1
 # A bend is believed if it leaves at most this share of a straight line's squared error, and the line is off by as much as `NOTEWORTHY`.
@@ -104,39 +100,6 @@ class CostCurve:
         return f"{1e3 * self.fixed:.2f} ms + {1e6 * self.per_token:.1f} µs a token{beyond}"
 
 
-class RunningCurve:
-    """A cost curve that follows forwards as they are run, so that a machine that has become faster or slower is noticed.
-
-    Least squares of relative errors: an interruption makes a forward longer, and a long forward weighs little. Old forwards fade; what was
-    measured at first stays as a prior worth a few forwards, which keeps the two numbers apart while all forwards are of one size. How
-    many tokens are free stays as measured: it is a matter of the device, and no load changes it.
-    """
-
-    def __init__(self, start: CostCurve) -> None:
-        self._free = start.free
-        self._prior = [0.0] * 5
-        for tokens in PRIOR_TOKENS:
-            _accumulate(self._prior, 1, tokens, start.seconds(start.free + tokens), 1.0)
-        self._seen = [0.0] * 5
-
-    def add(self, forwards: int, tokens: int, seconds: float) -> None:
-        """Note forwards, about equally long ones, that took so many seconds together."""
-        _accumulate(self._seen, forwards, max(tokens - forwards * self._free, 0.0), seconds, FADING)
-
-    def curve(self) -> CostCurve:
-        """The curve through what was seen last."""
-        ff, ft, tt, f, t = (seen + prior for seen, prior in zip(self._seen, self._prior, strict=True))
-        determinant = ff * tt - ft * ft
-        return CostCurve(max((f * tt - t * ft) / determinant, 0.0), max((t * ff - f * ft) / determinant, 0.0), self._free)
-
-
-def _accumulate(sums: list[float], forwards: int, tokens: float, seconds: float, fading: float) -> None:
-    """Add one row of the normal equations; plain numbers, because this runs in every step and numpy would take longer than the sums."""
-    fixed, length = forwards / max(seconds, SHORTEST), tokens / max(seconds, SHORTEST)
-    for index, value in enumerate((fixed * fixed, fixed * length, length * length, fixed, length)):
-        sums[index] = sums[index] * fading + value
-
-
 @dataclass(frozen=True)
 class ForwardCosts:
     """Costs of the parts of a step.
@@ -146,12 +109,15 @@ class ForwardCosts:
         draft: cost of a forward of the draft, with preparation and reading of results; None without a draft.
         children: seconds to draft the children of a level, without the target's tokens.
         level: seconds to verify one more level in a step.
+        last: seconds of a search for looking at what its user was last given, beside the forwards: finding and weighing it, learning what
+            it was worth, and keeping what the next search will find.
     """
 
     target: CostCurve
     draft: CostCurve | None = None
     children: float = 0.0
     level: float = 0.0
+    last: float = 0.0
 
 
 @dataclass(frozen=True)

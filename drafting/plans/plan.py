@@ -15,6 +15,7 @@ from drafting.beam.rule import WIDEST_BEAM
 from drafting.errors import SetupError
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.limits import MOST_ITEMS
+from drafting.plans.running_costs import StepTimes
 
 # Parts of a plan, each behind a plus.
 PLAN_FORM = re.compile(
@@ -118,22 +119,6 @@ class LevelOutcome:
     bonus: float = 0.0
 
 
-@dataclass(frozen=True)
-class StepTimes:
-    """The time of one engine step.
-
-    Attributes:
-        target_tokens, target_seconds: tokens and time of the target's forward, with preparation and reading of results.
-        draft_forwards, draft_tokens, draft_seconds: forwards, tokens and time of drafting.
-    """
-
-    target_tokens: int
-    target_seconds: float
-    draft_forwards: int
-    draft_tokens: int
-    draft_seconds: float
-
-
 class Plan:
     """Decides what is drafted; this one stops at once and learns nothing.
 
@@ -162,6 +147,10 @@ class Plan:
     def uses_last(self) -> bool:
         """True if the plan drafts what the target kept when it was last asked for a user."""
         return False
+
+    def wants_last(self, state: DraftRound, key: str) -> bool:
+        """True if what was kept of a user is wanted for a search that begins, and its own beams for the next one."""
+        return self.uses_last
 
     def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
         """Choose the sources of given drafts for a search that begins; `offered` are the nodes of each choice."""

@@ -16,41 +16,31 @@ requests in the same state (`DraftRound.group_size`): the others may decide othe
 
 import math
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import or_
+from zlib import crc32
 
 import numpy as np
 
 from drafting.array_types import BoolArray, DoubleArray, FloatArray
-from drafting.plans.acceptance import BONUSES, PRIOR, Coverage, Expected, WantedGaps, first_gaps, new_within, within_gaps
-from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, RunningCurve
+from drafting.plans.acceptance import BONUSES, PRIOR, Expected, WantedGaps, new_within, within_gaps
+from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
-from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, StepTimes, most_proposals
+from drafting.plans.learned import Kind, Learned
+from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, most_proposals
+from drafting.plans.running_costs import RunningCosts, RunningMean, StepTimes
 
 AUTO = "auto"
 # A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds.
 # Forwards and not rounds are counted, because the draft's forward that a trial needs is shared by few, however many share the target's.
 # Each depth is counted for itself, or trials would fall on one that comes by in step with them.
 EXPLORE_EVERY = 128
-# What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
-REFRESH_SHARE = 0.1
-REFRESH_EVERY = 256
-# Of the steps that are run, every so many is timed, and after so many the costs are looked at anew.
-TIME_EVERY = 4
-LOOK_AT_TIMES_EVERY = 32
 # Costs are not known exactly: a round that promises less than this share of its forward, a long prompt included, may be a loss.
 WORTHWHILE = 0.05
-# How much a new count of children weighs against the mean of the earlier ones.
-FAN_OUT_SHARE = 0.05
-# Levels of one step that are learned from, at most; those of large batches say much the same, and each takes time.
-LEARNED_AT_ONCE = 16
-LEVEL_KINDS = 3
+# What users were last given is looked at of so many searches before it is judged, and then of one user in so many at least: the same
+# ones each time, because it takes one search to keep it and the next to see what it is worth.
+LEAST_LOOKED_AT = 32
+LOOK_AT_USERS = 16
 MOST_VALUES = 256
-
-# Of searches that share what was learned: how drafts are verified, the sources offered, and those in the tree.
-Kind = tuple[str, Given, Given]
 
 
 @dataclass
@@ -69,30 +59,25 @@ class Planner(Plan):
     fan_out: Sequence[float]
     follows_clock: bool = False
     items: int = 0
-    _gaps: dict[tuple[Kind, int, int, int], WantedGaps] = field(default_factory=dict)
-    _coverage: dict[tuple[str, Given, int, int, int], Coverage] = field(default_factory=dict)
-    _children: dict[tuple[int, int], float] = field(default_factory=dict)
+    _learned: Learned = field(init=False)
+    _running: RunningCosts = field(init=False)
     _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
-    _learned: int = 0
-    _unused: int = 0
-    _turn: int = 0
+    _worth_of_last: dict[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=dict)
     _unexplored: dict[int, float] = field(default_factory=dict)
-    _target_curve: RunningCurve = field(init=False)
-    _draft_curve: RunningCurve | None = field(init=False)
-    _times: int = 0
 
     def __post_init__(self) -> None:
-        self._target_curve = RunningCurve(self.costs.target)
-        self._draft_curve = RunningCurve(self.costs.draft) if self.costs.draft else None
+        self._learned = Learned(self.fan_out)
+        self._running = RunningCosts(self.costs)
 
     def successor(self, fan_out: Sequence[float]) -> "Planner":
         """A planner for another catalog on the same machine: it starts with these costs, and with what drafts were accepted so far.
 
         How often the target follows a draft is a matter of the models, so it holds for other items of identifiers of one length.
         """
-        same = len(fan_out) == len(self.fan_out)
-        learned = deepcopy((self._gaps, self._coverage)) if same else ({}, {})
-        return Planner(self.costs, fan_out, self.follows_clock, self.items, *learned)
+        planner = Planner(self.costs, fan_out, self.follows_clock, self.items)
+        if len(fan_out) == len(self.fan_out):
+            planner._learned = self._learned.successor(fan_out)
+        return planner
 
     def most_proposals(self, width: int) -> int:
         return most_proposals(width)
@@ -105,20 +90,29 @@ class Planner(Plan):
     def uses_last(self) -> bool:
         return True
 
+    def wants_last(self, state: DraftRound, key: str) -> bool:
+        worth = self._worth_of_last.get(_worth_key(state))
+        if worth is None or worth.seen < LEAST_LOOKED_AT or max(worth.mean, 0.0) >= self.costs.last:
+            return True
+        return crc32(key.encode()) % LOOK_AT_USERS == 0
+
     def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
         if state.next_depth > state.last_depth:
             return Given.NONE
-        chosen, most = Given.NONE, self._begun(state, Given.NONE, 0.0)
+        nodes = {Given.NONE: 0.0, **offered}
+        won = {source: self._begun(state, source, state.offered, count) for source, count in nodes.items()}
+        best = max(won, key=lambda source: won[source])
+        if Given.LAST in state.offered:
+            others = state.offered & ~Given.LAST
+            without = max(self._begun(state, source, others, count) for source, count in nodes.items() if Given.LAST not in source)
+            self._worth_of_last.setdefault(_worth_key(state), RunningMean()).add(1, won[best] - without)
         # As for a round: less than this may be a loss.
-        most += WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
-        for source, nodes in offered.items():
-            if (won := self._begun(state, source, nodes)) > most:
-                chosen, most = source, won
-        return chosen
+        margin = WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
+        return best if won[best] > won[Given.NONE] + margin else Given.NONE
 
-    def _begun(self, state: DraftRound, source: Given, nodes: float) -> float:
+    def _begun(self, state: DraftRound, source: Given, offered: Given, nodes: float) -> float:
         """Seconds won by a search that begins with so many given nodes in its tree."""
-        state = replace(state, given=source, drafted=int(nodes))
+        state = replace(state, given=source, offered=offered, drafted=int(nodes))
         values, first = self._values(state, self.costs.draft is not None), state.next_depth
         by_children, by_beam = values.weigh(first, 0, 1.0, state.nodes)
         free = max(self.costs.target.free - state.tokens, 0.0) / state.sharing
@@ -163,50 +157,21 @@ class Planner(Plan):
         return int(expected.counts[best])
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
-        # Every so many of them, beginning with another one each time, so that all depths have their turn.
-        apart = max(-(-len(outcomes) // LEARNED_AT_ONCE), 1)
-        outcomes = outcomes[self._turn % apart :: apart]
-        self._turn += 1
-        self._learned += len(outcomes)
-        self._unused += len(outcomes)
-        for outcome in outcomes:
-            width, offered = len(outcome.ranks), reduce(or_, outcome.covered, Given.NONE)
-            first = first_gaps(outcome)
-            for source in (Given.NONE, *outcome.covered):
-                kind = outcome.verification, offered, source
-                self._gaps_of(kind, width, outcome.depth, outcome.levels).learn(outcome, first, source)
+        self._learned.learn(outcomes)
 
     def learn_given(self, outcomes: Sequence[GivenOutcome]) -> None:
-        self._learned += len(outcomes)
-        self._unused += len(outcomes)
-        for outcome in outcomes:
-            # A round that had begun at any of the levels above would have come to this one by what is given.
-            for levels in range(min(outcome.levels, LEVEL_KINDS - 1) + 1):
-                key = outcome.verification, outcome.source, _bucket(outcome.width), outcome.depth, levels
-                self._coverage.setdefault(key, Coverage()).learn(outcome.covered)
+        self._learned.learn_given(outcomes)
 
     def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
         depth = state.next_depth - 2
-        key = depth, _bucket(state.widths[depth])
-        known = self._children.get(key, self.fan_out[key[0]])
-        self._learned += 1
-        self._unused += 1
-        self._children[key] = known + FAN_OUT_SHARE * (children / parents - known)
+        self._learned.learn_children(depth, state.widths[depth], children / parents)
 
     def learn_times(self, times: StepTimes) -> None:
-        self._times += 1
-        if not self.follows_clock or self._times % TIME_EVERY:
+        if not self.follows_clock:
             return
-        self._target_curve.add(1, times.target_tokens, times.target_seconds)
-        if self._draft_curve and times.draft_forwards:
-            self._draft_curve.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
-        if self._times % LOOK_AT_TIMES_EVERY:
-            return
-        target = self._target_curve.curve()
-        draft = self._draft_curve.curve() if self._draft_curve else None
-        if target.differs(self.costs.target) or (draft and self.costs.draft and draft.differs(self.costs.draft)):
-            self.costs = replace(self.costs, target=target, draft=draft)
+        if self._running.add(times):
             self._known_values.clear()
+        self.costs = self._running.costs
 
     def _won(self, values: LevelValues, depth: int, levels: int, certainty: DoubleArray, expected: Expected) -> DoubleArray:
         """Seconds won by drafting all proposals within each gap, with the best that can follow.
@@ -221,8 +186,7 @@ class Planner(Plan):
         return won
 
     def _values(self, state: DraftRound, has_draft: bool) -> LevelValues:
-        if self._unused > min(REFRESH_EVERY, REFRESH_SHARE * self._learned):
-            self._unused = 0
+        if self._learned.refresh():
             self._known_values.clear()
         free = (self.costs.target.free - state.tokens) / state.sharing - state.drafted
         return self._values_at(state, has_draft, _room(free, state.last_depth - state.next_depth + 1))
@@ -247,7 +211,7 @@ class Planner(Plan):
             computed={},
             beam={},
             bonus={},
-            fan_out=tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last)),
+            fan_out=tuple(self._learned.children(depth, widths[depth]) for depth in range(last)),
             children_cost=self.costs.children / group_size,
             token=target.per_token,
             room=room,
@@ -266,46 +230,31 @@ class Planner(Plan):
             values.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
             for levels in range(depth if state.given else 0):
                 below = values.given.get((depth + 1, levels + 1), 0.0)
-                values.given[depth, levels] = self._chance(state, depth, levels) * (values.savings[depth] + below)
+                chance = self._learned.covered(state.verification, state.given, widths[depth], depth, levels)
+                values.given[depth, levels] = chance * (values.savings[depth] + below)
             if draft is not None:
                 for levels in range(depth):
                     expected = self._wanted(state, depth, levels).expected(widths[depth])
-                    best = self._won(values, depth, levels, CERTAINTIES[:, None, None], expected).max(2)
-                    values.bonus[depth, levels] = int(best[-1].argmax())
-                    values.beam[depth, levels] = best[:, values.bonus[depth, levels]] - draft.fixed / group_size
+                    # The bonus that is best where all above is accepted.
+                    best = self._won(values, depth, levels, np.ones((1, 1)), expected).max(1)
+                    values.bonus[depth, levels] = bonus = int(best.argmax())
+                    won = self._won(values, depth, levels, CERTAINTIES[:, None], expected.with_bonus(bonus))
+                    values.beam[depth, levels] = won.max(1) - draft.fixed / group_size
         return values
 
     def _wanted(self, state: DraftRound, depth: int, levels: int) -> WantedGaps:
         if state.exploring:
             return WantedGaps(PRIOR[None])
-        return self._gaps_of(_kind(state), state.widths[depth], depth, levels)
-
-    def _chance(self, state: DraftRound, depth: int, levels: int) -> float:
-        """The chance that what is given alone accepts a level."""
-        key = state.verification, state.given, _bucket(state.widths[depth]), depth, min(levels, LEVEL_KINDS - 1)
-        return self._coverage[key].chance if key in self._coverage else 0.0
-
-    def _gaps_of(self, kind: Kind, width: int, depth: int, levels: int) -> WantedGaps:
-        levels = min(levels, LEVEL_KINDS - 1)
-        key = kind, _bucket(width), depth, levels
-        if key not in self._gaps:
-            verification, offered, source = kind
-            prior = PRIOR[None]
-            if levels or offered:
-                # What is known of rounds that begin nearer, or else of drafts with nothing given beside.
-                nearer, beside = (levels - 1, kind) if levels else (0, (verification, offered if source else Given.NONE, Given.NONE))
-                prior = self._gaps_of(beside, width, depth, nearer).expected(width).chances
-            self._gaps[key] = WantedGaps(prior, Given.LAST in offered)
-        return self._gaps[key]
+        return self._learned.gaps(_kind(state), state.widths[depth], depth, levels)
 
 
 def _kind(state: DraftRound) -> Kind:
     return state.verification, state.offered, state.given
 
 
-def _bucket(width: int) -> int:
-    """Beam widths that share what was learned."""
-    return round(4 * float(np.log2(width)))
+def _worth_key(state: DraftRound) -> tuple[str, tuple[int, ...], int]:
+    """Searches of which what users were last given is worth about the same."""
+    return state.verification, state.widths, state.sharing.bit_length()
 
 
 def _room(free: float, levels: int) -> float:

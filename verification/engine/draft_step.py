@@ -6,6 +6,7 @@ plan expects to need, and what was proposed comes to the host with what the targ
 """
 
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,13 @@ from functools import partial
 import numpy as np
 
 from drafting.beam.model import TreeModel
-from drafting.beam.rule import Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
 from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftNotFinite, DraftTask, Proposals, TrieDrafter
 from drafting.plans.given import Given, sources_of
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.plans.raised import Raised
+from drafting.plans.running_costs import StepTimes
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.given import GivenStep
 from verification.search import NOTHING, BeamSearch
@@ -35,11 +36,12 @@ GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given]
 
 @dataclass
 class DraftCost:
-    """The draft's forwards in one step, and whether it failed."""
+    """The draft's forwards in one step, whether it failed, and the seconds that learning from what it proposed has taken."""
 
     tokens: int = 0
     forwards: int = 0
     failed: bool = False
+    learning: float = 0.0
 
 
 class DraftStep:
@@ -61,7 +63,7 @@ class DraftStep:
         self.unread.clear()
         if not plan.drafts:
             return []
-        tokens += self._give(searches, plan, tokens)
+        tokens += self._given.give(searches, plan, tokens)
         groups = defaultdict(list)
         for number, search in enumerate(searches):
             if search.drafts and search.depth < search.last_depth:
@@ -79,25 +81,6 @@ class DraftStep:
                 allocate = self._slots.nodes.allocate
                 tasks += [DraftTask(search, own, action, allocate) for search, own in zip(group, rounds, strict=True)]
         return tasks
-
-    def _give(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> int:
-        """Add to searches that begin what the plan takes of the drafts that are given for them; return how many nodes."""
-        chosen = []
-        for search in searches:
-            # A relaxed list depends on its drafts, and should not on what its user was given before.
-            is_relaxed = search.rule.verification is Verification.RELAXED
-            if not search.drafts or search.target_forwards or search.rounds > 1 or is_relaxed:
-                continue
-            self._given.offer(search, plan)
-            if search.offered is None:
-                continue
-            widths, verification = search.widths, search.rule.verification
-            uncomputed, offered = partial(_mean_undrafted, [search]), sources_of(search.offered)
-            state = DraftRound(widths, 0, 1, len(searches), 1, tokens, verification, uncomputed, offered=offered)
-            source = plan.given(state, search.offered.sizes)
-            if source is not Given.NONE:
-                chosen.append((search, source))
-        return self._given.take(chosen)
 
     def draft(self, tasks: list[DraftTask], plan: Plan) -> DraftCost:
         """Grow the trees, level by level."""
@@ -117,9 +100,20 @@ class DraftStep:
         """Keep what a search that has ended leaves for the next one of its user."""
         self._given.leave(search)
 
+    def times(self, tokens: int, seconds: float, draft_seconds: float, cost: DraftCost) -> StepTimes:
+        """The parts of a step of so many seconds, in which the target has computed `tokens`."""
+        last = self._given.times
+        after, before = seconds - draft_seconds - last.after - cost.learning, draft_seconds - last.before + cost.learning
+        return StepTimes(tokens, after, cost.forwards, cost.tokens, before, last.searches, last.before + last.after)
+
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         """Tell the plan what the target selected of this step's proposals, all of which have been read, and of what was given."""
         self._given.observe(results, plan)
+        started = time.perf_counter()
+        self._learn_proposed(results, plan, cost)
+        cost.learning = time.perf_counter() - started
+
+    def _learn_proposed(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         if self.drafter is None:
             # There is none, or a later level has failed: those before it are not worth learning from.
             return

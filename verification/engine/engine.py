@@ -18,7 +18,7 @@ from drafting.beam.model import TreeModel
 from drafting.beam.rule import MAX_BEAM_WIDTH, Normalisation
 from drafting.beam.tree import TokenTree
 from drafting.device import on_device
-from drafting.plans.plan import FixedPlan, Plan, StepTimes
+from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
@@ -140,7 +140,7 @@ class SpeculativeBeamEngine:
         thought_tokens = len(self._thinking)
         failed = self._fail(spoilt) + self._think()
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
-        self.plan.learn_times(StepTimes(tokens, seconds - draft_seconds, cost.forwards, cost.tokens, draft_seconds))
+        self.plan.learn_times(self._drafting.times(tokens, seconds, draft_seconds, cost))
         return StepReport(
             finished=finished + scores,
             tokens=tokens,

@@ -4,13 +4,16 @@ Invariant: given nodes take only slots that no running search may come to need, 
 the plan for every level that the target selects, whether they were taken or not, without another look at the device.
 """
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from drafting.beam.rule import Verification
 from drafting.beam.tree import Origin, TokenTree
-from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, outcomes_of, prefixes_of
-from drafting.plans.plan import Plan
+from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, outcomes_of, prefixes_of, sources_of
+from drafting.plans.plan import DraftRound, Plan
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.prefixes import Prefixes, add_prefixes
 from verification.search import NOTHING, BeamSearch
@@ -18,25 +21,64 @@ from verification.slots.engine_slots import EngineSlots
 from verification.verifiers.verifier import VerifyResult
 
 
+@dataclass
+class LastTimes:
+    """What looking at users' last lists took in one step.
+
+    Attributes:
+        searches: those that found one.
+        before, after: seconds before the target's forward, and after it.
+    """
+
+    searches: int = 0
+    before: float = 0.0
+    after: float = 0.0
+
+
 class GivenStep:
-    """Of all searches of one engine."""
+    """Of all searches of one engine; `times` are those of the step that is under way."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, slots: EngineSlots) -> None:
         self._tree = tree
         self._trie = trie
         self._slots = slots
+        self.times = LastTimes()
 
-    def offer(self, search: BeamSearch, plan: Plan) -> None:
-        """Look up what is given for a search that has not begun, as far as the plan may want it."""
-        request, key = search.request, search.request.cache_key
-        if self._trie.depth == 1:
-            return
-        search.keeps_beams = plan.uses_last and key is not None
-        last = self._slots.last_beams.find(key, self._trie) if plan.uses_last and key is not None else NOTHING
-        items = prefixes_of(self._trie, request.retrieved[: plan.items]) if plan.items else NOTHING
+    def give(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> int:
+        """Add to searches that begin what the plan takes of the drafts that are given for them; return how many nodes.
+
+        Args:
+            tokens: in the target's forward without them.
+        """
+        self.times = LastTimes()
+        started, chosen, is_last_wanted = time.perf_counter(), [], False
+        for search in searches:
+            # A relaxed list depends on its drafts, and should not on what its user was given before.
+            is_relaxed = search.rule.verification is Verification.RELAXED
+            if not search.drafts or search.target_forwards or search.rounds > 1 or is_relaxed or self._trie.depth == 1:
+                continue
+            state = DraftRound(search.widths, 0, 1, len(searches), 1, tokens, search.rule.verification)
+            self._offer(search, plan, state)
+            is_last_wanted |= search.keeps_beams
+            if search.offered is not None:
+                state.offered = sources_of(search.offered)
+                self.times.searches += Given.LAST in state.offered
+                if (source := plan.given(state, search.offered.sizes)) is not Given.NONE:
+                    chosen.append((search, source))
+        nodes = self._take(chosen) if chosen else 0
+        if is_last_wanted:
+            self.times.before = time.perf_counter() - started
+        return nodes
+
+    def _offer(self, search: BeamSearch, plan: Plan, state: DraftRound) -> None:
+        """Look up what is given for a search, as far as the plan may want it."""
+        key, last = search.request.cache_key, NOTHING
+        if key is not None and plan.wants_last(state, key):
+            search.keeps_beams, last = True, self._slots.last_beams.find(key, self._trie)
+        items = prefixes_of(self._trie, search.request.retrieved[: plan.items]) if plan.items else NOTHING
         search.offered = GivenPrefixes.of(last, items) if len(last) or len(items) else None
 
-    def take(self, chosen: Sequence[tuple[BeamSearch, Given]]) -> int:
+    def _take(self, chosen: Sequence[tuple[BeamSearch, Given]]) -> int:
         """Add the chosen drafts to trees, where slots are spare; return the number of nodes."""
         spare, grown = self._slots.spare_nodes, []
         for search, source in chosen:
@@ -57,21 +99,24 @@ class GivenStep:
 
     def observe(self, results: Sequence[VerifyResult], plan: Plan) -> None:
         """Tell the plan what given drafts were worth, or would have been, and keep what the target has selected for the next search."""
-        outcomes: list[GivenOutcome] = []
+        started, outcomes, is_last_wanted = time.perf_counter(), list[GivenOutcome](), False
         for result in results:
             search = result.search
             if result.finished or search.rounds > 1:
                 continue
             if search.keeps_beams:
+                is_last_wanted = True
                 search.kept.append(np.concatenate([result.nodes, result.beside]))
-            if search.offered is None or not plan.learns:
-                continue
-            outcomes += outcomes_of(search.offered, result.nodes, result.depth, search.covered, search.rule.verification)
+            if search.offered is not None and plan.learns:
+                outcomes += outcomes_of(search.offered, result.nodes, result.depth, search.covered, search.rule.verification)
         if outcomes:
             plan.learn_given(outcomes)
+        if is_last_wanted:
+            self.times.after += time.perf_counter() - started
 
     def leave(self, search: BeamSearch) -> None:
         """Keep the beams of a search that has ended for the next one of its user, if they are those of all levels."""
-        is_whole = len(search.kept) == search.last_depth
-        if search.keeps_beams and is_whole and search.request.cache_key is not None:
+        if search.keeps_beams and len(search.kept) == search.last_depth and search.request.cache_key is not None:
+            started = time.perf_counter()
             self._slots.last_beams.keep(search.request.cache_key, self._trie, np.sort(np.concatenate(search.kept)))
+            self.times.after += time.perf_counter() - started

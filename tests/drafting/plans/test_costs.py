@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from drafting.plans.costs import CostCurve, RunningCurve
+from drafting.plans.costs import CostCurve
+from drafting.plans.running_costs import RunningCurve
 
 SIZES = (1, 8, 20, 64, 192, 384, 768, 1536)
 FEW_SIZES = SIZES[:5]

@@ -8,8 +8,10 @@ import pytest
 from drafting.plans.acceptance import BONUSES, WantedGaps, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
-from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome, StepTimes
-from drafting.plans.planner import EXPLORE_EVERY, LEARNED_AT_ONCE, Planner
+from drafting.plans.learned import LEARNED_AT_ONCE
+from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome
+from drafting.plans.planner import EXPLORE_EVERY, LEAST_LOOKED_AT, Planner
+from drafting.plans.running_costs import StepTimes
 from tests.drafting.plans.test_acceptance import kept_before, outcome, proposals
 
 FAN_OUT = (90.0, 70.0, 1.7, 1.1)
@@ -247,6 +249,29 @@ def test_of_a_large_batch_some_levels_of_every_depth_are_learned_from(monkeypatc
         plan.learn(batch)
         assert len(learned) - before == LEARNED_AT_ONCE
     assert {depth: learned.count(depth) for depth in (1, 2, 3)} == dict.fromkeys((1, 2, 3), 4 * LEARNED_AT_ONCE)
+
+
+def test_last_lists_are_looked_at_where_that_wins_more_than_it_takes() -> None:
+    """They hold nothing of what the target keeps, then all of it, then nothing again; some users are looked at all the time."""
+    plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), None), FAN_OUT, follows_clock=True)
+    users = [f"user {number}" for number in range(500)]
+    for holds in (False, True, False):
+        for _ in range(1500):
+            plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
+            plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds, "strict") for depth in (1, 2, 3)])
+            plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
+        wanted = {user for user in users if plan.wants_last(start(), user)}
+        assert wanted == set(users) if holds else 10 < len(wanted) < 60
+        assert wanted == {user for user in users if plan.wants_last(start(), user)}
+
+
+def test_last_lists_are_looked_at_before_they_are_judged() -> None:
+    plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), None), FAN_OUT, follows_clock=True)
+    for number in range(2 * LEAST_LOOKED_AT):
+        assert all(plan.wants_last(start(), str(user)) for user in range(50)) or number >= LEAST_LOOKED_AT
+        plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
+        plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
+    assert not all(plan.wants_last(start(), str(user)) for user in range(50))
 
 
 def test_children_are_counted_before_they_are_drafted_again() -> None:

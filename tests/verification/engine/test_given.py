@@ -1,6 +1,6 @@
 """Given drafts: what a user's last search kept and a retriever's items are in the tree from the first forward on, and change no list."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, prefixes_of, sources_of
 from drafting.plans.plan import DraftRound, FixedPlan, LevelOutcome, PlanError
+from drafting.plans.running_costs import StepTimes
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.speculation import COSTS, ITEMS, Speculation, run
@@ -34,6 +35,32 @@ def test_the_same_question_again_takes_one_forward(speculation: Speculation) -> 
     assert_same_list(again, first)
     (unknown,) = run(engine, [request_of(speculation, 1)], rng).values()
     assert unknown.usage.target_forwards == DEPTH, "without a key there is nobody to remember"
+
+
+@dataclass(frozen=True)
+class Choosy(FixedPlan):
+    """Looks at the last list of one user only, and notes how long steps took."""
+
+    times: list[StepTimes] = field(default_factory=list)
+
+    def wants_last(self, state: DraftRound, key: str) -> bool:
+        return key == "wanted"
+
+    def learn_times(self, times: StepTimes) -> None:
+        self.times.append(times)
+
+
+def test_last_lists_that_a_plan_does_not_want_take_no_time(speculation: Speculation) -> None:
+    for key, forwards in (("wanted", 1), ("other", DEPTH)):
+        plan = Choosy("last", uses_last=True)
+        engine = speculation.engine(DEPTH, plan)
+        asked = [request_of(speculation, 1, cache_key=key)]
+        for expected in (DEPTH, forwards):
+            assert run(engine, asked, np.random.default_rng(0))["1"].usage.target_forwards == expected
+        assert len(engine.slots.last_beams) == (key == "wanted")
+        assert sum(times.searches for times in plan.times) == (key == "wanted")
+        assert all((times.last_seconds > 0) == (key == "wanted") for times in plan.times)
+        assert all(times.target_seconds > 0 and times.draft_seconds >= 0 for times in plan.times)
 
 
 def test_a_user_who_is_forgotten_is_not_remembered_by_what_still_runs(speculation: Speculation) -> None:

@@ -1,0 +1,122 @@
+"""What a planner has learned of the searches so far: which drafts the target accepts, and how many children prefixes have.
+
+Invariant: searches that share statistics are alike in what decides acceptance (how drafts are verified, which are given, about how many
+prefixes are kept), and statistics of a new kind begin with what is known of the nearest one. All of it holds for any machine, because no
+costs are in it.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import lru_cache, reduce
+from operator import or_
+
+import numpy as np
+
+from drafting.plans.acceptance import PRIOR, Coverage, WantedGaps, first_gaps
+from drafting.plans.given import Given, GivenOutcome
+from drafting.plans.plan import LevelOutcome
+
+# What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
+REFRESH_SHARE = 0.1
+REFRESH_EVERY = 256
+# How much a new count of children weighs against the mean of the earlier ones.
+FAN_OUT_SHARE = 0.05
+# Levels of one step that are learned from, at most; those of large batches say much the same, and each takes time.
+LEARNED_AT_ONCE = 16
+LEVEL_KINDS = 3
+
+# Of searches that share what was learned: how drafts are verified, the sources offered, and those in the tree.
+Kind = tuple[str, Given, Given]
+
+
+@dataclass
+class Learned:
+    """Statistics of all searches.
+
+    Attributes:
+        fan_out: by depth, a first guess at the children of a prefix.
+    """
+
+    fan_out: Sequence[float]
+    _gaps: dict[tuple[Kind, int, int, int], WantedGaps] = field(default_factory=dict)
+    _coverage: dict[tuple[str, Given, int, int, int], Coverage] = field(default_factory=dict)
+    _children: dict[tuple[int, int], float] = field(default_factory=dict)
+    _levels: int = 0
+    _unused: int = 0
+    _turn: int = 0
+
+    def successor(self, fan_out: Sequence[float]) -> "Learned":
+        """What holds for another catalog, too: what of the drafts was accepted."""
+        return Learned(fan_out, *deepcopy((self._gaps, self._coverage)))
+
+    def refresh(self) -> bool:
+        """True, and once only, if so much was learned since the last time that plans may differ."""
+        if self._unused <= min(REFRESH_EVERY, REFRESH_SHARE * self._levels):
+            return False
+        self._unused = 0
+        return True
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        """Add what the target selected of the draft's proposals."""
+        # Every so many of them, beginning with another one each time, so that all depths have their turn.
+        apart = max(-(-len(outcomes) // LEARNED_AT_ONCE), 1)
+        outcomes = outcomes[self._turn % apart :: apart]
+        self._turn += 1
+        self._grow(len(outcomes))
+        for outcome in outcomes:
+            width, offered = len(outcome.ranks), reduce(or_, outcome.covered, Given.NONE)
+            first = first_gaps(outcome)
+            for source in (Given.NONE, *outcome.covered):
+                kind = outcome.verification, offered, source
+                self.gaps(kind, width, outcome.depth, outcome.levels).learn(outcome, first, source)
+
+    def learn_given(self, outcomes: Sequence[GivenOutcome]) -> None:
+        """Add what given drafts were worth, or would have been."""
+        self._grow(len(outcomes))
+        for outcome in outcomes:
+            # A round that had begun at any of the levels above would have come to this one by what is given.
+            for levels in range(min(outcome.levels, LEVEL_KINDS - 1) + 1):
+                key = outcome.verification, outcome.source, bucket(outcome.width), outcome.depth, levels
+                if key not in self._coverage:
+                    self._coverage[key] = Coverage()
+                self._coverage[key].learn(outcome.covered)
+
+    def learn_children(self, depth: int, width: int, children: float) -> None:
+        """Add how many children prefixes at `depth`, of which `width` are kept, had on average."""
+        known = self.children(depth, width)
+        self._grow(1)
+        self._children[depth, bucket(width)] = known + FAN_OUT_SHARE * (children - known)
+
+    def children(self, depth: int, width: int) -> float:
+        """Children per prefix at `depth`, where `width` are kept."""
+        return self._children.get((depth, bucket(width)), self.fan_out[depth])
+
+    def covered(self, verification: str, source: Given, width: int, depth: int, levels: int) -> float:
+        """The chance that what is given alone accepts a level."""
+        key = verification, source, bucket(width), depth, min(levels, LEVEL_KINDS - 1)
+        return self._coverage[key].chance if key in self._coverage else 0.0
+
+    def gaps(self, kind: Kind, width: int, depth: int, levels: int) -> WantedGaps:
+        """Which gaps a level wants of the draft."""
+        levels = min(levels, LEVEL_KINDS - 1)
+        key = kind, bucket(width), depth, levels
+        if key not in self._gaps:
+            verification, offered, source = kind
+            prior = PRIOR[None]
+            if levels or offered:
+                # What is known of rounds that begin nearer, or else of drafts with nothing given beside.
+                nearer, beside = (levels - 1, kind) if levels else (0, (verification, offered if source else Given.NONE, Given.NONE))
+                prior = self.gaps(beside, width, depth, nearer).expected(width).chances
+            self._gaps[key] = WantedGaps(prior, Given.LAST in offered)
+        return self._gaps[key]
+
+    def _grow(self, levels: int) -> None:
+        self._levels += levels
+        self._unused += levels
+
+
+@lru_cache(maxsize=4096)
+def bucket(width: int) -> int:
+    """Beam widths that share what was learned."""
+    return round(4 * float(np.log2(width)))
