@@ -33,10 +33,13 @@ def exclusive(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, with nothing there yet; what is there when the block ends without an error becomes `path`."""
+    """A path to write to, with nothing there yet; what is there when the block ends without an error becomes `path`, and is gone else."""
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_name(f"building-{path.name}")
     for leftover in path.parent.glob(f"{building.name}*"):
         leftover.unlink()
-    yield building
-    building.replace(path)
+    try:
+        yield building
+        building.replace(path)
+    finally:
+        building.unlink(missing_ok=True)

@@ -53,3 +53,8 @@ def form_of(path: Path) -> CatalogForm:
         raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
     first = head.partition(b"\n")[0]
     return CatalogForm.INFO if b"\t" in first and not first.startswith(b"{") else CatalogForm.LINES
+
+
+def is_named_as_lines(path: Path) -> bool:
+    """True if a file of this name that holds JSONL is read as such."""
+    return _FORM_OF_SUFFIX.get(path.suffix, CatalogForm.LINES) is CatalogForm.LINES

@@ -68,7 +68,10 @@ def convert(
             catalog = catalog.ordered(catalog.vocabulary_ids(load_tokenizer(model).get_vocab()))
     except SetupError as error:
         fail(str(error))
-    save_artefact(catalog, out)
+    try:
+        save_artefact(catalog, out)
+    except OSError as error:
+        fail(f"{out} cannot be written: {error.strerror}.")
     typer.echo(f"Wrote {out} ({len(catalog):,} items, {catalog.identifiers:,} identifiers, version {catalog.version}).")
 
 

@@ -1,5 +1,6 @@
 """`atspeed catalog build`: identifiers for items that have none, from embeddings or from a directory of interactions."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -148,10 +149,14 @@ def build(
             fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
     if not out.parent.is_dir():
         fail(f"There is no directory {out.parent} to write {out.name} to.")
+    from drafting.catalog.forms import is_named_as_lines
 
+    if not is_named_as_lines(out):
+        fail(f"The catalog is written as JSONL, and a file of the name {out.name} is read as something else: let it end in .jsonl.")
     from tqdm import tqdm
 
     from drafting.alignment.data.splits import SplitRule
+    from drafting.cache import whole_file
     from drafting.catalog.builder import catalog_of
     from drafting.embeddings.sources import Sources
     from drafting.errors import SetupError
@@ -175,9 +180,14 @@ def build(
     except SetupError as error:
         fail(str(error))
     quantised, catalog = made[form]
-    if form.has_codebooks:
-        quantised.codebooks.save(codebooks_file)
-    catalog.save(out)
+    try:
+        # Both are written before one of them takes the place of what was there.
+        with ExitStack() as files:
+            if form.has_codebooks:
+                quantised.codebooks.save(files.enter_context(whole_file(codebooks_file)))
+            catalog.save(files.enter_context(whole_file(out)))
+    except OSError as error:
+        fail(f"{out} cannot be written: {error.strerror}.")
     typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){f' and {codebooks_file}' * form.has_codebooks}.")
     typer.echo(f"{quantised.shared_identifiers:,} items share an identifier with another.")
 

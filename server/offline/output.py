@@ -7,13 +7,20 @@ its lines when they are complete.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 import msgspec
 
+from drafting.errors import SetupError
 from server.offline.tables import write_table
+
+
+class OutputError(SetupError):
+    """Lists that can't be written; the message is a sentence."""
 
 
 class RunState(msgspec.Struct):
@@ -45,16 +52,33 @@ class PlainLines:
         self.done = done
 
     def write(self, line: bytes) -> None:
-        """Add a line."""
-        self._file.write(line + b"\n")
+        """Add a line.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        with self._explained():
+            self._file.write(line + b"\n")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.flush()
-        if self._file is not sys.stdout.buffer:
-            self._file.close()
+        # What went wrong before is what is told, and not that the rest can't be written either.
+        with self._explained() if kind is None else suppress(OSError):
+            self._file.flush()
+            if self._file is not sys.stdout.buffer:
+                self._file.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # Whoever read has enough: the command line ends the process without a word.
+            raise
+        except OSError as error:
+            raise OutputError(f"The lists can't be written: {error.strerror}. {self.continuation}") from error
 
 
 class ResumableFile(PlainLines):
@@ -85,21 +109,27 @@ class ResumableFile(PlainLines):
         super().__init__(self._part.open("ab"), seed, done)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
+        if kind is not None:
+            with suppress(OSError):
+                self._file.close()
+            return
+        with self._explained():
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
             self._part.replace(self._path) if not self._is_table else self._make_table()
             self._state.unlink(missing_ok=True)
 
     def _make_table(self) -> None:
         whole = self._part.with_name(f"{self._part.name}.table")
-        with self._part.open("rb") as lines, whole.open("wb") as file:
-            write_table(lines, file)
-            file.flush()
-            os.fsync(file.fileno())
-        whole.replace(self._path)
+        try:
+            with self._part.open("rb") as lines, whole.open("wb") as file:
+                write_table(lines, file)
+                file.flush()
+                os.fsync(file.fileno())
+            whole.replace(self._path)
+        finally:
+            whole.unlink(missing_ok=True)
         self._part.unlink()
 
 

@@ -1,6 +1,7 @@
 """`atspeed catalog`: what it writes, what it shows, and what it refuses."""
 
 import asyncio
+import errno
 import json
 import os
 from collections import Counter
@@ -128,6 +129,37 @@ def test_build_replaces_nothing_unasked(tmp_path: Path, embeddings: Path, items:
     assert out.read_text() == "precious"
     assert run(*flags, "--overwrite").exit_code == 0
     assert len(load_catalog(out)) == ITEMS
+
+
+def test_what_was_there_stays_where_there_is_no_room(
+    tmp_path: Path, embeddings: Path, items: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(catalog: Catalog, path: Path) -> None:
+        path.write_text('{"item_id": ')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    old = {tmp_path / "catalog.jsonl": b"precious", tmp_path / "catalog.codebooks.safetensors": b"also", tmp_path / "c.catalog": b"this"}
+    for path, content in old.items():
+        path.write_bytes(content)
+    random_catalog(20).save(tmp_path / "some.jsonl")
+    before = {*tmp_path.iterdir()}
+    monkeypatch.setattr(Catalog, "save", write_half)
+    monkeypatch.setattr("drafting.catalog.artefact.save_arrays", lambda arrays, header, path: write_half(arrays, Path(os.devnull)))
+    built = run("build", "--embeddings", embeddings, "--items", items, "--out", tmp_path / "catalog.jsonl", "--codes", 8, "--overwrite")
+    converted = run("convert", tmp_path / "some.jsonl", "--out", tmp_path / "c.catalog", "--overwrite")
+    for done, name in ((built, "catalog.jsonl"), (converted, "c.catalog")):
+        assert done.exit_code == 1
+        assert done.output.splitlines()[-1] == f"{tmp_path / name} cannot be written: No space left on device."
+    assert {path: path.read_bytes() for path in old} == old
+    assert {*tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.parquet", "c.catalog", "c.npy", "c.tsv"])
+def test_build_writes_no_file_that_would_be_read_as_something_else(tmp_path: Path, embeddings: Path, items: Path, name: str) -> None:
+    refused = run("build", "--embeddings", embeddings, "--items", items, "--out", tmp_path / name)
+    assert refused.exit_code == 1
+    assert f"a file of the name {name} is read as something else: let it end in .jsonl" in refused.output
+    assert not (tmp_path / name).exists()
 
 
 def test_build_says_what_does_not_fit(tmp_path: Path, embeddings: Path, items: Path) -> None:

@@ -1,11 +1,15 @@
 """A file that appears when it is complete, and goes on only with what it was begun for."""
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from server.offline.output import ResumableFile
+from server.offline.output import OutputError, PlainLines, ResumableFile
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def begin(path: Path, *lines: bytes, purpose: str = "a", seed: int = 1, torn: bytes = b"") -> None:
@@ -54,3 +58,48 @@ def test_a_link_stays_a_link(tmp_path: Path):
         file.write(b"one")
     assert link.is_symlink()
     assert path.read_bytes() == b"one\n"
+
+
+def raise_full(*_: object) -> None:
+    raise FULL
+
+
+def write(file: PlainLines, *lines: bytes, error: BaseException | None = None) -> None:
+    with file:
+        for line in lines:
+            file.write(line)
+        if error is not None:
+            raise error
+
+
+def full_device() -> PlainLines:
+    return PlainLines(Path("/dev/full").open("wb"), 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("server.offline.output.os.fsync", "out"), ("server.offline.output.write_table", "out.parquet")]
+)
+def test_a_full_disk_is_a_sentence_and_the_run_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, name: str
+) -> None:
+    path, line, is_table = tmp_path / name, b'{"user_id": "ann", "error": "none"}', name.endswith("parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, raise_full)
+        with pytest.raises(OutputError) as told:
+            write(ResumableFile(path, "a", 1, is_table), line)
+    assert str(told.value) == "The lists can't be written: No space left on device. The same command goes on from here."
+    assert {each.name for each in tmp_path.iterdir()} == {f"{name}.part", f"{name}.part.json"}
+    with ResumableFile(path, "a", 2, is_table) as file:
+        assert (file.done, file.seed) == (1, 1)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("lines", [1, 1000])
+def test_a_full_device_is_a_sentence_whenever_it_is_found_out(lines: int) -> None:
+    with pytest.raises(OutputError, match=r"No space left on device\. What comes from or goes to a pipe"):
+        write(full_device(), *[b"x" * 100] * lines)
+
+
+def test_what_went_wrong_first_is_told_where_the_rest_can_not_be_written_either() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write(full_device(), b"x", error=KeyboardInterrupt())
