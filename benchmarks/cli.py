@@ -26,7 +26,7 @@ from benchmarks.commands import (
 )
 from benchmarks.endings import end_on_sigterm
 from benchmarks.fuzz.command import fuzz
-from benchmarks.load.command import builds, journey, load, standard, swaps
+from benchmarks.load.command import builds, journey, load, standard, swaps, wide
 from benchmarks.models.command import models
 from benchmarks.replay.command import replay_app
 from benchmarks.rivals.command import rivals
@@ -51,6 +51,7 @@ for command in (
     fuzz,
     swaps,
     builds,
+    wide,
     lossless,
     models,
     precision,

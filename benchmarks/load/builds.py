@@ -5,8 +5,6 @@ drifts for all; the first block of each kind does not count. The engine's time i
 with its own engine on the very same lists. Times need an idle machine; processor time a list is a fair ratio also beside other work.
 """
 
-import http.client
-import json
 import os
 import statistics
 import sys
@@ -22,7 +20,7 @@ from random import Random
 
 import psutil
 
-from benchmarks.endings import BenchmarkError
+from benchmarks.load.connection import Connection, Timed
 from benchmarks.load.small_model import make_model
 from benchmarks.markdown import markdown_table
 from benchmarks.server_process import ServerProcess
@@ -77,26 +75,14 @@ def ask_all(server: BuildServer, bodies: Sequence[Body], clients: int) -> Block:
         answers = [answer for part in pool.map(partial(_ask, server), [bodies[n::clients] for n in range(clients)]) for answer in part]
     seconds, after = time.perf_counter() - started, server.cpu_seconds()
     api, engine = (1e3 * (now - then) / len(bodies) for then, now in zip(before, after, strict=True))
-    p50, engine_p50 = map(statistics.median, zip(*answers, strict=True))
+    p50 = statistics.median(answer.milliseconds for answer in answers)
+    engine_p50 = statistics.median(answer.engine_milliseconds for answer in answers)
     return Block(p50, engine_p50, api, engine, len(bodies) / seconds)
 
 
-def _ask(server: BuildServer, bodies: Sequence[Body], path: str = "/v1/recommendations") -> list[tuple[float, float]]:
-    """The milliseconds of each answer, and those that it tells of the engine."""
-    # httpx takes longer over a request than the server does, and on few processors would be what is measured.
-    host, _, port = server.url.rpartition("//")[2].rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=120)
-    answers = []
-    for body in bodies:
-        started = time.perf_counter()
-        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-        response = connection.getresponse()
-        answer, milliseconds = json.loads(response.read()), 1e3 * (time.perf_counter() - started)
-        if response.status >= http.client.BAD_REQUEST:
-            raise BenchmarkError(f"The server refused POST {path}: {answer.get('detail', response.status)}")
-        answers.append((milliseconds, answer.get("timing_ms", {}).get("engine", 0.0)))
-    connection.close()
-    return answers
+def _ask(server: BuildServer, bodies: Sequence[Body], path: str = "/v1/recommendations") -> list[Timed]:
+    with Connection(server.url) as connection:
+        return [connection.post(body, path) for body in bodies]
 
 
 def measure(builds: dict[str, Path], rounds: int, lists: int, flags: Sequence[str]) -> dict[tuple[str, str], list[Block]]:

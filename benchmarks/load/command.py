@@ -105,6 +105,25 @@ def swaps(
         run(rate, seconds, pause, flags or [])
 
 
+def wide(
+    narrow: Annotated[int, typer.Option(help="Clients that ask for lists of 10.", min=1)] = 50,
+    clients: Annotated[int, typer.Option(help="Clients that ask for wide lists.", min=1)] = 8,
+    width: Annotated[int, typer.Option(help="Beam width and length of wide lists.", min=11, max=2000)] = 1000,
+    rounds: Annotated[int, typer.Option(help="Blocks of each kind that count.", min=1)] = 2,
+    seconds: Annotated[float, typer.Option(help="Seconds of a block.", min=0.1)] = 20.0,
+    flags: ServerFlags = None,
+) -> None:
+    """Ask for narrow lists, by turns alone and beside wide ones, and print what that costs as JSON (idle machine, two minutes).
+
+    Example: atspeed-bench wide -- --engine transformers --threads 1
+    """
+    require("httpx")
+    from benchmarks.load.wide import run
+
+    with sentences():
+        run(narrow, clients, width, rounds, seconds, flags or [])
+
+
 def builds(
     build: Annotated[list[str] | None, typer.Option(help="Name and folder of a build; may be repeated.", metavar="NAME=FOLDER")] = None,
     rounds: Annotated[int, typer.Option(help="Blocks of lists of each kind that count.", min=1)] = 5,
