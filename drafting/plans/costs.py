@@ -140,6 +140,7 @@ class LevelValues:
         given: by (depth, levels before it in the round), seconds won by given drafts from there on, where all above is accepted; absent
             where there are none.
         weighed: by depth and nodes, what `weigh` has answered at the beginning of rounds.
+        given_up: by the depth of a beam, whether nothing is worth drafting in the rounds behind this one.
     """
 
     savings: dict[int, float]
@@ -155,6 +156,7 @@ class LevelValues:
     last_depth: int
     given: dict[tuple[int, int], float] = field(default_factory=dict)
     weighed: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+    given_up: dict[int, bool] = field(default_factory=dict)
 
     def price(self, nodes: DoubleArray) -> DoubleArray:
         """Seconds of the target for so many nodes of a level."""

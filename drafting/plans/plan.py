@@ -148,6 +148,10 @@ class Plan:
         """True if the plan drafts what the target kept when it was last asked for a user."""
         return False
 
+    def drafts_for(self, key: str | None) -> bool:
+        """False if nothing will be drafted for a search that begins, whose user has a key or none, so that it need not be asked about."""
+        return True
+
     def wants_last(self, state: DraftRound, key: str) -> bool:
         """True if what was kept of a user is wanted for a search that begins, and its own beams for the next one."""
         return self.uses_last
@@ -187,6 +191,10 @@ class Plan:
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         """Choose how the next level grows."""
         return Action.STOP
+
+    def gives_up(self, state: DraftRound) -> bool:
+        """True if a search, for whose round nothing is drafted, need not be asked about at its other levels either."""
+        return False
 
     def bonus(self, state: DraftRound) -> float:
         """Nats by which the scores of proposals for the next level are raised that the target kept when it was last asked for the user."""

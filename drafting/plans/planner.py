@@ -40,6 +40,9 @@ WORTHWHILE = 0.05
 # ones each time, because it takes one search to keep it and the next to see what it is worth.
 LEAST_LOOKED_AT = 32
 LOOK_AT_USERS = 16
+# After so many rounds, one after the other, for which nothing was drafted, a search in so many is planned for: deciding takes time as well.
+IDLE_ROUNDS = 64
+PLAN_WHEN_IDLE = 8
 MOST_VALUES = 256
 
 
@@ -64,6 +67,9 @@ class Planner(Plan):
     _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _worth_of_last: dict[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=dict)
     _unexplored: dict[int, float] = field(default_factory=dict)
+    _is_last_wanted: bool = True
+    _idle_rounds: int = 0
+    _idle_searches: int = 0
 
     def __post_init__(self) -> None:
         self._learned = Learned(self.fan_out)
@@ -90,11 +96,16 @@ class Planner(Plan):
     def uses_last(self) -> bool:
         return True
 
+    def drafts_for(self, key: str | None) -> bool:
+        if self._idle_rounds < IDLE_ROUNDS or (key is not None and (self._is_last_wanted or _is_sampled(key))):
+            return True
+        self._idle_searches += 1
+        return self._idle_searches % PLAN_WHEN_IDLE == 0
+
     def wants_last(self, state: DraftRound, key: str) -> bool:
         worth = self._worth_of_last.get(_worth_key(state))
-        if worth is None or worth.seen < LEAST_LOOKED_AT or max(worth.mean, 0.0) >= self.costs.last:
-            return True
-        return crc32(key.encode()) % LOOK_AT_USERS == 0
+        self._is_last_wanted = worth is None or worth.seen < LEAST_LOOKED_AT or max(worth.mean, 0.0) >= self.costs.last
+        return self._is_last_wanted or _is_sampled(key)
 
     def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
         if state.next_depth > state.last_depth:
@@ -108,7 +119,10 @@ class Planner(Plan):
             self._worth_of_last.setdefault(_worth_key(state), RunningMean()).add(1, won[best] - without)
         # As for a round: less than this may be a loss.
         margin = WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
-        return best if won[best] > won[Given.NONE] + margin else Given.NONE
+        if won[best] <= won[Given.NONE] + margin:
+            return Given.NONE
+        self._idle_rounds = 0
+        return best
 
     def _begun(self, state: DraftRound, source: Given, offered: Given, nodes: float) -> float:
         """Seconds won by a search that begins with so many given nodes in its tree."""
@@ -123,9 +137,35 @@ class Planner(Plan):
         if depth > state.last_depth:
             return Action.STOP
         if not state.levels:
-            waited = self._unexplored.get(state.depth, 0.0) + state.group_size / state.sharing
-            state.exploring = waited >= EXPLORE_EVERY
-            self._unexplored[state.depth] = waited - EXPLORE_EVERY if state.exploring else waited
+            self._wait(state.depth, state)
+            state.exploring = self._unexplored[state.depth] >= EXPLORE_EVERY
+            self._unexplored[state.depth] -= EXPLORE_EVERY if state.exploring else 0.0
+        action = self._best_action(state, has_draft)
+        if not state.levels and not state.exploring:
+            self._idle_rounds = self._idle_rounds + 1 if action is Action.STOP else 0
+        return action
+
+    def gives_up(self, state: DraftRound) -> bool:
+        if state.exploring:
+            return False
+        deeper = range(state.depth + 1, state.last_depth)
+        values = self._values(state, self.costs.draft is not None)
+        if (given_up := values.given_up.get(state.depth)) is None:
+            rounds = (replace(state, depth=depth, nodes=state.widths[depth]) for depth in deeper)
+            given_up = all(self._best_action(each, self.costs.draft is not None) is Action.STOP for each in rounds)
+            values.given_up[state.depth] = given_up
+        if not given_up or any(self._unexplored.get(depth, 0.0) + 1 >= EXPLORE_EVERY for depth in deeper):
+            return False
+        for depth in deeper:
+            self._wait(depth, state)
+        return True
+
+    def _wait(self, depth: int, state: DraftRound) -> None:
+        """Count a round at `depth` that is planned by what was learned."""
+        self._unexplored[depth] = self._unexplored.get(depth, 0.0) + state.group_size / state.sharing
+
+    def _best_action(self, state: DraftRound, has_draft: bool) -> Action:
+        depth = state.next_depth
         values = self._values(state, has_draft and self.costs.draft is not None)
         by_children, by_beam = values.weigh(depth, state.levels, state.certainty, state.nodes)
         least = state.certainty * values.stopping(depth)
@@ -250,6 +290,11 @@ class Planner(Plan):
 
 def _kind(state: DraftRound) -> Kind:
     return state.verification, state.offered, state.given
+
+
+def _is_sampled(key: str) -> bool:
+    """Whether a user is one of those whose last lists are looked at in any case."""
+    return crc32(key.encode()) % LOOK_AT_USERS == 0
 
 
 def _worth_key(state: DraftRound) -> tuple[str, tuple[int, ...], int]:

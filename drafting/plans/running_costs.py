@@ -1,8 +1,8 @@
 """Running costs: costs that follow the steps of an engine, so that a machine that has become faster or slower is noticed.
 
-Invariant: each second of a step is counted once, where it arises. What learning from a draft's proposals takes belongs to the draft's
-forward, and what looking at given drafts takes to the searches that do; were they in the target's forwards, drafting would seem to save
-what it costs.
+Invariant: each second of a step is counted once, where it arises. What verifying accepted levels takes belongs to these, what learning from
+a draft's proposals takes to the draft's forward, and what looking at last lists takes to the searches that do; were they in the
+target's forwards, drafting would seem to save what it costs.
 """
 
 from dataclasses import dataclass, replace
@@ -13,9 +13,14 @@ from drafting.plans.costs import SHORTEST, CostCurve, ForwardCosts
 PRIOR_TOKENS = (1, 16, 64, 256)
 # After about 200 forwards, one weighs a third of a new one.
 FADING = 0.995
-# Of the steps that are run, every so many is timed, and after so many the costs are looked at anew.
-TIME_EVERY = 4
+# What takes longer than so many times the mean of steps, when some were seen, was interrupted.
+OUTLIER = 4.0
+FEWEST_STEPS = 8
+# Of the steps that are run, this share is timed, and after so many the costs are looked at anew.
+TIMED_SHARE = 0.25
 LOOK_AT_TIMES_EVERY = 32
+# Its multiples fall evenly into every interval, in step with nothing: every fourth step might be the last of a list each time.
+GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class StepTimes:
     Attributes:
         target_tokens, target_seconds: tokens and time of the target's forward, with preparation and reading of results.
         draft_forwards, draft_tokens, draft_seconds: forwards, tokens and time of drafting, and of learning from what was proposed.
+        levels: levels that were verified beyond the first.
         searches, last_seconds: searches that began to look at what their users were last given, and the time of all that do.
     """
 
@@ -33,6 +39,7 @@ class StepTimes:
     draft_forwards: int
     draft_tokens: int
     draft_seconds: float
+    levels: int = 0
     searches: int = 0
     last_seconds: float = 0.0
 
@@ -71,15 +78,19 @@ def _accumulate(sums: list[float], forwards: int, tokens: float, seconds: float,
 
 
 class RunningMean:
-    """A mean of which what was added long ago fades."""
+    """The mean of values that are told in steps, some values each or none, of which old ones fade.
+
+    Attributes:
+        seen: number of values.
+    """
 
     def __init__(self) -> None:
         self.seen = 0.0
         self._sum = 0.0
 
     def add(self, count: int, total: float) -> None:
-        """Add so many values with a sum."""
-        self.seen, self._sum = FADING**count * self.seen + count, FADING**count * self._sum + total
+        """Add a step of so many values with a sum."""
+        self.seen, self._sum = FADING * self.seen + count, FADING * self._sum + total
 
     @property
     def mean(self) -> float:
@@ -98,19 +109,21 @@ class RunningCosts:
         self.costs = costs
         self._target = RunningCurve(costs.target)
         self._draft = RunningCurve(costs.draft) if costs.draft else None
-        self._last = RunningMean()
+        self._last, self._last_of_steps = RunningMean(), RunningMean()
         self._steps = 0
 
     def add(self, times: StepTimes) -> bool:
         """Note one step; True if forwards cost something else now, so that plans may differ."""
         self._steps += 1
         if times.last_seconds:
-            self._last.add(times.searches, times.last_seconds)
-        if self._steps % TIME_EVERY:
-            return False
-        self._target.add(1, times.target_tokens, times.target_seconds)
-        if self._draft and times.draft_forwards:
-            self._draft.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
+            steps = self._last_of_steps
+            seconds = min(times.last_seconds, OUTLIER * steps.mean) if steps.seen >= FEWEST_STEPS else times.last_seconds
+            steps.add(1, seconds)
+            self._last.add(times.searches, seconds)
+        if self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE:
+            self._target.add(1, times.target_tokens, max(times.target_seconds - times.levels * self.costs.level, 0.0))
+            if self._draft and times.draft_forwards:
+                self._draft.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
         if self._steps % LOOK_AT_TIMES_EVERY:
             return False
         before = self.costs

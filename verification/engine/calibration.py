@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from drafting.device import is_async
 from drafting.errors import SetupError
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan
@@ -50,8 +51,9 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
         if engine.has_draft:
             plans |= {f"beam:{width}": searches for width in DRAFT_WIDTHS}
         reports = _run(engine, plans)
-        target = _fit_target(engine, longest_prompt, reports.pop("none"))
-        children, level = _fit_levels(reports.pop("trie"), target)
+        plain, trie = reports.pop("none"), reports.pop("trie")
+        target = _fit_target(engine, longest_prompt, plain)
+        children, level = _fit_levels(trie, plain, target, is_async(engine.target.device))
         # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
         draft = _fit_draft([report for drafted in reports.values() for report in drafted]) if engine.has_draft else None
     logger.info("A forward of the target takes %s%s.", target, f", one of the draft {draft}" if draft else "; there is no draft")
@@ -123,18 +125,27 @@ def _fit_target(engine: SpeculativeBeamEngine, longest_prompt: int, reports: Seq
     return CostCurve.fit(list(measured), list(measured.values()))
 
 
-def _fit_levels(reports: Sequence[StepReport], target: CostCurve) -> tuple[float, float]:
+def _fit_levels(trie: Sequence[StepReport], plain: Sequence[StepReport], target: CostCurve, waits: bool) -> tuple[float, float]:
     """Seconds to draft children and to verify the level that they make acceptable; at most those of a forward.
 
-    A level is what a step takes beyond its forward, and a forward's noise grows with its length: so the shorter half of the steps shows it.
+    A level is what a step takes beside its forward and beyond a step that verifies one level less. Where reading `waits` for the device,
+    the forward ends in the read, so it is what a step takes beyond its forward: a forward's noise grows with its length, so the shorter
+    half of the steps shows it.
     """
-    wide = [report for report in reports if report.accepted == 1]
-    if not wide:
+    accepted = [report for report in trie if report.accepted == 1]
+    if not accepted:
         return 0.0, 0.0
-    children = median(report.draft_seconds for report in wide)
-    shorter = sorted(wide, key=lambda report: report.tokens)[: -(-len(wide) // 2)]
-    level = median(report.seconds - report.draft_seconds - target.seconds(report.tokens) for report in shorter)
+    children = median(report.draft_seconds for report in accepted)
+    if waits:
+        shorter = sorted(accepted, key=lambda report: report.tokens)[: -(-len(accepted) // 2)]
+        level = median(report.seconds - report.draft_seconds - target.seconds(report.tokens) for report in shorter)
+    else:
+        level = _beside_forward(accepted) - _beside_forward(plain)
     return min(max(children, 0.0), target.fixed), min(max(level, 0.0), target.fixed)
+
+
+def _beside_forward(reports: Sequence[StepReport]) -> float:
+    return median(report.seconds - report.draft_seconds - report.target_seconds for report in reports)
 
 
 def _fit_draft(reports: Sequence[StepReport]) -> CostCurve:

@@ -61,21 +61,24 @@ class DraftStep:
         """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together; the forward has `tokens` without."""
         self._proposed.clear()
         self.unread.clear()
-        if not plan.drafts:
+        drafted, sharing = [search for search in searches if search.drafts], len(searches)
+        if not plan.drafts or not drafted:
             return []
-        tokens += self._given.give(searches, plan, tokens)
+        tokens += self._given.give(drafted, plan, tokens, sharing)
         groups = defaultdict(list)
-        for number, search in enumerate(searches):
-            if search.drafts and search.depth < search.last_depth:
+        for number, search in enumerate(drafted):
+            if search.depth < search.last_depth:
                 groups[_group_key(search), 0 if plan.decides_by_group else number].append(search)
         tasks = []
         for ((widths, depth, nodes, verification, given, offered), _), group in groups.items():
             uncomputed = partial(_mean_undrafted, group)
-            first = DraftRound(
-                widths, depth, nodes, len(searches), len(group), tokens, verification, uncomputed, given=given, offered=offered
-            )
+            first = DraftRound(widths, depth, nodes, sharing, len(group), tokens, verification, uncomputed, given=given, offered=offered)
             action = plan.action(first, self.drafter is not None)
-            if action is not Action.STOP:
+            if action is Action.STOP:
+                given_up = plan.gives_up(first)
+                for search in group:
+                    search.drafts = not given_up
+            else:
                 # Each goes on with a round of its own.
                 rounds = [first] if len(group) == 1 else [replace(first, uncomputed=partial(_mean_undrafted, [one])) for one in group]
                 allocate = self._slots.nodes.allocate
@@ -100,11 +103,11 @@ class DraftStep:
         """Keep what a search that has ended leaves for the next one of its user."""
         self._given.leave(search)
 
-    def times(self, tokens: int, seconds: float, draft_seconds: float, cost: DraftCost) -> StepTimes:
-        """The parts of a step of so many seconds, in which the target has computed `tokens`."""
-        last = self._given.times
+    def times(self, tokens: int, levels: int, seconds: float, draft_seconds: float, cost: DraftCost) -> StepTimes:
+        """The parts of a step of so many seconds, in which the target has computed `tokens`, and `levels` of drafts were verified."""
+        last = self._given.take_times()
         after, before = seconds - draft_seconds - last.after - cost.learning, draft_seconds - last.before + cost.learning
-        return StepTimes(tokens, after, cost.forwards, cost.tokens, before, last.searches, last.before + last.after)
+        return StepTimes(tokens, after, cost.forwards, cost.tokens, before, levels, last.searches, last.before + last.after)
 
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         """Tell the plan what the target selected of this step's proposals, all of which have been read, and of what was given."""

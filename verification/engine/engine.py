@@ -140,7 +140,7 @@ class SpeculativeBeamEngine:
         thought_tokens = len(self._thinking)
         failed = self._fail(spoilt) + self._think()
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
-        self.plan.learn_times(self._drafting.times(tokens, seconds, draft_seconds, cost))
+        self.plan.learn_times(self._drafting.times(tokens, max(self._verifier.levels - 1, 0), seconds, draft_seconds, cost))
         return StepReport(
             finished=finished + scores,
             tokens=tokens,
@@ -234,7 +234,7 @@ class SpeculativeBeamEngine:
         searches: list[BeamSearch] = []
         for part in parts_of(request):
             search = self.slots.open(part, beam_widths(part, self.trie), self._eligibility(part), known)
-            search.drafts, search.normalise = drafts, request.normalise or self.normalise
+            search.drafts, search.normalise = drafts and self.plan.drafts_for(part.cache_key), request.normalise or self.normalise
             slots = search.sequence.slots
             self._tree.add_prompt(*(on_device(array, self.target.device) for array in (slots, part.prompt, np.arange(len(slots)))))
             if part.blend is not None:

@@ -36,39 +36,44 @@ class LastTimes:
 
 
 class GivenStep:
-    """Of all searches of one engine; `times` are those of the step that is under way."""
+    """Of all searches of one engine."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, slots: EngineSlots) -> None:
         self._tree = tree
         self._trie = trie
         self._slots = slots
-        self.times = LastTimes()
+        self._times = LastTimes()
 
-    def give(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> int:
+    def give(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int, sharing: int) -> int:
         """Add to searches that begin what the plan takes of the drafts that are given for them; return how many nodes.
 
         Args:
             tokens: in the target's forward without them.
+            sharing: searches that share it.
         """
-        self.times = LastTimes()
         started, chosen, is_last_wanted = time.perf_counter(), [], False
         for search in searches:
             # A relaxed list depends on its drafts, and should not on what its user was given before.
             is_relaxed = search.rule.verification is Verification.RELAXED
-            if not search.drafts or search.target_forwards or search.rounds > 1 or is_relaxed or self._trie.depth == 1:
+            if search.target_forwards or search.rounds > 1 or is_relaxed or self._trie.depth == 1:
                 continue
-            state = DraftRound(search.widths, 0, 1, len(searches), 1, tokens, search.rule.verification)
+            state = DraftRound(search.widths, 0, 1, sharing, 1, tokens, search.rule.verification)
             self._offer(search, plan, state)
             is_last_wanted |= search.keeps_beams
             if search.offered is not None:
                 state.offered = sources_of(search.offered)
-                self.times.searches += Given.LAST in state.offered
+                self._times.searches += Given.LAST in state.offered
                 if (source := plan.given(state, search.offered.sizes)) is not Given.NONE:
                     chosen.append((search, source))
         nodes = self._take(chosen) if chosen else 0
         if is_last_wanted:
-            self.times.before = time.perf_counter() - started
+            self._times.before = time.perf_counter() - started
         return nodes
+
+    def take_times(self) -> LastTimes:
+        """Those of the step that ends here."""
+        taken, self._times = self._times, LastTimes()
+        return taken
 
     def _offer(self, search: BeamSearch, plan: Plan, state: DraftRound) -> None:
         """Look up what is given for a search, as far as the plan may want it."""
@@ -112,11 +117,11 @@ class GivenStep:
         if outcomes:
             plan.learn_given(outcomes)
         if is_last_wanted:
-            self.times.after += time.perf_counter() - started
+            self._times.after += time.perf_counter() - started
 
     def leave(self, search: BeamSearch) -> None:
         """Keep the beams of a search that has ended for the next one of its user, if they are those of all levels."""
         if search.keeps_beams and len(search.kept) == search.last_depth and search.request.cache_key is not None:
             started = time.perf_counter()
             self._slots.last_beams.keep(search.request.cache_key, self._trie, np.sort(np.concatenate(search.kept)))
-            self.times.after += time.perf_counter() - started
+            self._times.after += time.perf_counter() - started

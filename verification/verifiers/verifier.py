@@ -51,19 +51,26 @@ class VerifyResult:
 
 
 class Verifier:
-    """Verifies levels for all running searches at once."""
+    """Verifies levels for all running searches at once.
+
+    Attributes:
+        levels: how many, one after the other, were verified last.
+    """
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, slots: EngineSlots) -> None:
         self._tree = tree
         self._trie = trie
         self._slots = slots
         self._levels = LevelVerifier(tree, trie, table)
+        self.levels = 0
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None, unread: Sequence[Proposals] = ()) -> list[VerifyResult]:
         """Take every search as far down as it can go; relaxed ones compare with `drafter`. What is `unread` is read on the way."""
         results: list[VerifyResult] = []
+        self.levels = 0
         while searches:
             levels = self._levels.verify(searches, drafter)
+            self.levels += len(levels)
             found_by_level, unread = _read(levels, unread), ()
             ended = [result for search in searches for result in self._end_early(search, found_by_level)]
             results += ended

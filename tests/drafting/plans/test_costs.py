@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from drafting.plans.costs import CostCurve
-from drafting.plans.running_costs import RunningCurve
+from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.plans.running_costs import RunningCosts, RunningCurve, StepTimes
 
 SIZES = (1, 8, 20, 64, 192, 384, 768, 1536)
 FEW_SIZES = SIZES[:5]
@@ -84,3 +84,25 @@ def test_forwards_that_are_all_flat_say_nothing_of_what_tokens_cost_beyond() -> 
     for number in range(1000):
         curve.add(2, 2 * (1 + number % 300), 2 * start.fixed)
     assert not curve.curve().differs(start)
+
+
+def test_each_second_of_a_step_is_counted_once() -> None:
+    """Lists of two steps: one with drafts and levels to verify, one with neither. Neither makes forwards seem dearer than they are."""
+    costs = ForwardCosts(CostCurve(6e-3, 2e-5), CostCurve(9e-3, 4e-5), level=2e-3)
+    truth = ForwardCosts(CostCurve(4e-3, 1e-5), CostCurve(1e-3, 1e-5))
+    running, differed = RunningCosts(costs), 0
+    for number in range(1000):
+        drafted = number % 2 == 0
+        tokens = 100 if drafted else 10
+        seconds = truth.target.seconds(tokens) + (2 * costs.level if drafted else 0.0)
+        draft = (2, 20, 2 * truth.draft.seconds(10)) if drafted else (0, 0, 0.0)
+        interrupted = number % 50 == 20
+        asked = (1, 1.0 if interrupted else 2e-4) if drafted else (0, 1e-4)
+        differed += running.add(StepTimes(tokens, seconds, *draft, 2 if drafted else 0, *asked))
+    found = running.costs
+    assert differed
+    assert not found.target.differs(truth.target)
+    assert found.draft is not None
+    assert found.draft.seconds(10) == pytest.approx(truth.draft.seconds(10), rel=0.05)
+    assert found.level == costs.level
+    assert found.last == pytest.approx(3e-4, rel=0.1)

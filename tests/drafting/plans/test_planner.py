@@ -10,7 +10,7 @@ from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.learned import LEARNED_AT_ONCE
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome
-from drafting.plans.planner import EXPLORE_EVERY, LEAST_LOOKED_AT, Planner
+from drafting.plans.planner import EXPLORE_EVERY, IDLE_ROUNDS, LEAST_LOOKED_AT, PLAN_WHEN_IDLE, Planner
 from drafting.plans.running_costs import StepTimes
 from tests.drafting.plans.test_acceptance import kept_before, outcome, proposals
 
@@ -261,7 +261,7 @@ def test_last_lists_are_looked_at_where_that_wins_more_than_it_takes() -> None:
             plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds, "strict") for depth in (1, 2, 3)])
             plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
         wanted = {user for user in users if plan.wants_last(start(), user)}
-        assert wanted == set(users) if holds else 10 < len(wanted) < 60
+        assert wanted == set(users) if holds else 10 < len(wanted) < 60, holds
         assert wanted == {user for user in users if plan.wants_last(start(), user)}
 
 
@@ -272,6 +272,48 @@ def test_last_lists_are_looked_at_before_they_are_judged() -> None:
         plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
         plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
     assert not all(plan.wants_last(start(), str(user)) for user in range(50))
+
+
+@pytest.mark.parametrize("balance", [0.5, 2000.0])
+def test_where_nothing_is_drafted_few_searches_are_planned_for(balance: float) -> None:
+    """Until something is drafted again: forwards have become dear."""
+    plan = planner(balance)
+    for _ in range(IDLE_ROUNDS):
+        assert plan.drafts_for(None)
+        plan.action(start(), has_draft=True)
+    planned = [plan.drafts_for(None) for _ in range(8 * PLAN_WHEN_IDLE)]
+    assert sum(planned) == (8 if balance < 1 else len(planned))
+    plan.costs = planner(balance=2000).costs
+    plan.action(start(sharing=2), has_draft=True)
+    assert all(plan.drafts_for(None) for _ in range(PLAN_WHEN_IDLE))
+
+
+def test_a_search_for_which_nothing_will_pay_is_given_up() -> None:
+    """But not where a deeper level pays, nor where a trial is due."""
+    assert not planner(balance=40, draft=None).gives_up(start()), "children pay at the last level"
+    plan, trials = planner(balance=0.5), [0, 0, 0]
+    for _ in range(2 * EXPLORE_EVERY):
+        for depth in range(3):
+            here = start(depth)
+            assert plan.action(here, has_draft=True) is Action.STOP or here.exploring
+            trials[depth] += here.exploring
+            if plan.gives_up(here):
+                break
+    assert trials == [2, 2, 2]
+
+
+def test_users_whose_last_lists_may_help_are_planned_for_in_any_case() -> None:
+    plan, users = planner(balance=0.5, draft=None), [f"user {number}" for number in range(500)]
+    for _ in range(IDLE_ROUNDS):
+        plan.action(start(), has_draft=False)
+    assert all(map(plan.drafts_for, users)), "nobody's was looked at"
+    plan.costs = replace(plan.costs, last=2.0)
+    for _ in range(2 * LEAST_LOOKED_AT):
+        plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
+    sampled = {user for user in users if plan.wants_last(start(), user)}
+    planned = [user for user in users if plan.drafts_for(user)]
+    assert sampled <= set(planned)
+    assert len(planned) - len(sampled) == (len(users) - len(sampled)) // PLAN_WHEN_IDLE
 
 
 def test_children_are_counted_before_they_are_drafted_again() -> None:

@@ -14,16 +14,27 @@ from verification.search import NOTHING
 
 @dataclass(frozen=True)
 class Spy(FixedPlan):
-    """A fixed plan that notes what it is asked, and keeps nothing of what the draft proposes to `quitters` of the rounds."""
+    """A fixed plan that notes what it is asked.
+
+    Attributes:
+        quitters: of so many rounds it keeps nothing of what the draft proposes.
+        undrafted: for so many searches it drafts nothing.
+    """
 
     alike: bool = True
     quitters: int = 0
+    undrafted: int = 0
+    begun: list[str | None] = field(default_factory=list)
     asked: list[tuple[int, int, int]] = field(default_factory=list)
     widths: list[DraftRound] = field(default_factory=list)
 
     @property
     def decides_by_group(self) -> bool:
         return self.alike
+
+    def drafts_for(self, key: str | None) -> bool:
+        self.begun.append(key)
+        return len(self.begun) > self.undrafted
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         self.asked.append((state.levels, state.group_size, state.sharing))
@@ -55,6 +66,11 @@ def test_those_who_stand_alike_are_asked_once_to_begin_and_then_each(speculation
 def test_a_plan_that_decides_for_each_is_asked_for_each(speculation: Speculation) -> None:
     asked = step(speculation, Spy("beam:20", 20, alike=False))
     assert asked[:4] == [(0, 1, 4)] * 4
+
+
+def test_those_who_are_not_drafted_for_share_the_forward_all_the_same(speculation: Speculation) -> None:
+    plan = Spy("beam:20", 20, undrafted=1)
+    assert step(speculation, plan)[:2] == [(0, 2, 4), (0, 1, 4)]
 
 
 def test_who_has_stopped_shares_no_more(speculation: Speculation) -> None:
