@@ -14,6 +14,8 @@ from drafting.beam.rule import MAX_BEAM_WIDTH, WIDEST_BEAM, NormaliseName
 from drafting.plans.limits import MOST_ITEMS
 
 EngineName = Literal["vllm", "transformers"]
+# Where there can't be as many threads as it was told, OpenMP ends the process without a word.
+MOST_THREADS = 1024
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -55,7 +57,7 @@ class EngineSettings(BaseModel):
         default="auto", description="Precision of the models; auto is as they were saved."
     )
     threads: Annotated[int | None, Panel.MODEL] = Field(
-        default=None, ge=1, description="CPU threads of the engine; all that this process may use by default."
+        default=None, ge=1, le=MOST_THREADS, description="CPU threads of the engine; all that this process may use by default."
     )
     tensor_parallel: Annotated[int, Panel.MODEL] = Field(default=1, ge=1, description="Devices that share the model (vllm only).")
     quantization: Annotated[Literal["fp8", "int8"] | None, Panel.MODEL] = Field(

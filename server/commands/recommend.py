@@ -139,6 +139,9 @@ def recommend(
         fail("Give exactly one of --history, --user and --input.")
     if ray_workers is not None and ray is None:
         fail("--ray-workers are workers of a Ray cluster: say which with --ray.")
+    for_files = {"--output": place, "--output-format": form, "--ray": ray}
+    if users is None and (given := next((name for name, value in for_files.items() if value is not None), None)):
+        fail(f"{given} is for the users of --input: the list of one history or one user is printed.")
     # numpy and the model libraries take a while to import, which `--help` and a typing mistake need not wait for.
     from verification.request import check_lengths
 

@@ -104,6 +104,8 @@ def recommend_users(settings: Settings, defaults: Defaults, users: str, output: 
         raise OfflineError("Lists that Ray makes go to a folder that all its workers see: say which with --output.")
     if output.is_folder and is_stream:
         raise OfflineError(f"A folder of lists is made from files, and {users} can be read only once: choose a file as --output.")
+    if output.form is not None and not output.is_folder:
+        raise OfflineError("--output-format is for a folder of parts: the form of a file follows from its name (.parquet, else JSONL).")
     catalog = load_catalog(settings.catalog)
     if output.is_folder:
         _recommend_in_parts(settings, defaults, catalog, users, output)

@@ -104,6 +104,7 @@ def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.Mon
     [
         ({"target": None}, "--target (or ATSPEED_TARGET) is missing."),
         ({"port": 99999}, "--port (or ATSPEED_PORT) must be less than or equal to 65535, got 99999."),
+        ({"threads": 20000}, "--threads (or ATSPEED_THREADS) must be less than or equal to 1024, got 20000."),
         ({"engine": "abacus"}, "--engine (or ATSPEED_ENGINE) must be 'vllm' or 'transformers', got 'abacus'."),
         (
             {"verification": "lax"},

@@ -9,9 +9,13 @@ import typer
 from drafting.errors import SetupError
 from server.commands.terminal import fail
 from server.engine.processors import train_with_threads
+from server.engine_settings import MOST_THREADS
 
 Threads = Annotated[
-    int | None, typer.Option(help="CPU threads.", min=1, show_default="OMP_NUM_THREADS, else all processors that this process may use")
+    int | None,
+    typer.Option(
+        help="CPU threads.", min=1, max=MOST_THREADS, show_default="OMP_NUM_THREADS, else all processors that this process may use"
+    ),
 ]
 
 

@@ -269,6 +269,12 @@ def test_the_input_is_never_written_over(model_flags: list[str], tmp_path: Path,
     [
         ([], "Give exactly one of --history, --user and --input."),
         (["--history", "a", "--user", "b"], "Give exactly one of --history, --user and --input."),
+        (["--history", "a", "--output", "b"], "--output is for the users of --input: the list of one history or one user is printed."),
+        (["--user", "a", "--ray", "auto"], "--ray is for the users of --input: the list of one history or one user is printed."),
+        (
+            ["--input", __file__, "--output", "b", "--output-format", "parquet"],
+            "--output-format is for a folder of parts: the form of a file",
+        ),
         (["--history", "item-1", "--k", "9", "--beam-width", "3"], "--beam-width must be at least --k, got 3 and 9."),
         (["--history", "item-9999"], "The catalog has no item 'item-9999', which history names."),
         (
