@@ -41,6 +41,10 @@ Stride = Annotated[
 ]
 
 
+# Of NumPy's generator, which takes none beyond.
+LARGEST_SEED = 2**32 - 1
+
+
 class TrainingError(SetupError):
     """A training run cannot start or cannot finish; the message is a sentence."""
 
@@ -56,9 +60,11 @@ class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_gradient_norm: Annotated[float, Meta(description="Norm to which longer gradients are clipped.")] = 1.0
     precision: Annotated[str, Meta(description="float32 or bfloat16 arithmetic; weights are float32 during training.")] = "float32"
     checkpoint_steps: Annotated[int, Meta(description="Steps between checkpoints: the most that an interruption loses.")] = 200
-    seed: Annotated[int, Meta(description="Seed of random weights, of the order of the samples and of dropout.")] = 0
+    seed: Annotated[int, Meta(ge=0, le=LARGEST_SEED, description="Seed of random weights, of the order of the samples and of dropout.")] = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise TrainingError(f"seed must be from 0 to {LARGEST_SEED}, got {self.seed}.")
         for name in ("epochs", "batch_size", "learning_rate", "max_gradient_norm", "checkpoint_steps"):
             require_positive(name, msgspec.structs.asdict(self)[name])
         if not (0 <= self.warmup_share < 1 and self.weight_decay >= 0):

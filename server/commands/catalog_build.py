@@ -8,6 +8,7 @@ import typer
 
 from drafting.alignment.data.fit import FIT_TRAIN, FITS
 from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
+from drafting.alignment.settings import LARGEST_SEED
 from server.commands.catalog_compare import best_of
 from server.commands.terminal import fail
 from server.commands.train.running import loading_libraries
@@ -81,7 +82,9 @@ def build(
     dims: Annotated[int, typer.Option(help="Dimensions of what interactions, and words, are reduced to.", min=1)] = 64,
     levels: Annotated[int | None, typer.Option(help="Codes per identifier.", min=1, max=8, show_default="3")] = None,
     codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Of embeddings and clustering; the same seed gives the same catalog.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of embeddings and clustering; the same seed gives the same catalog.", min=0, max=LARGEST_SEED)
+    ] = 0,
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Give each code of a level between half the mean number of items and 1.3 times the mean.")
     ] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drafting.alignment.data.record import AUTO, split_kind
+from drafting.alignment.settings import LARGEST_SEED
 from server.commands.terminal import fail, print_table
 from server.commands.train.running import Threads, failing, loading_libraries
 
@@ -26,7 +27,7 @@ def compare(
     label_kind: Annotated[
         str | None, typer.Option(help="Kind of interactions of DATA to predict; as for `train target`.", show_default="all")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all tiny targets.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of all tiny targets.", min=0, max=LARGEST_SEED)] = 0,
     threads: Threads = None,
 ) -> None:
     """Train a tiny target with each catalog and print what its lists are worth on the validation part, seen items left out.

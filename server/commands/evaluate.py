@@ -20,6 +20,7 @@ from verification.evaluation.settings import BASELINES, CLOSED_FORMS, Evaluation
 if TYPE_CHECKING:
     from verification.evaluation.report import ModeRow, Quality, Report
 
+_WEIGHTS = "0.25,0.5,1,2,4,8"
 _ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
 
 
@@ -53,11 +54,12 @@ def evaluate(
         typer.Option(help="Neighbour model for a row of blended lists, made with a --fit that leaves out the labels.", dir_okay=False),
     ] = None,
     blend: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Its weights, separated by commas. Of several, validation users choose, so neither model may have learnt what they met."
+            help="Its weights, separated by commas. Of several, validation users choose, so neither model may have learnt what they met.",
+            show_default=_WEIGHTS,
         ),
-    ] = "0.25,0.5,1,2,4,8",
+    ] = None,
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
@@ -78,7 +80,9 @@ def evaluate(
     from drafting.neighbours.model import NeighbourModel
     from drafting.neighbours.source_check import check_source
 
-    weights = () if neighbours is None else _weights(blend)
+    if blend is not None and neighbours is None:
+        fail("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")
+    weights = () if neighbours is None else _weights(_WEIGHTS if blend is None else blend)
     if report is not None and (report / "report.json").exists() and not overwrite:
         fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
     if settings.part not in ("test", "valid"):

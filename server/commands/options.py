@@ -71,7 +71,7 @@ def _struct_parameters(struct: type[msgspec.Struct], without: Collection[str]) -
         if field.name not in without:
             kind, *meta = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
             if meta:
-                option = typer.Option(help=meta[0].description, min=meta[0].ge, show_default=field.default is not None)
+                option = typer.Option(help=meta[0].description, min=meta[0].ge, max=meta[0].le, show_default=field.default is not None)
             else:
                 option = setting(field.name)
             parameters.append(_keyword(field.name, field.default, Annotated[kind, option]))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from drafting.beam.rule import SERVED_BEAM_WIDTH, WIDEST_BEAM, NormaliseName, Verification
+from drafting.beam.rule import MOST_SEEDS, SERVED_BEAM_WIDTH, WIDEST_BEAM, NormaliseName, Verification
 
 # Baselines by the name that a flag has, with the name in tables.
 BASELINES = {
@@ -63,8 +63,8 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     blend: tuple[float, ...] = ()
     timed: Annotated[int, Meta(ge=0, description="Users that are timed one request at a time; 0 for none.")] = 200
     generated: Annotated[int, Meta(ge=0, description="Of those, users that transformers' generate is timed on.")] = 30
-    temperature: Annotated[float, Meta(description="Temperature of the modes that sample.")] = 1.0
-    seed: Annotated[int, Meta(description="Seed of the modes that sample.")] = 0
+    temperature: Annotated[float, Meta(ge=0.01, le=100, description="Temperature of the modes that sample.")] = 1.0
+    seed: Annotated[int, Meta(ge=0, le=MOST_SEEDS - 1, description="Seed of the modes that sample.")] = 0
     host: str = "transformers"
     dtype: str = "auto"
     quantization: Literal["fp8", "int8"] | None = None

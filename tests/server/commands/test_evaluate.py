@@ -112,6 +112,7 @@ def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
         (("--quantization", "int8"), "The transformers host loads weights as they are: quantizing them needs the vLLM host."),
         (("--exact", "--engine", "vllm"), "The vLLM host can't make lists exact"),
         (("--draft", "DRAFT", "--draft", "DRAFT"), "Two drafts are called 'draft'"),
+        (("--blend", "1"), "--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out."),
     ],
 )
 def test_a_wrong_flag_is_said(folder: Path, flags: tuple[str, ...], sentence: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from drafting.alignment.settings import DraftSettings, TargetSettings, TeacherSettings
+from drafting.alignment.settings import DraftSettings, TargetSettings, TeacherSettings, TrainingError
 from server.cli import app
 from server.commands.options import default, setting, takes_settings
 from server.engine_settings import Panel
@@ -121,3 +121,30 @@ def test_training_has_an_option_for_every_field_of_its_settings(command: str):
         if field.name not in own:
             assert options[field.name].default == field.default
             assert options[field.name].help.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        ("evaluate", "--beam-width", "5001"),
+        ("evaluate", "--temperature", "nan"),
+        ("evaluate", "--temperature", "0"),
+        ("evaluate", "--seed", "-1"),
+        ("evaluate", "--seed", str(2**63)),
+        ("train target", "--seed", "-1"),
+        ("train draft", "--seed", str(2**32)),
+        ("train target", "--threads", "1025"),
+        ("catalog build", "--seed", str(2**32)),
+        ("catalog compare", "--seed", str(2**32)),
+    ],
+)
+def test_numbers_that_no_run_can_take_are_refused_at_once(command: str, flag: str, value: str):
+    refused = runner.invoke(app, [*command.split(), flag, value], env={"COLUMNS": "200"})
+    assert refused.exit_code == 2
+    assert f"Invalid value for '{flag}'" in refused.output
+
+
+def test_a_seed_that_no_generator_takes_is_refused_in_python_too():
+    for seed in (-1, 2**32):
+        with pytest.raises(TrainingError, match=f"seed must be from 0 to 4294967295, got {seed}"):
+            TargetSettings(seed=seed)
