@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drafting.array_types import IntArray
+from drafting.array_types import FloatArray, IntArray
 from drafting.beam.rule import Normalisation, SearchRule, Tolerance
 from drafting.beam.tree import Origin, SequenceState
 from drafting.plans.given import Given, GivenPrefixes
+from drafting.plans.plan import LevelOutcome
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
@@ -57,6 +58,7 @@ class BeamSearch:
         drafts: whether its tree may be drafted.
         normalise: what its log-probabilities are normalised over.
         tolerance: how far its list may be from plain beam search's; None for exactly that list.
+        untaught: outcomes of levels of a search with a tolerance, with the log-probabilities of their prefixes, until its list is known.
         keeps_beams: whether what it keeps and nearly keeps is wanted as a draft of its user's next search.
         kept: trie nodes of these, level by level.
         offered: given drafts for its first round; None where there are none.
@@ -81,6 +83,7 @@ class BeamSearch:
     depth: int = 0
     drafts: bool = True
     normalise: Normalisation = Normalisation.VOCABULARY
+    untaught: list[tuple[LevelOutcome, IntArray, FloatArray]] = field(default_factory=list)
     keeps_beams: bool = False
     kept: list[IntArray] = field(default_factory=list)
     offered: GivenPrefixes | None = None

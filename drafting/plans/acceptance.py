@@ -3,6 +3,7 @@
 The draft's proposals for a level are placed by their *gap*: how far a score lies below the draft's k-th best. The target's beam asks for a
 certain gap, that of the lowest proposal in it; drafting everything within a gap g accepts the level exactly when that is at most g. The
 distribution of the wanted gap is learned; how many proposals a gap means is different for every request, narrow where the draft is sure.
+Where a list may differ from the exact one, it asks for the gap beyond which those that are missing take no more than its tolerance.
 Prefixes that given drafts hold ask for none. What these alone would have accepted is known of every level that the target selects, whether
 they were in the tree or not, so nothing has to be tried.
 
@@ -92,8 +93,10 @@ class WantedGaps:
             self.seen, self.within = self.seen / 2, self.within / 2
         first, ranks = first[: len(self.within)], outcome.ranks
         counts = new = _counts(first)
+        shares = outcome.shares
         if source is not Given.NONE:
             ranks = ranks[~outcome.covered[source]]
+            shares = None if shares is None else shares[~outcome.covered[source]]
             new = _counts(first[:, ~outcome.held[source][: first.shape[1]]])
         wanted = np.full((len(first), len(ranks)), len(GAPS))
         wanted[:, ranks >= 0] = first[:, ranks[ranks >= 0]]
@@ -103,7 +106,8 @@ class WantedGaps:
         self.new = new if self.new is None else self.new + share * (new - self.new)
         self.kept = self.kept + share * (kept - self.kept)
         self.seen += 1
-        self.within = self.within + (np.arange(len(GAPS)) >= wanted.max(1, initial=0)[:, None])
+        most = wanted.max(1, initial=0) if shares is None else _tolerated(wanted, shares)
+        self.within = self.within + (np.arange(len(GAPS)) >= most[:, None])
 
     @property
     def _bonuses(self) -> DoubleArray:
@@ -167,6 +171,16 @@ def new_within(counts: IntArray, new: BoolArray | None) -> DoubleArray:
     if new is None:
         return counts.astype(float)
     found: DoubleArray = np.append(0.0, np.cumsum(new))[counts]
+    return found
+
+
+def _tolerated(wanted: IntArray, shares: DoubleArray) -> IntArray:
+    """`[bonuses]` the least gap beyond which prefixes, that want `[bonuses, n]`, take no more than a whole tolerance."""
+    order = np.argsort(-wanted, axis=1, kind="stable")
+    spared = (shares[order].cumsum(1) <= 1 + ROUNDING).sum(1, keepdims=True)
+    # Where all are spared, no gap is wanted.
+    sorted_gaps = np.pad(np.take_along_axis(wanted, order, 1), ((0, 0), (0, 1)))
+    found: IntArray = np.take_along_axis(sorted_gaps, spared, 1)[:, 0]
     return found
 
 

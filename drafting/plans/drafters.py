@@ -22,7 +22,7 @@ from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, rank
-from drafting.beam.rule import Normalisation, SearchRule
+from drafting.beam.rule import Normalisation, SearchRule, Tolerance
 from drafting.beam.tree import UNREAD, Origin, SequenceState, TokenTree, to_device
 from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, grown, is_async, on_device, on_host
 from drafting.plans.given import Given, GivenPrefixes
@@ -49,6 +49,7 @@ class DraftedSearch(Protocol):
     drafted_by: set[str]
     given: Given
     offered: GivenPrefixes | None
+    tolerance: Tolerance | None
 
 
 @dataclass

@@ -5,6 +5,7 @@ prefixes are kept), and statistics of a new kind begin with what is known of the
 costs are in it.
 """
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from operator import or_
 
 import numpy as np
 
+from drafting.beam.rule import Tolerance
 from drafting.plans.acceptance import PRIOR, Coverage, WantedGaps, first_gaps
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.plan import LevelOutcome
@@ -25,9 +27,12 @@ FAN_OUT_SHARE = 0.05
 # Levels of one step that are learned from, at most; those of large batches say much the same, and each takes time.
 LEARNED_AT_ONCE = 16
 LEVEL_KINDS = 3
+# Requests choose widths and tolerances, so their kinds are bounded; what was used longest ago is forgotten.
+MOST_GAPS = 2048
 
-# Of searches that share what was learned: how drafts are verified, the sources offered, and those in the tree.
-Kind = tuple[str, Given, Given]
+# Of searches that share what was learned: how drafts are verified, the sources offered, those in the tree, and about how far lists may
+# differ (`nearness`).
+Kind = tuple[str, Given, Given, tuple[float, float] | None]
 
 
 @dataclass
@@ -68,7 +73,7 @@ class Learned:
             width, offered = len(outcome.ranks), reduce(or_, outcome.covered, Given.NONE)
             first = first_gaps(outcome)
             for source in (Given.NONE, *outcome.covered):
-                kind = outcome.verification, offered, source
+                kind = outcome.verification, offered, source, nearness(outcome.tolerance)
                 self.gaps(kind, width, outcome.depth, outcome.levels).learn(outcome, first, source)
 
     def learn_given(self, outcomes: Sequence[GivenOutcome]) -> None:
@@ -101,19 +106,30 @@ class Learned:
         """Which gaps a level wants of the draft."""
         levels = min(levels, LEVEL_KINDS - 1)
         key = kind, bucket(width), depth, levels
-        if key not in self._gaps:
-            verification, offered, source = kind
-            prior = PRIOR[None]
-            if levels or offered:
-                # What is known of rounds that begin nearer, or else of drafts with nothing given beside.
-                nearer, beside = (levels - 1, kind) if levels else (0, (verification, offered if source else Given.NONE, Given.NONE))
-                prior = self.gaps(beside, width, depth, nearer).expected(width).chances
-            self._gaps[key] = WantedGaps(prior, Given.LAST in offered)
-        return self._gaps[key]
+        if (found := self._gaps.pop(key, None)) is None:
+            verification, offered, source, tolerance = kind
+            prior, beside = PRIOR[None], (verification, offered if source else Given.NONE, Given.NONE, None)
+            if levels or tolerance or offered:
+                # What is known of rounds that begin nearer, or else of exact lists, or else of drafts with nothing given beside.
+                nearest = kind if levels else (verification, offered, source, None) if tolerance else beside
+                prior = self.gaps(nearest, width, depth, max(levels - 1, 0)).expected(width).chances
+            found = WantedGaps(prior, Given.LAST in offered)
+            if len(self._gaps) >= MOST_GAPS:
+                self._gaps.pop(next(iter(self._gaps)))
+        self._gaps[key] = found
+        return found
 
     def _grow(self, levels: int) -> None:
         self._levels += levels
         self._unused += levels
+
+
+def nearness(tolerance: Tolerance | None) -> tuple[float, float] | None:
+    """Tolerances that share what was learned: both bounds, rounded to powers of two."""
+    if tolerance is None:
+        return None
+    items, mass = (round(math.log2(bound)) if bound else -math.inf for bound in (tolerance.items, tolerance.mass))
+    return items, mass
 
 
 @lru_cache(maxsize=4096)

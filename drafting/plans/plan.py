@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from drafting.array_types import BoolArray, FloatArray, IntArray
-from drafting.beam.rule import WIDEST_BEAM
+from drafting.array_types import BoolArray, DoubleArray, FloatArray, IntArray
+from drafting.beam.rule import WIDEST_BEAM, Tolerance
 from drafting.errors import SetupError
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.limits import MOST_ITEMS
@@ -65,6 +65,7 @@ class DraftRound:
         exploring: whether the plan tries what it would not do by what it has learned.
         given: sources whose drafts are in the tree from the search's first round on.
         offered: sources that propose something for the search, whether it is in the tree or not.
+        tolerance: how far its list may be from plain beam search's.
     """
 
     widths: tuple[int, ...]
@@ -82,6 +83,7 @@ class DraftRound:
     exploring: bool = False
     given: Given = Given.NONE
     offered: Given = Given.NONE
+    tolerance: Tolerance | None = None
 
     @property
     def next_depth(self) -> int:
@@ -107,6 +109,8 @@ class LevelOutcome:
         covered: by choice of given drafts, `[selected]` bool, which of the prefixes these hold, so that nobody needs to propose them.
         held: by choice of given drafts, `[proposals]` bool, which of the proposals these hold.
         bonus: what the scores are raised by where the target kept a proposal when it was last asked for the user.
+        tolerance: how far the list may be from plain beam search's.
+        shares: `[selected]` float64, what each prefix takes of the tolerance if it is missing; None without one.
     """
 
     depth: int
@@ -117,6 +121,8 @@ class LevelOutcome:
     covered: Mapping[Given, BoolArray] = field(default_factory=dict)
     held: Mapping[Given, BoolArray] = field(default_factory=dict)
     bonus: float = 0.0
+    tolerance: Tolerance | None = None
+    shares: DoubleArray | None = None
 
 
 class Plan:

@@ -25,7 +25,7 @@ from drafting.array_types import BoolArray, DoubleArray, FloatArray
 from drafting.plans.acceptance import BONUSES, PRIOR, Expected, WantedGaps, new_within, within_gaps
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
-from drafting.plans.learned import Kind, Learned
+from drafting.plans.learned import Kind, Learned, nearness
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, most_proposals
 from drafting.plans.running_costs import RunningCosts, RunningMean, StepTimes
 
@@ -289,7 +289,7 @@ class Planner(Plan):
 
 
 def _kind(state: DraftRound) -> Kind:
-    return state.verification, state.offered, state.given
+    return state.verification, state.offered, state.given, nearness(state.tolerance)
 
 
 def _is_sampled(key: str) -> bool:

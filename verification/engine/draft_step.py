@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from drafting.beam.model import TreeModel
+from drafting.beam.rule import Tolerance
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
 from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftNotFinite, DraftTask, Proposals, TrieDrafter
@@ -26,12 +27,13 @@ from drafting.trie.item_trie import ItemTrie
 from verification.engine.given import GivenStep
 from verification.search import NOTHING, BeamSearch
 from verification.slots.engine_slots import EngineSlots
+from verification.verifiers.bounded import shares_of
 from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
 
-# Widths, depth, prefixes, verification, given drafts in the tree and those offered: on these a plan's first decision depends.
-GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given]
+# Widths, depth, prefixes, verification, given drafts in the tree and those offered, tolerance: on these a plan's first decision depends.
+GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given, Tolerance | None]
 
 
 @dataclass
@@ -70,9 +72,10 @@ class DraftStep:
             if search.depth < search.last_depth:
                 groups[_group_key(search), 0 if plan.decides_by_group else number].append(search)
         tasks = []
-        for ((widths, depth, nodes, verification, given, offered), _), group in groups.items():
+        for ((widths, depth, nodes, verification, given, offered, tolerance), _), group in groups.items():
             uncomputed = partial(_mean_undrafted, group)
-            first = DraftRound(widths, depth, nodes, sharing, len(group), tokens, verification, uncomputed, given=given, offered=offered)
+            first = DraftRound(widths, depth, nodes, sharing, len(group), tokens, verification, uncomputed)
+            first.given, first.offered, first.tolerance = given, offered, tolerance
             action = plan.action(first, self.drafter is not None)
             if action is Action.STOP:
                 given_up = plan.gives_up(first)
@@ -128,7 +131,9 @@ class DraftStep:
         outcomes = []
         for result in results:
             proposed = self._proposed.get((result.search, result.depth))
-            if proposed is not None and not result.finished:
+            if result.finished:
+                outcomes += self._learn_tolerated(result)
+            elif proposed is not None:
                 proposals, row, levels, bonus = proposed
                 assert proposals.nodes is not None
                 assert proposals.scores is not None
@@ -136,8 +141,20 @@ class DraftStep:
                 given, rule = result.search.offered, result.search.rule.verification
                 covered, held = ({}, {}) if given is None else (given.covers(result.nodes), given.covers(proposals.nodes[row]))
                 outcomes.append(LevelOutcome(result.depth, ranks, proposals.scores[row], rule, levels, covered, held, bonus))
+                if result.search.tolerance is not None:
+                    result.search.untaught.append((outcomes[-1], result.nodes, result.cum_log_probs))
         if outcomes:
             plan.learn(outcomes)
+
+    def _learn_tolerated(self, result: VerifyResult) -> list[LevelOutcome]:
+        """What the levels of a search that ends would have wanted by its tolerance, which is known with its list."""
+        tolerance, outcomes = result.search.tolerance, []
+        if tolerance is None or not result.finite or not len(result.nodes):
+            return []
+        for outcome, nodes, log_probs in result.search.untaught:
+            shares = shares_of(self._trie, tolerance, nodes, log_probs, outcome.depth, result.cum_log_probs)
+            outcomes.append(replace(outcome, tolerance=tolerance, shares=shares))
+        return outcomes
 
     def _draft_children(self, tasks: list[DraftTask], plan: Plan) -> list[DraftTask]:
         """Add all children where slots are spare; return the tasks that have grown."""
@@ -208,7 +225,8 @@ class DraftStep:
 
 
 def _group_key(search: DraftedSearch) -> GroupKey:
-    return search.widths, search.depth, len(search.beam), search.rule.verification, search.given, sources_of(search.offered)
+    offered, verification = sources_of(search.offered), search.rule.verification
+    return search.widths, search.depth, len(search.beam), verification, search.given, offered, search.tolerance
 
 
 def _mean_undrafted(searches: Sequence[BeamSearch]) -> float:

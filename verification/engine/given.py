@@ -57,7 +57,7 @@ class GivenStep:
             is_relaxed = search.rule.verification is Verification.RELAXED
             if search.target_forwards or search.rounds > 1 or is_relaxed or self._trie.depth == 1:
                 continue
-            state = DraftRound(search.widths, 0, 1, sharing, 1, tokens, search.rule.verification)
+            state = DraftRound(search.widths, 0, 1, sharing, 1, tokens, search.rule.verification, tolerance=search.tolerance)
             self._offer(search, plan, state)
             is_last_wanted |= search.keeps_beams
             if search.offered is not None:

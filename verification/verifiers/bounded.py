@@ -112,3 +112,27 @@ class LookAhead:
             fitting = np.floor(self._missing / probabilities[:, None] * (1 + ROUNDING))
         most: DoubleArray = np.fmin(fitting, self._last - self._first).sum(1)
         return most
+
+
+def shares_of(
+    trie: TrieArrays, tolerance: Tolerance, nodes: IntArray, log_probs: FloatArray, depth: int, listed: FloatArray
+) -> DoubleArray:
+    """`[n]`, the share of a tolerance that each prefix of a level takes, by the proof, if it is missing; as if all below was known.
+
+    Args:
+        nodes, log_probs: `[n]` int64 and float32, the level's beam.
+        listed: `[k]` float32, log-probabilities of the list, best first.
+    """
+    probabilities, last_listed = np.exp(log_probs.astype(np.float64)), np.exp(listed.astype(np.float64))
+    shares = np.full(len(nodes), np.inf)
+    if tolerance.items:
+        first, last = nodes, nodes + 1
+        for _ in range(trie.depth - depth):
+            first, last = trie.first_child[first], trie.first_child[last]
+        # Items from this rank on may be others.
+        least = last_listed[-1 - min(tolerance.items, len(listed) - 1)]
+        shares = np.fmin(np.floor(probabilities / least), last - first) / tolerance.items
+    if tolerance.mass:
+        lost = np.where(probabilities >= last_listed[-1], probabilities, 0.0)
+        shares = np.fmin(shares, lost / (tolerance.mass * last_listed.sum()))
+    return shares

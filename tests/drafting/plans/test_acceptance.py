@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from drafting.beam.rule import Tolerance
 from drafting.plans.acceptance import BONUSES, GAPS, MEMORY, WantedGaps, first_gaps, within_gaps
 from drafting.plans.given import Given
 from drafting.plans.plan import LevelOutcome
@@ -34,6 +35,23 @@ def test_a_level_is_accepted_within_the_gap_of_its_worst_prefix() -> None:
     counts = within_gaps(proposals(0.1), 10)
     assert counts[np.searchsorted(GAPS, 0.51)] in (15, 16)
     np.testing.assert_allclose(gaps.expected(10).counts[0], counts)
+
+
+def test_a_level_of_a_list_with_a_tolerance_wants_the_gap_beyond_which_it_may_miss_what_it_misses() -> None:
+    """Against every gap tried; prefixes that nobody proposed lie beyond all gaps."""
+    rng, spared = np.random.default_rng(0), 0
+    for _ in range(200):
+        ranks = np.where(rng.random(10) < 0.1, -1, rng.permutation(120)[:10])
+        level = LevelOutcome(
+            1, ranks, proposals(0.1), "strict", 0, tolerance=Tolerance(4), shares=rng.random(10) * rng.choice([0.1, 0.5, 2.0])
+        )
+        first, gaps = first_gaps(level), WantedGaps(np.zeros((1, len(GAPS))))
+        gaps.learn(level, first)
+        beyond = np.where(ranks < 0, len(GAPS), first[0, ranks])
+        least = next(gap for gap in range(len(GAPS) + 1) if level.shares[beyond > gap].sum() <= 1)
+        np.testing.assert_array_equal(gaps.within[0], np.arange(len(GAPS)) >= least)
+        spared += least < beyond.max()
+    assert 20 < spared < 180
 
 
 def test_what_was_learned_is_bounded_and_forgets() -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from drafting.beam.rule import Tolerance
+from drafting.plans import learned
 from drafting.plans.acceptance import BONUSES, WantedGaps, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
@@ -241,14 +243,14 @@ def test_given_drafts_that_hold_all_or_nothing_are_not_relied_on_beside_a_draft(
 
 
 def test_of_a_large_batch_some_levels_of_every_depth_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    learned: list[int] = []
-    monkeypatch.setattr(WantedGaps, "learn", lambda self, level, first, source: learned.append(level.depth))
+    depths: list[int] = []
+    monkeypatch.setattr(WantedGaps, "learn", lambda self, level, first, source: depths.append(level.depth))
     plan, batch = planner(balance=300), [outcome(depth, worst_rank=11) for _ in range(64) for depth in (1, 2, 3)]
     for _ in range(12):
-        before = len(learned)
+        before = len(depths)
         plan.learn(batch)
-        assert len(learned) - before == LEARNED_AT_ONCE
-    assert {depth: learned.count(depth) for depth in (1, 2, 3)} == dict.fromkeys((1, 2, 3), 4 * LEARNED_AT_ONCE)
+        assert len(depths) - before == LEARNED_AT_ONCE
+    assert {depth: depths.count(depth) for depth in (1, 2, 3)} == dict.fromkeys((1, 2, 3), 4 * LEARNED_AT_ONCE)
 
 
 def test_last_lists_are_looked_at_where_that_wins_more_than_it_takes() -> None:
@@ -272,6 +274,19 @@ def test_last_lists_are_looked_at_before_they_are_judged() -> None:
         plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
         plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
     assert not all(plan.wants_last(start(), str(user)) for user in range(50))
+
+
+def test_lists_that_may_differ_take_narrower_drafts_and_others_do_not() -> None:
+    """The two worst of ten prefixes are far down, and may be missing where two items may be others."""
+    plan, strict = planner(balance=300), planner(balance=300)
+    level = replace(outcome(1, worst_rank=60), ranks=np.append(np.arange(8), (55, 60)))
+    for _ in range(100):
+        strict.learn([level])
+        plan.learn([level, replace(level, tolerance=Tolerance(2), shares=np.full(10, 0.5))])
+    tolerant = replace(start(), tolerance=Tolerance(2))
+    assert plan.width(start(), proposals(0.1), None) == strict.width(start(), proposals(0.1), None) > 60
+    assert plan.width(tolerant, proposals(0.1), None) < 15
+    assert planner(balance=300).width(tolerant, proposals(0.1), None) == planner(balance=300).width(start(), proposals(0.1), None)
 
 
 @pytest.mark.parametrize("balance", [0.5, 2000.0])
@@ -353,3 +368,15 @@ def test_what_a_planner_remembers_is_bounded() -> None:
         plan.action(here, has_draft=True)
     assert len(plan._known_values) <= 256
     assert sum(len(values.weighed) for values in plan._known_values.values()) <= 4 * 256
+
+
+def test_what_is_learned_of_tolerances_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients choose them; what is used goes on being known."""
+    monkeypatch.setattr(learned, "MOST_GAPS", 20)
+    plan, level = planner(balance=300), outcome(1, worst_rank=60)
+    for number in range(100):
+        far = Tolerance(2 ** (number % 60), 0.5 ** (number + 1))
+        plan.learn([level, replace(level, tolerance=far, shares=np.zeros(10))])
+        plan.action(replace(start(), tolerance=far), has_draft=True)
+    assert len(plan._learned._gaps) == 20
+    assert plan._learned.gaps(("strict", Given.NONE, Given.NONE, None), 10, 1, 0).seen == 100

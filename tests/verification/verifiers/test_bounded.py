@@ -1,5 +1,6 @@
 """Lists with a tolerance: never further from plain beam search's than it says, whatever is drafted, and with fewer forwards."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from drafting.array_types import IntArray
 from drafting.beam.rule import Normalisation, SearchRule, Tolerance, Verification
+from drafting.plans.plan import FixedPlan, LevelOutcome
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.capping import caps_of
@@ -16,7 +18,7 @@ from tests.verification.verifiers.test_strict import assert_same_list
 from verification.blend import Blend
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest, ReservedPlaces
-from verification.verifiers.bounded import LookAhead
+from verification.verifiers.bounded import LookAhead, shares_of
 
 LOOKS = ("drafting.plans.drafters", "drafting.trie.eligibility", "verification.verifiers.level")
 
@@ -81,6 +83,60 @@ def test_no_bound_is_ever_broken(cases: int) -> None:
                 assert lost <= mass
     assert proven > cases / 50
     assert equal > cases / 50
+
+
+@pytest.mark.parametrize("items", [1, 2, 3])
+def test_prefixes_of_the_last_level_whose_shares_fit_may_be_missing(items: int) -> None:
+    """And only these: where all above was drafted, shares say what the proof says."""
+    rng, within, not_within = np.random.default_rng(1), 0, 0
+    for _ in range(400):
+        model = RandomModel(rng)
+        depth, k = model.trie.depth - 1, int(model.widths[-1])
+        first, end = model.trie.level_starts[depth : depth + 2]
+        drafted = np.ones(model.trie.nodes, bool)
+        drafted[first:end] = rng.random(end - first) < 0.8
+        proof, found = model.ahead(drafted)
+        beam = np.zeros(1, np.int64)
+        for width in model.widths[:-1].tolist():
+            beam = model.best(beam, width)
+        if len(found) < k or k <= items:
+            continue
+        shares = shares_of(model.trie, Tolerance(items), beam, model.log_probs[beam], depth, model.log_probs[found])
+        fits = bool(shares[~drafted[beam]].sum() <= 1 + 1e-9)
+        assert proof.is_within(Tolerance(items), k) == fits
+        within, not_within = within + (fits and not drafted[beam].all()), not_within + (not fits)
+    assert min(within, not_within) > 5
+
+
+class Listening(FixedPlan):
+    """A fixed plan that keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__("beam:12", 12)
+        object.__setattr__(self, "told", [])
+
+    @property
+    def learns(self) -> bool:
+        return True
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        self.told.extend(outcomes)
+
+
+def test_plans_are_told_what_lists_with_a_tolerance_would_have_wanted(speculation: Speculation) -> None:
+    plan, tolerance = Listening(), Tolerance(2, 0.1)
+    engine, rng = speculation.engine(4, plan), np.random.default_rng(2)
+    asked = speculation.requests(12, rng)
+    run(engine, [replace(each, tolerance=tolerance if number % 2 else None) for number, each in enumerate(asked)], rng)
+    strict = [each for each in plan.told if each.tolerance is None]
+    tolerant = [each for each in plan.told if each.tolerance is not None]
+    assert len(strict) > len(tolerant) > 0
+    for each in tolerant:
+        assert each.tolerance == tolerance
+        assert each.shares is not None
+        assert len(each.shares) == len(each.ranks)
+        assert (each.shares >= 0).all()
+        assert any(each.ranks is other.ranks for other in strict)
 
 
 def test_what_the_look_ahead_cuts_off_may_be_in_the_exact_list() -> None:
