@@ -13,7 +13,8 @@ from drafting.beam.rows import Rows
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.builder import catalog_of
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.plans.planner import Planner
 from drafting.trie.item_trie import ItemTrie
 from tests.models import save_random_model

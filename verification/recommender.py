@@ -23,7 +23,7 @@ from drafting.device import is_async
 from drafting.freed_memory import keep_freed_memory
 from drafting.neighbours.candidates import Blending
 from drafting.plans.costs import CostCurve
-from drafting.plans.plan import FixedPlan, PlanError
+from drafting.plans.fixed_plan import FixedPlan, PlanError
 from drafting.plans.planner import AUTO, Planner
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.user_state import UserState

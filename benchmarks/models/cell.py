@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import logging as transformers_logging
 
 from benchmarks.models.checkpoint import KS, PLANS, question
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.recommender import Recommender
 from verification.result import BeamResult

@@ -12,7 +12,8 @@ from benchmarks.replay.simulate import Replay
 from benchmarks.systems.closed_loop import closed_loop
 from drafting.array_types import DoubleArray
 from drafting.plans.costs import ForwardCosts
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.plans.planner import AUTO, Planner
 from verification.engine.calibration import measure_costs
 from verification.recommender import Recommender

@@ -97,7 +97,7 @@ def run(
     from benchmarks.replay.recording import Recording
     from benchmarks.replay.report import compare_plans
     from drafting.plans.costs import CostCurve, ForwardCosts
-    from drafting.plans.plan import FixedPlan
+    from drafting.plans.fixed_plan import FixedPlan
 
     curves = {
         float(tokens): ForwardCosts(CostCurve(float(tokens), 1.0, float(free)), CostCurve(draft_share * tokens, draft_share))

@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.replay.recording import Recording
 from benchmarks.replay.simulate import Replay, Replayed
 from drafting.plans.costs import ForwardCosts
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.plans.planner import AUTO, Planner
 
 # Items that the planner may draft.

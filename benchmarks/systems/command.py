@@ -109,7 +109,7 @@ def _plans(text: str | None, ks: list[int], has_draft: bool, recorded: bool) -> 
     """The plans to measure, plain search first: it is what the others are compared with."""
     from benchmarks.systems.question import AUTO, PLAIN
     from benchmarks.systems.trace import balance_of
-    from drafting.plans.plan import FixedPlan, PlanError
+    from drafting.plans.fixed_plan import FixedPlan, PlanError
 
     names = (text or (DRAFT_PLANS if has_draft else PLANS)).split(",")
     for name in names:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks.systems.comparison import compare
 from benchmarks.systems.histories import held_out_histories, random_histories
 from drafting.catalog.loading import load_catalog
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from verification.recommender import Recommender
 from verification.result import BeamResult
 

@@ -14,7 +14,8 @@ from benchmarks.systems.histories import held_out_histories
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.loading import load_catalog
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.plans.planner import Planner
 from verification.engine.calibration import measure_costs
 from verification.recommender import Recommender

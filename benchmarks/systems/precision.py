@@ -19,7 +19,7 @@ from benchmarks.systems.closed_loop import closed_loop
 from benchmarks.systems.histories import held_out_histories
 from drafting.array_types import DoubleArray
 from drafting.catalog.loading import load_catalog
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender

@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.systems.trace import ALL, Trace, TraceRound, TraceRun, balance_of
 from drafting.array_types import BoolArray, FloatArray
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import Action, DraftRound, FixedPlan, LevelOutcome, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.plans.planner import Planner
 from drafting.plans.running_costs import StepTimes
 from verification.recommender import Recommender

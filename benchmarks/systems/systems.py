@@ -15,7 +15,7 @@ from benchmarks.systems.question import AUTO, PLAIN, Outcome, Question, System, 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.model_files import ModelFiles
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import load_prompt
 from drafting.prompts.tokenizer import PromptTokenizer

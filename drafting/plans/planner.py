@@ -17,7 +17,6 @@ requests in the same state (`DraftRound.group_size`): the others may decide othe
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from zlib import crc32
 
 import numpy as np
 
@@ -25,9 +24,10 @@ from drafting.array_types import BoolArray, DoubleArray, FloatArray
 from drafting.plans.acceptance import BONUSES, PRIOR, Expected, WantedGaps, new_within, within_gaps
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
+from drafting.plans.last_lists import LastLists
 from drafting.plans.learned import Kind, Learned, nearness
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, most_proposals
-from drafting.plans.running_costs import RunningCosts, RunningMean, StepTimes
+from drafting.plans.running_costs import RunningCosts, StepTimes
 
 AUTO = "auto"
 # A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds.
@@ -36,10 +36,6 @@ AUTO = "auto"
 EXPLORE_EVERY = 128
 # Costs are not known exactly: a round that promises less than this share of its forward, a long prompt included, may be a loss.
 WORTHWHILE = 0.05
-# What users were last given is looked at of so many searches before it is judged, and then of one user in so many at least: the same
-# ones each time, because it takes one search to keep it and the next to see what it is worth.
-LEAST_LOOKED_AT = 32
-LOOK_AT_USERS = 16
 # After so many rounds, one after the other, for which nothing was drafted, a search in so many is planned for: deciding takes time as well.
 IDLE_ROUNDS = 64
 PLAN_WHEN_IDLE = 8
@@ -65,9 +61,8 @@ class Planner(Plan):
     _learned: Learned = field(init=False)
     _running: RunningCosts = field(init=False)
     _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
-    _worth_of_last: dict[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=dict)
+    _last_lists: LastLists = field(default_factory=LastLists)
     _unexplored: dict[int, float] = field(default_factory=dict)
-    _is_last_wanted: bool = True
     _idle_rounds: int = 0
     _idle_searches: int = 0
 
@@ -97,15 +92,13 @@ class Planner(Plan):
         return True
 
     def drafts_for(self, key: str | None) -> bool:
-        if self._idle_rounds < IDLE_ROUNDS or (key is not None and (self._is_last_wanted or _is_sampled(key))):
+        if self._idle_rounds < IDLE_ROUNDS or (key is not None and self._last_lists.may_be_wanted(key)):
             return True
         self._idle_searches += 1
         return self._idle_searches % PLAN_WHEN_IDLE == 0
 
     def wants_last(self, state: DraftRound, key: str) -> bool:
-        worth = self._worth_of_last.get(_worth_key(state))
-        self._is_last_wanted = worth is None or worth.seen < LEAST_LOOKED_AT or max(worth.mean, 0.0) >= self.costs.last
-        return self._is_last_wanted or _is_sampled(key)
+        return self._last_lists.are_wanted(state, key, self.costs.last)
 
     def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
         if state.next_depth > state.last_depth:
@@ -116,7 +109,7 @@ class Planner(Plan):
         if Given.LAST in state.offered:
             others = state.offered & ~Given.LAST
             without = max(self._begun(state, source, others, count) for source, count in nodes.items() if Given.LAST not in source)
-            self._worth_of_last.setdefault(_worth_key(state), RunningMean()).add(1, won[best] - without)
+            self._last_lists.add(state, won[best] - without)
         # As for a round: less than this may be a loss.
         margin = WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
         if won[best] <= won[Given.NONE] + margin:
@@ -290,16 +283,6 @@ class Planner(Plan):
 
 def _kind(state: DraftRound) -> Kind:
     return state.verification, state.offered, state.given, nearness(state.tolerance)
-
-
-def _is_sampled(key: str) -> bool:
-    """Whether a user is one of those whose last lists are looked at in any case."""
-    return crc32(key.encode()) % LOOK_AT_USERS == 0
-
-
-def _worth_key(state: DraftRound) -> tuple[str, tuple[int, ...], int]:
-    """Searches of which what users were last given is worth about the same."""
-    return state.verification, state.widths, state.sharing.bit_length()
 
 
 def _room(free: float, levels: int) -> float:

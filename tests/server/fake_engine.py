@@ -9,7 +9,7 @@ from drafting.array_types import IntArray
 from drafting.beam.rule import STRICT, SearchRule, Tolerance
 from drafting.catalog.catalog import Catalog
 from drafting.plans.costs import CostCurve
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from verification.blend import Blend
 from verification.hosts.graphs import GraphCounts

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from drafting.catalog.catalog import CatalogError
 from drafting.errors import PromptError
-from drafting.plans.plan import PlanError
+from drafting.plans.fixed_plan import PlanError
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.t5_models import save_t5_model
 from verification.batch import ScoresNotFinite

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import SERVED_BEAM_WIDTH, STRICT, SearchRule, Verification
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from verification.request import beam_width_for, check_lengths
 
 RELAXED = SearchRule(Verification.RELAXED, 3)

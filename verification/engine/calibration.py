@@ -16,7 +16,7 @@ import numpy as np
 from drafting.device import is_async
 from drafting.errors import SetupError
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.request import BeamRequest
 from verification.result import StepReport

@@ -18,7 +18,8 @@ from drafting.beam.model import TreeModel
 from drafting.beam.rule import MAX_BEAM_WIDTH, Normalisation
 from drafting.beam.tree import TokenTree
 from drafting.device import on_device
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
@@ -88,8 +89,7 @@ class SpeculativeBeamEngine:
         self._running = RunningSearches()
         self._thinking = ThinkStep(self._tree, slots)
         candidates = CandidateTree(self._tree, trie, self._table, slots)
-        self._blending = BlendStep(candidates)
-        self._scoring = ScoreStep(slots, candidates)
+        self._blending, self._scoring = BlendStep(candidates), ScoreStep(slots, candidates)
         self._explaining = ExplainStep(trie, self._table, target.device)
         self._finishing = FinishStep(trie, self._blending, self._explaining)
         self.use_plan(plan or FixedPlan.parse("none"))

@@ -16,7 +16,8 @@ from drafting.beam.rule import STRICT, Normalisation, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import Blending
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.prompts.user_state import UserState
 from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.hosts.adapter import load_model_config, load_reference

@@ -15,7 +15,7 @@ from benchmarks.gpu.day.scale import Scale
 from benchmarks.systems.comparison import TIE, compare
 from benchmarks.systems.shapes import Shape, make_identifiers, make_model
 from drafting.array_types import IntArray
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation.generate import PrefixTable, generate_beams

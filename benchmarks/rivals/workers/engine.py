@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from drafting.catalog.loading import load_catalog
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
 from verification.request import PromptTokens

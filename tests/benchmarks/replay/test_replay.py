@@ -9,7 +9,8 @@ from benchmarks.replay.recording import Recording, RecordingError, record
 from benchmarks.replay.report import compare_plans
 from benchmarks.replay.simulate import Replay
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from tests.speculation import ITEMS, SameModel, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost

@@ -8,7 +8,7 @@ from benchmarks.systems.histories import random_histories
 from benchmarks.systems.question import Question, SystemSpec
 from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
 from benchmarks.systems.systems import EngineSystem, GenerateSystem, make_system
-from drafting.plans.plan import PlanError
+from drafting.plans.fixed_plan import PlanError
 
 K = 4
 PLANS = ("none", "trie", "beam:8", "beam:8+children", "auto")

@@ -56,7 +56,7 @@ def test_a_recording_adds_up_to_what_the_searches_cost(recommender: Recommender,
 
 
 def test_recording_leaves_lists_and_costs_alone(recommender: Recommender, trace: Trace):
-    from drafting.plans.plan import FixedPlan
+    from drafting.plans.fixed_plan import FixedPlan
 
     recommender.engine.use_plan(FixedPlan.parse("beam:12"))
     results = recommender.recommend([[number, 2 * number, 5] for number in range(8)], 4, 4)

@@ -13,7 +13,7 @@ from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.prompts.loading import load_prompt, prompt_of
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.user_state import UserEvent, UserState

@@ -10,9 +10,10 @@ from drafting.plans import learned
 from drafting.plans.acceptance import BONUSES, WantedGaps, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
+from drafting.plans.last_lists import LEAST_LOOKED_AT
 from drafting.plans.learned import LEARNED_AT_ONCE
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome
-from drafting.plans.planner import EXPLORE_EVERY, IDLE_ROUNDS, LEAST_LOOKED_AT, PLAN_WHEN_IDLE, Planner
+from drafting.plans.planner import EXPLORE_EVERY, IDLE_ROUNDS, PLAN_WHEN_IDLE, Planner
 from drafting.plans.running_costs import StepTimes
 from tests.drafting.plans.test_acceptance import kept_before, outcome, proposals
 

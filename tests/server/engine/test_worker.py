@@ -12,7 +12,7 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.item_values import ItemValues
 from drafting.errors import SetupError
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from server.engine import catalogs, worker
 from server.engine.catalogs import EngineCatalogs
 from server.engine.channel import MOST_BYTES, Channel

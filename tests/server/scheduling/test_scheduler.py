@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from server.scheduling.budget import StepBudget
 from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER

@@ -17,7 +17,8 @@ import pytest
 from drafting.beam.model import TreeBatch
 from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.trie.item_set import ItemSet
 from server.scheduling import wide
 from server.scheduling.budget import StepBudget

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import BoolArray, FloatArray
-from drafting.plans.plan import Action, DraftRound, FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Action, DraftRound
 from drafting.trie.item_set import ItemSet
 from tests.speculation import Speculation
 from verification.request import BeamRequest

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from drafting.beam.rows import Rows
 from drafting.beam.rule import STRICT, SearchRule, Verification
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.explaining import ALL, Prefix, check_by_brute_force, check_explained, prefixes
 from tests.models import random_catalog, save_random_model

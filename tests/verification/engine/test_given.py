@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import SearchRule, Verification
+from drafting.plans.fixed_plan import FixedPlan, PlanError
 from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, prefixes_of, sources_of
-from drafting.plans.plan import DraftRound, FixedPlan, LevelOutcome, PlanError
+from drafting.plans.plan import DraftRound, LevelOutcome
 from drafting.plans.running_costs import StepTimes
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie

@@ -13,8 +13,9 @@ from torch import Tensor
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.device import on_device, on_host
 from drafting.plans.costs import ForwardCosts
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.given import Given
-from drafting.plans.plan import DraftRound, FixedPlan, Plan
+from drafting.plans.plan import DraftRound, Plan
 from drafting.plans.planner import Planner
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie

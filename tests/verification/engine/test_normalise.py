@@ -17,7 +17,7 @@ from drafting.beam.tree import SequenceState, TokenTree
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles, ModelFilesError
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists, model_scores, over_children

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import MAX_BEAM_WIDTH, SearchRule, Verification
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.blending import check_blended
 from tests.oracles import generate_lists

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
-from drafting.plans.plan import FixedPlan, LevelOutcome, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import LevelOutcome, Plan
 from drafting.trie.item_set import ItemSet
 from tests.explaining import check_explained
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, noisy_copy, run

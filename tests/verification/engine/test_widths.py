@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from drafting.beam.rule import MAX_BEAM_WIDTH, WIDEST_BEAM
 from drafting.catalog.catalog import Catalog
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.planner import Planner
 from drafting.trie.item_set import ItemSet
 from tests.capping import Walk, caps_of, random_values

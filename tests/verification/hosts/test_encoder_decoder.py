@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from drafting.alignment.settings import TrainingError
 from drafting.beam.rule import MAX_BEAM_WIDTH
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.blending import check_blended
 from tests.models import random_catalog, save_random_model

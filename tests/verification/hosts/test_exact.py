@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
 from tests.models import random_catalog, save_family_model, save_random_model

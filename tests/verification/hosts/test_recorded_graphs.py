@@ -15,7 +15,7 @@ from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
 from drafting.beam.tree import SequenceState, TokenTree
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from tests.kernel_launches import KernelLaunches, MergeLaunches
 from tests.recorded_graphs import GraphRecorder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from tests.models import random_catalog, save_family_model, save_random_model
 from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_same

@@ -9,7 +9,8 @@ import pytest
 
 from drafting.array_types import IntArray
 from drafting.beam.rule import Normalisation, SearchRule, Tolerance, Verification
-from drafting.plans.plan import FixedPlan, LevelOutcome
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import LevelOutcome
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.capping import caps_of

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.builder import catalog_of
-from drafting.plans.plan import FixedPlan
+from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from tests.models import save_random_model
 from tests.speculation import SWEPT_DEPTHS, Speculation, noisy_copy, run

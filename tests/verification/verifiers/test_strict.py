@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from drafting.beam.model import TreeBatch
-from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Plan
 from drafting.trie.item_trie import ItemTrie
 from tests.explaining import check_explained
 from tests.scoring import check_scores_beside_lists

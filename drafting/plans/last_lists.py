@@ -1,0 +1,42 @@
+"""Whether users' last lists are worth looking at: what they win, against the time that finding, weighing and keeping them takes.
+
+Invariant: of some users they are looked at whatever was learned, and always of the same ones, because it takes one search to keep a list
+and the next to see what it is worth. So the planner notices when they begin to help.
+"""
+
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from drafting.plans.plan import DraftRound
+from drafting.plans.running_costs import RunningMean
+
+# Lists that are looked at before they are judged, and the users of whom one is always looked at.
+LEAST_LOOKED_AT = 32
+LOOK_AT_USERS = 16
+
+
+@dataclass
+class LastLists:
+    """What last lists were worth, for searches of each kind."""
+
+    _worth: dict[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=dict)
+    _are_wanted: bool = True
+
+    def add(self, state: DraftRound, seconds: float) -> None:
+        """Note what a search that begins wins by its user's last list."""
+        self._worth.setdefault(_key(state), RunningMean()).add(1, seconds)
+
+    def are_wanted(self, state: DraftRound, user: str, cost: float) -> bool:
+        """True if one user's is to be looked at for a search that begins, which takes `cost` seconds."""
+        worth = self._worth.get(_key(state))
+        self._are_wanted = worth is None or worth.seen < LEAST_LOOKED_AT or max(worth.mean, 0.0) >= cost
+        return self.may_be_wanted(user)
+
+    def may_be_wanted(self, user: str) -> bool:
+        """True if it was wanted for the search before, or the user is one of those of whom it always is."""
+        return self._are_wanted or crc32(user.encode()) % LOOK_AT_USERS == 0
+
+
+def _key(state: DraftRound) -> tuple[str, tuple[int, ...], int]:
+    """Searches for which last lists are worth about the same."""
+    return state.verification, state.widths, state.sharing.bit_length()

@@ -1,0 +1,108 @@
+"""Draft tasks: one search's round of drafting, from the beam that the target has selected down to the frontier below which it grows next.
+
+Invariant: a task only adds nodes to its search's tree; those that an earlier round has left, and that the host knows, are taken up again
+instead of being added twice.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from drafting.array_types import BoolArray, IntArray
+from drafting.beam.forward import ForwardPart
+from drafting.beam.rule import Normalisation, SearchRule, Tolerance
+from drafting.beam.tree import Origin, SequenceState
+from drafting.device import find_in_array
+from drafting.plans.given import Given, GivenPrefixes
+from drafting.plans.plan import Action, DraftRound, most_proposals
+from drafting.trie.eligibility import Eligibility
+from drafting.trie.item_trie import ItemTrie
+
+
+class DraftedSearch(Protocol):
+    """The part of a search that drafting uses; see `verification.search.BeamSearch`."""
+
+    sequence: SequenceState
+    eligibility: Eligibility
+    rule: SearchRule
+    normalise: Normalisation
+    beam: IntArray
+    ancestors: IntArray
+    widths: tuple[int, ...]
+    depth: int
+    draft_forwards: int
+    drafted_nodes: int
+    drafted_by: set[str]
+    given: Given
+    offered: GivenPrefixes | None
+    tolerance: Tolerance | None
+
+
+@dataclass
+class DraftTask:
+    """One search's round.
+
+    Attributes:
+        round: state of the drafting in this round.
+        action: action for the next level.
+        allocate: takes key/value slots.
+        frontier: indices of the prefixes below which the next level grows; the beam at first.
+        is_read: whether the host knows them.
+    """
+
+    search: DraftedSearch
+    round: DraftRound
+    action: Action
+    allocate: Callable[[int], IntArray]
+    frontier: IntArray = field(init=False)
+    is_read: bool = True
+
+    def __post_init__(self) -> None:
+        self.frontier = self.search.beam
+
+    @property
+    def frontier_slots(self) -> IntArray:
+        """`[frontier]` int64."""
+        return self.search.sequence.slots[self.frontier]
+
+    @property
+    def forward_part(self) -> ForwardPart:
+        """The frontier, preceded by all tokens before it that the draft has not computed."""
+        sequence = self.search.sequence
+        past = np.concatenate([np.arange(sequence.root), self.search.ancestors])
+        return ForwardPart(sequence, np.concatenate([past[sequence.drafted[past] == 0], self.frontier]), len(self.frontier))
+
+    def most_nodes(self, trie: ItemTrie) -> int:
+        """As many nodes as the next level may have: all children of the frontier, or as many as are proposed where it is not read."""
+        depth = self.round.next_depth
+        most = min(self.round.nodes * trie.max_children[depth - 1], trie.level_size(depth))
+        return most if self.is_read else min(most, most_proposals(self.round.widths[depth]))
+
+    def new(self, trie_nodes: IntArray) -> BoolArray | None:
+        """`[nodes]` bool, which prefixes of the next depth are not in the tree yet; None if none of that depth is."""
+        sequence = self.search.sequence
+        known = sequence.trie_nodes[sequence.depths == self.round.next_depth]
+        return find_in_array(trie_nodes, known) < 0 if len(known) else None
+
+    def extend(self, trie_nodes: IntArray) -> BoolArray:
+        """Make nodes of the next depth the frontier; those that an earlier round has left there, and the host knows, are taken up again.
+
+        Returns:
+            `[nodes]` bool, which of them are new.
+        """
+        sequence, depth = self.search.sequence, self.round.next_depth
+        known = np.flatnonzero(sequence.depths == depth)
+        indices = find_in_array(trie_nodes, sequence.trie_nodes[known])
+        new: BoolArray = indices < 0
+        added = int(np.count_nonzero(new))
+        self.frontier = np.empty(len(new), np.int64)
+        self.frontier[~new] = known[indices[~new]]
+        origin = Origin.CHILDREN if self.action is Action.CHILDREN else Origin.BEAM
+        self.frontier[new] = sequence.append(self.allocate(added), depth, trie_nodes[new], origin)
+        self.search.drafted_nodes += added
+        self.round.drafted += added
+        self.round.levels += 1
+        self.round.nodes = len(self.frontier)
+        return new
