@@ -28,6 +28,7 @@ from transformers.utils import logging as library_logging
 from drafting.alignment.bases import Base
 from drafting.alignment.course import Course, StopAt
 from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
+from drafting.alignment.own_head import name_own_head
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.rotary import name_rotary_base
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
@@ -258,6 +259,7 @@ def train_model(
                 # Merging is for good, and between epochs the run goes on.
                 merge(model if course.validation is None else copy.deepcopy(model)).save_pretrained(path)
             name_rotary_base(path)
+            name_own_head(path)
             save_tokenizer(base.tokenizer, path)
             template.save(path)
             (path / "training_args.bin").unlink(missing_ok=True)
