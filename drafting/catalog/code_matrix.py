@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,10 @@ from drafting.errors import first_line
 
 ItemsIn = Literal["rows", "columns"]
 _ROWS_AT_ONCE = 1 << 18
-_UNREADABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, OSError, UnpicklingError, OverflowError)
+_UNREADABLE = (
+    *(RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, OSError, OverflowError),
+    *(UnpicklingError, TokenError, zipfile.BadZipFile),
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def read_matrix(
     Raises:
         CatalogError: the file is damaged, too large or no such matrix, or it does not tell which side the items are on.
     """
-    stored = _torch_matrix(path, limits) if path.suffix in TORCH_SUFFIXES else _array(path)
+    stored = _torch_matrix(path, limits) if path.suffix in TORCH_SUFFIXES else load_array(path)
     if len(stored.shape) != 2:
         raise CatalogError(f"{path} holds an array of {len(stored.shape)} dimensions: a catalog is a matrix of items and digits.")
     side = items.side or _side(path, tuple(stored.shape))
@@ -98,17 +102,23 @@ def _side(path: Path, shape: tuple[int, ...]) -> ItemsIn:
     )
 
 
-def _array(path: Path) -> npt.NDArray[Any]:
+def load_array(path: Path, subject: str = "The catalog") -> npt.NDArray[Any]:
+    """Map the array of a .npy file.
+
+    Args:
+        subject: how a sentence about the file begins.
+
+    Raises:
+        CatalogError: it holds something else, or is damaged.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (*_UNREADABLE, zipfile.BadZipFile) as error:
-        raise CatalogError(f"The catalog {path} is not a .npy array: {first_line(error)}") from error
+    except _UNREADABLE as error:
+        raise CatalogError(f"{subject} {path} is not a .npy array: {first_line(error)}") from error
     if not isinstance(array, np.ndarray):
         # numpy goes by the first bytes, not by the name.
         array.close()
-        raise CatalogError(
-            f"The catalog {path} is not a .npy array, but a zip file, such as .npz: save the one array of codes with np.save."
-        )
+        raise CatalogError(f"{subject} {path} is not a .npy array, but a zip file, such as .npz: save the one array with np.save.")
     return array
 
 
@@ -127,7 +137,7 @@ def _torch_matrix(path: Path, limits: ReadLimits) -> npt.NDArray[Any]:
         tensor = torch.load(path, map_location="cpu", weights_only=True, mmap=is_plain_zip)
     except CatalogError:
         raise
-    except (*_UNREADABLE, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise CatalogError(
             f"The catalog {path} cannot be read: the file is damaged or cut off, or a pickle that holds more than tensors, which is never "
             "run."

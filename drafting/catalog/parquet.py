@@ -46,10 +46,24 @@ def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any
             if name := name_twice(file.schema_arrow.names):
                 raise error(f"The {kind} {path} has two columns of the name {name}: rename one.")
             yield file
-    except (pa.ArrowException, OSError) as failure:
-        raise error(f"The {kind} {path} cannot be read: {first_line(failure)}.") from failure
-    except UnicodeDecodeError as failure:
-        raise error(f"The {kind} {path} cannot be read: it has texts that are not UTF-8.") from failure
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as failure:
+        reason = first_line(failure)
+        if "UTF8" in reason or isinstance(failure, UnicodeDecodeError):
+            reason = "it has texts that are not UTF-8"
+        raise error(f"The {kind} {path} cannot be read: {reason}.") from failure
+
+
+def checked_batches(file: Any, **options: Any) -> Iterator[Any]:
+    """The batches of a `pyarrow.parquet.ParquetFile`, with arguments of `iter_batches`, each of them sound.
+
+    Arrow looks at nothing before it is used: what is damaged would be found out where nobody knows of the file.
+
+    Raises:
+        ArrowException: one is damaged, or has a text that is not UTF-8.
+    """
+    for batch in file.iter_batches(**options):
+        batch.validate(full=True)
+        yield batch
 
 
 def name_twice(names: Sequence[str]) -> str | None:
@@ -85,7 +99,7 @@ def read_parquet(
         on_form(
             f"parquet with item ids in the column {ids} and identifiers in the column {tokens} ({file.schema_arrow.field(tokens).type})"
         )
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+        for batch in checked_batches(file, batch_size=_ROWS_AT_ONCE):
             limits.check_ratio(unpacked := unpacked + batch.nbytes, packed)
             if batch.column(ids).null_count or batch.column(tokens).null_count:
                 raise CatalogError(f"{path} has items without an id or without {tokens}.")

@@ -6,12 +6,14 @@ Invariant: lines are decoded many at a time into the wanted fields alone; only w
 import ast
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
+from drafting.catalog.json_values import is_encodable
 from drafting.errors import InteractionError
 from drafting.preparation.rows import BadLines, shown
 from drafting.preparation.sources import BOM, UNREADABLE, head_of, opened
@@ -34,7 +36,9 @@ def field_names(path: Path) -> tuple[str, ...]:
         with opened(path) as file:
             lines = _array(path, file) if _is_array(path) else (_loaded(line) for line in islice(file, _PEEKED_LINES))
             for line in lines:
-                names.update(dict.fromkeys(line if isinstance(line, dict) else ()))
+                # In literals of Python, names may be anything; in JSON, halves of characters.
+                told = line if isinstance(line, dict) else ()
+                names.update(dict.fromkeys(name for name in told if isinstance(name, str) and is_encodable(name)))
     except UNREADABLE as error:
         raise InteractionError(f"{path} cannot be read: {error}.") from error
     if not names:
@@ -49,7 +53,10 @@ def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callab
         InteractionError: the file can't be read to its end.
     """
     fields = [(f"field_{number}", Any, None) for number in range(len(wanted))]
-    shape = msgspec.defstruct("Line", fields, rename=dict(zip((name for name, _, _ in fields), wanted, strict=True)))
+    shape: Any = None
+    # Quotation marks and the like are possible in names, and no field may be called so: such lines are decoded one by one.
+    with suppress(ValueError):
+        shape = msgspec.defstruct("Line", fields, rename=dict(zip((name for name, _, _ in fields), wanted, strict=True)))
     with path.open("rb") as raw:
         stream = opened(path, raw)
         try:
@@ -70,7 +77,7 @@ def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callab
 def _decoded(path: Path, block: bytes, first: int, shape: Any, wanted: Sequence[str], bad: BadLines) -> Block:
     """The objects of some lines, of which the first has the number `first`."""
     try:
-        found = msgspec.json.Decoder(shape).decode_lines(block)
+        found = [] if shape is None else msgspec.json.Decoder(shape).decode_lines(block)
         if len(found) == block.count(b"\n") + (not block.endswith(b"\n")):
             return list(map(msgspec.structs.astuple, found)), range(first, first + len(found))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -121,5 +128,5 @@ def _loaded(line: bytes) -> Any:
         pass
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None

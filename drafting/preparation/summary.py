@@ -81,4 +81,7 @@ def _repeats(parts: Split) -> int:
 
 
 def _day(seconds: float) -> str:
+    if abs(seconds) > 1e15:
+        # Beyond the calendars of libraries.
+        return f"{seconds:.0e} s"
     return str(np.datetime64(int(seconds // 86_400), "D")) if abs(seconds) > 1e11 else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from drafting.catalog.parquet import open_parquet
+from drafting.catalog.parquet import checked_batches, open_parquet
 from drafting.errors import InteractionError
 from drafting.preparation.delimited import DelimitedForm, found_form, read_delimited
 from drafting.preparation.json_rows import field_names, read_json
@@ -155,9 +155,7 @@ def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None]) 
     with open_parquet(path, "table", InteractionError) as file:
         _require(path, file.schema_arrow.names, wanted)
         rows, size = 0, path.stat().st_size
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(wanted)):
-            # Arrow takes a text for UTF-8 until it is read, and readers of rows are beyond the reach of errors of this file.
-            batch.validate(full=True)
+        for batch in checked_batches(file, batch_size=_ROWS_AT_ONCE, columns=list(wanted)):
             yield Rows(path, {name: batch.column(name) for name in wanted}, partial(_number, rows + 1), len(batch))
             rows += len(batch)
             on_read(size * rows // max(file.metadata.num_rows, 1))

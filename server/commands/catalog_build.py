@@ -219,16 +219,12 @@ def _items(path: Path) -> "ItemList":
 
 def _matrix(embeddings: Path, items: Path, rows: int) -> "FloatArray":
     """The embeddings of a file, one of each of the items."""
-    import numpy as np
-
     from drafting.catalog.catalog import CatalogError
+    from drafting.catalog.code_matrix import load_array
     from drafting.errors import check_file
 
     check_file(embeddings, "The matrix", CatalogError)
-    try:
-        matrix: FloatArray = np.load(embeddings, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        fail(f"{embeddings} is not a .npy matrix: {error}.")
+    matrix: FloatArray = load_array(embeddings, "The matrix")
     if matrix.ndim != 2 or len(matrix) != rows:
         fail(f"{embeddings} has the shape {matrix.shape}, but {items} lists {rows} items: there must be one row per item.")
     return matrix

@@ -135,7 +135,7 @@ class SqliteControlStore:
     async def _answer(self, job: "Future[_T]") -> _T:
         try:
             return await asyncio.wrap_future(job)
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
+        except (sqlite3.Error, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ControlUnavailable(f"The control file {self._path} cannot be used: {error}.") from error
 
     def _transaction(self, call: Callable[[], _T]) -> _T:

@@ -55,7 +55,7 @@ class Popularity:
         for number, text in enumerate(lines, start=1):
             try:
                 line = _decoder.decode(text)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise ValueError(f"Line {number} of {path} is no item with an item_id and a count: {error}.") from error
             if line.item_id in found:
                 raise ValueError(f"Line {number} of {path} names the item {line.item_id!r} again.")

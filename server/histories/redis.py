@@ -132,7 +132,7 @@ class RedisHistoryStore:
         shown = [event for member, score in members if (event := self._event(member, score)) is not None]
         try:
             return StoredUser(shown, None if content is None else _profiles.decode(content))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise HistoryDamaged(user_id) from error
 
     async def sample(self, users: int, limit: int) -> list[list[Event]]:

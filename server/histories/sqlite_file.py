@@ -172,7 +172,7 @@ def _decoded(user_id: str, checksum: int, content: object, decoder: "msgspec.msg
         raise HistoryDamaged(user_id)
     try:
         return decoder.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HistoryDamaged(user_id) from error
 
 

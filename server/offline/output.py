@@ -136,7 +136,7 @@ class ResumableFile(PlainLines):
 def _read(path: Path) -> RunState | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=RunState)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

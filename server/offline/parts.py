@@ -41,7 +41,7 @@ class Parts:
         known = self._folder.find(_STATE)
         try:
             state = None if known is None else msgspec.json.decode(self._folder.range(_STATE, 0, known.size), type=RunState)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             state = RunState("", 0)
         if state is None and not self.done():
             self._folder.write(_STATE, msgspec.json.encode(RunState(purpose, seed)))

@@ -93,7 +93,7 @@ def read_line(line: bytes) -> UserLine | str:
     """A line of the file, or a sentence about what is wrong with it."""
     try:
         return _DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return f"The line is not a user: {error}."
 
 

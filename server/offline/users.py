@@ -220,11 +220,13 @@ def _lines(rows: Any) -> Iterable[bytes | str]:
 # The blocks of a row group follow each other, and a row group can only be read whole.
 @lru_cache(maxsize=1)
 def _row_group(file: UserFile, group: int) -> Any:
+    import pyarrow as pa
+
     table = _table(file)
     columns = [name for name in table.schema_arrow.names if name in _KNOWN_COLUMNS]
     try:
         return table.read_row_group(group, columns=columns)
-    except OSError as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsersError(f"The table {file.folder}/{file.name} can't be read: {first_line(error)}.") from error
 
 
@@ -239,13 +241,13 @@ def _table(file: UserFile) -> Any:
         raise UsersError(f"Reading {whole} needs pyarrow ({missing}): pip install 'atspeed-server[train]', or give JSONL.") from missing
     try:
         table = pq.ParquetFile(open_file(open_folder(file.folder), file.name, file.size))
-    except (pa.ArrowException, OSError) as error:
+        columns = table.schema_arrow.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsersError(f"The table {whole} can't be read: {first_line(error)}.") from error
-    if name := name_twice([name for name in table.schema_arrow.names if name in _KNOWN_COLUMNS]):
+    if name := name_twice([name for name in columns if name in _KNOWN_COLUMNS]):
         raise UsersError(f"The table {whole} has two columns of the name {name}: rename one.")
-    if not {*table.schema_arrow.names} & {*_TELLING}:
-        names = ", ".join(table.schema_arrow.names)
-        raise UsersError(f"The table {whole} has no column `history` (nor `behaviours` or `context`); it has {names}.")
+    if not {*columns} & {*_TELLING}:
+        raise UsersError(f"The table {whole} has no column `history` (nor `behaviours` or `context`); it has {', '.join(columns)}.")
     return table
 
 

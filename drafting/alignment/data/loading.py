@@ -129,7 +129,7 @@ def load_sequential(path: Path, catalog: Catalog) -> Interactions:
         try:
             users.append(str(int(user)))
             numbers.extend(map(int, rest.split()))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InteractionError(f"Line {line_number} of {path} should be numbers, a user and then items: {error}.") from error
         ends.append(len(numbers))
     raw = np.frombuffer(numbers, np.int64) if numbers else np.empty(0, np.int64)
@@ -163,7 +163,7 @@ def load_events(path: Path, catalog: Catalog) -> Interactions:
         try:
             event = decoder.decode(line)
             _add_details(event, details, len(rows))
-        except (msgspec.DecodeError, InteractionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InteractionError) as error:
             raise InteractionError(f"Line {line_number} of {path} is not an interaction: {str(error).rstrip('.')}.") from error
         if (item := str(event.item)) not in index_of:
             index_of[item] = catalog.index_of(item)

@@ -17,7 +17,7 @@ from drafting.alignment.data.details import ATTRIBUTES, CONTEXT, KIND, VALUE
 from drafting.alignment.data.interactions import Interactions, by_user
 from drafting.array_types import DoubleArray
 from drafting.catalog.catalog import Catalog
-from drafting.catalog.parquet import name_texts, open_parquet
+from drafting.catalog.parquet import checked_batches, name_texts, open_parquet
 from drafting.errors import InteractionError, first_line
 
 COLUMNS = ("user", "item", "timestamp")
@@ -41,7 +41,7 @@ def load_parquet(path: Path, catalog: Catalog) -> Interactions:
         if missing:
             raise InteractionError(f"{path} has no column {missing[0]!r}: it needs {', '.join(COLUMNS)}.")
         more = [name for name in names if f"{name}.".startswith((f"{KIND}.", f"{VALUE}.", ATTRIBUTES, CONTEXT))]
-        for batch in file.iter_batches(columns=[*COLUMNS, *more]):
+        for batch in checked_batches(file, columns=[*COLUMNS, *more]):
             columns = [batch.column(name) for name in COLUMNS]
             if any(column.null_count for column in columns):
                 raise InteractionError(f"{path} has interactions without a user, an item or a timestamp.")

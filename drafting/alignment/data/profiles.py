@@ -12,7 +12,7 @@ import msgspec
 from drafting.alignment.data.arrow_values import add_values
 from drafting.alignment.data.columns import Column, TableBuilder, row_values
 from drafting.alignment.data.lines import open_lines
-from drafting.catalog.parquet import name_texts, open_parquet
+from drafting.catalog.parquet import checked_batches, name_texts, open_parquet
 from drafting.errors import InteractionError
 from drafting.prompts.user_state import Value
 
@@ -62,7 +62,7 @@ def _read_lines(path: Path, rows: dict[str, int], table: TableBuilder) -> None:
             row = _new_row(str(user), rows)
             for name, value in profile.items():
                 table[name].add(row, value)
-        except (msgspec.DecodeError, InteractionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InteractionError) as error:
             raise InteractionError(f"Line {number} of {path} is not a profile: {str(error).rstrip('.')}.") from error
 
 
@@ -71,7 +71,7 @@ def _read_parquet(path: Path, rows: dict[str, int], table: TableBuilder) -> None
         names = file.schema_arrow.names
         if USER not in names:
             raise InteractionError(f"{path} has no column {USER!r}: it needs one, beside those of what is known.")
-        for batch in file.iter_batches():
+        for batch in checked_batches(file):
             if batch.column(USER).null_count:
                 raise InteractionError(f"{path} has profiles without a user.")
             first = len(rows)

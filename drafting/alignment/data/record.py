@@ -36,7 +36,7 @@ def prepared(directory: Path) -> Prepared:
         return Prepared()
     try:
         return msgspec.json.decode(path.read_bytes(), type=Prepared)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InteractionError(f"{path} cannot be read: {error}. Prepare the data again, or remove the file.") from error
 
 

@@ -153,7 +153,7 @@ def read_manifest(directory: Path) -> TeacherManifest:
         raise TrainingError(f"{directory} holds no teacher data: {hint}.")
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=TeacherManifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} does not describe teacher data: {error}.") from error
     missing = [name for name in (*manifest.shards, VALID_FILE, CATALOG_FILE) if not (directory / name).is_file()]
     if missing:

@@ -149,11 +149,13 @@ def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
     np.save(path, CODES)
     path.write_bytes(path.read_bytes()[:-1])
     assert "is not a .npy array" in refusal(path)
+    path.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((((" + bytes(90))
+    assert "is not a .npy array" in refusal(path)
     np.save(path, CODES.astype(str))
     assert "holds values of type <U" in refusal(path)
     with path.open("wb") as file:
         np.savez(file, CODES)
-    assert refusal(path).endswith("is not a .npy array, but a zip file, such as .npz: save the one array of codes with np.save.")
+    assert refusal(path).endswith("is not a .npy array, but a zip file, such as .npz: save the one array with np.save.")
     path.write_bytes(path.read_bytes()[:-1])
     assert "is not a .npy array" in refusal(path)
 

@@ -166,7 +166,10 @@ def test_build_says_what_does_not_fit(tmp_path: Path, embeddings: Path, items: P
     out = tmp_path / "catalog.jsonl"
     (tmp_path / "few.txt").write_text("a\nb\n")
     assert "has the shape (40, 6), but" in run("build", "--embeddings", embeddings, "--items", tmp_path / "few.txt", "--out", out).output
-    assert "is not a .npy matrix" in run("build", "--embeddings", items, "--items", items, "--out", out).output
+    assert "is not a .npy array" in run("build", "--embeddings", items, "--items", items, "--out", out).output
+    np.savez(tmp_path / "items.npz", np.load(embeddings))
+    packed = run("build", "--embeddings", tmp_path / "items.npz", "--items", items, "--out", out)
+    assert "is not a .npy array, but a zip file, such as .npz: save the one array with np.save." in packed.output
     (tmp_path / "twice.txt").write_text("a\n" * ITEMS)
     twice = run("build", "--embeddings", embeddings, "--items", tmp_path / "twice.txt", "--out", out)
     assert "Item 'a' appears twice in the catalog" in twice.output

@@ -51,12 +51,17 @@ def test_a_file_is_ordered_by_count_or_by_line(tmp_path: Path):
         ),
         ('{"item_id": "a", "count": 0}', "Line 1 of PATH is no item with an item_id and a count: count must be a positive number."),
         ('{"item_id": "a"}\n{"item_id": "a"}', "Line 2 of PATH names the item 'a' again."),
+        (
+            '{"item_id": "caf\udce9"}',
+            "Line 1 of PATH is no item with an item_id and a count: 'utf-8' codec can't decode byte 0xe9 in position 3: "
+            "unexpected end of data.",
+        ),
         ("item_id,count", "Line 1 of PATH is no item with an item_id and a count: JSON is malformed: invalid character (byte 0)."),
     ],
 )
 def test_a_file_that_can_not_be_used_gets_a_sentence(tmp_path: Path, content: str, sentence: str):
     path = tmp_path / "popular.jsonl"
-    path.write_text(content)
+    path.write_text(content, errors="surrogateescape")
     with pytest.raises(ValueError, match=r"^(Line|The list) ") as error:
         Popularity.load(path)
     assert str(error.value) == sentence.replace("PATH", str(path))

@@ -328,12 +328,13 @@ async def test_a_member_that_is_none_of_ours_costs_no_other_event(redis_server):
     await store.close()
 
 
-@pytest.mark.parametrize("name", ["events", "ids", "profile"])
-async def test_a_key_of_another_kind_is_damage_of_its_user_alone(redis_server, name):
+@pytest.mark.parametrize(("name", "text"), [("events", b"a"), ("ids", b"a"), ("profile", b"a"), ("profile", b'{"a": "\xff"}')])
+async def test_a_key_of_another_kind_is_damage_of_its_user_alone(redis_server, name, text):
     store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix=f"kinds-{name}")
+    await store.delete("bob")
     await store.append("bob", [Event("a", 1.0)])
     async with Redis(port=redis_server.port) as admin:
-        await admin.set(f"{{kinds-{name}:ann}}:{name}", "a text")
+        await admin.set(f"{{kinds-{name}:ann}}:{name}", text)
         if name != "events":
             await admin.zadd(f"{{kinds-{name}:ann}}:events", {b'0000000001[null, "a"]': 1.0})
     failing = store.read_user("ann") if name == "profile" else store.append("ann", [Event("a", 1.0)])

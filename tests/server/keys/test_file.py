@@ -168,6 +168,7 @@ def one(name: str, **more: object) -> dict[str, object]:
             )
         ),
         msgspec.json.encode({"salt": "0123456789abcdef", "keys": [one("a"), one("b", sha256="1" * 64), one("a")]}).decode(),
+        '{"salt": "0123456789abcdef", "keys": [{"name": "caf\udce9"}]}',
         # One key, two names: which of them holds would be chance.
         msgspec.json.encode({"salt": "0123456789abcdef", "keys": [one("a"), one("b")]}).decode(),
     ],
@@ -175,13 +176,13 @@ def one(name: str, **more: object) -> dict[str, object]:
 async def test_a_broken_file_is_refused_at_start_and_changes_nothing_later(
     text: str, tmp_path: Path, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ):
-    (tmp_path / "broken.json").write_text(text)
+    (tmp_path / "broken.json").write_text(text, errors="surrogateescape")
     with pytest.raises(KeysFileError, match=r"broken.json is no file of keys \(.+\): make one") as raised:
         ring(tmp_path / "broken.json", registry)
     assert "secret-key" not in str(raised.value)
     kept = add_key(tmp_path / "keys.json", "shop", ALL)
     keyring = ring(tmp_path / "keys.json", registry=CollectorRegistry())
-    (tmp_path / "keys.json").write_text(text)
+    (tmp_path / "keys.json").write_text(text, errors="surrogateescape")
     await keyring.look()
     await keyring.look()
     assert holder(keyring, kept) == "shop"

@@ -43,7 +43,7 @@ def test_another_purpose_begins_anew(tmp_path: Path):
     assert path.read_bytes() == b"other\n"
 
 
-@pytest.mark.parametrize("state", [b"", b"[]", b'{"purpose": "a"}'])
+@pytest.mark.parametrize("state", [b"", b"[]", b'{"purpose": "a"}', b'{"purpose": "\xff"}'])
 def test_a_part_that_nobody_can_vouch_for_is_not_used(tmp_path: Path, state: bytes):
     path = tmp_path / "out"
     begin(path, b"one")

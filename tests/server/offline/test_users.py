@@ -142,6 +142,10 @@ def test_a_table_without_users(tmp_path: Path):
     pq.write_table(pa.table([[["a"]], [["b"]]], names=["history", "history"]), tmp_path / "users.parquet")
     with pytest.raises(SetupError, match="has two columns of the name history"):
         list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+    pq.write_table(pa.table({"history": [["a"]]}), tmp_path / "users.parquet")
+    (tmp_path / "users.parquet").write_bytes((tmp_path / "users.parquet").read_bytes().replace(b"history", b"hist\xff\xffy"))
+    with pytest.raises(SetupError, match="can't be read"):
+        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
     (tmp_path / "users.parquet").write_bytes(b"no table")
     with pytest.raises(SetupError, match="can't be read"):
         list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))

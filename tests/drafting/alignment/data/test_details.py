@@ -12,6 +12,7 @@ import pytest
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
+from drafting.alignment.data.record import prepared
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import newest_windows, next_windows, prefix_windows
 from drafting.catalog.builder import catalog_of
@@ -118,9 +119,20 @@ def test_what_can_not_be_used_is_named(tmp_path: Path, name: str, row: dict[str,
         load_split(tmp_path, CATALOG)
 
 
+def test_a_profile_and_a_record_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
+    write_lines(tmp_path, "interactions", [ONE])
+    (tmp_path / "profiles.jsonl").write_bytes(b'{"user": 1, "city": "K\xf6ln"}\n')
+    with pytest.raises(InteractionError, match=r"Line 1 of .* is not a profile: .*can't decode"):
+        load_split(tmp_path, CATALOG)
+    (tmp_path / "prepare.json").write_bytes(b'{"split": "\xff"}')
+    with pytest.raises(InteractionError, match=r"prepare.json cannot be read: .* Prepare the data again, or remove the file\."):
+        prepared(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
+        ({"item": pa.array([b"\xff"]).view(pa.string())}, "cannot be read: it has texts that are not UTF-8"),
         ({"attributes.day": pa.array([0], pa.date32())}, r"attributes\.day is a text, a number, a boolean or a list of these, got a date"),
         ({"value": ["much"]}, "The column value of .* holds values of type string"),
         ({"context": [{"where": {"city": "Ulm"}}]}, r"context\.where is a text, a number, a boolean or a list of these, got a dict"),

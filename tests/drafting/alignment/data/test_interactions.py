@@ -62,7 +62,7 @@ def test_items_are_looked_up_by_name_not_by_position(tmp_path: Path) -> None:
     assert load_sequential(path, shuffled).items.tolist() == [1, 2, 0]
 
 
-@pytest.mark.parametrize(("text", "line"), [("1 2\n2 x\n", 2), ("one 2\n", 1), ("1 2.5\n", 1)])
+@pytest.mark.parametrize(("text", "line"), [("1 2\n2 x\n", 2), ("one 2\n", 1), ("1 2.5\n", 1), (f"1 {2**63}\n", 1)])
 def test_a_line_that_is_not_numbers_is_named(tmp_path: Path, catalog: Catalog, text: str, line: int) -> None:
     path = tmp_path / "sequential_train.txt"
     path.write_text(text)
@@ -101,11 +101,13 @@ def test_events_are_put_in_order_of_time_and_ties_stay_as_they_came(tmp_path: Pa
         ('{"user": "b", "item": "9", "timestamp": 1}', "Line 1 of .* names item '9', but the catalog has no such item"),
         ('{"user": "b", "item": "1"}', "Line 1 of .* is not an interaction.*timestamp"),
         ("user,item", "Line 1 of .* is not an interaction"),
+        ('{"user": "caf\udce9", "item": "1", "timestamp": 1}', "Line 1 of .* is not an interaction: .*can't decode"),
+        (f'{{"user": "b", "item": "1", "timestamp": 1, "more": {"[" * 9999}', "Line 1 of .* is not an interaction: .*recursion"),
     ],
 )
 def test_a_bad_event_is_named(tmp_path: Path, catalog: Catalog, line: str, sentence: str) -> None:
     path = tmp_path / "interactions.jsonl"
-    path.write_text(line + "\n")
+    path.write_text(line + "\n", errors="surrogateescape")
     with pytest.raises(InteractionError, match=sentence):
         load_events(path, catalog)
 
