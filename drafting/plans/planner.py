@@ -144,7 +144,9 @@ class Planner(Plan):
         deeper = range(state.depth + 1, state.last_depth)
         values = self._values(state, self.costs.draft is not None)
         if (given_up := values.given_up.get(state.depth)) is None:
-            rounds = (replace(state, depth=depth, nodes=state.widths[depth]) for depth in deeper)
+            # Their forwards are without the prompt.
+            widths, sharing = state.widths, state.sharing
+            rounds = (replace(state, depth=depth, nodes=widths[depth], tokens=sharing * widths[depth], drafted=0) for depth in deeper)
             given_up = all(self._best_action(each, self.costs.draft is not None) is Action.STOP for each in rounds)
             values.given_up[state.depth] = given_up
         if not given_up or any(self._unexplored.get(depth, 0.0) + 1 >= EXPLORE_EVERY for depth in deeper):
