@@ -12,7 +12,7 @@ from typing import Protocol
 
 from server.control.base import NOWHERE, ControlStore, Replica, State, Write
 from server.control.names import is_dead, may_be_former
-from server.control.records import Record
+from server.control.records import Record, damage_told
 from server.errors import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable
 
 # Longer than one that is silent counts for alive.
@@ -118,7 +118,9 @@ class Reader:
                 is_confirmed, writes = False, []
             if writes is None:
                 raise ControlConflict
-            self.values, self.record, self.read = dict(state.values), Record.of(state.values), state.position
+            with damage_told():
+                record = Record.of(state.values)
+            self.values, self.record, self.read = dict(state.values), record, state.position
         for write in writes:
             self.take(write)
         return is_confirmed

@@ -11,6 +11,7 @@ own, is passed over. What an earlier one must not read, it writes with a higher 
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ import msgspec
 import numpy as np
 
 from drafting.catalog.text_column import TextColumn
+from drafting.errors import first_line
+from server.errors import ControlUnavailable
 
 Changes = dict[str, bytes | None]
 _Key = TypeVar("_Key")
@@ -205,12 +208,29 @@ def encode_filter(what: str | TextColumn) -> bytes:
 
 
 def decode_filter(value: bytes) -> str | TextColumn:
-    """The meaning of a filter."""
-    record = msgspec.msgpack.decode(value, type=FilterRecord)
-    if record.expression is not None:
-        return record.expression.decode("utf-8", "surrogatepass")
-    lengths = np.frombuffer(zlib.decompress(record.lengths), np.uint32)
-    return TextColumn.of_bytes(lengths, zlib.decompress(record.data))
+    """The meaning of a filter.
+
+    Raises:
+        ControlUnavailable: it is none.
+    """
+    with damage_told():
+        record = msgspec.msgpack.decode(value, type=FilterRecord)
+        if record.expression is not None:
+            return record.expression.decode("utf-8", "surrogatepass")
+        lengths = np.frombuffer(zlib.decompress(record.lengths), np.uint32)
+        return TextColumn.of_bytes(lengths, zlib.decompress(record.data))
+
+
+@contextmanager
+def damage_told() -> Iterator[None]:
+    """Make a `ControlUnavailable` of what goes wrong when values are decoded: they are read again, and may be restored by then."""
+    try:
+        yield
+    except (ValueError, zlib.error) as error:
+        reason = first_line(error)
+        raise ControlUnavailable(
+            f"The control store holds what can't be read ({reason}): restore it with atspeed control restore."
+        ) from error
 
 
 def _put(named: dict[_Key, _Value], name: _Key, value: bytes | None, kind: type[_Value]) -> None:

@@ -11,7 +11,7 @@ from server.control import Limits, Position, Replica, Write
 from server.control.follower import Follower
 from server.control.memory import MemoryControlStore
 from server.control.names import replica_name
-from server.control.records import FORM, WRITTEN_IN, Record
+from server.control.records import FORM, WRITTEN_IN, FilterRecord, Record, decode_filter, encode_filter
 from server.errors import ControlUnavailable, ReplicaBehind
 
 
@@ -109,6 +109,27 @@ async def test_who_begins_does_so_with_what_there_is(store: Unsure):
     store.is_confirmed = True
     await catch_up(late)
     assert late.away_since is None
+
+
+async def test_who_begins_with_what_is_damaged_is_told_so_and_begins_once_it_is_restored(store: Unsure):
+    await store.create({"version/v2": b"\x81\xa4file\xa1\xff"})
+    late, applied = follower_of(store, "late")
+    for _ in range(2):
+        with pytest.raises(
+            ControlUnavailable, match=r"^The control store holds what can't be read \(.+\): restore it with atspeed control"
+        ):
+            await catch_up(late)
+    await store.replace({"filter/restored": b"1"}, 0)
+    await catch_up(late)
+    assert applied.filters == [{"restored": b"1"}]
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"\xa1\xff", msgspec.msgpack.encode(FilterRecord(None, b"no zlib", b"")), encode_filter("price < 5")[:-3]]
+)
+def test_a_filter_that_is_damaged_is_told(value: bytes):
+    with pytest.raises(ControlUnavailable):
+        decode_filter(value)
 
 
 async def test_a_replica_knows_since_when_it_can_not_know(store: Unsure, monkeypatch: pytest.MonkeyPatch):
