@@ -107,7 +107,8 @@ class ForwardCosts:
     Attributes:
         target: cost of a forward of the target, with preparation and reading of results.
         draft: cost of a forward of the draft, with preparation and reading of results; None without a draft.
-        children: seconds to draft the children of a level, without the target's tokens.
+        children: seconds to draft the children of a level for one request, without the target's tokens.
+        further_children: seconds that each further request adds to that in the same step.
         level: seconds to verify one more level in a step.
         last: seconds of a search for looking at what its user was last given, beside the forwards: finding and weighing it, learning what
             it was worth, and keeping what the next search will find.
@@ -118,6 +119,11 @@ class ForwardCosts:
     children: float = 0.0
     level: float = 0.0
     last: float = 0.0
+    further_children: float = 0.0
+
+    def children_of_each(self, requests: int) -> float:
+        """Seconds to draft the children of a level, for each of so many requests that do so together."""
+        return (self.children + (requests - 1) * self.further_children) / requests
 
 
 @dataclass(frozen=True)

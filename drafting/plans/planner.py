@@ -247,7 +247,7 @@ class Planner(Plan):
             beam={},
             bonus={},
             fan_out=tuple(self._learned.children(depth, widths[depth]) for depth in range(last)),
-            children_cost=self.costs.children / group_size,
+            children_cost=self.costs.children_of_each(group_size),
             token=target.per_token,
             room=room,
             draft_token=draft.per_token if draft else 0.0,

@@ -30,6 +30,8 @@ LONG_ENOUGH = 3.0
 MOST_TOKENS = 4096
 BEAM_WIDTHS = (1, 20)
 DRAFT_WIDTHS = (10, 60)
+# Requests that are measured in one step, to see what drafting for each further one takes.
+TOGETHER = 8
 REPEATS = 4
 # A large model on a slow machine must not keep its users waiting for a figure that two runs give as well as ten. For each plan.
 BUDGET_SECONDS = 2.0
@@ -47,7 +49,8 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
     with _own_plans(engine):
         searches = _searches(longest_prompt)
         # All children of a wide beam make forwards far longer than those that the curve goes through.
-        plans = {"none": searches, "trie": _searches(longest_prompt, BEAM_WIDTHS[:1])}
+        together = [_request(number, min(PROMPT_LENGTHS[0], longest_prompt), BEAM_WIDTHS[0]) for number in range(TOGETHER)]
+        plans = {"none": searches, "trie": [*_searches(longest_prompt, BEAM_WIDTHS[:1]), together]}
         if engine.has_draft:
             plans |= {f"beam:{width}": searches for width in DRAFT_WIDTHS}
         reports = _run(engine, plans)
@@ -57,7 +60,7 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
         # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
         draft = _fit_draft([report for drafted in reports.values() for report in drafted]) if engine.has_draft else None
     logger.info("A forward of the target takes %s%s.", target, f", one of the draft {draft}" if draft else "; there is no draft")
-    return ForwardCosts(target, draft, children, level)
+    return ForwardCosts(target, draft, children, level, further_children=_fit_further(trie, children))
 
 
 def measure_target(engine: SpeculativeBeamEngine, longest_prompt: int) -> CostCurve:
@@ -142,6 +145,12 @@ def _fit_levels(trie: Sequence[StepReport], plain: Sequence[StepReport], target:
     else:
         level = _beside_forward(accepted) - _beside_forward(plain)
     return min(max(children, 0.0), target.fixed), min(max(level, 0.0), target.fixed)
+
+
+def _fit_further(trie: Sequence[StepReport], children: float) -> float:
+    """Seconds that each further request adds to drafting children; no more than the first takes."""
+    more = [(report.draft_seconds - children) / (report.accepted - 1) for report in trie if report.accepted > 1]
+    return min(max(median(more), 0.0), children) if more else 0.0
 
 
 def _beside_forward(reports: Sequence[StepReport]) -> float:

@@ -304,6 +304,15 @@ def test_where_nothing_is_drafted_few_searches_are_planned_for(balance: float) -
     assert all(plan.drafts_for(None) for _ in range(PLAN_WHEN_IDLE))
 
 
+def test_children_that_each_request_pays_for_are_drafted_for_few() -> None:
+    """A forward is saved for all of a batch, but what drafting takes grows with it."""
+    costs = ForwardCosts(CostCurve(40.0, 0.1), None, children=10.0)
+    for further, pays in ((0.0, True), (10.0, False)):
+        plan = Planner(replace(costs, further_children=further), FAN_OUT)
+        assert plan.action(start(depth=2), has_draft=False) is Action.CHILDREN
+        assert (plan.action(start(depth=2, sharing=16), has_draft=False) is Action.CHILDREN) == pays
+
+
 def test_a_search_for_which_nothing_will_pay_is_given_up() -> None:
     """But not where a deeper level pays, nor where a trial is due."""
     for prompt in (0, 5000):

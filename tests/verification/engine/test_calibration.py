@@ -34,12 +34,13 @@ def test_forwards_are_measured_beyond_the_bend(truth: CostCurve, speculation: Sp
 
 def test_every_part_of_a_step_is_measured(speculation: Speculation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans take turns, so that a machine that slows down half-way does so for all of them."""
-    truth = ForwardCosts(CostCurve(0.02, 1e-4), CostCurve(0.004, 1e-5), children=0.001, level=0.002)
+    truth = ForwardCosts(CostCurve(0.02, 1e-4), CostCurve(0.004, 1e-5), children=0.001, level=0.002, further_children=0.0005)
     step, taken = SpeculativeBeamEngine.step, []
 
     def timed(engine: SpeculativeBeamEngine) -> StepReport:
         report = step(engine)
-        drafting = truth.children if engine.plan.name == "trie" and report.accepted else 0.0
+        drafts_children = engine.plan.name == "trie" and report.accepted
+        drafting = report.accepted * truth.children_of_each(report.accepted) if drafts_children else 0.0
         if report.draft_forwards:
             drafting = report.draft_forwards * truth.draft.seconds(report.draft_tokens / report.draft_forwards)
         taken.append(engine.plan.name)
@@ -53,6 +54,7 @@ def test_every_part_of_a_step_is_measured(speculation: Speculation, monkeypatch:
     costs = measure_costs(engine, longest_prompt=40)
     assert not costs.target.differs(truth.target)
     assert not costs.draft.differs(truth.draft)
+    assert costs.further_children == pytest.approx(truth.further_children)
     assert (costs.children, costs.level) == (pytest.approx(truth.children), pytest.approx(truth.level, rel=0.05))
     turns = [name for name, before in zip(taken, ["", *taken], strict=False) if name != before]
     assert turns[:8] == ["none", "trie", "beam:10", "beam:60"] * 2
