@@ -85,10 +85,10 @@ class CostCurve:
         """Seconds that each of so many tokens adds to a forward on average, the fixed part aside."""
         return (self.seconds(tokens) - self.fixed) / tokens
 
-    def differs(self, other: "CostCurve") -> bool:
-        """True if the other curve differs by a tenth or more at a small or a large forward, so that plans may differ."""
+    def differs(self, other: "CostCurve", by: float) -> bool:
+        """True if the other curve differs by more than a share at a small or a large forward, so that plans may differ."""
         large = 256 + self.free
-        return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > NOTEWORTHY for tokens in (1, large))
+        return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > by for tokens in (1, large))
 
     @property
     def balance(self) -> float:

@@ -38,6 +38,9 @@ EXPLORE_EVERY = 128
 WORTHWHILE = 0.05
 # After so many rounds, one after the other, for which nothing was drafted, a search in so many is planned for: deciding takes time as well.
 IDLE_ROUNDS = 64
+# A search in so many is plain, so that what a forward takes is known where all others draft; of the first ones one in fewer.
+PLAIN_EVERY, PLAIN_EVERY_AT_FIRST = 64, 8
+FIRST_SEARCHES = 256
 PLAN_WHEN_IDLE = 8
 MOST_VALUES = 256
 
@@ -63,6 +66,7 @@ class Planner(Plan):
     _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _last_lists: LastLists = field(default_factory=LastLists)
     _unexplored: dict[int, float] = field(default_factory=dict)
+    _searches: int = 0
     _idle_rounds: int = 0
     _idle_searches: int = 0
 
@@ -92,6 +96,9 @@ class Planner(Plan):
         return True
 
     def drafts_for(self, key: str | None) -> bool:
+        self._searches += 1
+        if self.follows_clock and self._searches % (PLAIN_EVERY if self._searches > FIRST_SEARCHES else PLAIN_EVERY_AT_FIRST) == 0:
+            return False
         if self._idle_rounds < IDLE_ROUNDS or (key is not None and self._last_lists.may_be_wanted(key)):
             return True
         self._idle_searches += 1

@@ -1,24 +1,29 @@
 """Running costs: costs that follow the steps of an engine, so that a machine that has become faster or slower is noticed.
 
-Invariant: each second of a step is counted once, where it arises. What verifying accepted levels takes belongs to these, what learning from
-a draft's proposals takes to the draft's forward, and what looking at last lists takes to the searches that do; were they in the
-target's forwards, drafting would seem to save what it costs.
+Invariant: each second of a step is counted once, where it arises. What steps with accepted levels take beyond others of their size belongs
+to these levels, what learning from a draft's proposals takes to the draft's forward, and what looking at last lists takes to the searches
+that do; were they in the target's forwards, drafting would seem to save what it costs.
 """
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from drafting.plans.costs import SHORTEST, CostCurve, ForwardCosts
 
-# Sizes at which a first measurement counts as one forward each, on top of what is free.
+# Sizes, on top of what is free, at which a first measurement counts as one forward each: half with a further level, half without.
 PRIOR_TOKENS = (1, 16, 64, 256)
+PRIOR_WEIGHT = 0.5
 # After about 200 forwards, one weighs a third of a new one.
 FADING = 0.995
 # What takes longer than so many times the mean of steps, when some were seen, was interrupted.
 OUTLIER = 4.0
 FEWEST_STEPS = 8
-# Of the steps that are run, this share is timed, and after so many the costs are looked at anew.
+# Of the steps that verify several levels, this share is timed, and after so many the costs are looked at anew.
 TIMED_SHARE = 0.25
 LOOK_AT_TIMES_EVERY = 32
+# By less plans would hardly change, and all of them are made anew.
+CHANGED = 0.04
 # Its multiples fall evenly into every interval, in step with nothing: every fourth step might be the last of a list each time.
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -48,33 +53,36 @@ class RunningCurve:
     """A cost curve that follows forwards as they are run, so that a machine that has become faster or slower is noticed.
 
     Least squares of relative errors: an interruption makes a forward longer, and a long forward weighs little. Old forwards fade; what was
-    measured at first stays as a prior worth a few forwards, which keeps the two numbers apart while all forwards are of one size. How
-    many tokens are free stays as measured: it is a matter of the device, and no load changes it.
+    measured at first stays as a prior worth a few forwards, which keeps the numbers apart while all forwards are alike. How many tokens are
+    free stays as measured: it is a matter of the device, and no load changes it.
     """
 
-    def __init__(self, start: CostCurve) -> None:
+    def __init__(self, start: CostCurve, level: float = 0.0) -> None:
+        """`level`: seconds for each further level that is verified behind a forward, as first measured."""
         self._free = start.free
-        self._prior = [0.0] * 5
+        self._prior, self._seen = [0.0] * 9, [0.0] * 9
         for tokens in PRIOR_TOKENS:
-            _accumulate(self._prior, 1, tokens, start.seconds(start.free + tokens), 1.0)
-        self._seen = [0.0] * 5
+            for levels in (0, 1):
+                _accumulate(self._prior, (1, tokens, levels), start.seconds(start.free + tokens) + levels * level, 1.0, PRIOR_WEIGHT)
 
-    def add(self, forwards: int, tokens: int, seconds: float) -> None:
-        """Note forwards, about equally long ones, that took so many seconds together."""
-        _accumulate(self._seen, forwards, max(tokens - forwards * self._free, 0.0), seconds, FADING)
+    def add(self, forwards: int, tokens: int, seconds: float, levels: int = 0) -> None:
+        """Note forwards, about equally long ones, that took so many seconds together, with the further levels that were verified."""
+        _accumulate(self._seen, (forwards, max(tokens - forwards * self._free, 0.0), levels), seconds, FADING)
 
-    def curve(self) -> CostCurve:
-        """The curve through what was seen last."""
-        ff, ft, tt, f, t = (seen + prior for seen, prior in zip(self._seen, self._prior, strict=True))
-        determinant = ff * tt - ft * ft
-        return CostCurve(max((f * tt - t * ft) / determinant, 0.0), max((t * ff - f * ft) / determinant, 0.0), self._free)
+    def fit(self) -> tuple[CostCurve, float]:
+        """The curve through what was seen last, and the seconds of a further level."""
+        ff, ft, fl, tt, tl, ll, *sums = (seen + prior for seen, prior in zip(self._seen, self._prior, strict=True))
+        found = np.linalg.solve(np.array([[ff, ft, fl], [ft, tt, tl], [fl, tl, ll]]), np.array(sums))
+        fixed, per_token, level = np.maximum(found, 0.0).tolist()
+        return CostCurve(fixed, per_token, self._free), level
 
 
-def _accumulate(sums: list[float], forwards: int, tokens: float, seconds: float, fading: float) -> None:
+def _accumulate(sums: list[float], parts: tuple[float, float, float], seconds: float, fading: float, weight: float = 1.0) -> None:
     """Add one row of the normal equations; plain numbers, because this runs in every step and numpy would take longer than the sums."""
-    fixed, length = forwards / max(seconds, SHORTEST), tokens / max(seconds, SHORTEST)
-    for index, value in enumerate((fixed * fixed, fixed * length, length * length, fixed, length)):
-        sums[index] = sums[index] * fading + value
+    fixed, length, levels = (part / max(seconds, SHORTEST) for part in parts)
+    squares = (fixed * fixed, fixed * length, fixed * levels, length * length, length * levels, levels * levels)
+    for index, value in enumerate((*squares, fixed, length, levels)):
+        sums[index] = sums[index] * fading + weight * value
 
 
 class RunningMean:
@@ -107,7 +115,7 @@ class RunningCosts:
 
     def __init__(self, costs: ForwardCosts) -> None:
         self.costs = costs
-        self._target = RunningCurve(costs.target)
+        self._target = RunningCurve(costs.target, costs.level)
         self._draft = RunningCurve(costs.draft) if costs.draft else None
         self._last, self._last_of_steps = RunningMean(), RunningMean()
         self._steps = 0
@@ -120,17 +128,19 @@ class RunningCosts:
             seconds = min(times.last_seconds, OUTLIER * steps.mean) if steps.seen >= FEWEST_STEPS else times.last_seconds
             steps.add(1, seconds)
             self._last.add(times.searches, seconds)
-        if self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE:
-            self._target.add(1, times.target_tokens, max(times.target_seconds - times.levels * self.costs.level, 0.0))
+        # Steps that verify one level alone are few where drafting pays, and tell apart what a forward takes and what levels do.
+        if not times.levels or self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE:
+            self._target.add(1, times.target_tokens, times.target_seconds, times.levels)
             if self._draft and times.draft_forwards:
                 self._draft.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
         if self._steps % LOOK_AT_TIMES_EVERY:
             return False
         before = self.costs
         self.costs = replace(before, last=self._last.mean)
-        target = self._target.curve()
-        draft = self._draft.curve() if self._draft else None
-        if not (target.differs(before.target) or (draft and before.draft and draft.differs(before.draft))):
+        target, level = self._target.fit()
+        draft = self._draft.fit()[0] if self._draft else None
+        is_same = abs(level - before.level) < CHANGED * target.fixed and not target.differs(before.target, CHANGED)
+        if is_same and not (draft and before.draft and draft.differs(before.draft, CHANGED)):
             return False
-        self.costs = replace(self.costs, target=target, draft=draft)
+        self.costs = replace(self.costs, target=target, level=level, draft=draft)
         return True

@@ -68,14 +68,14 @@ def test_a_forward_of_as_many_tokens_as_fit_into_some_time_takes_that_time() -> 
 def test_the_running_curve_forgets_a_wrong_start_and_shrugs_off_interruptions(free: float) -> None:
     rng = np.random.default_rng(0)
     curve = RunningCurve(CostCurve(3e-2, 4e-4, free))
-    assert curve.curve().fixed == pytest.approx(3e-2)
+    assert curve.fit()[0].fixed == pytest.approx(3e-2)
     truth = CostCurve(3e-3, 4e-5, free)
     for _ in range(300):
         tokens = int(free + rng.choice([10, 30, 100]))
         curve.add(1, tokens, truth.seconds(tokens) * (10 if rng.random() < 0.05 else 1))
-    assert curve.curve().fixed == pytest.approx(truth.fixed, rel=0.1)
-    assert curve.curve().per_token == pytest.approx(truth.per_token, rel=0.1)
-    assert curve.curve().free == free
+    assert curve.fit()[0].fixed == pytest.approx(truth.fixed, rel=0.1)
+    assert curve.fit()[0].per_token == pytest.approx(truth.per_token, rel=0.1)
+    assert curve.fit()[0].free == free
 
 
 def test_forwards_that_are_all_flat_say_nothing_of_what_tokens_cost_beyond() -> None:
@@ -83,7 +83,7 @@ def test_forwards_that_are_all_flat_say_nothing_of_what_tokens_cost_beyond() -> 
     curve = RunningCurve(start)
     for number in range(1000):
         curve.add(2, 2 * (1 + number % 300), 2 * start.fixed)
-    assert not curve.curve().differs(start)
+    assert not curve.fit()[0].differs(start, 0.1)
 
 
 def test_each_second_of_a_step_is_counted_once() -> None:
@@ -93,7 +93,8 @@ def test_each_second_of_a_step_is_counted_once() -> None:
     running, differed = RunningCosts(costs), 0
     for number in range(1000):
         drafted = number % 2 == 0
-        tokens = 100 if drafted else 10
+        # Some steps read a prompt, too.
+        tokens = (100 if drafted else 10) + (80 if number % 4 > 1 else 0)
         seconds = truth.target.seconds(tokens) + (2 * costs.level if drafted else 0.0)
         draft = (2, 20, 2 * truth.draft.seconds(10)) if drafted else (0, 0, 0.0)
         interrupted = number % 50 == 20
@@ -101,8 +102,24 @@ def test_each_second_of_a_step_is_counted_once() -> None:
         differed += running.add(StepTimes(tokens, seconds, *draft, 2 if drafted else 0, *asked))
     found = running.costs
     assert differed
-    assert not found.target.differs(truth.target)
+    assert not found.target.differs(truth.target, 0.1)
     assert found.draft is not None
     assert found.draft.seconds(10) == pytest.approx(truth.draft.seconds(10), rel=0.05)
-    assert found.level == costs.level
+    assert found.level == pytest.approx(costs.level, rel=0.1)
     assert found.last == pytest.approx(3e-4, rel=0.1)
+
+
+def test_what_drafted_steps_take_beyond_plain_ones_is_the_levels() -> None:
+    """A machine on which wide trees cost more than was measured at start: one list in 64 is plain, four steps; the others take two."""
+    costs = ForwardCosts(CostCurve(2e-3, 1e-5), level=4e-4)
+    running, rng = RunningCosts(costs), np.random.default_rng(0)
+    for number in range(2000):
+        plain = number % 64 == 0
+        for _ in range(4 if plain else 2):
+            tokens = 10 if plain else int(rng.integers(60, 120))
+            seconds = costs.target.seconds(tokens) + (0.0 if plain else 2e-3)
+            running.add(StepTimes(tokens, seconds * rng.uniform(0.95, 1.05), 0, 0, 0.0, 0 if plain else 1))
+    found = running.costs
+    assert found.target.seconds(10) == pytest.approx(costs.target.seconds(10), rel=0.1)
+    assert found.target.seconds(90) + found.level == pytest.approx(costs.target.seconds(90) + 2e-3, rel=0.1)
+    assert found.level > 1e-3

@@ -391,3 +391,12 @@ def test_what_is_learned_of_tolerances_is_bounded(monkeypatch: pytest.MonkeyPatc
         plan.action(replace(start(), tolerance=far), has_draft=True)
     assert len(plan._learned._gaps) == 20
     assert plan._learned.gaps(("strict", Given.NONE, Given.NONE, None), 10, 1, 0).seen == 100
+
+
+def test_some_searches_are_plain_where_costs_follow_the_clock() -> None:
+    """One in eight at first, one in 64 later: without them nothing would tell what drafting adds to a step."""
+    following, constant = Planner(planner(1.0).costs, FAN_OUT, follows_clock=True), planner(1.0)
+    drafted = [following.drafts_for(None) for _ in range(4096)]
+    assert all(constant.drafts_for(None) for _ in range(256))
+    assert drafted[:256].count(False) == 32
+    assert drafted[256:].count(False) == 60

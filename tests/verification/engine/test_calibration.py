@@ -28,7 +28,7 @@ def test_forwards_are_measured_beyond_the_bend(truth: CostCurve, speculation: Sp
 
     monkeypatch.setattr(SpeculativeBeamEngine, "step", timed)
     curve = measure_target(speculation.engine(4), longest_prompt=40)
-    assert not curve.differs(truth)
+    assert not curve.differs(truth, 0.1)
     assert curve.seconds(2000) == pytest.approx(truth.seconds(2000), rel=0.05)
 
 
@@ -52,8 +52,8 @@ def test_every_part_of_a_step_is_measured(speculation: Speculation, monkeypatch:
     monkeypatch.setattr(SpeculativeBeamEngine, "step", timed)
     engine = speculation.engine(4)
     costs = measure_costs(engine, longest_prompt=40)
-    assert not costs.target.differs(truth.target)
-    assert not costs.draft.differs(truth.draft)
+    assert not costs.target.differs(truth.target, 0.1)
+    assert not costs.draft.differs(truth.draft, 0.1)
     assert costs.further_children == pytest.approx(truth.further_children)
     assert (costs.children, costs.level) == (pytest.approx(truth.children), pytest.approx(truth.level, rel=0.05))
     turns = [name for name, before in zip(taken, ["", *taken], strict=False) if name != before]
