@@ -38,9 +38,8 @@ EXPLORE_EVERY = 128
 WORTHWHILE = 0.05
 # After so many rounds, one after the other, for which nothing was drafted, a search in so many is planned for: deciding takes time as well.
 IDLE_ROUNDS = 64
-# A search in so many is plain, so that what a forward takes is known where all others draft; of the first ones one in fewer.
-PLAIN_EVERY, PLAIN_EVERY_AT_FIRST = 64, 8
-FIRST_SEARCHES = 256
+# After so many steps, one after the other, in which a draft was accepted, a search is plain: nothing else tells what a forward takes alone.
+DRAFTED_STEPS = 128
 PLAN_WHEN_IDLE = 8
 MOST_VALUES = 256
 
@@ -66,7 +65,7 @@ class Planner(Plan):
     _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _last_lists: LastLists = field(default_factory=LastLists)
     _unexplored: dict[int, float] = field(default_factory=dict)
-    _searches: int = 0
+    _drafted_steps: int = 0
     _idle_rounds: int = 0
     _idle_searches: int = 0
 
@@ -96,8 +95,8 @@ class Planner(Plan):
         return True
 
     def drafts_for(self, key: str | None) -> bool:
-        self._searches += 1
-        if self.follows_clock and self._searches % (PLAIN_EVERY if self._searches > FIRST_SEARCHES else PLAIN_EVERY_AT_FIRST) == 0:
+        if self._drafted_steps >= DRAFTED_STEPS:
+            self._drafted_steps = 0
             return False
         if self._idle_rounds < IDLE_ROUNDS or (key is not None and self._last_lists.may_be_wanted(key)):
             return True
@@ -211,6 +210,7 @@ class Planner(Plan):
     def learn_times(self, times: StepTimes) -> None:
         if not self.follows_clock:
             return
+        self._drafted_steps = self._drafted_steps + 1 if times.levels else 0
         if self._running.add(times):
             self._known_values.clear()
         self.costs = self._running.costs
