@@ -123,7 +123,11 @@ class ForwardCosts:
 
     def children_of_each(self, requests: int) -> float:
         """Seconds to draft the children of a level, for each of so many requests that do so together."""
-        return (self.children + (requests - 1) * self.further_children) / requests
+        return self.children_together(1, requests) / requests
+
+    def children_together(self, times: int, requests: int) -> float:
+        """Seconds to draft the children of a level so many times, of so many requests in all."""
+        return times * self.children + (requests - times) * self.further_children
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,40 @@
 """Whether users' last lists are worth looking at: what they win, against the time that finding, weighing and keeping them takes.
 
-Invariant: of some users they are looked at whatever was learned, and always of the same ones, because it takes one search to keep a list
+Invariants: what is won is weighed for each look, also where nothing was found, because keeping lists of users who do not come back takes
+as long. Of some users they are looked at whatever was learned, and always of the same ones, because it takes one search to keep a list
 and the next to see what it is worth. So the planner notices when they begin to help.
 """
 
 from dataclasses import dataclass, field
 from zlib import crc32
 
+from cachetools import LRUCache
+
 from drafting.plans.plan import DraftRound
 from drafting.plans.running_costs import RunningMean
 
-# Lists that are looked at before they are judged, and the users of whom one is always looked at.
-LEAST_LOOKED_AT = 32
+# Searches that look before that is judged, and the users of whom one is always looked at.
+LEAST_LOOKS = 32
 LOOK_AT_USERS = 16
+# Requests choose widths, so their kinds are bounded; what was used longest ago is forgotten.
+MOST_KINDS = 512
 
 
 @dataclass
 class LastLists:
     """What last lists were worth, for searches of each kind."""
 
-    _worth: dict[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=dict)
+    _worth: LRUCache[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=lambda: LRUCache(MOST_KINDS))
     _are_wanted: bool = True
 
     def add(self, state: DraftRound, seconds: float) -> None:
-        """Note what a search that begins wins by its user's last list."""
+        """Note what a search that begins wins by its user's last list; 0 if there is none."""
         self._worth.setdefault(_key(state), RunningMean()).add(1, seconds)
 
     def are_wanted(self, state: DraftRound, user: str, cost: float) -> bool:
         """True if one user's is to be looked at for a search that begins, which takes `cost` seconds."""
         worth = self._worth.get(_key(state))
-        self._are_wanted = worth is None or worth.seen < LEAST_LOOKED_AT or max(worth.mean, 0.0) >= cost
+        self._are_wanted = worth is None or worth.seen < LEAST_LOOKS or max(worth.mean, 0.0) >= cost
         return self.may_be_wanted(user)
 
     def may_be_wanted(self, user: str) -> bool:

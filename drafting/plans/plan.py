@@ -151,6 +151,9 @@ class Plan:
         """True if what was kept of a user is wanted for a search that begins, and its own beams for the next one."""
         return self.uses_last
 
+    def misses_last(self, state: DraftRound) -> None:
+        """Learn that nothing was kept of the user of a search that begins, although it was wanted."""
+
     def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
         """Choose the sources of given drafts for a search that begins; `offered` are the nodes of each choice."""
         return Given.NONE

@@ -106,6 +106,9 @@ class Planner(Plan):
     def wants_last(self, state: DraftRound, key: str) -> bool:
         return self._last_lists.are_wanted(state, key, self.costs.last)
 
+    def misses_last(self, state: DraftRound) -> None:
+        self._last_lists.add(state, 0.0)
+
     def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
         if state.next_depth > state.last_depth:
             return Given.NONE

@@ -1,8 +1,8 @@
 """Running costs: costs that follow the steps of an engine, so that a machine that has become faster or slower is noticed.
 
 Invariant: each second of a step is counted once, where it arises. What steps with accepted levels take beyond others of their size belongs
-to these levels, what learning from a draft's proposals takes to the draft's forward, and what looking at last lists takes to the searches
-that do; were they in the target's forwards, drafting would seem to save what it costs.
+to these levels, what learning from a draft's proposals takes to the draft's forward, what drafting children takes to the children, and what
+looking at last lists takes to the searches that do; were they in the target's forwards, drafting would seem to save what it costs.
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +19,10 @@ FADING = 0.995
 # What takes longer than so many times the mean of steps, when some were seen, was interrupted.
 OUTLIER = 4.0
 FEWEST_STEPS = 8
-# Of the steps that verify several levels, this share is timed, and after so many the costs are looked at anew.
+# Of the steps that verify several levels, and of the others after so many in a row, this share is timed; and after so many steps of both
+# kinds the costs are looked at anew.
 TIMED_SHARE = 0.25
+ALL_TIMED = 8
 LOOK_AT_TIMES_EVERY = 32
 # By less plans would hardly change, and all of them are made anew.
 CHANGED = 0.04
@@ -36,7 +38,9 @@ class StepTimes:
         target_tokens, target_seconds: tokens and time of the target's forward, with preparation and reading of results.
         draft_forwards, draft_tokens, draft_seconds: forwards, tokens and time of drafting, and of learning from what was proposed.
         levels: levels that were verified beyond the first.
-        searches, last_seconds: searches that began to look at what their users were last given, and the time of all that do.
+        searches, last_seconds: searches that began to look for what their users were last given, and the time of all that do.
+        children: how often children were drafted, for all that did so together.
+        parents, children_seconds: searches whose children were drafted, each time counted, and the time of it all.
     """
 
     target_tokens: int
@@ -47,6 +51,9 @@ class StepTimes:
     levels: int = 0
     searches: int = 0
     last_seconds: float = 0.0
+    children: int = 0
+    parents: int = 0
+    children_seconds: float = 0.0
 
 
 class RunningCurve:
@@ -106,6 +113,24 @@ class RunningMean:
         return self._sum / self.seen if self.seen else 0.0
 
 
+class RunningShare:
+    """How many times as long as at first something takes; the first measurement counts as one of each value that is told."""
+
+    def __init__(self) -> None:
+        self._expected, self._seen = 0.0, 0.0
+
+    def add(self, expected: float, seconds: float) -> None:
+        """Note what took so many seconds, and would have taken `expected` at first; an interruption is cut off."""
+        if not self._expected:
+            self._expected = self._seen = expected
+        self._expected, self._seen = FADING * self._expected + expected, FADING * self._seen + min(seconds, OUTLIER * expected * self.share)
+
+    @property
+    def share(self) -> float:
+        """1 before anything was told."""
+        return self._seen / self._expected if self._expected else 1.0
+
+
 class RunningCosts:
     """All costs of a machine.
 
@@ -118,7 +143,8 @@ class RunningCosts:
         self._target = RunningCurve(costs.target, costs.level)
         self._draft = RunningCurve(costs.draft) if costs.draft else None
         self._last, self._last_of_steps = RunningMean(), RunningMean()
-        self._steps = 0
+        self._first_costs, self._children = costs, RunningShare()
+        self._steps = self._plain_steps = 0
 
     def add(self, times: StepTimes) -> bool:
         """Note one step; True if forwards cost something else now, so that plans may differ."""
@@ -128,8 +154,11 @@ class RunningCosts:
             seconds = min(times.last_seconds, OUTLIER * steps.mean) if steps.seen >= FEWEST_STEPS else times.last_seconds
             steps.add(1, seconds)
             self._last.add(times.searches, seconds)
+        if times.children:
+            self._children.add(self._first_costs.children_together(times.children, times.parents), times.children_seconds)
         # Steps that verify one level alone are few where drafting pays, and tell apart what a forward takes and what levels do.
-        if not times.levels or self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE:
+        self._plain_steps = 0 if times.levels else self._plain_steps + 1
+        if 0 < self._plain_steps <= ALL_TIMED or self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE:
             self._target.add(1, times.target_tokens, times.target_seconds, times.levels)
             if self._draft and times.draft_forwards:
                 self._draft.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
@@ -139,8 +168,10 @@ class RunningCosts:
         self.costs = replace(before, last=self._last.mean)
         target, level = self._target.fit()
         draft = self._draft.fit()[0] if self._draft else None
-        is_same = abs(level - before.level) < CHANGED * target.fixed and not target.differs(before.target, CHANGED)
+        children, further = (self._children.share * each for each in (self._first_costs.children, self._first_costs.further_children))
+        beside = abs(level - before.level) + abs(children - before.children)
+        is_same = beside < CHANGED * target.fixed and not target.differs(before.target, CHANGED)
         if is_same and not (draft and before.draft and draft.differs(before.draft, CHANGED)):
             return False
-        self.costs = replace(self.costs, target=target, level=level, draft=draft)
+        self.costs = replace(self.costs, target=target, level=level, draft=draft, children=children, further_children=further)
         return True

@@ -39,12 +39,22 @@ GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given, Tolerance | None]
 
 @dataclass
 class DraftCost:
-    """The draft's forwards in one step, whether it failed, and the seconds that learning from what it proposed has taken."""
+    """What drafting has cost in one step.
+
+    Attributes:
+        tokens, forwards: of the draft.
+        failed: whether the draft failed.
+        learning: seconds that learning from what it proposed has taken.
+        children, parents, children_seconds: as in `StepTimes`.
+    """
 
     tokens: int = 0
     forwards: int = 0
     failed: bool = False
     learning: float = 0.0
+    children: int = 0
+    parents: int = 0
+    children_seconds: float = 0.0
 
 
 class DraftStep:
@@ -93,7 +103,7 @@ class DraftStep:
         """Grow the trees, level by level."""
         cost = DraftCost()
         while tasks:
-            grown = self._draft_children([task for task in tasks if task.action is Action.CHILDREN], plan)
+            grown = self._draft_children([task for task in tasks if task.action is Action.CHILDREN], plan, cost)
             grown += self._draft_beams([task for task in tasks if task.action is Action.BEAM], plan, cost)
             tasks = [task for task in grown if task.round.nodes]
             # Those that have stopped no longer share the cost of drafting.
@@ -110,8 +120,10 @@ class DraftStep:
     def times(self, tokens: int, levels: int, seconds: float, draft_seconds: float, cost: DraftCost) -> StepTimes:
         """The parts of a step of so many seconds, in which the target has computed `tokens`, and `levels` of drafts were verified."""
         last = self._given.take_times()
-        after, before = seconds - draft_seconds - last.after - cost.learning, draft_seconds - last.before + cost.learning
-        return StepTimes(tokens, after, cost.forwards, cost.tokens, before, levels, last.searches, last.before + last.after)
+        after = seconds - draft_seconds - last.after - cost.learning
+        before = draft_seconds - last.before - cost.children_seconds + cost.learning
+        children = cost.children, cost.parents, cost.children_seconds
+        return StepTimes(tokens, after, cost.forwards, cost.tokens, before, levels, last.searches, last.before + last.after, *children)
 
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         """Tell the plan what the target selected of this step's proposals, all of which have been read, and of what was given."""
@@ -157,10 +169,11 @@ class DraftStep:
             outcomes.append(replace(outcome, tolerance=tolerance, shares=shares))
         return outcomes
 
-    def _draft_children(self, tasks: list[DraftTask], plan: Plan) -> list[DraftTask]:
+    def _draft_children(self, tasks: list[DraftTask], plan: Plan, cost: DraftCost) -> list[DraftTask]:
         """Add all children where slots are spare; return the tasks that have grown."""
         if not tasks:
             return []
+        started = time.perf_counter()
         spare, affordable = self._slots.spare_nodes, []
         for task in tasks:
             most = task.most_nodes(self._trie)
@@ -174,6 +187,9 @@ class DraftStep:
                 task.search.drafted_by.add("children")
                 task.round.unranked = True
                 plan.learn_children(task.round, count, task.round.nodes)
+            cost.children += 1
+            cost.parents += len(affordable)
+            cost.children_seconds += time.perf_counter() - started
         return affordable
 
     def _draft_beams(self, tasks: list[DraftTask], plan: Plan, cost: DraftCost) -> list[DraftTask]:

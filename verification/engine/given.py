@@ -26,7 +26,7 @@ class LastTimes:
     """What looking at users' last lists took in one step.
 
     Attributes:
-        searches: those that found one.
+        searches: those that looked for one.
         before, after: seconds before the target's forward, and after it.
     """
 
@@ -62,7 +62,6 @@ class GivenStep:
             is_last_wanted |= search.keeps_beams
             if search.offered is not None:
                 state.offered = sources_of(search.offered)
-                self._times.searches += Given.LAST in state.offered
                 if (source := plan.given(state, search.offered.sizes)) is not Given.NONE:
                     chosen.append((search, source))
         nodes = self._take(chosen) if chosen else 0
@@ -80,6 +79,9 @@ class GivenStep:
         key, last = search.request.cache_key, NOTHING
         if key is not None and plan.wants_last(state, key):
             search.keeps_beams, last = True, self._slots.last_beams.find(key, self._trie)
+            self._times.searches += 1
+            if not len(last):
+                plan.misses_last(state)
         items = prefixes_of(self._trie, search.request.retrieved[: plan.items]) if plan.items else NOTHING
         search.offered = GivenPrefixes.of(last, items) if len(last) or len(items) else None
 

@@ -123,3 +123,15 @@ def test_what_drafted_steps_take_beyond_plain_ones_is_the_levels() -> None:
     assert found.target.seconds(10) == pytest.approx(costs.target.seconds(10), rel=0.1)
     assert found.target.seconds(90) + found.level == pytest.approx(costs.target.seconds(90) + 2e-3, rel=0.1)
     assert found.level > 1e-3
+
+
+def test_drafting_children_costs_what_it_takes() -> None:
+    """Twice as long as was measured at first, for one search and for several together; interruptions are no part of it."""
+    costs = ForwardCosts(CostCurve(2e-3, 1e-5), children=3e-4, further_children=1e-4)
+    running = RunningCosts(costs)
+    for number in range(400):
+        parents = 1 + number % 4
+        seconds = 1.0 if number % 50 == 20 else 2 * costs.children_together(1, parents)
+        running.add(StepTimes(100, costs.target.seconds(100), 0, 0, 0.0, 1, children=1, parents=parents, children_seconds=seconds))
+    assert running.costs.children == pytest.approx(2 * costs.children, rel=0.1)
+    assert running.costs.children_of_each(4) == pytest.approx(2 * costs.children_of_each(4), rel=0.1)

@@ -10,7 +10,7 @@ from drafting.plans import learned
 from drafting.plans.acceptance import BONUSES, WantedGaps, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
-from drafting.plans.last_lists import LEAST_LOOKED_AT
+from drafting.plans.last_lists import LEAST_LOOKS
 from drafting.plans.learned import LEARNED_AT_ONCE
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome
 from drafting.plans.planner import DRAFTED_STEPS, EXPLORE_EVERY, IDLE_ROUNDS, PLAN_WHEN_IDLE, Planner
@@ -270,11 +270,25 @@ def test_last_lists_are_looked_at_where_that_wins_more_than_it_takes() -> None:
 
 def test_last_lists_are_looked_at_before_they_are_judged() -> None:
     plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), None), FAN_OUT, follows_clock=True)
-    for number in range(2 * LEAST_LOOKED_AT):
-        assert all(plan.wants_last(start(), str(user)) for user in range(50)) or number >= LEAST_LOOKED_AT
+    for number in range(2 * LEAST_LOOKS):
+        assert all(plan.wants_last(start(), str(user)) for user in range(50)) or number >= LEAST_LOOKS
         plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
         plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
     assert not all(plan.wants_last(start(), str(user)) for user in range(50))
+
+
+def test_lists_of_users_who_do_not_come_back_are_not_kept() -> None:
+    """Keeping them takes as long as where users do; once they come back, they are kept again."""
+    plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), None), FAN_OUT, follows_clock=True)
+    users = [f"user {number}" for number in range(500)]
+    for _ in range(2 * LEAST_LOOKS):
+        plan.misses_last(start())
+        plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
+    assert 10 < sum(plan.wants_last(start(), user) for user in users) < 60
+    for _ in range(LEAST_LOOKS):
+        plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1, True, "strict") for depth in (1, 2, 3)])
+        plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
+    assert all(plan.wants_last(start(), user) for user in users)
 
 
 def test_lists_that_may_differ_take_narrower_drafts_and_others_do_not() -> None:
@@ -334,7 +348,7 @@ def test_users_whose_last_lists_may_help_are_planned_for_in_any_case() -> None:
         plan.action(start(), has_draft=False)
     assert all(map(plan.drafts_for, users)), "nobody's was looked at"
     plan.costs = replace(plan.costs, last=2.0)
-    for _ in range(2 * LEAST_LOOKED_AT):
+    for _ in range(2 * LEAST_LOOKS):
         plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
     sampled = {user for user in users if plan.wants_last(start(), user)}
     planned = [user for user in users if plan.drafts_for(user)]
