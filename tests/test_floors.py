@@ -21,6 +21,7 @@ FLOORS = {
         "builds",
         "array_types",
         "errors",
+        "undecodable",
         "device",
         "cache",
         "model_files",

@@ -12,6 +12,7 @@ from random import Random
 import msgspec
 
 from benchmarks.endings import BenchmarkError
+from drafting.undecodable import UNDECODABLE
 
 FIRST_TIMESTAMP = 1_700_000_000
 
@@ -39,7 +40,7 @@ def read_histories(path: Path) -> list[list[str]]:
     for number, line in enumerate(lines, start=1):
         try:
             histories.append(decoder.decode(line).history)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise HistoriesError(f"Line {number} of {path} is not a user: {error}.") from error
     histories = [history for history in histories if history]
     if not histories:

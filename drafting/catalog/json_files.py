@@ -14,6 +14,7 @@ from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
 from drafting.catalog.pattern import TokenPattern, text_tokens
+from drafting.undecodable import UNDECODABLE
 
 _FORM = '{"item_id": "…", "identifier": ["…", …]}'
 
@@ -91,7 +92,7 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
                 line = decoder.decode(text)
             except msgspec.ValidationError as error:
                 raise CatalogError(f"Line {number} of the catalog {path} is not an item of the form {_FORM}: {error}.") from error
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except UNDECODABLE as error:
                 raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.") from error
             if not line.identifier and not line.codes:
                 reason = f"Item {line.name!r} has an empty identifier: it needs at least one token."

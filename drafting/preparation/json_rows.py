@@ -17,6 +17,7 @@ from drafting.catalog.json_values import is_encodable
 from drafting.errors import InteractionError
 from drafting.preparation.rows import BadLines, shown
 from drafting.preparation.sources import BOM, UNREADABLE, head_of, opened
+from drafting.undecodable import UNDECODABLE
 
 _BLOCK_BYTES = 4 << 20
 _PEEKED_LINES = 200
@@ -80,7 +81,7 @@ def _decoded(path: Path, block: bytes, first: int, shape: Any, wanted: Sequence[
         found = [] if shape is None else msgspec.json.Decoder(shape).decode_lines(block)
         if len(found) == block.count(b"\n") + (not block.endswith(b"\n")):
             return list(map(msgspec.structs.astuple, found)), range(first, first + len(found))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         pass
     rows, lines = [], []
     for number, line in enumerate(block.split(b"\n"), start=first):
@@ -114,7 +115,7 @@ def _is_array(path: Path) -> bool:
 def _array(path: Path, file: IO[bytes]) -> list[Any]:
     try:
         values: list[Any] = msgspec.json.decode(file.read().removeprefix(BOM), type=list[Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InteractionError(f"{path} begins like a JSON array but is none: {error}. Objects may also stand one a line.") from error
     return values
 

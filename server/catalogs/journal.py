@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.control.records import Activation, LeftVersion, Record, Start, VersionRecord
 from server.errors import FilesUnavailable
 
@@ -97,5 +98,5 @@ class Journal:
         for text in filter(None, texts):
             try:
                 yield msgspec.json.decode(text, type=Line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNDECODABLE:
                 logger.warning("%s holds a line that can't be read", self._path)

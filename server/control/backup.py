@@ -8,6 +8,7 @@ import hashlib
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.control.base import Position, State
 from server.control.records import FORM, Record
 from server.errors import BackupRefused
@@ -49,6 +50,6 @@ def unpack(file: bytes) -> State:
         # Replicas could follow nothing that they can't read.
         if Record.of(told.values).form > FORM:
             raise BackupRefused("The backup is of a later release of the server: restore it with that one.")
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (*UNDECODABLE, ValueError) as error:
         raise BackupRefused(f"The backup can't be read: {error}.") from error
     return State(told.position, told.values)

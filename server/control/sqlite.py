@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.control.base import Limits, Position, Replica, State, Write, random_name
 from server.errors import ControlConflict, ControlUnavailable
 from server.sqlite import check_new, create, data_version, file_format, open_reader, open_unchanging, open_writer
@@ -135,7 +136,7 @@ class SqliteControlStore:
     async def _answer(self, job: "Future[_T]") -> _T:
         try:
             return await asyncio.wrap_future(job)
-        except (sqlite3.Error, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (sqlite3.Error, *UNDECODABLE) as error:
             raise ControlUnavailable(f"The control file {self._path} cannot be used: {error}.") from error
 
     def _transaction(self, call: Callable[[], _T]) -> _T:

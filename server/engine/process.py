@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.engine.channel import MOST_BYTES, Frames, MessageTooLong, framed
 from server.engine.directory import own_directory
 from server.engine_settings import EngineOptions
@@ -112,7 +113,7 @@ class EngineProcess(asyncio.Protocol):
         try:
             for frame in self._frames.cut(data):
                 self._receive(self._decode(frame))
-        except (MessageTooLong, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (MessageTooLong, *UNDECODABLE) as error:
             logger.error("the engine process %d has sent a message that can't be read, and is killed: %s", self.pid, error)
             self.kill()
             if self._transport is not None:

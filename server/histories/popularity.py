@@ -12,6 +12,7 @@ from typing import Self
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.histories.base import Event
 
 MOST_ITEMS = 10_000
@@ -55,7 +56,7 @@ class Popularity:
         for number, text in enumerate(lines, start=1):
             try:
                 line = _decoder.decode(text)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except UNDECODABLE as error:
                 raise ValueError(f"Line {number} of {path} is no item with an item_id and a count: {error}.") from error
             if line.item_id in found:
                 raise ValueError(f"Line {number} of {path} names the item {line.item_id!r} again.")

@@ -35,6 +35,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from drafting.prompts.user_state import Scalar, Value
+from drafting.undecodable import UNDECODABLE
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import Profile
@@ -132,7 +133,7 @@ class RedisHistoryStore:
         shown = [event for member, score in members if (event := self._event(member, score)) is not None]
         try:
             return StoredUser(shown, None if content is None else _profiles.decode(content))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise HistoryDamaged(user_id) from error
 
     async def sample(self, users: int, limit: int) -> list[list[Event]]:
@@ -232,7 +233,7 @@ def _event(member: bytes, score: float) -> Event | None:
     try:
         told = _members.decode(member[_ARRIVAL_DIGITS:])
         return Event(told.item_id, score, told.event_id, told.kind, told.value, told.attributes)
-    except (msgspec.MsgspecError, ValueError):
+    except (*UNDECODABLE, ValueError):
         return None
 
 

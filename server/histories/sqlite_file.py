@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, StoredUser
 from server.histories.history import Entry, History, Profile
@@ -94,7 +95,7 @@ def _newest(history: _Outline, user_id: str, count: int) -> StoredUser:
     entries = history.entries[max(0, len(history.entries) - count) :]
     try:
         return StoredUser([_entries.decode(entry).event() for entry in entries], history.profile)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (*UNDECODABLE, ValueError) as error:
         raise HistoryDamaged(user_id) from error
 
 
@@ -172,7 +173,7 @@ def _decoded(user_id: str, checksum: int, content: object, decoder: "msgspec.msg
         raise HistoryDamaged(user_id)
     try:
         return decoder.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise HistoryDamaged(user_id) from error
 
 

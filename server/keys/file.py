@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.keys.key import Key, KeySet, Scope, new_key, new_salt
 
 # A hundred thousand keys; what is larger is another file.
@@ -39,7 +40,7 @@ def parse(data: bytes, path: Path) -> KeySet:
     """The keys that a file holds. Raises KeysFileError, whose sentence quotes nothing of the file."""
     try:
         return msgspec.json.decode(data, type=KeySet)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         # It says what was expected and where, and no value; without the error itself, which holds the file's text.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "it is no JSON"
     raise KeysFileError(f"{path} is no file of keys ({reason}): make one with `atspeed keys add`.")

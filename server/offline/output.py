@@ -16,6 +16,7 @@ from typing import BinaryIO, Self
 import msgspec
 
 from drafting.errors import SetupError
+from drafting.undecodable import UNDECODABLE
 from server.offline.tables import write_table
 
 
@@ -136,7 +137,7 @@ class ResumableFile(PlainLines):
 def _read(path: Path) -> RunState | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=RunState)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *UNDECODABLE):
         return None
 
 

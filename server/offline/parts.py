@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from drafting.undecodable import UNDECODABLE
 from server.offline.lists import OfflineError
 from server.offline.output import RunState
 from server.offline.places import open_folder
@@ -41,7 +42,7 @@ class Parts:
         known = self._folder.find(_STATE)
         try:
             state = None if known is None else msgspec.json.decode(self._folder.range(_STATE, 0, known.size), type=RunState)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             state = RunState("", 0)
         if state is None and not self.done():
             self._folder.write(_STATE, msgspec.json.encode(RunState(purpose, seed)))

@@ -14,6 +14,7 @@ from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, SearchRu
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
+from drafting.undecodable import UNDECODABLE
 from server.catalogs.served import found_items
 from server.lists.users import KnownUser, known_user, none_known, told_unknown
 from server.schemas.given import MAX_HISTORY, GivenUser
@@ -93,7 +94,7 @@ def read_line(line: bytes) -> UserLine | str:
     """A line of the file, or a sentence about what is wrong with it."""
     try:
         return _DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         return f"The line is not a user: {error}."
 
 

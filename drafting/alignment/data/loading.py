@@ -25,6 +25,7 @@ from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.errors import InteractionError
 from drafting.prompts.user_state import Scalar, Value
+from drafting.undecodable import UNDECODABLE
 
 SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")
 EVENTS_FILE = "interactions.jsonl"
@@ -163,7 +164,7 @@ def load_events(path: Path, catalog: Catalog) -> Interactions:
         try:
             event = decoder.decode(line)
             _add_details(event, details, len(rows))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InteractionError) as error:
+        except (*UNDECODABLE, InteractionError) as error:
             raise InteractionError(f"Line {line_number} of {path} is not an interaction: {str(error).rstrip('.')}.") from error
         if (item := str(event.item)) not in index_of:
             index_of[item] = catalog.index_of(item)

@@ -15,6 +15,7 @@ from drafting.alignment.data.lines import open_lines
 from drafting.catalog.parquet import checked_batches, name_texts, open_parquet
 from drafting.errors import InteractionError
 from drafting.prompts.user_state import Value
+from drafting.undecodable import UNDECODABLE
 
 PROFILE_FILES = ("profiles.jsonl", "profiles.parquet")
 USER = "user"
@@ -62,7 +63,7 @@ def _read_lines(path: Path, rows: dict[str, int], table: TableBuilder) -> None:
             row = _new_row(str(user), rows)
             for name, value in profile.items():
                 table[name].add(row, value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InteractionError) as error:
+        except (*UNDECODABLE, InteractionError) as error:
             raise InteractionError(f"Line {number} of {path} is not a profile: {str(error).rstrip('.')}.") from error
 
 

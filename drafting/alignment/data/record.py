@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from drafting.errors import InteractionError
+from drafting.undecodable import UNDECODABLE
 
 AUTO = "auto"
 LEAVE_ONE_OUT, GLOBAL_TIME = "leave-one-out", "global-time"
@@ -36,7 +37,7 @@ def prepared(directory: Path) -> Prepared:
         return Prepared()
     try:
         return msgspec.json.decode(path.read_bytes(), type=Prepared)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise InteractionError(f"{path} cannot be read: {error}. Prepare the data again, or remove the file.") from error
 
 

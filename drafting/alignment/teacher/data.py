@@ -21,6 +21,7 @@ from drafting.alignment.teacher.scores import TopCodes
 from drafting.alignment.teacher.trees import ListTrees
 from drafting.alignment.tree_batch import TokenWindows
 from drafting.array_types import IntArray
+from drafting.undecodable import UNDECODABLE
 
 TEACHER_FILE = "teacher.json"
 CATALOG_FILE = "catalog.jsonl"
@@ -153,7 +154,7 @@ def read_manifest(directory: Path) -> TeacherManifest:
         raise TrainingError(f"{directory} holds no teacher data: {hint}.")
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=TeacherManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise TrainingError(f"{path} does not describe teacher data: {error}.") from error
     missing = [name for name in (*manifest.shards, VALID_FILE, CATALOG_FILE) if not (directory / name).is_file()]
     if missing:

@@ -56,6 +56,11 @@ def test_a_file_is_ordered_by_count_or_by_line(tmp_path: Path):
             "Line 1 of PATH is no item with an item_id and a count: 'utf-8' codec can't decode byte 0xe9 in position 3: "
             "unexpected end of data.",
         ),
+        pytest.param(
+            '{"item_id": "a", "tags": ' + "[" * 100_000,
+            "Line 1 of PATH is no item with an item_id and a count: maximum recursion depth exceeded while deserializing an object.",
+            id="nested too deeply",
+        ),
         ("item_id,count", "Line 1 of PATH is no item with an item_id and a count: JSON is malformed: invalid character (byte 0)."),
     ],
 )
