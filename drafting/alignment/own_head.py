@@ -5,10 +5,11 @@ transformers 4, and readers that were made for its files, read the two as one: w
 for the head, and what it reads is scaled. Invariant: transformers 5 reads what it has written, since to it false only means "do not scale".
 """
 
-import json
 from pathlib import Path
 
 from safetensors import safe_open
+
+from drafting.alignment.model_config import read_config, write_config
 
 HEAD = "lm_head.weight"
 
@@ -18,13 +19,11 @@ def name_own_head(folder: Path) -> None:
 
     Another family, a head that is the embeddings, and one whose input is scaled, which transformers 4 can't have, stay as they are.
     """
-    path = folder / "config.json"
-    config = json.loads(path.read_bytes())
+    config = read_config(folder)
     scaled = {"t5": config.get("scale_decoder_outputs", True), "mt5": False}.get(config["model_type"], True)
     if scaled or not any(HEAD in _names(file) for file in folder.glob("model*.safetensors")):
         return
-    config["tie_word_embeddings"] = False
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_config(folder, config | {"tie_word_embeddings": False})
 
 
 def _names(file: Path) -> set[str]:

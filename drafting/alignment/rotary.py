@@ -5,8 +5,9 @@ and `rope_scaling`, and where they are missing take the base for 10000 without a
 Invariant: both names say the same, so transformers 5 reads what it has written.
 """
 
-import json
 from pathlib import Path
+
+from drafting.alignment.model_config import read_config, write_config
 
 
 def name_rotary_base(folder: Path) -> None:
@@ -14,12 +15,11 @@ def name_rotary_base(folder: Path) -> None:
 
     One without rotary positions, or with a base for each kind of layer, which the older names can't say, stays as it is.
     """
-    path = folder / "config.json"
-    config = json.loads(path.read_bytes())
+    config = read_config(folder)
     rotary = config.get("rope_parameters") or {}
     if "rope_theta" not in rotary:
         return
     config["rope_theta"] = rotary["rope_theta"]
     if rotary.get("rope_type", "default") != "default":
         config["rope_scaling"] = {name: value for name, value in rotary.items() if name != "rope_theta"}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_config(folder, config)
