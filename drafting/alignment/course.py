@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -59,3 +60,28 @@ class StopAt(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_training_stop |= state.global_step >= self._step
+
+
+class LogEpochEnds(TrainerCallback):  # type: ignore[misc]
+    """Logs the loss at the end of each epoch and of the run, so that the log knows each epoch, however short.
+
+    It stands behind the callbacks that evaluate: the trainer forgets a log that is due when an evaluation writes its own.
+    """
+
+    def __init__(self, batches: int) -> None:
+        """`batches` counts the steps of an epoch."""
+        self._batches = batches
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_log |= state.global_step % self._batches == 0 or control.should_training_stop
+
+
+def loss_of_last_epoch(state: TrainerState, batches: int) -> float:
+    """The mean loss of the last `batches` steps, from the log: an entry is the mean of the steps since the one before.
+
+    The trainer's own mean does not include the steps before an interruption.
+    """
+    logged = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+    steps, losses = np.array(logged).T
+    inside = steps > state.global_step - batches
+    return float(np.average(losses[inside], weights=np.diff(steps, prepend=0)[inside]))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
@@ -26,7 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
 
 from drafting.alignment.bases import Base
-from drafting.alignment.course import Course, StopAt
+from drafting.alignment.course import Course, LogEpochEnds, StopAt, loss_of_last_epoch
 from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.own_head import name_own_head
 from drafting.alignment.progress import ProgressBar
@@ -137,10 +136,8 @@ def fit(
         write(trainer, run.model)
     elif PartialState().is_main_process:
         run.best.rename(run.model)
-    # The trainer's own mean does not include the steps before an interruption.
-    last_epoch = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry and entry["step"] > steps - batches]
     return TrainingMetrics(
-        train_loss=float(np.mean(last_epoch)),
+        train_loss=loss_of_last_epoch(trainer.state, batches),
         valid_loss=_valid_loss(trainer, valid) if best is None else best.valid_loss,
         steps=steps,
         samples=len(train),
@@ -165,6 +162,7 @@ def _begin(trainer: Trainer, course: Course, batches: int, done: int, valid: Sam
         trainer.args.max_steps = last
     elif course.trial is not None and last is not None:
         trainer.add_callback(StopAt(last))
+    trainer.add_callback(LogEpochEnds(batches))
 
 
 def _valid_loss(trainer: Trainer, valid: Samples) -> float | None:

@@ -69,6 +69,18 @@ def assert_weights(out: Path, expected: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(part, expected[name])
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_epochs_of_one_step_have_the_loss_of_a_run_that_is_not_validated(
+    tmp_path: Path, data: Path, catalog: Catalog, config: str, epochs: int
+) -> None:
+    settings = msgspec.structs.replace(QUICK, epochs=epochs, batch_size=10_000)
+    validated = train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=Judge(0.1, 0.2, 0.3))
+    settings = msgspec.structs.replace(settings, validate_users=0)
+    plain = train_target(data, catalog, config, tmp_path / "plain", settings=settings)
+    assert validated.steps == plain.steps == epochs
+    assert validated.train_loss == pytest.approx(plain.train_loss)
+
+
 def test_the_best_epochs_model_is_kept_and_all_are_recorded(tmp_path: Path, data: Path, catalog: Catalog, config: str) -> None:
     judge = Judge(0.1, 0.3, 0.2, 0.3, 0.25)
     metrics = train_target(data, catalog, config, tmp_path / "out", settings=QUICK, validate=judge)
