@@ -1,6 +1,6 @@
 """The command `atspeed-bench`: the workshop, which measures what the three floors do.
 
-Invariant: as in `server.cli`, nothing heavy is imported before a command runs.
+Invariant: as in `server.commands.app`, nothing heavy is imported before a command runs.
 """
 
 import typer

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from benchmarks.cli import app as bench_app
-from server.cli import app
+from server.commands.app import app
 from tests.models import random_catalog, save_random_model
 
 ROOT = Path(__file__).parents[1]

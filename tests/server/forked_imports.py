@@ -7,7 +7,7 @@ from importlib import import_module
 gc.disable()
 
 for module in (
-    *("server.cli", "server.http.server", "server.catalogs.build", "server.catalogs.placing"),
+    *("server.commands.app", "server.http.server", "server.catalogs.build", "server.catalogs.placing"),
     *("server.engine.main", "server.engine.loading", "server.engine.worker"),
     *("drafting.catalog.artefact", "drafting.catalog.checks", "verification.hosts.served_model", "verification.hosts.transformers"),
     *("server.control.sqlite", "server.histories.memory", "pydantic.v1", "uvicorn.loops.uvloop", "numpy.ma"),

@@ -116,7 +116,7 @@ def _run(arguments: list[str], log_file: Path, directory: Path, environment: Map
     _take_environment(environment)
     sys.argv = ["atspeed", *arguments]
     asyncio.create_subprocess_exec = fork_or_execute
-    from server.cli import app
+    from server.commands.app import app
 
     app()
 

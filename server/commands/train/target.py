@@ -8,6 +8,7 @@ import typer
 from drafting.alignment.recipes import with_recipe
 from drafting.alignment.settings import TargetSettings
 from server.commands.options import setting, takes_given
+from server.commands.terminal import fail
 from server.commands.train.running import Threads, failing, loading_libraries
 
 
@@ -75,6 +76,8 @@ def target(
     from drafting.neighbours.model import NeighbourModel
     from drafting.prompts.loading import read_prompt
 
+    if neighbours is None and "neighbour_share" in settings:
+        fail("--neighbour-share weighs a neighbour model: name its file with --neighbours, or leave --neighbour-share out.")
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
         more = {"lora_rank": lora_rank if lora else 0, "add_tokens": tuple(add_tokens or ())}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from benchmarks.server_process import START_SECONDS
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from server.cli import app
+from server.commands.app import app
 from server.histories import Event, open_history_store
 from tests.server.forked_server import start_atspeed
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.cli import app
 from server.client import AtspeedClient
+from server.commands.app import app
 from tests.server.server_process import ServerProcess
 from tests.services import free_port
 

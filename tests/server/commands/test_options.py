@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from drafting.alignment.settings import DraftSettings, TargetSettings, TeacherSettings, TrainingError
-from server.cli import app
+from server.commands.app import app
 from server.commands.options import default, setting, takes_settings
 from server.engine_settings import Panel
 from server.settings import Settings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.cli import app
+from server.commands.app import app
 
 
 def run(*arguments: object) -> tuple[int, str]:

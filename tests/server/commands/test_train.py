@@ -12,7 +12,7 @@ from drafting.alignment.settings import TargetSettings
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
 from drafting.prompts.loading import load_prompt
-from server.cli import app
+from server.commands.app import app
 from server.commands.train import train_app
 from tests.models import TINY_CONFIG
 from verification.recommender import Recommender
@@ -121,6 +121,10 @@ def test_a_template_and_the_tokens_that_it_needs(flags: dict[str, object], tmp_p
         ({"--base": "gigantic"}, "There is no base 'gigantic'"),
         ({"--epochs": 0}, "epochs must be above 0"),
         ({"--precision": "int8"}, "There is no training precision 'int8'"),
+        (
+            {"--neighbour-share": 0.5},
+            "--neighbour-share weighs a neighbour model: name its file with --neighbours, or leave --neighbour-share out.",
+        ),
         ({"--label-kind": "buy"}, "No interaction is of the kind 'buy': the data says no kinds at all."),
     ],
 )

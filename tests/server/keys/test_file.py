@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from server.cli import app
+from server.commands.app import app
 from server.errors import KeyForbids
 from server.keys.file import KeysFileError, add_key, change, parse, read_bytes, remove_key
 from server.keys.key import PREFIX, Key, KeySet, Scope

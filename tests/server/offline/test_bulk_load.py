@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from drafting.alignment.data.columns import Column
 from drafting.errors import InteractionError
 from drafting.preparation.events import Events
-from server.cli import app
+from server.commands.app import app
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories import Event, HistoryStore, open_history_store
 from server.offline import bulk_load
