@@ -60,6 +60,7 @@ FLOORS = {
     "server": [
         "__init__",
         "errors",
+        "try_again",
         "engine_settings",
         "settings",
         "messages",

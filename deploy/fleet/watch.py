@@ -9,7 +9,7 @@ import threading
 import time
 
 from server.control import ControlStore, Position, State, Write, open_control_store
-from server.errors import ControlUnavailable
+from server.try_again import ControlUnavailable
 
 POLL_SECONDS = 0.02
 

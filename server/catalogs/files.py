@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, check_digest, digest_name, save_artefact
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.mapped_arrays import PART_SUFFIX
-from server.errors import FileGone, FilesUnavailable, StorageFull, UnknownFile, quoted
+from server.errors import StorageFull, UnknownFile, quoted
+from server.try_again import FileGone, FilesUnavailable
 
 if TYPE_CHECKING:
     from server.catalogs.object_files import ObjectFiles

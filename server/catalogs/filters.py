@@ -24,8 +24,9 @@ from server.catalogs.served import ServedCatalog, known_items
 from server.catalogs.store import CatalogStore
 from server.control.records import FILTER, decode_filter, encode_filter
 from server.engine.client import EngineClient
-from server.errors import EngineUnavailable, FilterNotFound, FilterRefused, FiltersBusy, TooManyFilters, UnknownFilter, quoted
+from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, quoted
 from server.messages import DropFilter, FilterChoice
+from server.try_again import EngineUnavailable, FiltersBusy
 
 MAX_FILTERS = 10_000
 # All sets and definitions together, in this process; the engine keeps the sets again.

@@ -13,8 +13,9 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.engine.supervisor import EngineSupervisor
 from server.engine.watch import CatalogWatch
-from server.errors import CatalogRefused, FilesUnavailable, FilterRefused, VersionNotFound
+from server.errors import CatalogRefused, FilterRefused, VersionNotFound
 from server.metrics.lists import HealthMetrics
+from server.try_again import FilesUnavailable
 
 SOON_SECONDS = 60.0
 MOST_DEATHS = 2

@@ -12,7 +12,7 @@ import msgspec
 
 from drafting.undecodable import UNDECODABLE
 from server.control.records import Activation, LeftVersion, Record, Start, VersionRecord
-from server.errors import FilesUnavailable
+from server.try_again import FilesUnavailable
 
 HISTORY_FILE = "activations.jsonl"
 BY_START = "start"

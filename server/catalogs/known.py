@@ -30,17 +30,8 @@ from server.control.records import (
     version_left,
     version_removed,
 )
-from server.errors import (
-    CatalogRefused,
-    ControlUnavailable,
-    NothingToRollBack,
-    ServerError,
-    StorageFull,
-    VersionActive,
-    VersionExists,
-    VersionNotFound,
-    quoted,
-)
+from server.errors import CatalogRefused, NothingToRollBack, ServerError, StorageFull, VersionActive, VersionExists, VersionNotFound, quoted
+from server.try_again import ControlUnavailable
 
 BY_RECOVERY = "recovery"
 

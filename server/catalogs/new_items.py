@@ -22,9 +22,10 @@ from server.catalogs.store import Candidate, CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control.records import Activation
 from server.engine.supervisor import EngineStatus, EngineSupervisor
-from server.errors import ControlUnavailable, ItemsRefused, ItemsTaken, StorageFull, TryAgain, VersionActive, VersionNotFound
+from server.errors import ItemsRefused, ItemsTaken, StorageFull, VersionActive, VersionNotFound
 from server.schemas.catalogs import NewItemBody, NewItemsBody
 from server.settings import Settings
+from server.try_again import ControlUnavailable, TryAgain
 
 logger = logging.getLogger(__name__)
 

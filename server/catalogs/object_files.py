@@ -17,7 +17,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, from_url
 
-from server.errors import FileGone, FilesUnavailable
+from server.try_again import FileGone, FilesUnavailable
 
 PIECE = 8 << 20
 # What is sent as one request, which alone can be told to replace nothing; obstore reads it into memory whole.

@@ -18,8 +18,8 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.engine.prompts import PromptSource
 from server.engine.supervisor import EngineSupervisor
-from server.errors import EngineUnavailable
 from server.ticks import tick
+from server.try_again import EngineUnavailable
 
 LOOK_TICKS = 2
 # What has failed may fail for long, and takes a thread's time whenever it is tried.

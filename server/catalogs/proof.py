@@ -12,8 +12,9 @@ from collections import defaultdict
 
 from drafting.catalog.catalog import Catalog
 from server.engine.client import EngineClient
-from server.errors import CatalogRefused, EngineUnavailable, Overloaded, RequestRefused, ScoresNotFinite
+from server.errors import CatalogRefused, RequestRefused, ScoresNotFinite
 from server.messages import Submit
+from server.try_again import EngineUnavailable, Overloaded
 from verification.result import BeamResult
 
 PROOF_SECONDS = 60.0

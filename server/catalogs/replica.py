@@ -27,7 +27,7 @@ from server.control.records import (
     version_added,
     version_removed,
 )
-from server.errors import ControlUnavailable, EngineUnavailable, ReplicaBehind
+from server.try_again import ControlUnavailable, EngineUnavailable, ReplicaBehind
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import asyncio
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_search import find_items
-from server.errors import SearchesBusy
+from server.try_again import SearchesBusy
 
 MOST_SEARCHES = 32
 _TOGETHER = 2

@@ -11,8 +11,9 @@ import logging
 from server.catalogs.proof import ask
 from server.catalogs.store import CatalogStore
 from server.engine.client import EngineClient
-from server.errors import EngineUnavailable, ScoresNotFinite, ServerError
+from server.errors import ScoresNotFinite, ServerError
 from server.ticks import tick
+from server.try_again import EngineUnavailable
 
 MANY = 8
 LOOK_TICKS = 10

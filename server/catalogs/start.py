@@ -14,7 +14,8 @@ from server.catalogs.journal import BY_RESTART, BY_START
 from server.catalogs.known import BY_RECOVERY
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.errors import CatalogRefused, FileGone, FilterRefused, VersionNotFound, quoted
+from server.errors import CatalogRefused, FilterRefused, VersionNotFound, quoted
+from server.try_again import FileGone
 
 logger = logging.getLogger(__name__)
 UNREADABLE = "It can't be read any more."

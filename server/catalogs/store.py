@@ -29,8 +29,9 @@ from server.catalogs.served import ServedCatalog
 from server.control.follower import Follower
 from server.control.records import Activation, VersionRecord, version_added
 from server.engine.client import EngineClient
-from server.errors import CatalogRefused, EngineUnavailable, quoted
+from server.errors import CatalogRefused, quoted
 from server.messages import PutFilter
+from server.try_again import EngineUnavailable
 
 logger = logging.getLogger(__name__)
 

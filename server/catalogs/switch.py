@@ -11,8 +11,8 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.control.records import Activation
 from server.engine.supervisor import EngineStatus, EngineSupervisor
-from server.errors import EngineUnavailable
 from server.metrics.lists import HealthMetrics
+from server.try_again import EngineUnavailable
 
 
 class CatalogSwitch:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from drafting.catalog.artefact import digest_in
 from server.catalogs.files import KEPT_SECONDS, UNFINISHED, VersionFiles
 from server.catalogs.store import CatalogStore
-from server.errors import FilesUnavailable
+from server.try_again import FilesUnavailable
 
 TIDY_SECONDS = 600.0
 # No file is written for so long.

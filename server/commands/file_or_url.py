@@ -22,7 +22,7 @@ def file_or_url(text: str) -> Path:
         return Path(text)
     # Only here: importing obstore and the server's errors takes time.
     from server.catalogs.files import open_objects
-    from server.errors import FilesUnavailable
+    from server.try_again import FilesUnavailable
 
     folder, _, name = text.rpartition("/")
     try:

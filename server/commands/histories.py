@@ -121,9 +121,9 @@ def _load(
 ) -> None:
     from tqdm import tqdm
 
-    from server.errors import HistoryUnavailable
     from server.histories import open_history_store
     from server.offline.bulk_load import Imported, check_events, histories_of, load_histories, load_profiles
+    from server.try_again import HistoryUnavailable
 
     check_events(events)
     sent = int(sum(min(most, count) for count in _lengths(events)))

@@ -13,8 +13,9 @@ from typing import Literal
 from server.control.base import Position, Replica
 from server.control.follower import Follower
 from server.control.names import is_dead
-from server.errors import ControlUnavailable, NotEverywhere, ServerError
+from server.errors import ServerError
 from server.ticks import until_tick
+from server.try_again import ControlUnavailable, NotEverywhere
 
 _EVERY_TICKS = 10
 _LOOK_SECONDS = 0.02

@@ -21,7 +21,8 @@ from typing import TypeVar
 from server.control.base import NOWHERE, ControlStore, Position
 from server.control.reader import Reader
 from server.control.records import FORM, Changes
-from server.errors import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind, ServerError
+from server.errors import ServerError
+from server.try_again import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
 
 TRIES = 20
 # Whoever comes second again and again waits up to so many seconds, so that not all come at once again.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from server.control.base import Limits, Position, Replica, State, Write, random_name
-from server.errors import ControlConflict
+from server.try_again import ControlConflict
 
 
 class MemoryControlStore:

@@ -11,9 +11,9 @@ from server.control import backup
 from server.control.announcer import Announcer
 from server.control.base import NOWHERE, Position, Replica, State
 from server.control.follower import Follower, written
-from server.errors import ControlUnavailable, ReplicaBehind
 from server.metrics.control import ControlMetrics
 from server.ticks import tick
+from server.try_again import ControlUnavailable, ReplicaBehind
 
 _LOOK_TICKS = 2
 _POSITIONS = 1000

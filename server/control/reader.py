@@ -13,7 +13,7 @@ from typing import Protocol
 from server.control.base import NOWHERE, ControlStore, Replica, State, Write
 from server.control.names import is_dead, may_be_former
 from server.control.records import Record, damage_told
-from server.errors import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable
+from server.try_again import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable
 
 # Longer than one that is silent counts for alive.
 FORMER_SECONDS = 6.0

@@ -20,7 +20,7 @@ import numpy as np
 
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import first_line
-from server.errors import ControlUnavailable
+from server.try_again import ControlUnavailable
 
 Changes = dict[str, bytes | None]
 _Key = TypeVar("_Key")

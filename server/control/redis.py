@@ -26,8 +26,8 @@ import msgspec
 
 from server.control.base import Limits, Position, Replica, State, Write, random_name
 from server.control.redis_scripts import ANNOUNCE, BEGIN, LOG, LOOK, REPLICAS, WRITE
-from server.errors import ControlConflict, ControlUnavailable
 from server.redis.access import RedisAccess
+from server.try_again import ControlConflict, ControlUnavailable
 
 # Those who wait hold a connection meanwhile.
 _CONNECTIONS = 32

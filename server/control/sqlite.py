@@ -21,9 +21,9 @@ import msgspec
 
 from drafting.undecodable import UNDECODABLE
 from server.control.base import Limits, Position, Replica, State, Write, random_name
-from server.errors import ControlConflict, ControlUnavailable
 from server.sqlite import check_new, create, data_version, file_format, open_reader, open_unchanging, open_writer
 from server.ticks import until_tick
+from server.try_again import ControlConflict, ControlUnavailable
 
 logger = logging.getLogger(__name__)
 

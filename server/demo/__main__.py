@@ -11,7 +11,7 @@ from drafting.alignment.settings import TrainingError
 from drafting.cache import cache_directory
 from server.demo.movielens import MovieLensError
 from server.demo.preparation import DemoSettings, prepare
-from server.errors import HistoryUnavailable
+from server.try_again import HistoryUnavailable
 
 INTERRUPTED = 130
 

@@ -17,9 +17,9 @@ from server.engine.heartbeat import Heartbeat, Patience, watch
 from server.engine.process import EngineProcess, Obstacle
 from server.engine.watch import CatalogWatch
 from server.engine_settings import EngineOptions
-from server.errors import EngineUnavailable
 from server.messages import CatalogLoaded, FromEngine, Progress, Ready, StartFailure, ToEngine
 from server.metrics.registry import Metrics
+from server.try_again import EngineUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -36,11 +36,12 @@ from redis.exceptions import RedisError
 
 from drafting.prompts.user_state import Scalar, Value
 from drafting.undecodable import UNDECODABLE
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import Profile
 from server.histories.redis_scripts import APPEND, DELETE_EVENTS, PUT_PROFILE
 from server.redis.access import RedisAccess
+from server.try_again import HistoryUnavailable
 
 _T = TypeVar("_T")
 

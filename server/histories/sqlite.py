@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Self, TypeVar
 
 from drafting.prompts.user_state import Value
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
@@ -39,6 +39,7 @@ from server.histories.sqlite_file import (
     write_history,
 )
 from server.sqlite import create, file_of, open_reader, open_writer
+from server.try_again import HistoryUnavailable
 
 _T = TypeVar("_T")
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from server.catalogs.tidying import watch_files
 from server.control.follower import END_SECONDS, RETRY_SECONDS, Follower
 from server.engine.supervisor import EngineStatus
-from server.errors import ControlUnavailable, ServerError
+from server.errors import ServerError
 from server.http import problems
 from server.http.console import CONSOLE, ConsoleProcess, add_console
 from server.http.json_body import ShortWays
@@ -29,6 +29,7 @@ from server.http.routes.status import status_routes
 from server.http.routes.users import user_routes
 from server.http.strict_route import SCHEME
 from server.services import Services
+from server.try_again import ControlUnavailable
 
 logger = logging.getLogger(__name__)
 

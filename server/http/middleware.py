@@ -14,13 +14,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.control.follower import BEHIND_SECONDS, Follower, written
-from server.errors import InvalidRequest, NotReached
+from server.errors import InvalidRequest
 from server.http.problems import Problem
 from server.http.strict_route import REACH, REVISION_DIGITS
 from server.metrics import logs
 from server.metrics.ids import new_id
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
+from server.try_again import NotReached
 
 REQUEST_ID = b"x-request-id"
 REVISION = b"x-control-revision"

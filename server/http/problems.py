@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from server import errors
+from server import errors, try_again
 from server.schemas import problems as schemas
 from server.schemas.sentences import validation_sentence
 
@@ -78,27 +78,27 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.KeyForbids: ProblemType(403, "key-forbids", "Key forbids"),
     errors.KeysNeeded: ProblemType(403, "keys-needed", "Keys needed"),
     errors.ServedElsewhere: ProblemType(404, "served-elsewhere", "Served elsewhere"),
-    errors.KeyBusy: ProblemType(429, "key-busy", "Key busy"),
-    errors.EngineUnavailable: ProblemType(503, "engine-unavailable", "No engine"),
-    errors.HistoryUnavailable: ProblemType(
+    try_again.KeyBusy: ProblemType(429, "key-busy", "Key busy"),
+    try_again.EngineUnavailable: ProblemType(503, "engine-unavailable", "No engine"),
+    try_again.HistoryUnavailable: ProblemType(
         503, "histories-unavailable", "No histories", "The history store can't be reached now; requests with an inline history still work."
     ),
-    errors.ControlUnavailable: ProblemType(
+    try_again.ControlUnavailable: ProblemType(
         503, "control-unavailable", "No control store", "The control store can't be reached now, so nothing can be changed; lists go on."
     ),
-    errors.ControlLost: ProblemType(503, "control-lost", "Control state lost"),
-    errors.ControlEmpty: ProblemType(503, "control-empty", "Control state missing"),
-    errors.ReplicaBehind: ProblemType(503, "replica-behind", "Replica behind"),
-    errors.NotReached: ProblemType(503, "revision-not-reached", "Revision not reached"),
-    errors.NotEverywhere: ProblemType(503, "not-everywhere", "Not everywhere yet"),
-    errors.ControlConflict: ProblemType(503, "control-conflict", "Changed meanwhile"),
-    errors.FilesUnavailable: ProblemType(503, "files-unavailable", "No files of catalogs"),
-    errors.FileGone: ProblemType(503, "files-unavailable", "No files of catalogs"),
-    errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),
-    errors.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
-    errors.ExplanationsBusy: ProblemType(429, "explanations-busy", "Explanations busy"),
-    errors.SearchesBusy: ProblemType(429, "searches-busy", "Searches busy"),
-    errors.TooLate: ProblemType(429, "deadline-out-of-reach", "Deadline out of reach"),
+    try_again.ControlLost: ProblemType(503, "control-lost", "Control state lost"),
+    try_again.ControlEmpty: ProblemType(503, "control-empty", "Control state missing"),
+    try_again.ReplicaBehind: ProblemType(503, "replica-behind", "Replica behind"),
+    try_again.NotReached: ProblemType(503, "revision-not-reached", "Revision not reached"),
+    try_again.NotEverywhere: ProblemType(503, "not-everywhere", "Not everywhere yet"),
+    try_again.ControlConflict: ProblemType(503, "control-conflict", "Changed meanwhile"),
+    try_again.FilesUnavailable: ProblemType(503, "files-unavailable", "No files of catalogs"),
+    try_again.FileGone: ProblemType(503, "files-unavailable", "No files of catalogs"),
+    try_again.QueueFull: ProblemType(429, "queue-full", "Queue full"),
+    try_again.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
+    try_again.ExplanationsBusy: ProblemType(429, "explanations-busy", "Explanations busy"),
+    try_again.SearchesBusy: ProblemType(429, "searches-busy", "Searches busy"),
+    try_again.TooLate: ProblemType(429, "deadline-out-of-reach", "Deadline out of reach"),
     TimeoutError: ProblemType(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout."),
 }
 _DESCRIPTIONS = {
@@ -173,7 +173,7 @@ def challenge(name: str | None) -> str:
 def problem_of(error: Exception) -> Problem:
     """The problem of one of the `FORESEEN` errors."""
     status, name, title, detail = next(PROBLEM_TYPES[kind] for kind in type(error).__mro__ if kind in PROBLEM_TYPES)
-    retry_after_seconds = error.retry_after_seconds if isinstance(error, errors.TryAgain) else None
+    retry_after_seconds = error.retry_after_seconds if isinstance(error, try_again.TryAgain) else None
     return Problem(status, detail or str(error), name, title, retry_after_seconds)
 
 

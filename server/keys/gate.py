@@ -16,11 +16,12 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from drafting.catalog.json_values import listed
-from server.errors import KeyBusy, KeyForbids, KeyMissing, KeysNeeded, KeyUnknown, ServedElsewhere
+from server.errors import KeyForbids, KeyMissing, KeysNeeded, KeyUnknown, ServedElsewhere
 from server.keys.key import Key, Scope
 from server.keys.keyring import Keyring
 from server.keys.rates import Rates
 from server.metrics.keys import KeyMetrics
+from server.try_again import KeyBusy
 
 Headers = Iterable[tuple[bytes, bytes]]
 # What a port of operations is for.

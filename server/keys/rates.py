@@ -15,9 +15,10 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from server.errors import KeyBusy, KeyForbids
+from server.errors import KeyForbids
 from server.keys.key import Key
 from server.metrics.keys import KeyMetrics
+from server.try_again import KeyBusy
 
 PATIENCE_SECONDS = 0.1
 AWAY_SECONDS = 1.0

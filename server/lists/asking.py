@@ -14,13 +14,14 @@ import numpy as np
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.served import ServedCatalog
-from server.errors import Overloaded, RequestRefused
+from server.errors import RequestRefused
 from server.lists.user_reader import UserReader
 from server.lists.users import KnownUser
 from server.messages import FinishedList, Ready, Submit
 from server.scheduling.pending import PendingRequest
 from server.schemas.given import AskedUser
 from server.services import Services
+from server.try_again import Overloaded
 
 
 class Asking:

@@ -14,13 +14,13 @@ import numpy as np
 from drafting.array_types import BoolArray, IntArray
 from drafting.catalog.freshness import ADDED_AT, days_of_items
 from server.catalogs.served import ServedCatalog
-from server.errors import HistoryUnavailable
 from server.histories.popularity import Popularity
 from server.lists.blend import passes
 from server.lists.popular import PopularItems
 from server.messages import Submit
 from server.services import Services
 from server.settings import Settings
+from server.try_again import HistoryUnavailable
 from verification.result import BeamResult, Usage
 
 USERS, EVENTS = 1000, 50

@@ -13,8 +13,8 @@ import numpy as np
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.trie.arrays import ROOT
-from server.errors import ExplanationsBusy
 from server.lists.lines import name_line
+from server.try_again import ExplanationsBusy
 from verification.explanation import ExplainedLevel, Explanation
 from verification.result import RankedItem
 

@@ -14,13 +14,7 @@ from drafting.catalog.json_values import listed
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
 from server.catalogs.served import ServedCatalog, found_items, known_items
-from server.errors import (
-    ExplanationsBusy,
-    InvalidRequest,
-    NothingKnown,
-    UnknownField,
-    quoted,
-)
+from server.errors import InvalidRequest, NothingKnown, UnknownField, quoted
 from server.keys.key import Key
 from server.lists.asking import Asking
 from server.lists.blend import blend_choice, propose, retrieve
@@ -35,6 +29,7 @@ from server.metrics.ids import new_id
 from server.schemas.explanations import ExplainRequest
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
+from server.try_again import ExplanationsBusy
 from verification.request import beam_width_for, levels_sentence, width_refusal
 from verification.result import BeamResult
 

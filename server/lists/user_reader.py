@@ -8,11 +8,12 @@ import time
 
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.served import ServedCatalog
-from server.errors import EmptyHistory, HistoryUnavailable, StaleHistory, UserNotFound
+from server.errors import EmptyHistory, StaleHistory, UserNotFound
 from server.histories import HistoryStore, StoredUser
 from server.lists.users import KnownUser, known_user, none_known, suffices
 from server.metrics.registry import Metrics
 from server.schemas.given import AskedUser
+from server.try_again import HistoryUnavailable
 
 # A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
 _READ_AHEAD = 2

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.messages import FinishedList, Progress, Ready
 from server.metrics.control import ControlMetrics
 from server.metrics.histogram import LoopHistogram
@@ -24,6 +24,7 @@ from server.metrics.keys import KeyMetrics
 from server.metrics.lists import HealthMetrics
 from server.metrics.outages import OutageLog
 from server.ticks import until_tick
+from server.try_again import HistoryUnavailable
 from verification.result import StepReport
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.

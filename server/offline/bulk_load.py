@@ -19,11 +19,12 @@ from drafting.alignment.data.details import ATTRIBUTES, KIND
 from drafting.errors import InteractionError
 from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.histories.base import Event, HistoryStore
 from server.schemas.event_id import event_id_of
 from server.schemas.given import Attributes, Facts, Kind
 from server.schemas.timestamp import LAST_SECOND
+from server.try_again import HistoryUnavailable
 
 _T = TypeVar("_T")
 _EVENTS_AT_ONCE = 5000

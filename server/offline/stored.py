@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.histories import StoredUser, open_history_store
 from server.lists.users import KnownUser, known_user
 from server.schemas.given import GivenUser
+from server.try_again import HistoryUnavailable
 
 
 class StoredHistoryError(SetupError):

@@ -23,11 +23,12 @@ from bisect import insort
 from collections import deque
 from operator import attrgetter
 
-from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
+from server.errors import RequestRefused, ScoresNotFinite
 from server.messages import FailedList, FinishedList, Progress, Ready, Submit
 from server.scheduling.forecast import Forecast, Insertion
 from server.scheduling.order import due
 from server.scheduling.pending import PendingRequest
+from server.try_again import EngineUnavailable, QueueFull, TooLate
 
 _LONGEST_RETRY_SECONDS = 60
 # A list takes as many steps as an identifier has tokens, at most; the rest is for requests that a step was too full for, and for texts, of

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from server.errors import EngineUnavailable
+from server.try_again import EngineUnavailable
 
 T = TypeVar("T")
 

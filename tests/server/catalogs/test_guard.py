@@ -13,8 +13,9 @@ from server.catalogs.proof import prove
 from server.catalogs.served import ServedCatalog
 from server.engine import supervisor as engine_supervisor
 from server.engine.supervisor import EngineStatus
-from server.errors import CatalogRefused, EngineUnavailable, FilterRefused, VersionActive
+from server.errors import CatalogRefused, FilterRefused, VersionActive
 from server.metrics.registry import Metrics
+from server.try_again import EngineUnavailable
 from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, started, until
 
 

@@ -21,8 +21,9 @@ from server.control import open_control_store
 from server.control.follower import Follower
 from server.engine.client import EngineClient
 from server.engine_settings import EngineOptions
-from server.errors import FilterRefused, FiltersBusy, TooManyFilters
+from server.errors import FilterRefused, TooManyFilters
 from server.metrics.registry import Metrics
+from server.try_again import FiltersBusy
 
 
 def priced(name: str, prices: list[int]) -> ServedCatalog:

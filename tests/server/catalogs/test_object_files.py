@@ -22,8 +22,9 @@ from server.catalogs import object_files
 from server.catalogs.files import VersionFiles, open_objects
 from server.catalogs.object_files import ObjectFiles, StoredFile
 from server.catalogs.tidying import tidy
-from server.errors import FileGone, FilesUnavailable, UnknownFile
+from server.errors import UnknownFile
 from server.http.problems import problem_of
+from server.try_again import FileGone, FilesUnavailable
 from tests.server.catalogs.shop import ONE, TWO
 from tests.services import ObjectStore, free_port
 

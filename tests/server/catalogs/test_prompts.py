@@ -21,8 +21,8 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.engine.prompts import PromptSource, write_prompts
 from server.engine.supervisor import EngineSupervisor
-from server.errors import EngineUnavailable
 from server.messages import PromptFiles, Ready
+from server.try_again import EngineUnavailable
 from tests.models import random_catalog
 from tests.prompt_tokenizers import first_word_marked
 from tests.server.fake_ready import READY

@@ -21,19 +21,10 @@ from server.control.memory import MemoryControlStore
 from server.control.records import Changes
 from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
-from server.errors import (
-    CatalogRefused,
-    ControlEmpty,
-    ControlLost,
-    ControlUnavailable,
-    FilterNotFound,
-    NothingToRollBack,
-    ReplicaBehind,
-    VersionActive,
-    VersionExists,
-)
+from server.errors import CatalogRefused, FilterNotFound, NothingToRollBack, VersionActive, VersionExists
 from server.schemas.catalogs import NewItemsBody
 from server.settings import Settings
+from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
 from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened, small_catalog
 
 NAMES = ("a", "b", "c")

@@ -18,7 +18,8 @@ from server.catalogs import store
 from server.control import Write
 from server.control.sqlite import SqliteControlStore
 from server.engine.client import EngineClient
-from server.errors import ControlUnavailable, StorageFull, VersionExists
+from server.errors import StorageFull, VersionExists
+from server.try_again import ControlUnavailable
 from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened
 
 WRITES = ("write", "fsync", "replace", "open", "unlink", "ftruncate")

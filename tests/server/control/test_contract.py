@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from server.control import NOWHERE, ControlStore, Position, Replica, State, open_control_store
-from server.errors import ControlConflict
+from server.try_again import ControlConflict
 from tests.server.control.conftest import StoreFactory
 
 REPLICA = Replica("a", NOWHERE, ready=False, problem="It starts.", started_at=1.5, software="0.1.0", version="")

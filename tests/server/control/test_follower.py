@@ -12,7 +12,7 @@ from server.control.follower import Follower
 from server.control.memory import MemoryControlStore
 from server.control.names import replica_name
 from server.control.records import FORM, WRITTEN_IN, FilterRecord, Record, decode_filter, encode_filter
-from server.errors import ControlUnavailable, ReplicaBehind
+from server.try_again import ControlUnavailable, ReplicaBehind
 
 
 class Unsure(MemoryControlStore):

@@ -14,8 +14,9 @@ from server.control.announcer import Announcer
 from server.control.follower import Follower
 from server.control.overview import ControlOverview
 from server.control.records import Record
-from server.errors import BackupRefused, CatalogRefused, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
+from server.errors import BackupRefused, CatalogRefused
 from server.metrics.control import ControlMetrics
+from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
 
 
 class Replica:

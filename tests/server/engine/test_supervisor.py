@@ -10,7 +10,7 @@ from server.engine import process as engine_process
 from server.engine.heartbeat import Patience
 from server.engine.process import Obstacle
 from server.engine.supervisor import EngineStatus
-from server.errors import EngineUnavailable
+from server.try_again import EngineUnavailable
 from tests.server.engine.fake_engine_client import search, started, submit, until
 from tests.server.fake_worker import UNREADABLE
 

@@ -7,8 +7,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.histories import Event, StoredUser, open_history_store
+from server.try_again import HistoryUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from server.errors import HistoryUnavailable
 from server.histories import Event, open_history_store
+from server.try_again import HistoryUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, SentinelServers, free_port, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)

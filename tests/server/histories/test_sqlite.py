@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from server.errors import HistoryUnavailable
 from server.histories import Event, open_history_store
 from server.histories import sqlite as sqlite_store
 from server.histories.sqlite_file import read_newest
+from server.try_again import HistoryUnavailable
 
 WRITER = """
 import asyncio, sys

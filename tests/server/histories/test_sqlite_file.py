@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.histories import Event, HistoryStore, StoredUser, open_history_store
+from server.try_again import HistoryUnavailable
 
 FORMAT_1 = """
 CREATE TABLE history_users (user INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, arrivals INTEGER NOT NULL, expires_at REAL);

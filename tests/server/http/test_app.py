@@ -25,7 +25,7 @@ from drafting.prompts.user_state import UserState
 from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource
 from server.engine.supervisor import EngineStatus, EngineSupervisor
-from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
+from server.errors import HistoryDamaged, RequestRefused
 from server.histories import Event, HistoryStore, Retention, StoredUser, open_history_store
 from server.histories.memory import MemoryHistoryStore
 from server.histories.popularity import Popularity
@@ -35,6 +35,7 @@ from server.metrics.registry import Metrics
 from server.scheduling.pending import PendingRequest
 from server.services import Services
 from server.settings import Settings
+from server.try_again import EngineUnavailable, QueueFull, TooLate
 from tests.models import random_catalog
 from tests.prompt_tokenizers import first_word_marked
 from tests.server.fake_ready import READY, write_fake_prompts

@@ -12,7 +12,6 @@ import pytest
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.freshness import today
 from server.catalogs.served import ServedCatalog
-from server.errors import HistoryUnavailable
 from server.histories import Event, Retention
 from server.histories.memory import MemoryHistoryStore
 from server.histories.popularity import Popularity
@@ -22,6 +21,7 @@ from server.lists.popular import Allowed, PopularItems
 from server.schemas.explanations import ExplainedAnswer
 from server.schemas.recommendations import RecommendationAnswer
 from server.settings import Settings
+from server.try_again import HistoryUnavailable
 from tests.server.http.test_app import CATALOG, Bench
 from tests.server.server_process import assert_problem
 from verification.result import RankedItem

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server import errors
+from server import errors, try_again
 from server.http.problems import PROBLEM_TYPES, problem_of
 
 SERVER = Path(errors.__file__).parent
@@ -66,7 +66,7 @@ EXPECTED = {
     "TooLate": (429, "deadline-out-of-reach", "Deadline out of reach"),
     "TimeoutError": (504, "timed-out", "Timed out"),
 }
-BASES = {errors.ServerError, errors.TryAgain, errors.Overloaded, errors.NothingKnown}
+BASES = {errors.ServerError, try_again.TryAgain, try_again.Overloaded, errors.NothingKnown}
 
 
 def tree(kind: type[errors.ServerError]) -> Iterator[type[errors.ServerError]]:
@@ -87,9 +87,9 @@ def test_every_error_has_the_problem_that_clients_know() -> None:
         (errors.UnknownItem("It is unknown."), "It is unknown.", None),
         (errors.UserNotFound("x" * 99), f"There is no user '{'x' * 60}…': no events are stored for that id.", None),
         (errors.ItemsTaken("It is taken."), "It is taken.", None),
-        (errors.QueueFull("It is crowded.", 3), "It is crowded.", 3),
-        (errors.HistoryUnavailable("Redis at 10.0.0.1 is away."), HISTORIES, 1),
-        (errors.ControlUnavailable("Redis at 10.0.0.1 is away."), CONTROL, 1),
+        (try_again.QueueFull("It is crowded.", 3), "It is crowded.", 3),
+        (try_again.HistoryUnavailable("Redis at 10.0.0.1 is away."), HISTORIES, 1),
+        (try_again.ControlUnavailable("Redis at 10.0.0.1 is away."), CONTROL, 1),
         (TimeoutError("in a socket"), "The answer was not ready within the request's timeout.", None),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_problem_tells_the_errors_sentence_and_nothing_of_the_inside(
 
 
 @pytest.mark.parametrize(
-    "room", ["errors.py", "catalogs", "lists", "engine", "scheduling", "histories", "control", "messages.py", "services.py"]
+    "room", ["errors.py", "try_again.py", "catalogs", "lists", "engine", "scheduling", "histories", "control", "messages.py", "services.py"]
 )
 def test_services_know_no_http_status(room: str) -> None:
     statuses = {known.status for known in PROBLEM_TYPES.values()}

@@ -11,8 +11,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drafting.catalog.catalog import Catalog
-from server.errors import EngineUnavailable, ScoresNotFinite, TooLate
+from server.errors import ScoresNotFinite
 from server.schemas.scores import MAX_SCORED, ScoreAnswer
+from server.try_again import EngineUnavailable, TooLate
 from tests.scoring import forward_scores
 from tests.server.http.test_app import CATALOG, Bench
 from tests.server.server_process import ServerProcess, assert_problem, post

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from server.errors import KeyBusy, KeyForbids
+from server.errors import KeyForbids
 from server.keys import rates as rates_module
 from server.keys.key import Key, Scope
 from server.keys.rates import Rates
 from server.metrics.keys import KeyMetrics
+from server.try_again import KeyBusy
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
 
 needs_redis = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)

@@ -4,9 +4,10 @@ import logging
 
 import pytest
 
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.metrics.outages import LINE_SECONDS, OutageLog
 from server.metrics.registry import Metrics
+from server.try_again import HistoryUnavailable
 
 
 class Clock:

@@ -15,10 +15,11 @@ from drafting.alignment.data.columns import Column
 from drafting.errors import InteractionError
 from drafting.preparation.events import Events
 from server.commands.app import app
-from server.errors import HistoryDamaged, HistoryUnavailable
+from server.errors import HistoryDamaged
 from server.histories import Event, HistoryStore, open_history_store
 from server.offline import bulk_load
 from server.offline.bulk_load import Imported, check_events, histories_of, load_histories, load_profiles
+from server.try_again import HistoryUnavailable
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 9), st.sampled_from(["buy", None])), min_size=1, max_size=30)
 

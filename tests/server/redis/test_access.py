@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from server.errors import HistoryUnavailable
 from server.redis.access import RedisAccess
 from server.redis.client import Sentinels
+from server.try_again import HistoryUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)

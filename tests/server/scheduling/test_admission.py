@@ -6,13 +6,13 @@ import random
 import msgspec
 import pytest
 
-from server.errors import EngineUnavailable, QueueFull, TooLate
 from server.messages import FinishedList, Progress, Ready, ScoreChoice, StepRecord, Submit, ThinkingLimit
 from server.scheduling.admission import Admission
 from server.scheduling.forecast import CAUTION
 from server.scheduling.kinds import SCORES_SHARE
 from server.scheduling.order import AGEING_SECONDS
 from server.scheduling.pending import PendingRequest
+from server.try_again import EngineUnavailable, QueueFull, TooLate
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, StepReport, Usage
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.errors import Overloaded, QueueFull, TooLate
 from server.messages import TOKEN_BYTES, FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.admission import Admission
 from server.scheduling.rate import EngineRate
+from server.try_again import Overloaded, QueueFull, TooLate
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, StepReport, Usage
 
