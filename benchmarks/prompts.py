@@ -20,7 +20,8 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.prompts.user_state import UserEvent, UserState
-from server.messages import Submit, ToEngine
+from server.messages import ToEngine
+from server.submit import Submit
 from verification.request import BeamRequest
 
 ITEMS, LEVELS, CODES, WORDS = 5_000, 4, 256, 8_000

@@ -63,6 +63,7 @@ FLOORS = {
         "try_again",
         "engine_settings",
         "settings",
+        "submit",
         "messages",
         "redis",
         "sqlite",

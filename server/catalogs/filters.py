@@ -25,7 +25,8 @@ from server.catalogs.store import CatalogStore
 from server.control.records import FILTER, decode_filter, encode_filter
 from server.engine.client import EngineClient
 from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, quoted
-from server.messages import DropFilter, FilterChoice
+from server.messages import DropFilter
+from server.submit import FilterChoice
 from server.try_again import EngineUnavailable, FiltersBusy
 
 MAX_FILTERS = 10_000

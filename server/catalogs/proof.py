@@ -13,7 +13,7 @@ from collections import defaultdict
 from drafting.catalog.catalog import Catalog
 from server.engine.client import EngineClient
 from server.errors import CatalogRefused, RequestRefused, ScoresNotFinite
-from server.messages import Submit
+from server.submit import Submit
 from server.try_again import EngineUnavailable, Overloaded
 from verification.result import BeamResult
 

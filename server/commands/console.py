@@ -25,7 +25,7 @@ def console(
     listens on this machine alone unless --host says otherwise. `atspeed serve --console` starts one beside the server.
     """
     from server.http.console import check_installed
-    from server.http.server import PortError, listen
+    from server.http.listening import PortError, listen
     from server.settings import ConsoleOptions
 
     try:

@@ -72,7 +72,7 @@ def _prepare() -> None:
 
 def _check_port(port: int) -> None:
     """Find out before minutes of preparation that the server could not start after them."""
-    from server.http.server import PortError, listen
+    from server.http.listening import PortError, listen
 
     try:
         listen("127.0.0.1", port).close()

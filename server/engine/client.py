@@ -27,11 +27,11 @@ from server.messages import (
     Progress,
     PutFilter,
     Ready,
-    Submit,
 )
 from server.metrics.registry import Metrics
 from server.scheduling.admission import Admission
 from server.scheduling.pending import PendingRequest
+from server.submit import Submit
 
 CATALOG_SECONDS = 600.0
 

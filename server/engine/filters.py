@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from drafting.catalog.freshness import Days, added_since
 from drafting.trie.item_set import ItemSet, intersection, union
-from server.messages import FilterChoice
+from server.submit import FilterChoice
 
 MOST_CHOICES = 256
 

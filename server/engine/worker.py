@@ -33,12 +33,12 @@ from server.messages import (
     PutFilter,
     Shutdown,
     StepRecord,
-    Submit,
     ThinkingLimit,
     ToEngine,
 )
 from server.scheduling.budget import StepBudget
 from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler
+from server.submit import Submit
 from verification.blend import Blend
 from verification.request import BeamRequest, PromptTokens, ReservedPlaces
 from verification.scored import Scored

@@ -1,59 +1,28 @@
-"""One connection, from the moment at which it is accepted: agreeing on TLS, its requests, its end.
+"""One connection, from the moment at which it can be read: its requests, its end.
 
-Invariant: it is counted in `Connections` all the time, also before TLS is agreed on, and is due whenever its client is waited for.
+Invariant: it is counted in `Connections` all the time, and is due whenever its client is waited for.
 """
 
 import asyncio
 import math
-import ssl
-import types
 from collections import deque
-from collections.abc import Coroutine, Generator
 from typing import Any
 
-import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from server.errors import KeyMissing, KeyUnknown
 from server.http.answering import CALLER, Caller
-from server.http.connections import MALFORMED, Connections, Refusal
-from server.http.tls import Certificate
+from server.http.connections import MALFORMED, Refusal
+from server.http.limited_config import LimitedConfig
 from server.http.unauthorized import Unauthorized
 
 # For the last bytes of an answer, after which the connection is closed.
 LINGER_SECONDS = 2.0
 # What a client that is refused still sends is read and dropped, or its system would drop the refusal; so much of each.
 LINGER_BYTES = 2**20
-
-
-class LimitedConfig(uvicorn.Config):
-    """uvicorn's configuration, with what its protocols shall know of each other."""
-
-    def __init__(
-        self,
-        app: Any,
-        connections: Connections,
-        certificate: Certificate | None = None,
-        unauthorized: Unauthorized | None = None,
-        **options: Any,
-    ) -> None:
-        """`unauthorized` is that of a server with keys."""
-        http: type[asyncio.Protocol] = LimitedProtocol
-        if certificate is not None:
-            http = HandshakeProtocol
-            options |= {"ssl_certfile": certificate.chain, "ssl_keyfile": certificate.key}
-        super().__init__(app, http=http, timeout_keep_alive=math.ceil(connections.idle_seconds), **options)
-        self.limits, self.certificate, self.unauthorized = connections, certificate, unauthorized
-        self.context: ssl.SSLContext | None = None
-
-    def load(self) -> None:
-        """Load the app and the certificate; the listeners have none, as connections are counted before they speak TLS."""
-        super().load()
-        self.context, self.ssl = self.ssl, None
 
 
 class PipelineFlow(FlowControl):
@@ -254,75 +223,3 @@ class LimitedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         else:
             self._close()
-
-
-@types.coroutine
-def _go_on(begun: Coroutine[Any, Any, asyncio.Transport | None], waited_for: Any) -> Generator[Any, Any, asyncio.Transport | None]:
-    """Await a coroutine whose first part has been run, and waits for something."""
-    yield waited_for
-    return (yield from begun.__await__())
-
-
-class HandshakeProtocol(asyncio.Protocol):
-    """One connection until it speaks TLS, which it has as long for as for the headers of a request; then it is a `LimitedProtocol`.
-
-    A client that there is no room for may still agree on TLS if it may linger, and is told then.
-    """
-
-    def __init__(
-        self,
-        config: LimitedConfig,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self._loop = _loop or asyncio.get_running_loop()
-        self._config, self._connections = config, server_state.connections
-        self._next = LimitedProtocol(config, server_state, app_state, _loop)
-        self._address = ""
-        self._early: list[bytes] = []
-        self.due = self.read_due = math.inf
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
-        client = get_remote_addr(transport)
-        self._address = client[0] if client else ""
-        self.due = self._loop.time() + self._config.limits.header_seconds
-        if (refusal := self._config.limits.enter(self, self._address)) and not self._config.limits.may_linger(self):
-            self._config.limits.refused(refusal)
-            transport.abort()
-            return
-        self._connections.add(self)  # type: ignore[arg-type]
-        assert self._config.context is not None
-        # Its first part must be done at once: what the client sends before that would come here.
-        begun = self._loop.start_tls(transport, self, self._config.context, server_side=True)
-        self._shaking = self._loop.create_task(self._shake(begun, begun.send(None)), name="handshake")
-
-    def data_received(self, data: bytes) -> None:
-        # By TLS already, and before this process has heard that it is agreed on.
-        self._early.append(data)
-
-    def shutdown(self) -> None:
-        """Leave, as the server ends."""
-        self._transport.abort()
-
-    def end(self, now: float) -> None:
-        """End the connection, which is due."""
-        self._transport.abort()
-
-    async def _shake(self, begun: Coroutine[Any, Any, asyncio.Transport | None], waited_for: Any) -> None:
-        try:
-            encrypted = await _go_on(begun, waited_for)
-        except OSError:
-            # Whatever it was, the client has gone, or speaks no TLS that this server does.
-            encrypted = None
-        finally:
-            self._connections.discard(self)
-            self._config.limits.leave(self, self._address)
-        if encrypted is None or encrypted.is_closing():
-            self._transport.abort()
-            return
-        encrypted.set_protocol(self._next)
-        self._next.connection_made(encrypted)
-        for data in self._early:
-            self._next.data_received(data)

@@ -6,7 +6,6 @@ process stops. A second signal does not wait.
 """
 
 import asyncio
-import errno
 import gc
 import logging
 import resource
@@ -35,7 +34,10 @@ from server.histories import open_history_store
 from server.http.app import build_app
 from server.http.connections import Connections
 from server.http.console import ConsoleProcess, check_installed
-from server.http.protocol import LimitedConfig
+from server.http.handshake import HandshakeProtocol
+from server.http.limited_config import LimitedConfig
+from server.http.listening import PortError, listen
+from server.http.protocol import LimitedProtocol
 from server.http.tls import FollowingServer, certificate_of
 from server.http.unauthorized import Unauthorized
 from server.keys.gate import is_loopback
@@ -58,10 +60,6 @@ LAST_SECONDS = 5
 COLLECT_AFTER = 20_000
 # Files and sockets of the process beside those of its clients.
 OWN_FILES = 256
-
-
-class PortError(Exception):
-    """An address that can't be listened on; the message is a sentence."""
 
 
 class ApiServer:
@@ -147,6 +145,7 @@ class ApiServer:
             self._connections,
             certificate,
             Unauthorized(services.gate, metrics, follower) if services.gate.has_keys else None,
+            http=LimitedProtocol if certificate is None else HandshakeProtocol,
             log_config=None,
             # Its warnings are one for each malformed request, which metrics count.
             log_level="error",
@@ -271,30 +270,6 @@ def _allow_files(connections: int) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address; port 0 takes a free one.
-
-    Raises:
-        PortError: the port is in use, or the address is not this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise PortError(f"The address {host} can't be listened on: {error.strerror}.") from error
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        # Two sockets may bind one port with SO_REUSEADDR as long as neither listens: listening at once is what claims it.
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortError(f"Port {port} on {host} is in use: stop what listens there, or choose another with --port.") from error
-        raise PortError(f"Port {port} on {host} can't be listened on: {error.strerror}.") from error
-    return listener
 
 
 def run_server(settings: Settings) -> str | None:

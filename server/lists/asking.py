@@ -17,10 +17,11 @@ from server.catalogs.served import ServedCatalog
 from server.errors import RequestRefused
 from server.lists.user_reader import UserReader
 from server.lists.users import KnownUser
-from server.messages import FinishedList, Ready, Submit
+from server.messages import FinishedList, Ready
 from server.scheduling.pending import PendingRequest
 from server.schemas.given import AskedUser
 from server.services import Services
+from server.submit import Submit
 from server.try_again import Overloaded
 
 

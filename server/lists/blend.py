@@ -15,9 +15,9 @@ from drafting.neighbours.model import NeighbourError, NeighbourModel
 from drafting.trie.item_set import ItemSet
 from server.catalogs.served import ServedCatalog
 from server.errors import InvalidRequest
-from server.messages import BlendChoice, FilterChoice, Submit
 from server.schemas.choices import BlendBody
 from server.settings import Settings
+from server.submit import BlendChoice, FilterChoice, Submit
 
 
 def load_neighbours(settings: Settings) -> NeighbourModel | None:

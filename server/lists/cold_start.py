@@ -17,9 +17,9 @@ from server.catalogs.served import ServedCatalog
 from server.histories.popularity import Popularity
 from server.lists.blend import passes
 from server.lists.popular import PopularItems
-from server.messages import Submit
 from server.services import Services
 from server.settings import Settings
+from server.submit import Submit
 from server.try_again import HistoryUnavailable
 from verification.result import BeamResult, Usage
 

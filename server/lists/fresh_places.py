@@ -10,8 +10,8 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import ADDED_AT, day_of, today
 from server.errors import InvalidRequest, NoItemTimes
-from server.messages import FreshPlaces
 from server.schemas.choices import FreshBody
+from server.submit import FreshPlaces
 from verification.result import RankedItem
 
 

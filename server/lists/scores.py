@@ -17,10 +17,11 @@ from server.errors import UnknownItem, encodable
 from server.lists.asking import Asking
 from server.lists.lines import note_lines, precision_lines, timing_lines, usage_lines
 from server.lists.users import KnownUser, check_given, none_known, told_unknown, user_notes
-from server.messages import FinishedList, ScoreChoice, Submit
+from server.messages import FinishedList
 from server.metrics.ids import new_id
 from server.schemas.scores import ScoreRequest
 from server.services import Services
+from server.submit import ScoreChoice, Submit
 from verification.scored import Scored
 
 

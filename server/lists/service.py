@@ -24,11 +24,12 @@ from server.lists.explanation import ExplanationPlaces, explanation_lines
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, note_lines, precision_lines, rule_lines, timing_lines, usage_lines
 from server.lists.users import KnownUser, check_given, told_unknown, user_notes
-from server.messages import FilterChoice, FinishedList, Submit
+from server.messages import FinishedList
 from server.metrics.ids import new_id
 from server.schemas.explanations import ExplainRequest
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
+from server.submit import FilterChoice, Submit
 from server.try_again import ExplanationsBusy
 from verification.request import beam_width_for, levels_sentence, width_refusal
 from verification.result import BeamResult

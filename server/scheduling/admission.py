@@ -24,10 +24,11 @@ from collections import deque
 from operator import attrgetter
 
 from server.errors import RequestRefused, ScoresNotFinite
-from server.messages import FailedList, FinishedList, Progress, Ready, Submit
+from server.messages import FailedList, FinishedList, Progress, Ready
 from server.scheduling.forecast import Forecast, Insertion
 from server.scheduling.order import due
 from server.scheduling.pending import PendingRequest
+from server.submit import Submit
 from server.try_again import EngineUnavailable, QueueFull, TooLate
 
 _LONGEST_RETRY_SECONDS = 60

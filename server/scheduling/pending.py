@@ -7,9 +7,10 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from server.messages import FinishedList, StepRecord, Submit
+from server.messages import FinishedList, StepRecord
 from server.scheduling.kinds import Kind
 from server.scheduling.order import due
+from server.submit import Submit
 
 
 @dataclass(slots=True, eq=False)

@@ -16,7 +16,8 @@ was measured while the engine loaded.
 import math
 from collections import deque
 
-from server.messages import TOKEN_BYTES, FinishedList, Progress, Ready, Submit
+from server.messages import FinishedList, Progress, Ready
+from server.submit import TOKEN_BYTES, Submit
 
 # Seconds of work after which what was learned before counts for a third.
 _MEMORY_SECONDS = 2.0

@@ -5,7 +5,8 @@ import sys
 import msgspec
 
 from server.engine.channel import Channel
-from server.messages import FailedList, Progress, Shutdown, Submit
+from server.messages import FailedList, Progress, Shutdown
+from server.submit import Submit
 from tests.server.engine_end import messages_of
 
 

@@ -14,15 +14,8 @@ import msgspec
 
 from server.engine.channel import MOST_BYTES, Channel
 from server.engine_settings import EngineOptions
-from server.messages import (
-    FailedList,
-    FinishedList,
-    Progress,
-    Shutdown,
-    StartFailure,
-    StepRecord,
-    Submit,
-)
+from server.messages import FailedList, FinishedList, Progress, Shutdown, StartFailure, StepRecord
+from server.submit import Submit
 from tests.server.engine_end import messages_of
 from tests.server.fake_ready import READY, write_fake_prompts
 from verification.result import BeamResult, RankedItem, StepReport, Usage

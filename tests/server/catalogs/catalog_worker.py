@@ -12,18 +12,8 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from server.engine.channel import Channel
 from server.engine_settings import EngineOptions
-from server.messages import (
-    CatalogLoaded,
-    FailedList,
-    FinishedList,
-    FromEngine,
-    LoadCatalog,
-    Progress,
-    Ready,
-    Shutdown,
-    StartFailure,
-    Submit,
-)
+from server.messages import CatalogLoaded, FailedList, FinishedList, FromEngine, LoadCatalog, Progress, Ready, Shutdown, StartFailure
+from server.submit import Submit
 from tests.server.engine_end import messages_of
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, RankedItem, Usage

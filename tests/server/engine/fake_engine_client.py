@@ -9,8 +9,8 @@ from server.engine.client import EngineClient
 from server.engine.heartbeat import Patience
 from server.engine.supervisor import PATIENCE, EngineStatus
 from server.engine_settings import EngineOptions
-from server.messages import Submit
 from server.metrics.registry import Metrics
+from server.submit import Submit
 from verification.result import BeamResult
 
 

@@ -6,7 +6,7 @@ import pytest
 from drafting.catalog.freshness import NEVER
 from drafting.trie.item_set import ItemSet
 from server.engine.filters import MOST_CHOICES, EngineFilters
-from server.messages import FilterChoice
+from server.submit import FilterChoice
 
 DAYS = np.array([100, 101, 102, NEVER, 103, 99, NEVER, 103], np.int32)
 EVEN = FilterChoice(all=("even",))

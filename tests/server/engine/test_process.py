@@ -9,7 +9,8 @@ import pytest
 from server.engine.channel import MOST_BYTES, framed
 from server.engine.process import EngineProcess
 from server.engine_settings import EngineOptions
-from server.messages import FailedList, FromEngine, Progress, Submit
+from server.messages import FailedList, FromEngine, Progress
+from server.submit import Submit
 
 MODULE = "tests.server.echo_worker"
 OPTIONS = EngineOptions(target="", catalog="")

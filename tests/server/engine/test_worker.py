@@ -19,7 +19,8 @@ from server.engine.channel import MOST_BYTES, Channel
 from server.engine.main import warm_up
 from server.engine.worker import EngineWorker
 from server.engine_settings import EngineOptions
-from server.messages import Cancel, FailedList, ForgetUser, FromEngine, Progress, Shutdown, Submit, ThinkingLimit, ToEngine
+from server.messages import Cancel, FailedList, ForgetUser, FromEngine, Progress, Shutdown, ThinkingLimit, ToEngine
+from server.submit import Submit
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
 from verification.result import RankedItem, StepReport, Usage

@@ -30,11 +30,12 @@ from server.histories import Event, HistoryStore, Retention, StoredUser, open_hi
 from server.histories.memory import MemoryHistoryStore
 from server.histories.popularity import Popularity
 from server.http.app import build_api, build_app
-from server.messages import FinishedList, ForgetUser, Submit, ToEngine
+from server.messages import FinishedList, ForgetUser, ToEngine
 from server.metrics.registry import Metrics
 from server.scheduling.pending import PendingRequest
 from server.services import Services
 from server.settings import Settings
+from server.submit import Submit
 from server.try_again import EngineUnavailable, QueueFull, TooLate
 from tests.models import random_catalog
 from tests.prompt_tokenizers import first_word_marked

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
-from server.http.server import listen
+from server.http.listening import listen
 from server.http.tls import Certificate, FollowingServer, certificate_of
 from server.keys.file import add_key
 from server.keys.key import Scope

@@ -11,9 +11,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from server.messages import FinishedList, Progress, StepRecord, Submit
+from server.messages import FinishedList, Progress, StepRecord
 from server.metrics.tracing import Tracing, end_request, traceparent
 from server.scheduling.admission import Admission
+from server.submit import Submit
 from tests.server.fake_ready import READY
 from tests.server.forked_server import ForkedServer
 from verification.result import BeamResult, StepReport, Usage

@@ -6,12 +6,13 @@ import random
 import msgspec
 import pytest
 
-from server.messages import FinishedList, Progress, Ready, ScoreChoice, StepRecord, Submit, ThinkingLimit
+from server.messages import FinishedList, Progress, Ready, StepRecord, ThinkingLimit
 from server.scheduling.admission import Admission
 from server.scheduling.forecast import CAUTION
 from server.scheduling.kinds import SCORES_SHARE
 from server.scheduling.order import AGEING_SECONDS
 from server.scheduling.pending import PendingRequest
+from server.submit import ScoreChoice, Submit
 from server.try_again import EngineUnavailable, QueueFull, TooLate
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, StepReport, Usage

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.messages import TOKEN_BYTES, FinishedList, Progress, Ready, StepRecord, Submit
+from server.messages import FinishedList, Progress, Ready, StepRecord
 from server.scheduling.admission import Admission
 from server.scheduling.rate import EngineRate
+from server.submit import TOKEN_BYTES, Submit
 from server.try_again import Overloaded, QueueFull, TooLate
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, StepReport, Usage

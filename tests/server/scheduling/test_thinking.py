@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from server.messages import FailedList, FinishedList, Progress, StepRecord, Submit, ThinkingLimit
+from server.messages import FailedList, FinishedList, Progress, StepRecord, ThinkingLimit
 from server.scheduling.admission import Admission
 from server.scheduling.budget import StepBudget
 from server.scheduling.forecast import CAUTION
 from server.scheduling.scheduler import ScheduledStep, SpeculativeBeamScheduler
 from server.scheduling.thinking import PlacesForecast, may_think
+from server.submit import Submit
 from server.try_again import TooLate
 from tests.capping import caps_of
 from tests.server.fake_engine import STEPS, FakeEngine

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from drafting.plans.costs import CostCurve
-from server.messages import FailedList, Progress, StepRecord, Submit
+from server.messages import FailedList, Progress, StepRecord
 from server.scheduling.admission import Admission
 from server.scheduling.budget import StepBudget
 from server.scheduling.pending import PendingRequest
 from server.scheduling.scheduler import SpeculativeBeamScheduler
 from server.scheduling.wide import LEAST_PIECE, is_wide, piece
+from server.submit import Submit
 from server.try_again import TooLate
 from tests.server.fake_engine import STEPS, FakeEngine, make_request
 from tests.server.fake_ready import READY

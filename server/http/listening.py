@@ -1,0 +1,32 @@
+"""Sockets that listen for clients, claimed before anything else of a server is made."""
+
+import errno
+import socket
+
+
+class PortError(Exception):
+    """An address that can't be listened on; the message is a sentence."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address; port 0 takes a free one.
+
+    Raises:
+        PortError: the port is in use, or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise PortError(f"The address {host} can't be listened on: {error.strerror}.") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        # Two sockets may bind one port with SO_REUSEADDR as long as neither listens: listening at once is what claims it.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortError(f"Port {port} on {host} is in use: stop what listens there, or choose another with --port.") from error
+        raise PortError(f"Port {port} on {host} can't be listened on: {error.strerror}.") from error
+    return listener
