@@ -44,6 +44,7 @@ FLOORS = {
         "blend",
         "scored",
         "explanation",
+        "lengths",
         "request",
         "result",
         "search",

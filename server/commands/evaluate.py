@@ -166,7 +166,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 def _widths(text: str, longest: int) -> tuple[int, ...]:
     """Widths of levels for lists of up to `longest`."""
     # It imports numpy, which `--help` and a typing mistake need not wait for.
-    from verification.request import check_lengths
+    from verification.lengths import check_lengths
 
     try:
         widths = tuple(int(part) for part in text.split(","))

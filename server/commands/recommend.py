@@ -143,7 +143,7 @@ def recommend(
     if users is None and (given := next((name for name, value in for_files.items() if value is not None), None)):
         fail(f"{given} is for the users of --input: the list of one history or one user is printed.")
     # numpy and the model libraries take a while to import, which `--help` and a typing mistake need not wait for.
-    from verification.request import check_lengths
+    from verification.lengths import check_lengths
 
     widths = None if beam_widths is None else _widths(beam_widths)
     if widths is not None and beam_width is not None:

@@ -31,7 +31,7 @@ from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
 from server.submit import FilterChoice, Submit
 from server.try_again import ExplanationsBusy
-from verification.request import beam_width_for, levels_sentence, width_refusal
+from verification.lengths import beam_width_for, levels_sentence, width_refusal
 from verification.result import BeamResult
 
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."

@@ -20,8 +20,9 @@ from server.lists.users import KnownUser, known_user, none_known, told_unknown
 from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.sentences import validation_sentence
 from verification.batch import ScoresNotFinite
+from verification.lengths import beam_width_for
 from verification.recommender import Recommender
-from verification.request import BeamRequest, beam_width_for
+from verification.request import BeamRequest
 from verification.result import BeamResult
 
 

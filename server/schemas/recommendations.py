@@ -14,7 +14,7 @@ from server.schemas.body import Id, Name, Several, examples
 from server.schemas.choices import MAX_CAPS, BlendBody, Diversity, FilterBody, FreshBody, ThinkBody, ToleranceBody, with_name, with_one
 from server.schemas.given import AskedUser
 from server.schemas.usage import TimingAnswer, UsageAnswer
-from verification.request import check_lengths
+from verification.lengths import check_lengths
 from verification.result import Source
 
 MAX_EXCLUDED = 100_000

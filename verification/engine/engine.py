@@ -31,7 +31,8 @@ from verification.engine.finish import FinishStep, FurtherRound
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
-from verification.request import BeamRequest, width_refusal
+from verification.lengths import width_refusal
+from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 from verification.search import BeamSearch, beam_widths
 from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity, whole_prompt

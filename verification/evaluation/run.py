@@ -37,8 +37,8 @@ from verification.evaluation.searching import NO_PLAN, Beam, Found, GenerateList
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
+from verification.lengths import beam_width_for
 from verification.recommender import Recommender
-from verification.request import beam_width_for
 
 
 def evaluate(

@@ -1,11 +1,11 @@
-"""Requests: the beam width of one that names none."""
+"""The beam width of a request that names none."""
 
 import numpy as np
 import pytest
 
 from drafting.beam.rule import SERVED_BEAM_WIDTH, STRICT, SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
-from verification.request import beam_width_for, check_lengths
+from verification.lengths import beam_width_for, check_lengths
 
 RELAXED = SearchRule(Verification.RELAXED, 3)
 GUMBEL = SearchRule(Verification.GUMBEL, 3)
