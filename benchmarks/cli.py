@@ -5,32 +5,16 @@ Invariant: as in `server.commands.app`, nothing heavy is imported before a comma
 
 import typer
 
-from benchmarks.commands import (
-    PASSED_ON,
-    catalog,
-    client,
-    exactness,
-    expansion,
-    forwards,
-    gpu,
-    kernel,
-    lossless,
-    paper,
-    precision,
-    prompt,
-    quality,
-    scaling,
-    steps,
-    truth,
-    widths,
-)
+from benchmarks.commands import client, paper, prompt, quality, scaling
 from benchmarks.endings import end_on_sigterm
 from benchmarks.fuzz.command import fuzz
+from benchmarks.gpu.command import PASSED_ON, gpu, kernel, truth
 from benchmarks.load.command import builds, journey, load, standard, swaps, wide
 from benchmarks.models.command import models
 from benchmarks.replay.command import replay_app
 from benchmarks.rivals.command import rivals
 from benchmarks.soak.command import soak
+from benchmarks.systems.alone import catalog, exactness, expansion, forwards, lossless, precision, steps, widths
 from benchmarks.systems.command import bench
 
 app = typer.Typer(

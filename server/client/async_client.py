@@ -10,7 +10,7 @@ from typing import Self
 
 import httpx
 
-from server.client import lists, operations
+from server.client import lists, operations, users
 from server.client.errors import ConnectionFailed, Unavailable
 from server.client.exchange import Exchange, Pause
 from server.client.histories import AT_ONCE, Appended, BulkEvent, HistoryLoad, OnAppended
@@ -105,14 +105,14 @@ class AsyncAtspeedClient:
     explain = awaiting(lists.explain)
     score = awaiting(lists.score)
     recommend_many = awaiting(lists.recommend_many)
-    append_events = awaiting(operations.append_events)
-    history = awaiting(operations.history)
-    put_profile = awaiting(operations.put_profile)
-    profile = awaiting(operations.profile)
-    delete_events = awaiting(operations.delete_events)
-    forget_profile = awaiting(operations.forget_profile)
-    forget_history = awaiting(operations.forget_history)
-    forget_user = awaiting(operations.forget_user)
+    append_events = awaiting(users.append_events)
+    history = awaiting(users.history)
+    put_profile = awaiting(users.put_profile)
+    profile = awaiting(users.profile)
+    delete_events = awaiting(users.delete_events)
+    forget_profile = awaiting(users.forget_profile)
+    forget_history = awaiting(users.forget_history)
+    forget_user = awaiting(users.forget_user)
     catalog = awaiting(operations.catalog)
     items = awaiting(operations.items)
     item = awaiting(operations.item)

@@ -10,7 +10,7 @@ from typing import Self
 
 import httpx
 
-from server.client import lists, operations
+from server.client import lists, operations, users
 from server.client.errors import ConnectionFailed, Unavailable
 from server.client.exchange import Exchange, Pause
 from server.client.histories import AT_ONCE, Appended, BulkEvent, HistoryLoad, OnAppended
@@ -105,14 +105,14 @@ class AtspeedClient:
     explain = blocking(lists.explain)
     score = blocking(lists.score)
     recommend_many = blocking(lists.recommend_many)
-    append_events = blocking(operations.append_events)
-    history = blocking(operations.history)
-    put_profile = blocking(operations.put_profile)
-    profile = blocking(operations.profile)
-    delete_events = blocking(operations.delete_events)
-    forget_profile = blocking(operations.forget_profile)
-    forget_history = blocking(operations.forget_history)
-    forget_user = blocking(operations.forget_user)
+    append_events = blocking(users.append_events)
+    history = blocking(users.history)
+    put_profile = blocking(users.put_profile)
+    profile = blocking(users.profile)
+    delete_events = blocking(users.delete_events)
+    forget_profile = blocking(users.forget_profile)
+    forget_history = blocking(users.forget_history)
+    forget_user = blocking(users.forget_user)
     catalog = blocking(operations.catalog)
     items = blocking(operations.items)
     item = blocking(operations.item)

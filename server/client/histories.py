@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from server.client.operation import Operation, as_json
-from server.client.operations import append_events
+from server.client.users import append_events
 from server.schemas.event_id import event_id_of
 from server.schemas.users import MAX_EVENTS, EventBody, EventsAnswer
 

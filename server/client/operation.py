@@ -98,3 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 _ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def nothing(_: bytes) -> None:
+    """The answer of an operation that has none."""

@@ -1,7 +1,7 @@
-"""All calls of the API but for lists (`server.client.lists`), each written once: a function takes the arguments and makes the `Operation`.
+"""The calls of the API for catalog, replicas and server, each written once: a function takes the arguments and makes the `Operation`.
 
-Both clients have a method of the same name, arguments and docstring for each function here (`server.client.methods`), which returns what
-the operation's type says. What is sent is judged by the server alone, whose sentence a `Refused` carries, so a client of another version
+Those for lists and users are in `server.client.lists` and `server.client.users`. Both clients have a method of the same name, arguments and
+docstring for each function (`server.client.methods`), which returns what the operation's type says. What is sent is judged by the server alone, whose sentence a `Refused` carries, so a client of another version
 refuses nothing that its server can do.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from server.client.lists import Facts
-from server.client.operation import LONG_PATIENCE_SECONDS, Operation, Repeat
+from server.client.operation import LONG_PATIENCE_SECONDS, Operation, Repeat, nothing
 from server.client.upload import OnBytes, Upload
 from server.schemas.catalogs import (
     UPLOAD_FORMS,
@@ -28,78 +28,6 @@ from server.schemas.catalogs import (
 from server.schemas.comparisons import AlikeAnswer, FilterSample, VersionDifference
 from server.schemas.control import ControlAnswer, ControlRestored
 from server.schemas.status import StatusAnswer, VersionAnswer
-from server.schemas.users import EventBody, EventsAnswer, HistoryAnswer, ProfileAnswer
-
-
-def append_events(user_id: str, events: Sequence[EventBody | Facts]) -> Operation[EventsAnswer]:
-    """Append up to 1,000 events to a user's history.
-
-    If all events have an `event_id`, the call is tried again after a failure, and none is stored twice; the answer's `stored` then leaves
-    out what an earlier try has stored. Without ids it is tried again only if the server has not begun.
-
-    Args:
-        events: dictionaries with `item_id` and what else is known, or models.
-    """
-    sure = all((event.event_id if isinstance(event, EventBody) else event.get("event_id")) is not None for event in events)
-    return Operation(
-        "POST /v1/users/{user_id}/events",
-        EventsAnswer.model_validate_json,
-        Repeat.ALWAYS if sure else Repeat.IF_NOT_BEGUN,
-        names={"user_id": user_id},
-        body=lambda _: {"events": events},
-        user=user_id,
-    )
-
-
-def history(user_id: str, limit: int | None = None) -> Operation[HistoryAnswer]:
-    """A user's stored history, oldest event first; with `limit` only so many of the newest events."""
-    return Operation(
-        "GET /v1/users/{user_id}/history",
-        HistoryAnswer.model_validate_json,
-        names={"user_id": user_id},
-        query={"limit": limit},
-        user=user_id,
-    )
-
-
-def delete_events(
-    user_id: str, *, event_id: str | None = None, item_id: str | None = None, timestamp: float | None = None
-) -> Operation[None]:
-    """Delete the event of an id, or those with an item (at a time, in seconds since 1970)."""
-    return Operation(
-        "DELETE /v1/users/{user_id}/events",
-        _nothing,
-        names={"user_id": user_id},
-        query={"event_id": event_id, "item_id": item_id, "timestamp": timestamp},
-        user=user_id,
-    )
-
-
-def put_profile(user_id: str, profile: Facts) -> Operation[None]:
-    """Store what is known of a user, in place of the profile that is there."""
-    route = "PUT /v1/users/{user_id}/profile"
-    return Operation(route, _nothing, names={"user_id": user_id}, body=lambda _: profile, user=user_id)
-
-
-def profile(user_id: str) -> Operation[ProfileAnswer]:
-    """A user's stored profile."""
-    route = "GET /v1/users/{user_id}/profile"
-    return Operation(route, ProfileAnswer.model_validate_json, names={"user_id": user_id}, user=user_id)
-
-
-def forget_profile(user_id: str) -> Operation[None]:
-    """Delete a user's profile; the history stays."""
-    return Operation("DELETE /v1/users/{user_id}/profile", _nothing, names={"user_id": user_id}, user=user_id)
-
-
-def forget_history(user_id: str) -> Operation[None]:
-    """The same as `forget_user`: the profile goes as well."""
-    return Operation("DELETE /v1/users/{user_id}/history", _nothing, names={"user_id": user_id}, user=user_id)
-
-
-def forget_user(user_id: str) -> Operation[None]:
-    """Delete all that is stored of a user."""
-    return Operation("DELETE /v1/users/{user_id}", _nothing, names={"user_id": user_id}, user=user_id)
 
 
 def catalog() -> Operation[CatalogAnswer]:
@@ -175,7 +103,7 @@ def filter(name: str) -> Operation[FilterAnswer]:
 
 def forget_filter(name: str) -> Operation[None]:
     """Forget a named filter; requests that run with it are not disturbed."""
-    return Operation("DELETE /v1/catalog/filters/{name}", _nothing, names={"name": name})
+    return Operation("DELETE /v1/catalog/filters/{name}", nothing, names={"name": name})
 
 
 def put_catalog(version: str, path: str) -> Operation[VersionBuilt]:
@@ -250,7 +178,7 @@ def roll_back(by: str | None = None) -> Operation[ActivationAnswer]:
 
 def forget_catalog(version: str) -> Operation[None]:
     """Delete a version of the catalog that is not served."""
-    return Operation("DELETE /v1/catalogs/{version}", _nothing, names={"version": version})
+    return Operation("DELETE /v1/catalogs/{version}", nothing, names={"version": version})
 
 
 def control() -> Operation[ControlAnswer]:
@@ -315,7 +243,3 @@ def _bring(version: str, body: Any) -> Operation[VersionBuilt]:
 
 def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _nothing(_: bytes) -> None:
-    return None

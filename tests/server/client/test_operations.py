@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.client import AsyncAtspeedClient, AtspeedClient, lists, operations
+from server.client import AsyncAtspeedClient, AtspeedClient, lists, operations, users
 from server.client.operation import Operation, Repeat
 from server.http.app import build_api
 from server.schemas.recommendations import RecommendationRequest
@@ -48,7 +48,7 @@ def makers() -> dict[str, Callable[..., Operation[Any]]]:
     """The functions that make one, by name."""
     return {
         name: function
-        for module in (lists, operations)
+        for module in (lists, operations, users)
         for name, function in vars(module).items()
         if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     }
