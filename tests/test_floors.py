@@ -54,6 +54,7 @@ FLOORS = {
         "engine",
         "hosts",
         "batch",
+        "request_maker",
         "recommender",
         "evaluation",
         "teacher",

@@ -8,7 +8,6 @@ import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from drafting.array_types import FloatArray, IntArray
-from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, NormaliseName, SearchRule, Tolerance
+from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, NormaliseName, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.device import is_async
 from drafting.freed_memory import keep_freed_memory
@@ -27,10 +26,8 @@ from drafting.plans.fixed_plan import FixedPlan, PlanError
 from drafting.plans.planner import AUTO, Planner
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.user_state import UserState
-from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from verification.batch import Answer, EngineTurns, Other, ScoresNotFinite, SharedEngine
-from verification.blend import Blend
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
@@ -39,12 +36,13 @@ from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.loading import load_host
 from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
-from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, checked_user, item_indices
+from verification.request import BeamRequest, item_indices
+from verification.request_maker import RequestMaker
 from verification.result import BeamResult, Precision
 from verification.scored import Scored
 
 
-class Recommender:
+class Recommender(RequestMaker):
     """Makes requests out of histories and searches them on one engine; `recommend` and `search` may be called from several threads."""
 
     def __init__(
@@ -58,17 +56,14 @@ class Recommender:
         precision: Precision,
         turns: EngineTurns | None = None,
     ) -> None:
-        """The engine's trie must hold the catalog's identifiers as the target's token ids; requests call the catalog by `name`.
+        """As a `RequestMaker`, whose trie is the engine's.
 
         Args:
             precision: of the target.
             turns: of the recommender that this one is a successor of.
         """
-        self._served = served
-        self._name = name
+        super().__init__(catalog, prompts, engine.trie, name, served)
         self._shared = SharedEngine(engine, turns or EngineTurns())
-        self.catalog = catalog
-        self.prompts = prompts
         self.engine = engine
         self.model_name = model_name
         self.precision = precision
@@ -200,73 +195,6 @@ class Recommender:
         counts = [model.take_counts() for model in graphed_models]
         return GraphCounts(sum(count.replayed for count in counts), sum(count.skipped for count in counts))
 
-    def request(
-        self,
-        request_id: str,
-        history: UserState | PromptTokens | Sequence[int] | IntArray,
-        k: int,
-        beam_width: int | None = None,
-        excluded_items: Sequence[int] | IntArray = (),
-        rule: SearchRule = STRICT,
-        cache_key: str | None = None,
-        allowed_items: ItemSet | None = None,
-        reserved: ReservedPlaces | None = None,
-        think: int = 0,
-        blend: Blend | Blending | None = None,
-        beam_widths: Sequence[int] | None = None,
-        diversity: Mapping[str, int] | None = None,
-        retrieved: Sequence[int] | IntArray = (),
-        tolerance: Tolerance | None = None,
-    ) -> BeamRequest:
-        """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
-        Without `beam_width` a search keeps k prefixes, as `generate(num_beams=k)` does; servers ask for `beam_width_for`, which finds more.
-        `beam_widths` are those of each level but the last, in its place.
-
-        With `diversity` such as {"brand": 2}, so many items of the list, at most, have any one value of an attribute of the catalog.
-        `retrieved` are items that a retriever finds best after the history, best first: plans with items draft them, and no list changes.
-        With a `tolerance`, the list may be so far from the exact one; only a strict list has one.
-        With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
-        Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
-
-        Raises:
-            PromptError: the history is empty.
-            ValueError: a number is out of range, an item no index of the catalog, places can't be reserved, the list not blended, or
-                its rule takes no tolerance.
-        """
-        request = BeamRequest(
-            request_id,
-            self._prompt(history, thinks=bool(think)),
-            k,
-            _widest(k, beam_width, beam_widths),
-            item_indices(excluded_items, len(self.catalog), "The request excludes"),
-            rule,
-            cache_key,
-            allowed_items,
-            self._name,
-            reserved,
-            Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
-            blend=Blend.after(history, blend, self.engine.trie, excluded_items, allowed_items),
-            beam_widths=None if beam_widths is None else tuple(beam_widths),
-            caps=self.catalog.caps(diversity or {}),
-            retrieved=item_indices(retrieved, len(self.catalog), "The retriever names"),
-            tolerance=tolerance,
-        )
-        request.check_catalog(len(self.catalog), self.catalog.identifier_length)
-        return request
-
-    def sample(self, items: Sequence[int] | IntArray) -> PromptTokens:
-        """The prompt of a sample user with these items (catalog indices), of whom all is known; raises what `request` does."""
-        return PromptTokens(self.prompts.sample(item_indices(items, len(self.catalog), "The history names")))
-
-    def _prompt(self, user: UserState | PromptTokens | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
-        if isinstance(user, PromptTokens):
-            return user.tokens
-        return self.prompts.build(checked_user(user, len(self.catalog)), thinks=thinks)
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of token ids of the target, such as `BeamResult.thought`, without special tokens."""
-        return self.prompts.tokenizer.decode(tokens)
-
     def recommend(
         self,
         histories: Iterable[UserState | Sequence[int] | IntArray],
@@ -315,12 +243,6 @@ class Recommender:
             assert answer.scores is not None
             yield np.frombuffer(answer.scores, np.float32)
 
-    def score_request(
-        self, request_id: str, history: UserState | PromptTokens | Sequence[int] | IntArray, scored: Scored, cache_key: str | None = None
-    ) -> BeamRequest:
-        """A request for the log-probabilities of candidates after `history`; raises what `request` does."""
-        return replace(self.request(request_id, history, 1, cache_key=cache_key), scored=scored)
-
     def search(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
         """The answers to requests of this recommender, in their order; see `SharedEngine.search_in_order`."""
         return self._shared.search_in_order(requests)
@@ -328,11 +250,3 @@ class Recommender:
     def close(self) -> None:
         """Free the models."""
         self.engine.close()
-
-
-def _widest(k: int, beam_width: int | None, beam_widths: Sequence[int] | None) -> int:
-    if beam_widths is None:
-        return k if beam_width is None else beam_width
-    if beam_width is not None:
-        raise ValueError("Give either beam_width or beam_widths, not both.")
-    return max(beam_widths, default=0)

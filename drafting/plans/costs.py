@@ -5,6 +5,7 @@ is inside; two numbers measured in different ways cannot be weighed against each
 own, its part of what requests share; so levels can be added up and plans compared.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -215,3 +216,8 @@ class LevelValues:
             return np.full_like(nodes, -np.inf)
         won: DoubleArray = np.interp(certainty, CERTAINTIES, self.beam[depth, levels]) - self.draft_price(nodes)
         return won
+
+
+def room_of_level(free: float, levels: int) -> float:
+    """Free nodes of each of some levels; a power of two, so that batches of about one size share values."""
+    return 2.0 ** math.floor(math.log2(free / levels)) if free >= levels else 0.0

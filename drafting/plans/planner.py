@@ -14,7 +14,6 @@ a busy machine drafts shrink, and a draft that the target does not follow is no 
 requests in the same state (`DraftRound.group_size`): the others may decide otherwise, and then bear the cost alone.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +21,7 @@ import numpy as np
 
 from drafting.array_types import BoolArray, DoubleArray, FloatArray
 from drafting.plans.acceptance import BONUSES, PRIOR, Expected, WantedGaps, new_within, within_gaps
-from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues
+from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, room_of_level
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.last_lists import LastLists
 from drafting.plans.learned import Kind, Learned, nearness
@@ -234,7 +233,7 @@ class Planner(Plan):
         if self._learned.refresh():
             self._known_values.clear()
         free = (self.costs.target.free - state.tokens) / state.sharing - state.drafted
-        return self._values_at(state, has_draft, _room(free, state.last_depth - state.next_depth + 1))
+        return self._values_at(state, has_draft, room_of_level(free, state.last_depth - state.next_depth + 1))
 
     def _values_at(self, state: DraftRound, has_draft: bool, room: float) -> LevelValues:
         # Rounded down to a power of two, so that batches of about one size share their values, and nothing is thought to be shared by more.
@@ -266,7 +265,7 @@ class Planner(Plan):
         )
         # Prompts take from what is free in this round only.
         free = target.free / sharing
-        later_room = _room(free - max(widths[: last + 1]), last)
+        later_room = room_of_level(free - max(widths[: last + 1]), last)
         later = values if later_room == room else self._values_at(state, has_draft, later_room)
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
@@ -295,8 +294,3 @@ class Planner(Plan):
 
 def _kind(state: DraftRound) -> Kind:
     return state.verification, state.offered, state.given, nearness(state.tolerance)
-
-
-def _room(free: float, levels: int) -> float:
-    """Free nodes of each of some levels; a power of two, so that batches of about one size share values."""
-    return 2.0 ** math.floor(math.log2(free / levels)) if free >= levels else 0.0

@@ -1,8 +1,8 @@
 """The calls of the API for catalog, replicas and server, each written once: a function takes the arguments and makes the `Operation`.
 
 Those for lists and users are in `server.client.lists` and `server.client.users`. Both clients have a method of the same name, arguments and
-docstring for each function (`server.client.methods`), which returns what the operation's type says. What is sent is judged by the server alone, whose sentence a `Refused` carries, so a client of another version
-refuses nothing that its server can do.
+docstring for each function (`server.client.methods`), which returns what the operation's type says. What is sent is judged by the server
+alone, whose sentence a `Refused` carries, so a client of another version refuses nothing that its server can do.
 """
 
 from collections.abc import Sequence

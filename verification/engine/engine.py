@@ -6,36 +6,32 @@ slots.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 
 from drafting.array_types import IntArray
-from drafting.beam.continuations import RowKinds
-from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import MAX_BEAM_WIDTH, Normalisation
 from drafting.beam.tree import TokenTree
-from drafting.device import on_device
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Plan
-from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
-from drafting.trie.node_mask import MaskBank
 from verification.engine.blend import BlendStep
 from verification.engine.candidates import CandidateTree
 from verification.engine.draft_step import DraftStep
 from verification.engine.explain import ExplainStep
 from verification.engine.finish import FinishStep, FurtherRound
+from verification.engine.forward_step import ForwardStep
+from verification.engine.open import OpenStep
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
 from verification.lengths import width_refusal
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
-from verification.search import BeamSearch, beam_widths
-from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity, whole_prompt
+from verification.search import BeamSearch
+from verification.slots.engine_slots import EngineSlots, check_capacity
 from verification.slots.pool import CachedPrefix, OutOfSlots
 from verification.verifiers.level import ContinuationTable
 from verification.verifiers.verifier import Verifier, VerifyResult
@@ -78,20 +74,19 @@ class SpeculativeBeamEngine:
         self.trie = trie
         self.normalise = normalise
         self.max_beam_width = max_beam_width
-        if slots is None:
-            nodes = min(node_capacity(trie, max_beam_width), target.total_slots // 2)
-            slots = EngineSlots(target.total_slots, nodes, shared_tokens, whole_prompts=target.has_encoder)
+        slots = EngineSlots.of(target, trie, max_beam_width, shared_tokens) if slots is None else slots
         self.slots = slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         self._table = ContinuationTable(trie, slots.nodes, target.device)
         self._drafting = DraftStep(self._tree, trie, slots, draft)
         self._verifier = Verifier(self._tree, trie, self._table, slots)
-        self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
         self._thinking = ThinkStep(self._tree, slots)
         candidates = CandidateTree(self._tree, trie, self._table, slots)
         self._blending, self._scoring = BlendStep(candidates), ScoreStep(slots, candidates)
         self._explaining = ExplainStep(trie, self._table, target.device)
+        self._opening = OpenStep(self._tree, trie, slots, self._blending, self._explaining, normalise)
+        self._forwards = ForwardStep(target, self._tree, trie, self._table, self._thinking)
         self._finishing = FinishStep(trie, self._blending, self._explaining)
         self.use_plan(plan or FixedPlan.parse("none"))
 
@@ -130,7 +125,7 @@ class SpeculativeBeamEngine:
         drafted = time.perf_counter()
         scoring = self._scoring.grow(scored_nodes)
         cut = {} if len(whole) == len(searches) else dict.fromkeys(set(searches) - set(whole), most_nodes)
-        tokens = self._forward([*searches, *scoring], cut)
+        tokens = self._forwards.run([*searches, *scoring], cut)
         computed = time.perf_counter()
         results = self._verifier.verify(whole, self._drafting.drafter, self._drafting.unread)
         self._explaining.observe(results)
@@ -156,22 +151,6 @@ class SpeculativeBeamEngine:
             thought_tokens=thought_tokens,
             scored_nodes=self._scoring.nodes,
         )
-
-    def _forward(self, searches: Sequence[BeamSearch], cut: Mapping[BeamSearch, int | None]) -> int:
-        """Run the target over all that it has not computed, of those that are `cut` over so many nodes; return the number of tokens."""
-        parts = [ForwardPart.uncomputed(search.sequence, cut.get(search)) for search in searches]
-        batch = forward_batch(self._tree, parts + self._thinking.parts, self.target.has_encoder)
-        rows = self._thinking.choose(self.target.score(batch))
-        if not parts:
-            return batch.size
-        slots = batch.at_outputs(batch.slots)[: len(rows)]
-        eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])
-        kinds = RowKinds.of(parts, [search.normalise for search in searches])
-        self._table.write(slots, self._tree.trie_node.index_select(0, slots), rows, kinds, eligible)
-        for search, part in zip(searches, parts, strict=True):
-            part.sequence.computed += len(part.indices)
-            search.target_forwards += 1
-        return batch.size
 
     def _fail(self, request_ids: Iterable[str]) -> tuple[str, ...]:
         """End the requests for which the target's logits were not finite, and keep nothing that they have computed.
@@ -200,8 +179,7 @@ class SpeculativeBeamEngine:
         finished = []
         for found in self._finishing.lists(self._running.finish(result for result in results if result.finished)):
             if isinstance(found, FurtherRound):
-                self._masks.release(found.search.eligibility.mask)
-                self.slots.restart(found.search, self._eligibility(found.request))
+                self._opening.restart(found.search, found.request)
                 self._running.resume(found.search)
             else:
                 self._drafting.leave(found.search)
@@ -232,18 +210,7 @@ class SpeculativeBeamEngine:
 
     def _open(self, request: BeamRequest, known: CachedPrefix | None = None, drafts: bool = True) -> None:
         """Begin the searches of a request, whose prompt is `known` from its thinking or else looked up; or its scores."""
-        searches: list[BeamSearch] = []
-        for part in parts_of(request):
-            search = self.slots.open(part, beam_widths(part, self.trie), self._eligibility(part), known)
-            search.drafts, search.normalise = drafts and self.plan.drafts_for(part.cache_key), request.normalise or self.normalise
-            slots = search.sequence.slots
-            self._tree.add_prompt(*(on_device(array, self.target.device) for array in (slots, part.prompt, np.arange(len(slots)))))
-            if part.blend is not None:
-                self._blending.grow(search, part.blend)
-            if part.explain is not None:
-                self._explaining.begin(search)
-            searches.append(search)
-            known = whole_prompt(searches[0])
+        searches = self._opening.open(request, self.plan if drafts else None, known)
         if request.scored is None:
             self._running.add(searches)
         else:
@@ -255,17 +222,10 @@ class SpeculativeBeamEngine:
 
     def _end(self, request_id: str, keep: bool) -> list[BeamSearch]:
         searches = self._running.remove(request_id) or self._scoring.remove(request_id)
-        if self.slots.is_spoilt:
-            return searches
-        with self.slots:
-            for search in searches:
-                self._masks.release(search.eligibility.mask)
-                self.slots.close(search, keep)
+        if not self.slots.is_spoilt:
+            with self.slots:
+                self._opening.close(searches, keep)
         return searches
-
-    def _eligibility(self, request: BeamRequest) -> Eligibility:
-        mask = None if request.allowed_items is None else self._masks.acquire(request.allowed_items)
-        return Eligibility(self.trie.excluded_nodes(request.excluded_items, mask), self.target.device, mask)
 
     @property
     def running(self) -> int:
@@ -307,9 +267,7 @@ class SpeculativeBeamEngine:
 
     def next_tokens(self, most_nodes: int | None = None) -> int:
         """Tokens in the next forward, drafts and candidates of requests for scores aside, if it computes so many nodes of each search."""
-        sequences = [search.sequence for search in self._running.unfinished()]
-        beyond = 0 if most_nodes is None else sum(max(0, sequence.uncomputed_nodes - most_nodes) for sequence in sequences)
-        return sum(sequence.uncomputed for sequence in sequences) - beyond + self._thinking.uncomputed + self._scoring.uncomputed
+        return self._running.uncomputed(most_nodes) + self._thinking.uncomputed + self._scoring.uncomputed
 
     @property
     def draft(self) -> TreeModel | None:

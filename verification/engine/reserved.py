@@ -78,6 +78,12 @@ class RunningSearches:
         """The searches that a step advances."""
         return [search for searches in self._searches.values() for search in searches if search not in self._ended]
 
+    def uncomputed(self, most_nodes: int | None = None) -> int:
+        """Tokens of theirs in the next forward, drafts aside, if it computes so many nodes of each."""
+        sequences = [search.sequence for search in self.unfinished()]
+        beyond = 0 if most_nodes is None else sum(max(0, sequence.uncomputed_nodes - most_nodes) for sequence in sequences)
+        return sum(sequence.uncomputed for sequence in sequences) - beyond
+
     def resume(self, search: BeamSearch) -> None:
         """Let a search that has ended go on with the others of its request."""
         self._ended.pop(search, None)

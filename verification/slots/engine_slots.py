@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from drafting.array_types import IntArray
+from drafting.beam.model import TreeModel
 from drafting.beam.rule import MAX_BEAM_WIDTH
 from drafting.beam.tree import SequenceState
 from drafting.errors import SetupError
@@ -97,6 +98,12 @@ class EngineSlots:
         self.last_beams = LastBeamsStore()
         self.searches: set[BeamSearch | RunningThought] = set()
         self.is_spoilt = False
+
+    @classmethod
+    def of(cls, target: TreeModel, trie: ItemTrie, widest: int, shared_tokens: IntArray | None) -> "EngineSlots":
+        """The slots of a target whose first catalog this is, for beams up to `widest`; half of them at least are for prompts."""
+        nodes = min(node_capacity(trie, widest), target.total_slots // 2)
+        return cls(target.total_slots, nodes, shared_tokens, whole_prompts=target.has_encoder)
 
     def __enter__(self) -> None:
         if self.is_spoilt:
