@@ -1,12 +1,12 @@
-"""What all tests share: one thread per process, the paper's data where it is at hand, one small model and one real server with it."""
+"""What all tests share: one thread per process, the order in which workers take them, and the fixtures of `fixtures.py`."""
 
 import gc
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # Models this small gain nothing from a second thread, and threads of several test processes would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -20,17 +20,8 @@ gc.disable()
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
-# Before any other import of transformers: it keeps that import short.
-import_module("verification.hosts.checkpoint")
-
-from benchmarks.systems.shapes import SHAPES, make_catalog
-from drafting.catalog.catalog import Catalog
-from drafting.catalog.loading import load_catalog
-from tests.models import random_catalog, save_random_model
-from tests.server.forked_server import ForkedServer
-from tests.server.server_process import ServerProcess
-from tests.speculation import Speculation
 from tests.turns import turn
 
 # What is imported are a million objects that all stay, and a look through them takes a second. vLLM looks ten times for each model, and
@@ -44,9 +35,32 @@ settings.register_profile("sample", settings(), max_examples=25, deadline=None)
 settings.register_profile("exhaustive", settings(), max_examples=150, deadline=None)
 settings.load_profile("sample")
 
+# Files that import vLLM, which takes longer than most files of tests: one worker does it, and has them all.
+WITH_VLLM = (
+    "verification/hosts/test_vllm_on_gpu.py",
+    "verification/engine/test_beam_search.py",
+    "verification/hosts/test_vllm.py",
+    "verification/hosts/test_adapter.py",
+    "verification/verifiers/test_strict.py",
+    "verification/engine/test_widths.py",
+    "verification/engine/test_normalise.py",
+    "verification/engine/test_think.py",
+    "verification/engine/test_not_finite.py",
+    "verification/hosts/test_exact.py",
+    "verification/hosts/test_quantization.py",
+    "verification/hosts/test_self_check.py",
+    "verification/hosts/test_checkpoint.py",
+    "verification/hosts/test_vllm_int8.py",
+    "verification/hosts/test_prompt_formats.py",
+    "verification/hosts/test_head.py",
+    "verification/test_recommender.py",
+    "server/engine/test_main.py",
+    "benchmarks/models/test_matrix.py",
+)
 # The files that take longest begin first: workers take whole files, and none shall be left alone with one of them at the end.
 LONGEST = (
     "server/offline/test_in_parts.py",
+    *WITH_VLLM,
     "server/http/test_hang.py",
     "server/http/test_server.py",
     "server/scheduling/test_overload.py",
@@ -60,11 +74,6 @@ LONGEST = (
     "benchmarks/fuzz/test_run.py",
     "benchmarks/gpu/test_day.py",
     "verification/hosts/test_tree_kernel.py",
-    "verification/hosts/test_vllm_on_gpu.py",
-    "verification/engine/test_beam_search.py",
-    "verification/hosts/test_vllm.py",
-    "verification/hosts/test_adapter.py",
-    "verification/verifiers/test_strict.py",
     "drafting/alignment/test_target.py",
     "server/demo/test_demo.py",
     "server/http/test_items.py",
@@ -72,7 +81,24 @@ LONGEST = (
     "deploy/test_alerts.py",
 )
 
-BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
+
+class ByFile(LoadFileScheduling):
+    """Gives workers whole files, and those that import vLLM to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "vLLM" if file.removeprefix("tests/") in WITH_VLLM else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    """Take `ByFile` where pytest was told to give workers whole files."""
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make fixtures known to processes that run tests, and not to one that hands them to workers, which so begin seconds earlier."""
+    if hasattr(config, "workerinput") or not config.getoption("tx", None):
+        config.pluginmanager.import_plugin("tests.fixtures")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,65 +126,3 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         frozen_modules = len(sys.modules)
     with turn(exclusive=item.get_closest_marker("alone") is not None):
         return (yield)
-
-
-@pytest.fixture(scope="session")
-def beauty_dir() -> Path:
-    """The paper's data; it may not be redistributed, so a plain checkout does not have it."""
-    if not BEAUTY.is_dir():
-        pytest.skip(f"the Beauty data is not at {BEAUTY}")
-    return BEAUTY
-
-
-@pytest.fixture(scope="session")
-def paper_catalog() -> Catalog:
-    """The paper's catalog, or where its data is not at hand a random one whose trie has the same level sizes."""
-    return load_catalog(BEAUTY / "beauty.index.json") if BEAUTY.is_dir() else make_catalog(SHAPES["small"])
-
-
-@pytest.fixture(scope="session")
-def beauty(beauty_dir: Path) -> Catalog:
-    return load_catalog(beauty_dir / "beauty.index.json")
-
-
-@pytest.fixture(scope="session")
-def speculation(tmp_path_factory: pytest.TempPathFactory) -> Speculation:
-    """A target and a draft, which no test leaves with a slot in use."""
-    return Speculation(tmp_path_factory.mktemp("speculation"))
-
-
-@pytest.fixture(scope="session")
-def catalog() -> Catalog:
-    return random_catalog()
-
-
-@pytest.fixture(scope="session")
-def catalog_file(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("catalog") / "catalog.jsonl"
-    catalog.save(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def model_dir(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp("models") / "tiny", catalog, hidden=32, layers=1, max_items=5)
-
-
-@pytest.fixture(scope="session")
-def model_flags(model_dir: Path, catalog_file: Path) -> list[str]:
-    return ["--target", str(model_dir), "--catalog", str(catalog_file)]
-
-
-@pytest.fixture(scope="session")
-def running_server(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("server")
-    histories = f"sqlite:///{folder / 'histories.db'}"
-    with ForkedServer(folder, *model_flags, "--histories", histories, "--timeout-ms", "20000", "--cold-start", "none") as server:
-        yield server.wait_until_ready()
-
-
-@pytest.fixture
-def server(running_server: ServerProcess) -> Iterator[ServerProcess]:
-    """The shared server; a test that harms it has failed."""
-    yield running_server
-    assert running_server.wait_until_ready().recommend(history=["item-1"], k=1).status_code == 200

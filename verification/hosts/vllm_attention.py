@@ -46,8 +46,8 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 # It heeds that level only from some point of its import on.
 logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
 
-# vLLM imports SciPy's signal processing if it is installed, to resample audio; the import is slow and not needed here.
-audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
+# vLLM imports what resamples audio and decodes videos if it is installed; these imports are slow and not needed here.
+hidden = {name: sys.modules.setdefault(name, None) for name in ("scipy.signal", "cv2")}  # type: ignore[arg-type]
 
 try:
     from vllm import ir
@@ -56,21 +56,22 @@ try:
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
     from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec
     from vllm.v1.kv_cache_layout import KVCacheLayout
+
+    if current_platform.is_cpu():
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as PlatformBackend
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl as PlatformImplementation
+
+        BACKEND = AttentionBackendEnum.CPU_ATTN
+    else:
+        from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend as PlatformBackend
+        from vllm.v1.attention.backends.triton_attn import TritonAttentionImpl as PlatformImplementation
+
+        BACKEND = AttentionBackendEnum.CUSTOM
 finally:
     # The import may fail, and others go on without vLLM.
-    if audio is None:
-        del sys.modules["scipy.signal"]
-
-if current_platform.is_cpu():
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as PlatformBackend
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl as PlatformImplementation
-
-    BACKEND = AttentionBackendEnum.CPU_ATTN
-else:
-    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend as PlatformBackend
-    from vllm.v1.attention.backends.triton_attn import TritonAttentionImpl as PlatformImplementation
-
-    BACKEND = AttentionBackendEnum.CUSTOM
+    for name, module in hidden.items():
+        if module is None:
+            del sys.modules[name]
 
 
 # What vLLM calls the quantization of `vllm_int8.py`.

@@ -26,6 +26,10 @@ def test_a_killed_engine_comes_back_with_the_same_list_and_the_server_ends_clean
         items = answer.json()["items"]
         assert {item["rank"] for item in items} == {1, 2, 3, 4, 5}
 
+        files = " ".join(mapped.path for mapped in server.engine.memory_maps())
+        assert "/vllm/" in files
+        assert not {name for name in ("/cv2/", "/scipy/") if name in files}, "no start waits for what decodes sound and videos"
+
         killed = server.engine
         killed.kill()
         assert psutil.wait_procs([killed], timeout=30)[1] == []
