@@ -1,15 +1,14 @@
 """The catalog that is fuzzed: small, with every kind of attribute, and with the names that the OpenAPI document's examples have.
 
-Invariant: a request that is an example of the document finds its items, so the fuzzer begins with lists and not with refusals.
+Invariant: a request that is an example of the document finds its items, so the fuzzer begins with lists and not with refusals. The process
+that makes requests imports this, and no model library, which would take longer than its requests.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.systems.shapes import SHAPES, make_checkpoint
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.codebooks import Quantisation, residual_kmeans
@@ -37,20 +36,3 @@ def make_catalog(identifiers: Sequence[Sequence[str]]) -> Catalog:
     builder = CatalogBuilder()
     builder.add(names, identifiers, attributes)
     return builder.catalog()
-
-
-def write_world(folder: Path) -> None:
-    """Write `model/`, `catalog.jsonl`, `codebooks.safetensors` and a directory `versions/` that has files to make versions of."""
-    from benchmarks.fuzz.uploads import as_parquet
-
-    quantisation = make_quantisation()
-    catalog = make_catalog(quantisation.identifiers())
-    catalog.save(folder / "catalog.jsonl")
-    quantisation.codebooks.save(folder / "codebooks.safetensors")
-    make_checkpoint(folder / "model", SHAPES["tiny"].target, catalog)
-    versions = folder / "versions"
-    versions.mkdir()
-    catalog.save(versions / "first.jsonl")
-    parquet = as_parquet(catalog)
-    (versions / "first.parquet").write_bytes(parquet)
-    (versions / "broken.parquet").write_bytes(parquet[:-40])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.endings import BenchmarkError
-from benchmarks.fuzz.catalog import write_world
+from benchmarks.fuzz.world import write_world
 from benchmarks.server_process import ROOT, ServerProcess, local_client
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
