@@ -16,7 +16,16 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # The interpreter takes the bits of a bfloat16 for an integer.
 HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16
 SLOTS = 2000
+# Where each operation of the kernel is a call of NumPy's, a stretch has a quarter of its columns, and a prompt of some stretches of its tokens.
+SHARE = 1 if torch.cuda.is_available() else 4
+# Of one stretch, and of three.
+SHORT, LONG = 500 // SHARE, 1100 // SHARE
 TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 1e-5}, HALF: {"atol": 2e-2, "rtol": 2e-2}}
+
+
+@pytest.fixture(autouse=True)
+def _short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_kernel, "STRETCH_COLUMNS", tree_kernel.STRETCH_COLUMNS // SHARE)
 
 
 def ragged(
@@ -71,7 +80,7 @@ def test_ragged_requests_equal_the_pytorch_version(
 
 
 def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
-    alone_slots, alone = ragged(prompts=[1100], nodes=[6], cached=[1098], seed=0)
+    alone_slots, alone = ragged(prompts=[LONG], nodes=[6], cached=[LONG - 2], seed=0)
     generator = torch.Generator().manual_seed(0)
     cache = torch.randn(SLOTS, 2, 32, generator=generator).to(DEVICE)
     query = torch.randn(11, 4, 16, generator=generator).to(DEVICE)
@@ -81,7 +90,7 @@ def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
     )
     by_itself = tree_kernel.attend(query[:8], cache, alone, 0.25)
     torch.testing.assert_close(by_itself.cpu(), expected, atol=1e-5, rtol=1e-5)
-    _, together = ragged(prompts=[1100, 2], nodes=[6, 1], cached=[1098, 0], seed=0)
+    _, together = ragged(prompts=[LONG, 2], nodes=[6, 1], cached=[LONG - 2, 0], seed=0)
     assert (together.keys[0, : alone.keys.shape[1]] == alone.keys[0]).all()
     assert (tree_kernel.attend(query, cache, together, 0.25)[:8] == by_itself).all()
 
@@ -91,8 +100,8 @@ def test_stretches_that_a_row_does_not_see_are_not_read_and_change_no_bit(sunk: 
     """A prompt of one stretch is alone, then beside one of three; sums that nothing has written are NaN. The other's first row sees its
     second stretch alone.
     """
-    slots, together = ragged(prompts=[500, 1100], nodes=[2, 2], cached=[498, 1098], seed=0)
-    _, alone = ragged(prompts=[500], nodes=[2], cached=[498], seed=0)
+    slots, together = ragged(prompts=[SHORT, LONG], nodes=[2, 2], cached=[SHORT - 2, LONG - 2], seed=0)
+    _, alone = ragged(prompts=[SHORT], nodes=[2], cached=[SHORT - 2], seed=0)
     together.mask[1, 0, 0, : tree_kernel.STRETCH_COLUMNS] = False
     generator = torch.Generator().manual_seed(0)
     cache = (3 * torch.randn(SLOTS, 2, 40, generator=generator)).to(DEVICE, HALF)
@@ -113,7 +122,7 @@ def test_stretches_that_a_row_does_not_see_are_not_read_and_change_no_bit(sunk: 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="reads and writes a file")
 def test_sums_of_long_prompts_lie_beyond_32_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums of some ten prompts of 5,000 tokens do; here they lie so far apart in a file that is never written to a disk in full."""
-    slots, layout = ragged(prompts=[1100], nodes=[2], cached=[1100], seed=1)
+    slots, layout = ragged(prompts=[LONG], nodes=[2], cached=[LONG], seed=1)
     generator = torch.Generator().manual_seed(1)
     cache, query = torch.randn(SLOTS, 1, 32, generator=generator).half(), torch.randn(len(slots), 2, 16, generator=generator).half()
     expected = tree_kernel.attend(query, cache, layout, 0.25)
