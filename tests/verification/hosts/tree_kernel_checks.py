@@ -16,7 +16,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # The interpreter takes the bits of a bfloat16 for an integer.
 HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16
 SLOTS = 2000
-# Where each operation of the kernel is a call of NumPy's, a stretch has a quarter of its columns, and a prompt of some stretches of its tokens.
+# In the interpreter, a stretch has a quarter of its columns, and so have prompts of some stretches.
 SHARE = 1 if torch.cuda.is_available() else 4
 # Of one stretch, and of three.
 SHORT, LONG = 500 // SHARE, 1100 // SHARE
