@@ -272,7 +272,7 @@ def test_a_house_in_order_gives_no_reason_to_complain(tmp_path: Path) -> None:
             "from redis.asyncio import Redis\n",
             "__init__.py imports redis, which belongs to server/",
         ),
-        ("server/lists/rules.py", "\n" * 341, "server/lists/rules.py has 341 lines, more than 340"),
+        ("server/lists/rules.py", "\n" * 301, "server/lists/rules.py has 301 lines, more than 300"),
     ],
 )
 def test_what_is_planted_is_found(tmp_path: Path, name: str, text: str, complaint: str) -> None:
