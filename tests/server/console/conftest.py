@@ -19,6 +19,8 @@ CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 60_000
 # Other workers take the processors for as long.
 expect.set_options(timeout=PATIENCE_MS)
+# Where there is no GPU, Chromium would have one computed by the processor, and draw by that.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-software-rasterizer"]
 USERS = {"ann": ["item-3", "item-14", "item-15"], "bob": ["item-92", "item-65"]}
 
 
@@ -43,7 +45,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: make services does that.")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
         chromium.close()
 
