@@ -34,7 +34,7 @@ AUTO = "auto"
 # Each depth is counted for itself, or trials would fall on one that comes by in step with them.
 EXPLORE_EVERY = 128
 # Costs are not known exactly: a round that promises less than this share of its forward, a long prompt included, may be a loss.
-WORTHWHILE = 0.05
+WORTHWHILE = 0.1
 # After so many rounds, one after the other, for which nothing was drafted, a search in so many is planned for: deciding takes time as well.
 IDLE_ROUNDS = 64
 # After so many steps, one after the other, in which a draft was accepted, a search is plain: nothing else tells what a forward takes alone.

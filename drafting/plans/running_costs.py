@@ -39,8 +39,8 @@ class StepTimes:
         draft_forwards, draft_tokens, draft_seconds: forwards, tokens and time of drafting, and of learning from what was proposed.
         levels: levels that were verified beyond the first.
         searches, last_seconds: searches that began to look for what their users were last given, and the time of all that do.
-        children: how often children were drafted, for all that did so together.
-        parents, children_seconds: searches whose children were drafted, each time counted, and the time of it all.
+        children: how often children were drafted, for all that did so together; 0 where the draft was asked as well.
+        parents, children_seconds: searches whose children were drafted, each time counted, and the time of it all, with the decisions.
     """
 
     target_tokens: int

@@ -45,7 +45,7 @@ class DraftCost:
         tokens, forwards: of the draft.
         failed: whether the draft failed.
         learning: seconds that learning from what it proposed has taken.
-        children, parents, children_seconds: as in `StepTimes`.
+        children, parents: as in `StepTimes`.
     """
 
     tokens: int = 0
@@ -54,7 +54,6 @@ class DraftCost:
     learning: float = 0.0
     children: int = 0
     parents: int = 0
-    children_seconds: float = 0.0
 
 
 class DraftStep:
@@ -120,10 +119,12 @@ class DraftStep:
     def times(self, tokens: int, levels: int, seconds: float, draft_seconds: float, cost: DraftCost) -> StepTimes:
         """The parts of a step of so many seconds, in which the target has computed `tokens`, and `levels` of drafts were verified."""
         last = self._given.take_times()
-        after = seconds - draft_seconds - last.after - cost.learning
-        before = draft_seconds - last.before - cost.children_seconds + cost.learning
-        children = cost.children, cost.parents, cost.children_seconds
-        return StepTimes(tokens, after, cost.forwards, cost.tokens, before, levels, last.searches, last.before + last.after, *children)
+        after, before = seconds - draft_seconds - last.after - cost.learning, draft_seconds - last.before + cost.learning
+        drafted, children = (cost.forwards, cost.tokens, before), (0, 0, 0.0)
+        if cost.children and not cost.forwards:
+            # What the draft takes beside its forwards and what children take can't be told apart where both are drafted.
+            drafted, children = (0, 0, 0.0), (cost.children, cost.parents, before)
+        return StepTimes(tokens, after, *drafted, levels, last.searches, last.before + last.after, *children)
 
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         """Tell the plan what the target selected of this step's proposals, all of which have been read, and of what was given."""
@@ -173,7 +174,6 @@ class DraftStep:
         """Add all children where slots are spare; return the tasks that have grown."""
         if not tasks:
             return []
-        started = time.perf_counter()
         spare, affordable = self._slots.spare_nodes, []
         for task in tasks:
             most = task.most_nodes(self._trie)
@@ -189,7 +189,6 @@ class DraftStep:
                 plan.learn_children(task.round, count, task.round.nodes)
             cost.children += 1
             cost.parents += len(affordable)
-            cost.children_seconds += time.perf_counter() - started
         return affordable
 
     def _draft_beams(self, tasks: list[DraftTask], plan: Plan, cost: DraftCost) -> list[DraftTask]:
