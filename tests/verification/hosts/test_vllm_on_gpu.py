@@ -12,6 +12,8 @@ import pytest
 from tests.verification.hosts.test_vllm import needs_vllm
 
 CHECKS = Path(__file__).parent / "vllm_on_gpu_checks.py"
+# Of all checks, which take a few.
+MOST_SECONDS = 120
 
 
 @needs_vllm
@@ -20,7 +22,10 @@ def test_the_backend_fits_what_vllm_does_on_a_gpu(tmp_path: Path) -> None:
     # A process of its own, for the host decides once where it runs, and a fork, for vLLM's import takes longer than all checks.
     process = multiprocessing.get_context("fork").Process(target=check, args=(said := tmp_path / "said", host.FUSED_ON_CPU))
     process.start()
-    process.join()
+    process.join(MOST_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
     assert process.exitcode == 0, said.read_text()
 
 
