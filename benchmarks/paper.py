@@ -12,7 +12,6 @@ is faster than one after the other with all threads.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from benchmarks.quality import DataSet, Stages, index_of
 from benchmarks.quality_table import REPORT, Compared, read, table
 from drafting.alignment.bases import PRESETS
 from drafting.alignment.settings import DraftSettings, TeacherSettings
+from server.engine.processors import usable_processors
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import accepted_steps_plot
 from verification.evaluation.report import Report
@@ -43,7 +43,7 @@ TIMED = ("sft", "atspeed-s", "atspeed-r")
 ACCEPTANCE = ("--beam-width", "1", "--k", "10", "--modes", "strict,relaxed", "--users", "1000", "--timed", "0", "--baselines", "none")
 SPEED = ("--beam-width", "1", "--k", "1,3,5,10,20", "--modes", "strict,relaxed,gumbel", "--users", "300", "--baselines", "none")
 # What the quality recipe has for sparse data, with a model that is worth drafting for. Teacher data need scores over the vocabulary.
-RECIPE = {"--base": "base", "--batch-size": "128", "--learning-rate": "2e-3", "--epochs": "12"}
+RECIPE = {"--base": "base", "--batch-size": "128", "--learning-rate": "2e-3", "--epochs": "12", "--precision": "bfloat16"}
 DRAFT = ("--epochs", "5")
 RECORDED_USERS = "500"
 REPLAYED = "beam:40,beam:40+children,auto"
@@ -153,8 +153,9 @@ def write_report(results: Path, drafted: Drafted, compared: Compared, seconds: M
     recipe, draft = (" ".join(filter(None, flags)) for flags in (sum(drafted.source.source.recipe.items(), ()), DRAFT))
     parts = [
         f"# The paper's tables on {name}",
-        f"Made by `{command}` on {os.cpu_count()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). Target: `{recipe}` "
-        f"and the [recipe of its base](../alignment.md#recipes), on the data set's own identifiers; drafts: `{draft}`, the preset `draft`. "
+        f"Made by `{command}` on {usable_processors()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). "
+        f"Target: `{recipe}` and the [recipe of its base](../alignment.md#recipes), on the data set's own identifiers; "
+        f"drafts: `{draft}`, the preset `draft`. "
         "Every list leaves out what its user has met. What follows from it: [alignment.md](../alignment.md).",
         "## The target beside the baselines",
         f"{compared.targets[0].users:,} test users. The target and the baselines have learnt train and validation; epochs, weight and "
@@ -210,7 +211,7 @@ def _run(source: Stages, pipeline: Pipeline, results: Path, seeds: int, objectiv
     *_, target, evaluated = _each(pipeline, chain(source.trial(), source.seed(0)))
     drafted = Drafted(source, target, objectives, seeds)
     for title, step in drafted.steps().items():
-        pipeline.run(title, step, side_by_side=min(os.cpu_count() or 1, len(step)))
+        pipeline.run(title, step, side_by_side=min(usable_processors(), len(step)))
     compared = Compared([read(evaluated.result)], [read(baselines.result)])
     return write_report(results, drafted, compared, pipeline.seconds, command)
 

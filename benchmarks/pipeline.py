@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.endings import BenchmarkError
+from server.engine.processors import usable_processors
 
 STAGES_FILE = "stages.json"
 
@@ -87,7 +88,7 @@ class Pipeline:
             StageFailedError: one of them failed; those that ran beside it have ended as well.
         """
         missing = [stage for stage in stages if not stage.result.exists()]
-        threads = threads or max(1, (os.cpu_count() or 1) // side_by_side)
+        threads = threads or max(1, usable_processors() // side_by_side)
         started = time.monotonic()
         bar = tqdm(total=len(stages), initial=len(stages) - len(missing), desc=title, unit="stage")
         with bar, ThreadPoolExecutor(side_by_side) as pool:

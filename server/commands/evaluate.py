@@ -128,15 +128,17 @@ def evaluate(
         host=engine,
         threads=settings.threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
     )
+    unfinished = None if report is None else _unfinished(report)
     try:
         if target is None:
-            found = evaluate_baselines(items, held_out, settings)
+            found = evaluate_baselines(items, held_out, settings, unfinished)
         else:
-            found = run(target, drafts, items, held_out, settings, base, beside)
+            found = run(target, drafts, items, held_out, settings, base, beside, unfinished)
     except ValueError as error:
         fail(str(error))
     _print(found)
     if report is not None:
+        from verification.evaluation.baselines.training import forget_networks
         from verification.evaluation.markdown import to_markdown
         from verification.evaluation.plots import write_plots
 
@@ -144,7 +146,13 @@ def evaluate(
         (report / "report.json").write_bytes(found.encode())
         (report / "report.md").write_text(to_markdown(found))
         names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
+        forget_networks(_unfinished(report))
         typer.echo(f"Wrote {', '.join(names)} to {report}.")
+
+
+def _unfinished(report: Path) -> Path:
+    """Where networks are kept until the report is there."""
+    return report.with_name(f"{report.name}.partial")
 
 
 def _refuse_learnt(path: Path, fit: str, part: str, instead: str = "") -> None:

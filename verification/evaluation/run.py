@@ -49,18 +49,20 @@ def evaluate(
     settings: EvaluationSettings,
     base: Path | None = None,
     neighbours: CatalogNeighbours | None = None,
+    folder: Path | None = None,
 ) -> Report:
     """Evaluate a target and each of the drafts, which are given by name.
 
     Args:
         base: base model of a target that is an adapter; by default the one that its configuration names.
         neighbours: for the rows of blended lists, with the best of `settings.blend`.
+        folder: where neural baselines are kept while they learn, so that an interrupted evaluation goes on there.
 
     Raises:
         SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
-    evaluation = _Evaluation(ModelFiles.find(target, base), catalog, users, settings, split, neighbours)
+    evaluation = _Evaluation(ModelFiles.find(target, base), catalog, users, settings, split, neighbours, folder)
     for name, path in drafts.items():
         evaluation.add(name, path)
     if not drafts:
@@ -68,14 +70,17 @@ def evaluate(
     return evaluation.report(drafts)
 
 
-def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSettings) -> Report:
+def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSettings, folder: Path | None = None) -> Report:
     """Evaluate the baselines alone, as beside a target.
+
+    Args:
+        folder: as for `evaluate`.
 
     Raises:
         SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
-    rows, left_out = _baselines(settings, split, users, catalog)
+    rows, left_out = _baselines(settings, split, users, catalog, folder)
     return Report(
         setting=_setting(catalog, settings, timed=0),
         users=len(users),
@@ -111,9 +116,11 @@ class _Plain:
     generate_seconds: DoubleArray
 
 
-def _baselines(settings: EvaluationSettings, split: Split, users: HeldOut, catalog: Catalog) -> tuple[list[BaselineRow], dict[str, str]]:
+def _baselines(
+    settings: EvaluationSettings, split: Split, users: HeldOut, catalog: Catalog, folder: Path | None
+) -> tuple[list[BaselineRow], dict[str, str]]:
     asked = settings.baselines, split, users, len(catalog), settings.ks
-    return baseline_rows(*asked, keep_seen=settings.keep_seen, networks=settings.networks)
+    return baseline_rows(*asked, keep_seen=settings.keep_seen, networks=settings.networks, folder=folder)
 
 
 class _Evaluation:
@@ -127,8 +134,9 @@ class _Evaluation:
         settings: EvaluationSettings,
         split: Split,
         neighbours: CatalogNeighbours | None,
+        folder: Path | None,
     ) -> None:
-        self._split, self._neighbours = split, neighbours
+        self._split, self._neighbours, self._folder = split, neighbours, folder
         self._target, self._catalog, self._users, self._settings = target, catalog, users, settings
         self._timed = users.spread(settings.timed) if settings.timed else []
         # What the lists of all users leave out, and those of the timed ones.
@@ -243,7 +251,7 @@ class _Evaluation:
         """The report of all rows, with the baselines, which learn from the split."""
         ran = {k: plain for k, plain in self._plain.items() if plain.generated}
         asked = self._timed[: self._settings.generated]
-        baselines, left_out = _baselines(self._settings, self._split, self._users, self._catalog)
+        baselines, left_out = _baselines(self._settings, self._split, self._users, self._catalog, self._folder)
         return Report(
             setting=self._setting(drafts),
             users=len(self._users),

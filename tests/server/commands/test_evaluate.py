@@ -19,6 +19,8 @@ from drafting.neighbours.source_check import source_of
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
 from tests.t5_models import save_t5_model
+from verification.evaluation.baselines import neural
+from verification.evaluation.baselines.training import Training
 
 USERS = 6
 app = typer.Typer()
@@ -135,6 +137,34 @@ def test_an_encoder_decoder_target_is_compared_with_generate(folder: Path, tmp_p
     done = CliRunner().invoke(app, [*map(str, given), *flags], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "generate" in done.output
+
+
+def test_an_interrupted_network_goes_on_and_is_not_kept_behind_its_report(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neural, "MOST_EPOCHS", 2)
+    flags = ("--catalog", str(folder / "catalog.jsonl"), "--data", str(folder / "data"), "--k", "3", "--baselines", "gru4rec")
+    advance, advanced = Training.advance, 0
+
+    def interrupted(self: Training) -> None:
+        nonlocal advanced
+        advanced += 1
+        if advanced == 4:
+            raise KeyboardInterrupt
+        advance(self)
+
+    monkeypatch.setattr(Training, "advance", interrupted)
+    out, partial = tmp_path / "report", tmp_path / "report.partial"
+    assert CliRunner().invoke(app, [*flags, "--report", str(out)]).exit_code
+    assert len(list(partial.iterdir())) == 2
+    assert CliRunner().invoke(app, [*flags, "--report", str(out)]).exit_code == 0
+    assert not partial.exists()
+    # The second epoch of the second dropout, and at most two that learn all.
+    assert advanced <= 4 + 1 + 2
+    again = tmp_path / "again"
+    assert CliRunner().invoke(app, [*flags, "--report", str(again)]).exit_code == 0
+    found = [json.loads((each / "report.json").read_bytes())["baselines"] for each in (out, again)]
+    assert found[0] == found[1]
 
 
 def test_baselines_are_evaluated_without_a_target(folder: Path, tmp_path: Path) -> None:

@@ -1,21 +1,24 @@
 """The neural baselines: what they see, what they learn from, and that they learn."""
 
 from collections import Counter
-from itertools import islice, pairwise
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import verification.evaluation.baselines.neural as neural
+import verification.evaluation.baselines.training as training
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.trie.arrays import offsets_of
 from verification.evaluation.baselines.baselines import baseline_lists, baseline_rows
-from verification.evaluation.baselines.networks import LENGTH, NETWORKS
-from verification.evaluation.baselines.neural import scores_of, train, training_rows
+from verification.evaluation.baselines.networks import LENGTH, NETWORKS, SequenceNetwork
+from verification.evaluation.baselines.neural import scores_of
 from verification.evaluation.baselines.ranking import quality_of, ranked_lists
+from verification.evaluation.baselines.training import Lesson, Training, batches, forget_networks, training_rows
 from verification.evaluation.metrics import recall
-from verification.evaluation.users import held_out
+from verification.evaluation.users import HeldOut, held_out
 
 ITEMS = 12
 
@@ -59,8 +62,8 @@ def test_a_network_learns_what_follows(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(neural, "DROPOUTS", (0.1,))
     monkeypatch.setattr(neural, "MOST_EPOCHS", 20)
     monkeypatch.setattr(neural, "PATIENCE", 20)
-    monkeypatch.setattr(neural, "BATCH", 12)
-    monkeypatch.setattr(neural, "LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(training, "BATCH", 12)
+    monkeypatch.setattr(training, "LEARNING_RATE", 1e-2)
     split, said = circles(), []
     users = held_out(split)
     (found,) = baseline_lists((name,), split, users, ITEMS, 1, on_step=said.append)
@@ -70,21 +73,82 @@ def test_a_network_learns_what_follows(name: str, monkeypatch: pytest.MonkeyPatc
     assert said[-1].endswith(f"final training with seed 0, epoch {epochs} of {epochs}")
 
 
+def trained(name: str, users: HeldOut, dropout: float, seed: int, epochs: int) -> SequenceNetwork:
+    """The network that has learnt what users know."""
+    learning = Training(Lesson(name, users.known, ITEMS, dropout, seed))
+    for _ in range(epochs):
+        learning.advance()
+    return learning.network
+
+
 def test_the_same_seed_gives_the_same_network_and_leaves_others_numbers_alone() -> None:
     users = held_out(circles())
     state = torch.random.get_rng_state()
     tables = []
     for seed in (0, 0, 1):
-        network = next(islice(train("sasrec", users.known, ITEMS, 0.3, seed), 2, None))
-        tables.append(scores_of(network, users)(range(len(users))))
+        tables.append(scores_of(trained("sasrec", users, 0.3, seed, 3), users)(range(len(users))))
         torch.rand(3)
     np.testing.assert_array_equal(tables[0], tables[1])
     assert (tables[0] != tables[2]).any()
     torch.random.set_rng_state(state)
     expected = torch.rand(3)
     torch.random.set_rng_state(state)
-    next(train("gru4rec", users.known, ITEMS, 0.3, 0))
+    trained("gru4rec", users, 0.3, 0, 1)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_batches_hold_every_row_once_and_rows_of_like_lengths() -> None:
+    lengths = np.random.default_rng(0).integers(2, 50, size=3 * training.BATCH * training.DRAWN + 7)
+    found = batches(lengths, np.random.default_rng(1))
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
+    assert max(map(len, found)) <= training.BATCH
+    # A batch of all rows alike would span nearly all lengths.
+    assert max(int(np.ptp(lengths[batch])) for batch in found) <= 10
+    again = batches(lengths, np.random.default_rng(2))
+    assert any(first.tolist() != second.tolist() for first, second in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize("ended", [0, 1, 4, 7, 10])
+def test_an_interrupted_baseline_goes_on_to_the_same_lists(ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted while a dropout is tried, between two, and while the second seed learns all that is known."""
+    monkeypatch.setattr(neural, "MOST_EPOCHS", 3)
+    split = circles()
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(said: str) -> None:
+        steps.append(said)
+        if len(steps) == ended + 1:
+            raise Interrupted
+
+    def lists(folder: Path | None) -> list[object]:
+        return list(baseline_lists(("gru4rec",), split, held_out(split), ITEMS, 3, networks=2, folder=folder, on_step=interrupt))
+
+    steps: list[str] = [""] * 1000
+    whole = lists(None)
+    uninterrupted = steps[1000:]
+    steps = []
+    with pytest.raises(Interrupted):
+        lists(tmp_path)
+    steps = [""] * 1000
+    assert lists(tmp_path) == whole
+    # What was kept is not learnt again: epochs after the one that was under way, and the name of the baseline.
+    assert len(steps) - 1000 <= len(uninterrupted) - ended + 1
+    (tmp_path / "mine.pt").touch()
+    forget_networks(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
+
+
+def test_networks_of_other_data_are_not_gone_on_from() -> None:
+    first, other = (held_out(circles(known=known)).known for known in (3, 4))
+    lessons = [Lesson("gru4rec", first, ITEMS, 0.2, 0), Lesson("sasrec", first, ITEMS, 0.2, 0), Lesson("gru4rec", other, ITEMS, 0.2, 0)]
+    lessons += [
+        Lesson("gru4rec", first, ITEMS + 1, 0.2, 0),
+        Lesson("gru4rec", first, ITEMS, 0.5, 0),
+        Lesson("gru4rec", first, ITEMS, 0.2, 1),
+    ]
+    assert len({lesson.digest for lesson in lessons}) == len(lessons)
 
 
 def test_the_figures_of_several_networks_are_means_over_their_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +159,8 @@ def test_the_figures_of_several_networks_are_means_over_their_seeds(monkeypatch:
     (row,), _ = baseline_rows(("gru4rec",), alone, users, ITEMS, [3], networks=3)
     expected = []
     for seed in range(3):
-        network = next(islice(train("gru4rec", users.known, ITEMS, 0.2, seed), 1, None))
-        expected.append(quality_of(users, ranked_lists(users, scores_of(network, users), 3), 3))
+        scores = scores_of(trained("gru4rec", users, 0.2, seed, 2), users)
+        expected.append(quality_of(users, ranked_lists(users, scores, 3), 3))
     assert row.seeds == expected
     assert len({each.recall for each in expected}) > 1
     assert row.quality.recall == pytest.approx(sum(each.recall for each in expected) / 3)
@@ -105,10 +169,10 @@ def test_the_figures_of_several_networks_are_means_over_their_seeds(monkeypatch:
 
 def test_scores_are_of_the_network_as_it_was() -> None:
     users = held_out(circles())
-    epochs = train("gru4rec", users.known, ITEMS, 0.0, 0)
-    scores = scores_of(next(epochs), users)
+    learning = Training(Lesson("gru4rec", users.known, ITEMS, 0.0, 0))
+    scores = scores_of(learning.network, users)
     before = scores(range(5))
-    next(epochs)
+    learning.advance()
     np.testing.assert_array_equal(scores(range(5)), before)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -67,6 +68,7 @@ def baseline_lists(
     *,
     keep_seen: bool = False,
     networks: int = 1,
+    folder: Path | None = None,
     on_step: Step = lambda _: None,
 ) -> Iterator[BaselineLists | LeftOut]:
     """The lists of some baselines, of length k; one that cannot be made in the memory or time there is is left out, with a sentence.
@@ -75,6 +77,7 @@ def baseline_lists(
         names: keys of `BASELINES`.
         users: of a part of `split`; what they know is what baselines learn from.
         networks: seeds of each neural baseline.
+        folder: where these are kept while they learn; what is interrupted goes on there.
         on_step: called with what is being done, as a text.
 
     Raises:
@@ -87,7 +90,7 @@ def baseline_lists(
         "ease": partial(_neighbours, "ease", split, users, items, on_step),
     }
     for name in ("sasrec", "gru4rec"):
-        make[name] = partial(_neural, name, split, users, items, networks, on_step)
+        make[name] = partial(_neural, name, split, users, items, networks, folder, on_step)
     for name in names:
         on_step(BASELINES[name])
         try:
@@ -101,14 +104,22 @@ def baseline_lists(
 
 
 def baseline_rows(
-    names: Sequence[str], split: Split, users: HeldOut, items: int, ks: Sequence[int], *, keep_seen: bool = False, networks: int = 1
+    names: Sequence[str],
+    split: Split,
+    users: HeldOut,
+    items: int,
+    ks: Sequence[int],
+    *,
+    keep_seen: bool = False,
+    networks: int = 1,
+    folder: Path | None = None,
 ) -> tuple[list[BaselineRow], dict[str, str]]:
     """The rows of a report at each length, and why other baselines are left out, by name; see `baseline_lists`."""
     rows: list[BaselineRow] = []
     left_out = {}
     with tqdm(total=len(names), desc="baselines", unit="baseline") as bar:
         asked = names, split, users, items, max(ks)
-        for each in baseline_lists(*asked, keep_seen=keep_seen, networks=networks, on_step=bar.set_postfix_str):
+        for each in baseline_lists(*asked, keep_seen=keep_seen, networks=networks, folder=folder, on_step=bar.set_postfix_str):
             if isinstance(each, LeftOut):
                 left_out[each.name] = each.reason
             else:
@@ -139,10 +150,12 @@ def _neighbours(kind: str, split: Split, users: HeldOut, items: int, on_step: St
     return str(settings), [neighbour_scores(users, weights, settings.decay, settings.window)]
 
 
-def _neural(name: str, split: Split, users: HeldOut, items: int, networks: int, on_step: Step) -> tuple[str, Iterable[Scorer]]:
+def _neural(
+    name: str, split: Split, users: HeldOut, items: int, networks: int, folder: Path | None, on_step: Step
+) -> tuple[str, Iterable[Scorer]]:
     from verification.evaluation.baselines.neural import neural_scores
 
-    return neural_scores(name, validation_users(split), users, items, lambda said: on_step(f"{BASELINES[name]}, {said}"), networks)
+    return neural_scores(name, validation_users(split), users, items, lambda said: on_step(f"{BASELINES[name]}, {said}"), networks, folder)
 
 
 def validation_users(split: Split) -> HeldOut | None:

@@ -1,4 +1,4 @@
-"""Training of the neural baselines, and the scores that they give.
+"""The neural baselines: how their settings are chosen, and the scores that they give.
 
 Invariant: dropout and the number of epochs are chosen on the validation users of a network that learned from the training part; the network
 that is compared learns from all that is known, for as many epochs. The same seed and threads give the same network.
@@ -7,16 +7,15 @@ that is compared learns from all that is known, for as many epochs. The same see
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from drafting.alignment.data.interactions import Interactions
-from drafting.array_types import FloatArray, IntArray
-from verification.evaluation.baselines.cross_entropy import cross_entropy
-from verification.evaluation.baselines.networks import LENGTH, NETWORKS, SequenceNetwork
+from drafting.array_types import FloatArray
+from verification.evaluation.baselines.networks import LENGTH, SequenceNetwork
 from verification.evaluation.baselines.ranking import CHOSEN_AT, Scorer, merit, quality_of, ranked_lists
+from verification.evaluation.baselines.training import Lesson, Training, padded
 from verification.evaluation.users import HeldOut
 
 DROPOUTS = (0.2, 0.5)
@@ -25,7 +24,6 @@ MOST_EPOCHS = 80
 PATIENCE = 6
 # Without validation users.
 DEFAULT_EPOCHS = 20
-BATCH, LEARNING_RATE = 64, 2e-3
 
 
 @dataclass(frozen=True)
@@ -40,76 +38,53 @@ class NeuralSettings:
 
 
 def neural_scores(
-    name: str, validation: HeldOut | None, users: HeldOut, items: int, on_step: Callable[[str], None], seeds: int = 1
+    name: str,
+    validation: HeldOut | None,
+    users: HeldOut,
+    items: int,
+    on_step: Callable[[str], None],
+    seeds: int = 1,
+    folder: Path | None = None,
 ) -> tuple[str, Iterator[Scorer]]:
     """The chosen settings as a text, and the scores of networks that learned from what `users` know, one a seed.
 
     Args:
         name: a key of `NETWORKS`.
         validation: users to choose by, with the first seed; None for default settings.
+        folder: where networks are kept after each epoch, so that the same call goes on there; None for nowhere.
     """
     settings = NeuralSettings(DROPOUTS[0], DEFAULT_EPOCHS)
     if validation is not None:
-        settings = max((_chosen(name, validation, items, dropout, on_step) for dropout in DROPOUTS), key=lambda pair: pair[0])[1]
+        tried = [
+            _chosen(Training(Lesson(name, validation.known, items, dropout, 0), folder), validation, dropout, on_step)
+            for dropout in DROPOUTS
+        ]
+        settings = max(tried, key=lambda pair: pair[0])[1]
 
     def trained() -> Iterator[Scorer]:
         for seed in range(seeds):
-            epochs = enumerate(train(name, users.known, items, settings.dropout, seed), start=1)
-            for epoch, network in islice(epochs, settings.epochs):
-                on_step(f"final training with seed {seed}, epoch {epoch} of {settings.epochs}")
-                if epoch == settings.epochs:
-                    yield scores_of(network, users)
+            training = Training(Lesson(name, users.known, items, settings.dropout, seed), folder)
+            while training.epoch < settings.epochs:
+                training.advance()
+                training.keep()
+                on_step(f"final training with seed {seed}, epoch {training.epoch} of {settings.epochs}")
+            yield scores_of(training.network, users)
 
     return str(settings), trained()
 
 
-def _chosen(name: str, validation: HeldOut, items: int, dropout: float, on_step: Callable[[str], None]) -> tuple[float, NeuralSettings]:
+def _chosen(training: Training, validation: HeldOut, dropout: float, on_step: Callable[[str], None]) -> tuple[float, NeuralSettings]:
     """The best epoch of one dropout, and its merit on the validation users."""
-    best, settings = -1.0, NeuralSettings(dropout, 1)
-    for epoch, network in enumerate(train(name, validation.known, items, dropout, seed=0), start=1):
-        lists = ranked_lists(validation, scores_of(network, validation), CHOSEN_AT)
+    best = training.noted
+    while training.epoch < MOST_EPOCHS and training.epoch - best.get("epoch", 0) < PATIENCE:
+        training.advance()
+        lists = ranked_lists(validation, scores_of(training.network, validation), CHOSEN_AT)
         quality = quality_of(validation, lists, CHOSEN_AT)
-        on_step(f"dropout {dropout:g}, epoch {epoch}: Recall@10 {quality.recall:.4f} of validation users")
-        if merit(quality) > best:
-            best, settings = merit(quality), NeuralSettings(dropout, epoch)
-        if epoch == MOST_EPOCHS or epoch - settings.epochs >= PATIENCE:
-            break
-    return best, settings
-
-
-def train(name: str, known: Interactions, items: int, dropout: float, seed: int) -> Iterator[SequenceNetwork]:
-    """Train without end, and yield the network after each epoch; it is the same object each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = NETWORKS[name](items, dropout)
-        state = torch.random.get_rng_state()
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-    rows = training_rows(known, items)
-    shuffle = np.random.default_rng(seed)
-    while True:
-        with torch.random.fork_rng(devices=[]):
-            torch.random.set_rng_state(state)
-            network.train()
-            for batch in np.array_split(shuffle.permutation(len(rows)), max(1, -(-len(rows) // BATCH))):
-                part = rows[torch.from_numpy(batch)]
-                part = part[:, : max(2, int((part != items).sum(1).max()))]
-                following = part[:, 1:] != items
-                loss = cross_entropy(network(part[:, :-1])[following], network.outputs, part[:, 1:][following])
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
-            state = torch.random.get_rng_state()
-        yield network
-
-
-def training_rows(known: Interactions, items: int) -> torch.Tensor:
-    """Histories in pieces of at most `LENGTH + 1` items, each beginning with the last item of the one before; `[pieces, LENGTH + 1]` int64,
-    padded with `items` at the end."""
-    pieces: list[IntArray] = []
-    for user in np.flatnonzero(known.lengths >= 2).tolist():
-        history = known.history(user).astype(np.int64)
-        pieces += [history[max(0, last - LENGTH) : last + 1] for last in range(len(history) - 1, 0, -LENGTH)]
-    return _padded(pieces, LENGTH + 1, items)
+        on_step(f"dropout {dropout:g}, epoch {training.epoch}: Recall@10 {quality.recall:.4f} of validation users")
+        if not best or merit(quality) > best["merit"]:
+            best.update(epoch=training.epoch, merit=merit(quality))
+        training.keep()
+    return best["merit"], NeuralSettings(dropout, int(best["epoch"]))
 
 
 def scores_of(network: SequenceNetwork, users: HeldOut) -> Scorer:
@@ -120,16 +95,9 @@ def scores_of(network: SequenceNetwork, users: HeldOut) -> Scorer:
     def scores(rows: range) -> FloatArray:
         histories = [np.array(users.histories[user][-LENGTH:], np.int64) for user in rows]
         lengths = [len(history) for history in histories]
-        hidden = frozen(_padded(histories, max(lengths), frozen.items))
+        hidden = frozen(padded(histories, max(lengths), frozen.items))
         newest = hidden[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
         found: FloatArray = frozen.logits(newest).numpy()
         return found
 
     return scores
-
-
-def _padded(rows: list[IntArray], length: int, padding: int) -> torch.Tensor:
-    padded = np.full((len(rows), length), padding, np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return torch.from_numpy(padded)
