@@ -151,14 +151,14 @@ def continuations(trie: ItemTrie, nodes: Tensor, rows: Rows, kinds: RowKinds, el
 def _of_kind(trie: ItemTrie, kind: Kind, nodes: Tensor, rows: Rows, normaliser: Tensor | None, eligible: BatchEligibility | None) -> Tensor:
     """`[rows, width]`; `normaliser` of rows over the vocabulary, None where all of their logits are there or few."""
     width = max(trie.max_children[depth] for depth in kind.depths)
-    first, end = trie.children(nodes)
     if kind.depths == (0,):
         log_probs = _below_root(trie, kind.over, rows, normaliser)
     else:
+        first, end = trie.children(nodes)
         # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
         tokens = trie.token.unfold(0, width, 1).index_select(0, first)
         log_probs = _below_nodes(trie, kind, rows, tokens, trie.padding_mask(first, end, width), normaliser)
-    return log_probs if eligible is None else log_probs.add_(_eligibility_mask(eligible, first, width))
+    return log_probs if eligible is None else log_probs.add_(_eligibility_mask(eligible, trie.child_offsets.index_select(0, nodes), width))
 
 
 def _below_root(trie: ItemTrie, over: Normalisation, rows: Rows, normaliser: Tensor | None) -> Tensor:
