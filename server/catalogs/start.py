@@ -2,13 +2,16 @@
 
 Invariant: a server starts with a version that it can read whenever there is one. What it had to leave for that is said. A catalog that no
 server was started with before is served by all from then on; one that is not new decides only where no other server is ready, so a server
-alone serves what it is started with whenever that is another catalog than the last time.
+alone serves what it is started with whenever that is another catalog than the last time. What would give most items other identifiers
+while others serve is of another model: the others would find wrong items by it in silence, so a server with such a catalog does not begin.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drafting.catalog.difference import difference
 from server.catalogs.filters import NamedFilters
 from server.catalogs.journal import BY_RESTART, BY_START
 from server.catalogs.known import BY_RECOVERY
@@ -19,6 +22,8 @@ from server.try_again import FileGone
 
 logger = logging.getLogger(__name__)
 UNREADABLE = "It can't be read any more."
+# Of the items that two versions for one model share: twins may change places, and little else.
+MOST_MOVED = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,15 @@ async def first_catalog(catalogs: CatalogStore, filters: NamedFilters, *, alone:
         alone: True if no other server is ready.
 
     Raises:
+        CatalogRefused: others serve, and the catalog that this server is started with is for another model than theirs.
         FilesUnavailable: the version that is served can't be fetched now.
         FilterRefused: a named filter can't be evaluated for any version that can be read.
     """
     start, record = catalogs.start, catalogs.record
     begins = record.began_last != start.name if alone else start.name not in record.began
     last = record.active
+    if begins and not alone and last not in (None, start.name):
+        await _check_same_model(catalogs, last)
     for name in _candidates(catalogs, begins=begins):
         try:
             served = start if name == start.name else await catalogs.load(name)
@@ -68,6 +76,23 @@ async def first_catalog(catalogs: CatalogStore, filters: NamedFilters, *, alone:
             return FirstCatalog(served, BY_START if name == start.name else BY_RESTART)
         return FirstCatalog(served, BY_RECOVERY, last)
     raise FilterRefused(f"No version can be served with the named filters, not even {quoted(start.name)}: see the log.")
+
+
+async def _check_same_model(catalogs: CatalogStore, served: str) -> None:
+    """Raise CatalogRefused if the catalog of this start gives most items other identifiers than a version that others serve."""
+    start = catalogs.start
+    try:
+        found = await asyncio.to_thread(difference, await catalogs.read(served), start.catalog)
+    except (VersionNotFound, CatalogRefused, FileGone):
+        # It is left for this start.
+        return
+    shared = len(start.catalog) - len(found.added)
+    if len(found.moved) > MOST_MOVED * shared:
+        raise CatalogRefused(
+            f"This server's catalog has other identifiers for {len(found.moved):,} of the {shared:,} items that it shares with version "
+            f"{quoted(served)}, which other servers serve: it is for another model than theirs. Servers of another model need a control "
+            "store of their own (--control-prefix, or another --control), or the others must end first."
+        )
 
 
 def _candidates(catalogs: CatalogStore, *, begins: bool) -> Iterator[str]:

@@ -86,23 +86,24 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def open_shop(folder: Path, control: ControlStore | None = None, name: str = "shop") -> Shop:
+async def open_shop(folder: Path, control: ControlStore | None = None, name: str = "shop", start: Catalog = START) -> Shop:
     """The services as a server makes them when it starts; what it serves is not proven yet, for nothing is started.
 
     Args:
         control: by default the file beside the versions, as a server has it.
         name: of the replica.
+        start: the catalog that it is started with.
     """
-    directory, start_file = folder / "catalogs", folder / "start.catalog"
+    directory, start_file = folder / "catalogs", folder / f"{start.version}.catalog"
     directory.mkdir(exist_ok=True)
     if not start_file.exists():
-        save_artefact(START, start_file)
+        save_artefact(start, start_file)
     failures: list[str] = []
     options = EngineOptions(target=folder / "behaviours.json", catalog=start_file)
     metrics = Metrics()
-    engine = EngineClient(options, START.version, metrics, max_pending=10, on_failure=failures.append)
+    engine = EngineClient(options, start.version, metrics, max_pending=10, on_failure=failures.append)
     follower = Follower(control or open_control_store(f"sqlite:///{directory / 'control.db'}"), name)
-    catalogs = CatalogStore(ServedCatalog(START.version, "", start_file, START), engine, VersionFiles(directory), follower)
+    catalogs = CatalogStore(ServedCatalog(start.version, "", start_file, start), engine, VersionFiles(directory), follower)
     filters = NamedFilters(catalogs, engine)
     switch = CatalogSwitch(catalogs, filters, engine.supervisor, metrics.health)
     follower.applier = replica = CatalogReplica(catalogs, filters, switch)
@@ -114,9 +115,9 @@ async def open_shop(folder: Path, control: ControlStore | None = None, name: str
 
 
 @asynccontextmanager
-async def opened(folder: Path, control: ControlStore | None = None, name: str = "shop") -> AsyncIterator[Shop]:
+async def opened(folder: Path, control: ControlStore | None = None, name: str = "shop", start: Catalog = START) -> AsyncIterator[Shop]:
     """A shop of which nothing is started."""
-    shop = await open_shop(folder, control, name)
+    shop = await open_shop(folder, control, name, start)
     try:
         yield shop
     finally:
