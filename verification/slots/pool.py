@@ -94,20 +94,21 @@ class SlotPool:
         """Give slots back; those that others share stay theirs.
 
         Raises:
-            ValueError: one of them is not owned; nothing was given back.
+            ValueError: one of them is not owned, or is named twice; nothing was given back.
         """
         if not len(slots):
             return
-        if (others := self.shared(slots)).any():
-            self._sharers[slots[others] - self.first] -= 1
-            slots = slots[~others]
         indices = slots - self.first
         before = self._owned[indices]
         self._owned[indices] = False
         # A slot that is named twice is owned at both indices, but leaves one owner less than there should be.
         if not before.all() or np.count_nonzero(self._owned) != self.used - len(slots):
             self._owned[indices] = before
-            raise ValueError("A key/value slot was released that has no owner.")
+            raise ValueError("A key/value slot was released that has no owner, or was named twice.")
+        if (others := self.shared(slots)).any():
+            self._sharers[indices[others]] -= 1
+            self._owned[indices[others]] = True
+            slots = slots[~others]
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)
         if not self.used:

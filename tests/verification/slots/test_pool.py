@@ -41,10 +41,17 @@ def test_a_shared_slot_is_free_when_its_last_owner_has_given_it_back() -> None:
         pool.share(slots[:1])
 
 
-@pytest.mark.parametrize("wrong", [[3], [0, 0]])
-def test_release_of_a_slot_nobody_owns(wrong: list[int]) -> None:
+@pytest.mark.parametrize("wrong", [[3], [0, 0], [1, 3], [3, 1], [0, 1, 0], [1, 1], [0, 1, 1]])
+def test_of_a_wrong_release_nothing_is_given_back(wrong: list[int]) -> None:
+    """Slot 0 has one owner, slot 1 two, and slot 3 none."""
     pool = SlotPool(4)
-    pool.allocate(2)
-    with pytest.raises(ValueError, match="has no owner"):
+    pool.share(pool.allocate(2)[1:])
+    with pytest.raises(ValueError, match="has no owner, or was named twice"):
         pool.release(np.array(wrong))
     assert pool.used == 2
+    assert pool.shared(np.arange(4)).tolist() == [False, True, False, False]
+    # All owners are as they were: they can give back what is theirs, and no more.
+    pool.release(np.array([0, 1]))
+    assert pool.used == 1
+    pool.release(np.array([1]))
+    assert pool.used == 0
