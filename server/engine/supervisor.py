@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from server.engine.arrival import Arrival
+from server.engine.backoff import Backoff
 from server.engine.heartbeat import Heartbeat, Patience, watch
 from server.engine.process import EngineProcess, Obstacle
 from server.engine.watch import CatalogWatch
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 WORKER_MODULE = "server.engine.main"
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
-# One that ran for so long was healthy: after its death the first pause is as short as ever.
-HEALTHY_SECONDS = 60.0
 STARTS_WITHOUT_READY = 3
 LAST_SENTENCE_SECONDS = 0.5
 # Until an engine has been ready once.
@@ -99,7 +98,7 @@ class EngineSupervisor:
         self._process: EngineProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._load_seconds = LOAD_SECONDS_GUESS
-        self._backoff = 0.0
+        self._backoff = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
         self._obstacle: Obstacle | None = None
         self._end = "died"
         self.status = EngineStatus.STOPPED
@@ -137,7 +136,7 @@ class EngineSupervisor:
             EngineStatus.STOPPED: "The server is shutting down.",
             EngineStatus.FAILED: "The engine can't start.",
         }.get(self.status, self._obstacle.public if self._obstacle else f"The engine is being restarted after it {self._end}.")
-        return EngineUnavailable(sentence, max(1, round(self._backoff + self._load_seconds)))
+        return EngineUnavailable(sentence, max(1, round(self._backoff.seconds + self._load_seconds)))
 
     def start(self) -> None:
         """Start the engine in the background; `status` tells when it is ready."""
@@ -182,7 +181,8 @@ class EngineSupervisor:
             await self.watch.engine_ended(catalog, blamed=obstacle is not None and obstacle.is_catalog, silence=self.heartbeat.silence)
             if self._options.catalog_name != catalog:
                 # The next engine loads another catalog, and may fare better.
-                fruitless, self._backoff, obstacle = 0, 0.0, None
+                fruitless, obstacle = 0, None
+                self._backoff.reset()
             elif self.ready is None:
                 fruitless += 1
                 if obstacle is not None:
@@ -193,11 +193,9 @@ class EngineSupervisor:
             self._obstacle, self.status = obstacle, EngineStatus.RESTARTING
             if obstacle is not None:
                 logger.error("the engine can't be restarted yet: %s", obstacle.sentence)
-            if time.monotonic() - started > HEALTHY_SECONDS:
-                self._backoff = 0.0
-            self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
-            logger.warning("starting another engine process in %.1f s", self._backoff)
-            await asyncio.sleep(self._backoff)
+            pause = self._backoff.after(time.monotonic() - started)
+            logger.warning("starting another engine process in %.1f s", pause)
+            await asyncio.sleep(pause)
             self._metrics.engine_restarts.inc()
 
     async def _run_once(self) -> Obstacle | None:

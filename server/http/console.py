@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
+from server.engine.backoff import Backoff
 from server.settings import ConsoleOptions, Settings
 
 logger = logging.getLogger(__name__)
@@ -75,15 +77,16 @@ class ConsoleProcess:
         self._listener.close()
 
     async def _watch(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
+        backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
+            started = time.monotonic()
             try:
-                status = await self._run_once()
-                logger.error("the console has ended with status %s; starting another in %g s", status, pause)
+                end = f"has ended with status {await self._run_once()}"
             except OSError as error:
-                logger.error("the console can't be started: %s; trying again in %g s", error, pause)
+                end = f"can't be started: {error}"
+            pause = backoff.after(time.monotonic() - started)
+            logger.error("the console %s; starting another in %g s", end, pause)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _run_once(self) -> int:
         """Run one console process to its end; its exit status."""

@@ -48,21 +48,22 @@ class Forecast:
         """Seconds until the engine has finished a queue, or, if that is later, until the last that needs a place has it."""
         work = self.rate.queue_seconds(sum(request.work + request.text + request.scored for request in queue))
         placed = [request for request in queue if request.kind]
-        began = max(places.began for places in self.places(placed, len(placed)).values())
+        places = self.places(placed)
+        for request in placed:
+            self.wait_steps(places, request)
+        began = max(of_kind.began for of_kind in places.values())
         return max(work, began * self.rate.step_seconds)
 
     def has_places(self, requests: Sequence[PendingRequest]) -> bool:
         """Whether any of the requests may have to wait for a place of its kind."""
         return not self._thinking.requests or any(request.kind for request in requests)
 
-    def places(self, queue: Sequence[PendingRequest], first_behind: int) -> Places:
-        """The places of each kind, as far as they are taken already or by those that come first."""
+    def places(self, queue: Sequence[PendingRequest]) -> Places:
+        """The places of each kind, as far as requests of a queue have them already."""
         places = {kind: PlacesForecast(self._thinking) for kind in (Kind.TEXT, Kind.CAPPED)}
         for other in queue:
             if other.has_place:
                 self._take_place(places, other)
-        for other in queue[:first_behind]:
-            self.wait_steps(places, other)
         return places
 
     def wait_steps(self, places: Places, request: PendingRequest) -> float:
@@ -108,8 +109,11 @@ class Insertion:
         self._first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
         self._work = Shares.of(queue)
         self._by_kind = forecast.has_places((request, *queue))
-        # Behind those that go first; without the request, and with it.
-        self._places = forecast.places(queue, self._first_behind) if self._by_kind else {}
+        self._places = forecast.places(queue) if self._by_kind else {}
+        # Whether the request is there or not, those that go first wait as long, and each takes its place once.
+        first = queue[: self._first_behind] if self._by_kind else ()
+        self._waits_ahead = [forecast.wait_steps(self._places, other) for other in first]
+        # Behind them; `_places` are those without the request.
         self._places_with_it = {kind: taken.copy() for kind, taken in self._places.items()}
         self._wait = forecast.wait_steps(self._places_with_it, request)
 
@@ -145,8 +149,18 @@ class Insertion:
                 until = first.until(other) + other.text
                 with_it_first = (first.added(request) if is_behind else first).beside(work.scored + request.scored)
                 later = with_it_first.until(other) + other.text + (request.text if other.text else 0)
-            before = now + self._forecast.behind(until, self._forecast.wait_steps(self._places, other), other)
-            after = self._forecast.behind(later, self._forecast.wait_steps(self._places_with_it, other), other)
+            wait, wait_with_it = self._waits(place)
+            before = now + self._forecast.behind(until, wait, other)
+            after = self._forecast.behind(later, wait_with_it, other)
             if before <= other.submit.deadline < now + after:
                 return after
         return 0.0
+
+    def _waits(self, place: int) -> tuple[float, float]:
+        """Steps until another gets its place, without the request and with it; those behind are asked for once each, in their order."""
+        if not self._by_kind:
+            return 0.0, 0.0
+        if place < self._first_behind:
+            return self._waits_ahead[place], self._waits_ahead[place]
+        other = self._queue[place]
+        return self._forecast.wait_steps(self._places, other), self._forecast.wait_steps(self._places_with_it, other)

@@ -361,3 +361,20 @@ def test_candidates_that_are_scored_are_foreseen_no_more():
 
 def foreseen(admission: Admission, request: Submit) -> PendingRequest:
     return PendingRequest(request, admission.forecast.rate.work(request), scored=admission.forecast.rate.scored_tokens(request))
+
+
+def capped(name: str, seconds: float) -> Submit:
+    return msgspec.structs.replace(submit(name, seconds), diversity={"brand": 1})
+
+
+def test_scores_behind_lists_with_caps_are_refused_if_these_would_be_late():
+    """One place, two lists of four steps of 20 ms: the second waits for the first, in time alone, but not beside scores."""
+    step, work = 0.02, 2 * 0.071
+    ready = msgspec.structs.replace(SIMPLE, forward_seconds=step, step_tokens=1_000_000, thinking=ThinkingLimit(1, 10_000))
+    alone, beside = (step + CAUTION * share * work for share in (1, SCORES_SHARE / (SCORES_SHARE - 1)))
+    assert step + CAUTION * 4 * step + 4 * step < alone
+    for deadline, is_let_in in ((beside - 0.02, False), (beside + 0.02, True)):
+        admission = opened(ready)
+        enter(admission, capped("first", 0.2))
+        enter(admission, capped("second", deadline))
+        assert let_in(admission, scores("scores", 60.0, 10_000)) is is_let_in
