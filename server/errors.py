@@ -216,8 +216,8 @@ class KeysNeeded(ServerError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This server has no keys, so from other machines, and through proxies, it only takes requests for lists; whoever runs it can "
-            "give keys for the rest: atspeed serve --keys FILE."
+            "This server has no keys, so from other machines, and through proxies, it only takes requests for lists, scores and items of "
+            "the catalog; whoever runs it can give keys for the rest: atspeed serve --keys FILE."
         )
 
 

@@ -159,7 +159,7 @@ class Settings(EngineSettings, BaseSettings):
     keys: Annotated[Path | None, Panel.HTTP] = Field(
         default=None,
         description="File of keys (`atspeed keys add`), without one of which there is only health, metrics and documentation; read anew "
-        "when it changes. By default there are no keys, and other machines get lists only.",
+        "when it changes. By default there are no keys, and other machines get lists, scores and items of the catalog only.",
     )
     operate_port: Annotated[int | None, Panel.HTTP] = Field(
         default=None,

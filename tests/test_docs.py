@@ -13,7 +13,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from benchmarks.cli import app as bench_app
 from server.commands.app import app
+from server.http.app import build_api
+from server.metrics.registry import Metrics
+from server.schemas.recommendations import RecommendationRequest
 from tests.models import random_catalog, save_random_model
+from tests.server.http.test_app import Bench
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -123,6 +127,27 @@ def test_commands_and_their_options_exist(page: str) -> None:
                 check_command(shlex.split(piece, comments=True))
             except AssertionError as error:
                 raise AssertionError(f"{page}: `{piece}`: {error}") from None
+
+
+def test_the_api_page_names_every_operation_and_no_other() -> None:
+    """Its table writes them as `GET PUT /v1/…`, with the whole path."""
+    named = set()
+    for piece in code_of("docs/api.md"):
+        if operations := re.fullmatch(r"((?:[A-Z]+ )+)(/[\w/{}:]+)", piece):
+            named |= {(method, operations[2]) for method in operations[1].split()}
+    paths = build_api(Bench().services).openapi()["paths"]
+    assert named == {(method.upper(), path) for path, methods in paths.items() for method in methods}
+
+
+def test_the_api_page_names_every_field_of_a_request_for_a_list() -> None:
+    section = text_of("docs/api.md").partition("\n## Recommendations\n")[2].partition("\n## ")[0]
+    first_cells = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+    assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(RecommendationRequest.model_fields)
+
+
+def test_the_page_of_metrics_names_every_metric_and_no_other() -> None:
+    named = set(re.findall(r"`(atspeed_\w+)`", text_of("docs/observability.md")))
+    assert named == {family.name + "_total" * (family.type == "counter") for family in Metrics().registry.collect()}
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

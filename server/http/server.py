@@ -171,8 +171,8 @@ class ApiServer:
             logger.info("operations are at %s", each)
         if not self._has_keys and not is_loopback(host):
             logger.warning(
-                "other machines get lists only: for the rest, make a key with `atspeed keys add keys.json --name NAME --scope …` and start "
-                "with --keys keys.json"
+                "other machines get lists, scores and items of the catalog only: for the rest, make a key with "
+                "`atspeed keys add keys.json --name NAME --scope …` and start with --keys keys.json"
             )
         # What is imported stays for ever: the collector need not walk through it between two requests. What a request makes goes with its
         # last reference: there is little to collect, and it is looked for less often than between every few requests.

@@ -1,7 +1,7 @@
 """`Gate`: lets a request in or says why not.
 
 Invariant: an operation is open to all only where its route says so; every other needs a key with its scope. A server without keys lets
-this machine do all, and others nothing but ask for lists.
+this machine do all, and others what the scope `recommend` opens: lists, scores, explanations and the items of the catalog.
 
 *This machine* is judged by the connection and by what the request says of its way. The address that the server listens on says nothing: a
 proxy on this machine makes of a server on 127.0.0.1 one for all the world. So the client must have a loopback address, no header of a proxy

@@ -274,8 +274,8 @@ async def test_scores_count_by_hundreds_of_items(tmp_path: Path):
 
 
 ELSEWHERE = (
-    "This server has no keys, so from other machines, and through proxies, it only takes requests for lists; whoever runs it can give keys "
-    "for the rest: atspeed serve --keys FILE."
+    "This server has no keys, so from other machines, and through proxies, it only takes requests for lists, scores and items of the "
+    "catalog; whoever runs it can give keys for the rest: atspeed serve --keys FILE."
 )
 
 
