@@ -111,7 +111,7 @@ class Recommender(RequestMaker):
             name: name of the catalog in requests; see `successor`.
             verify: compare the target with transformers' own attention (see `verify_model`): "auto", "always" or "never".
             exact: make lists independent of batch, cache and drafts in half precision, too (see `make_exact`; transformers host only).
-            normalise: what scores are normalised over (see `Normalisation`): "vocabulary", "children", or "auto", as the target says.
+            normalise: what scores are normalised over: the name of a `Normalisation`, or "auto", as the target says.
             max_beam_width: widest beam of a request, for which memory is set aside.
 
         Raises:

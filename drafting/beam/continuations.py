@@ -57,7 +57,7 @@ class RowKinds:
         """True if a row normalises over the vocabulary."""
         return Normalisation.VOCABULARY in self.over
 
-    def groups(self, are_whole: bool, device: torch.device) -> Iterator["Kind"]:
+    def groups(self, are_whole: bool, device: torch.device) -> Iterator["RowKind"]:
         """The kinds among them.
 
         Args:
@@ -66,20 +66,20 @@ class RowKinds:
         depths = concat(self.depths)
         one = self.over[0] if len(set(self.over)) == 1 else None
         if one is not None and (len(depths) == 1 or (depths == depths[0]).all()):
-            yield Kind((int(depths[0]),), one, None)
+            yield RowKind((int(depths[0]),), one, None)
             return
         if one is Normalisation.VOCABULARY and are_whole:
-            yield Kind(tuple(np.unique(depths).tolist()), one, None)
+            yield RowKind(tuple(np.unique(depths).tolist()), one, None)
             return
         over = np.repeat([_NORMALISATIONS.index(each) for each in self.over], [len(each) for each in self.depths])
         kinds = (np.where(over == _VOCABULARY, 0, depths) if are_whole else depths) * len(_NORMALISATIONS) + over
         for kind in np.unique(kinds).tolist():
             rows = np.flatnonzero(kinds == kind)
-            yield Kind(tuple(np.unique(depths[rows]).tolist()), _NORMALISATIONS[kind % len(_NORMALISATIONS)], on_device(rows, device))
+            yield RowKind(tuple(np.unique(depths[rows]).tolist()), _NORMALISATIONS[kind % len(_NORMALISATIONS)], on_device(rows, device))
 
 
 @dataclass(frozen=True)
-class Kind:
+class RowKind:
     """Rows that are computed together.
 
     Attributes:
@@ -97,7 +97,7 @@ class Continuations:
     """What may follow the rows of one kind.
 
     Attributes:
-        rows: as in `Kind`.
+        rows: as in `RowKind`.
         log_probs: `[rows, width]` float32, as `continuation_log_probs`; as wide as prefixes of their length have children at most.
     """
 
@@ -148,7 +148,9 @@ def continuations(trie: ItemTrie, nodes: Tensor, rows: Rows, kinds: RowKinds, el
         yield Continuations(kind.rows, log_probs)
 
 
-def _of_kind(trie: ItemTrie, kind: Kind, nodes: Tensor, rows: Rows, normaliser: Tensor | None, eligible: BatchEligibility | None) -> Tensor:
+def _of_kind(
+    trie: ItemTrie, kind: RowKind, nodes: Tensor, rows: Rows, normaliser: Tensor | None, eligible: BatchEligibility | None
+) -> Tensor:
     """`[rows, width]`; `normaliser` of rows over the vocabulary, None where all of their logits are there or few."""
     width = max(trie.max_children[depth] for depth in kind.depths)
     if kind.depths == (0,):
@@ -174,7 +176,7 @@ def _below_root(trie: ItemTrie, over: Normalisation, rows: Rows, normaliser: Ten
     return log_probs + _correction(log_probs, normaliser if over is Normalisation.VOCABULARY else None)
 
 
-def _below_nodes(trie: ItemTrie, kind: Kind, rows: Rows, tokens: Tensor, padding: Tensor, normaliser: Tensor | None) -> Tensor:
+def _below_nodes(trie: ItemTrie, kind: RowKind, rows: Rows, tokens: Tensor, padding: Tensor, normaliser: Tensor | None) -> Tensor:
     """Children `tokens`, `[rows, width]`, of which those are none that `padding` masks."""
     if kind.over is not Normalisation.VOCABULARY:
         return _below_level(trie, kind, rows, tokens, padding)
@@ -189,7 +191,7 @@ def _below_nodes(trie: ItemTrie, kind: Kind, rows: Rows, tokens: Tensor, padding
     return log_probs.add_(_correction(log_probs, normaliser)).add_(padding)
 
 
-def _below_level(trie: ItemTrie, kind: Kind, rows: Rows, tokens: Tensor, padding: Tensor) -> Tensor:
+def _below_level(trie: ItemTrie, kind: RowKind, rows: Rows, tokens: Tensor, padding: Tensor) -> Tensor:
     """The same where tokens outside the catalog count for nothing."""
     level = trie.level_tokens[kind.depths[0]]
     logits, columns = rows.project(level), level.columns(tokens)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from drafting.errors import InteractionError, first_line
-from drafting.preparation.rows import BadLines, Rows, shown
+from drafting.preparation.rows import BadLines, RowBatch, shown
 from drafting.preparation.sources import UNREADABLE, head_of, opened
 
 _BLOCK_BYTES = 8 << 20
@@ -78,7 +78,7 @@ def _decoded(head: bytes, encoding: str) -> str:
 
 def read_delimited(
     path: Path, form: DelimitedForm, wanted: Sequence[str], bad: BadLines, on_bytes: Callable[[int], None]
-) -> Iterator[Rows]:
+) -> Iterator[RowBatch]:
     """Read the wanted columns, as large strings; values that are empty are null.
 
     Raises:
@@ -124,7 +124,7 @@ def read_delimited(
             )
             for batch in reader:
                 columns = {name: batch.column(number) for number, name in enumerate(wanted)}
-                yield Rows(path, columns, partial(_line, rows + first, broken), len(batch))
+                yield RowBatch(path, columns, partial(_line, rows + first, broken), len(batch))
                 rows += len(batch)
                 on_bytes(raw.tell())
         except (pa.ArrowException, UnicodeError, *UNREADABLE) as error:

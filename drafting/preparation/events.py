@@ -20,7 +20,7 @@ from drafting.array_types import BoolArray, DoubleArray
 from drafting.catalog.parquet import whole_numbers
 from drafting.errors import InteractionError
 from drafting.preparation.columns import Roles
-from drafting.preparation.rows import BadLines, Rows, shown
+from drafting.preparation.rows import BadLines, RowBatch, shown
 from drafting.preparation.times import parsed
 
 # What programs write where a number is missing.
@@ -103,7 +103,7 @@ class EventReader:
         self._dated: bool | None = None
         self._count = self._seen = 0
 
-    def read(self, batches: Iterator[Rows]) -> Events:
+    def read(self, batches: Iterator[RowBatch]) -> Events:
         """Read all of them.
 
         Raises:
@@ -118,7 +118,7 @@ class EventReader:
         details = {name: _with_numbers(name, column) for name, column in self._details.columns(self._count).items()}
         return Events(self._users.all(), self._items.all(), users, items, times, bool(self._dated), values, details)
 
-    def _add(self, rows: Rows) -> None:
+    def _add(self, rows: RowBatch) -> None:
         roles = self._roles
         users, items = (ids(rows.columns[name], name, rows) for name in (roles.user, roles.item))
         has_user, has_item = (column.is_valid().to_numpy(zero_copy_only=False) for column in (users, items))
@@ -154,7 +154,7 @@ class EventReader:
             add_values(self._details[name], self._count, _text_kinds(rows.columns[column], name).filter(kept))
         self._count += int(good.sum())
 
-    def _times(self, rows: Rows) -> tuple[DoubleArray, BoolArray]:
+    def _times(self, rows: RowBatch) -> tuple[DoubleArray, BoolArray]:
         assert self._roles.time is not None
         times, dated = parsed(rows.columns[self._roles.time], self._time_format)
         found = np.isfinite(times)
@@ -163,7 +163,7 @@ class EventReader:
             self._dated = bool(dated[np.argmax(found)])
         return times, ~found | (dated != bool(self._dated))
 
-    def _report(self, rows: Rows, reasons: Sequence[tuple[BoolArray, str]]) -> None:
+    def _report(self, rows: RowBatch, reasons: Sequence[tuple[BoolArray, str]]) -> None:
         for wrong, reason in reasons:
             name = self._roles.time if reason.endswith("time, {}") else self._roles.value
             for row in np.flatnonzero(wrong).tolist():
@@ -176,7 +176,7 @@ def attribute(name: str) -> str:
     return name if name.startswith(ATTRIBUTES) else ATTRIBUTES + name
 
 
-def ids(column: Any, name: str, rows: Rows) -> Any:
+def ids(column: Any, name: str, rows: RowBatch) -> Any:
     """A column of ids as large strings, null where there is none.
 
     Raises:

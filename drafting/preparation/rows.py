@@ -16,7 +16,7 @@ _SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowBatch:
     """Some rows.
 
     Attributes:

@@ -18,7 +18,7 @@ from drafting.catalog.parquet import checked_batches, open_parquet
 from drafting.errors import InteractionError
 from drafting.preparation.delimited import DelimitedForm, found_form, read_delimited
 from drafting.preparation.json_rows import field_names, read_json
-from drafting.preparation.rows import BadLines, Rows
+from drafting.preparation.rows import BadLines, RowBatch
 from drafting.preparation.sources import Format, Source, Sources, find_sources
 
 _ROWS_AT_ONCE = 1 << 18
@@ -88,7 +88,7 @@ class Table:
         """Its files."""
         return tuple(source.path for source in self.sources.files)
 
-    def read(self, wanted: Sequence[str], bad: BadLines) -> Iterator[Rows]:
+    def read(self, wanted: Sequence[str], bad: BadLines) -> Iterator[RowBatch]:
         """Read columns: of parquet as they are, of all else as large strings.
 
         Raises:
@@ -100,7 +100,7 @@ class Table:
                 for rows in self._rows(source, own, bad, on_read):
                     bad.seen(rows.size)
                     more = {name: pa.array([value] * rows.size, pa.large_string()) for name, value in constants.items()}
-                    yield Rows(rows.path, {**rows.columns, **more}, rows.line_of, rows.size)
+                    yield RowBatch(rows.path, {**rows.columns, **more}, rows.line_of, rows.size)
 
     def records(self, wanted: Sequence[str], bad: BadLines) -> Iterator[tuple[Any, ...]]:
         """Read rows as values, in the order of the wanted names.
@@ -121,7 +121,7 @@ class Table:
                     by_name = {**dict(zip(own, values, strict=True)), **{name: repeat(value, size) for name, value in constants.items()}}
                     yield from zip(*(by_name[name] for name in wanted), strict=True)
 
-    def _rows(self, source: Source, wanted: Sequence[str], bad: BadLines, on_read: Callable[[int], None]) -> Iterator[Rows]:
+    def _rows(self, source: Source, wanted: Sequence[str], bad: BadLines, on_read: Callable[[int], None]) -> Iterator[RowBatch]:
         match source.format:
             case Format.DELIMITED:
                 yield from read_delimited(source.path, self._form_of(source.path, wanted), wanted, bad, on_read)
@@ -129,7 +129,7 @@ class Table:
                 for rows, lines in read_json(source.path, wanted, bad, on_read):
                     texts = [pa.array(map(_text, column), pa.large_string()) for column in zip(*rows, strict=True)]
                     if rows:
-                        yield Rows(source.path, dict(zip(wanted, texts, strict=True)), lines.__getitem__, len(rows))
+                        yield RowBatch(source.path, dict(zip(wanted, texts, strict=True)), lines.__getitem__, len(rows))
             case Format.PARQUET:
                 yield from _parquet(source.path, wanted, on_read)
 
@@ -151,12 +151,12 @@ def _own(source: Source, wanted: Sequence[str]) -> tuple[list[str], dict[str, st
     }
 
 
-def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None]) -> Iterator[Rows]:
+def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None]) -> Iterator[RowBatch]:
     with open_parquet(path, "table", InteractionError) as file:
         _require(path, file.schema_arrow.names, wanted)
         rows, size = 0, path.stat().st_size
         for batch in checked_batches(file, batch_size=_ROWS_AT_ONCE, columns=list(wanted)):
-            yield Rows(path, {name: batch.column(name) for name in wanted}, partial(_number, rows + 1), len(batch))
+            yield RowBatch(path, {name: batch.column(name) for name in wanted}, partial(_number, rows + 1), len(batch))
             rows += len(batch)
             on_read(size * rows // max(file.metadata.num_rows, 1))
 

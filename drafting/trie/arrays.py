@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drafting.array_types import IntArray
+from drafting.array_types import Int32Array, IntArray
 
-Rows = npt.NDArray[np.int32]
 Codes = npt.NDArray[np.unsignedinteger]
 
 ROOT = 0
@@ -23,14 +22,14 @@ RADIX_FROM = 1 << 21
 _SIGN = np.uint64(1 << 63)
 
 
-def stable_order(keys: npt.NDArray[np.uint64]) -> Rows:
+def stable_order(keys: npt.NDArray[np.uint64]) -> Int32Array:
     """Row numbers in ascending order of `keys` `[rows]`, `[rows]` int32, at most 2^31; equal keys keep their order."""
     if len(keys) < RADIX_FROM:
         return np.argsort(keys, kind="stable").astype(np.int32)
     import torch
 
     # PyTorch does not sort unsigned numbers; with the highest bit flipped, signed numbers have the same order.
-    order: Rows = torch.from_numpy((keys ^ _SIGN).view(np.int64)).sort(stable=True).indices.int().numpy()
+    order: Int32Array = torch.from_numpy((keys ^ _SIGN).view(np.int64)).sort(stable=True).indices.int().numpy()
     return order
 
 
@@ -52,9 +51,9 @@ class TrieArrays:
     first_child: IntArray
     level_starts: tuple[int, ...]
     max_children: tuple[int, ...]
-    items: Rows
-    first_item: Rows
-    leaf_of_item: Rows
+    items: Int32Array
+    first_item: Int32Array
+    leaf_of_item: Int32Array
 
     @classmethod
     def from_codes(cls, codes: Codes) -> "TrieArrays":
@@ -131,14 +130,14 @@ class TrieArrays:
             nodes[:, depth - 2] = self.parents(nodes[:, depth - 1], depth)
         return nodes
 
-    def items_of_leaves(self, leaves: IntArray) -> tuple[Rows, IntArray]:
+    def items_of_leaves(self, leaves: IntArray) -> tuple[Int32Array, IntArray]:
         """The items of each of `leaves`, one behind the other, and for each of them the index of its leaf."""
         rows = leaves - self.level_starts[-2]
         starts = self.first_item[rows].astype(np.int64)
         counts = self.first_item[rows + 1] - starts
         return self.items[ranges(starts, counts)], np.repeat(np.arange(len(leaves)), counts)
 
-    def items_of(self, node: int) -> Rows:
+    def items_of(self, node: int) -> Int32Array:
         """Catalog indices of the items below a node, in ascending order for a leaf."""
         first, last = self.item_range(node)
         return self.items[first:last]
@@ -158,7 +157,7 @@ def children_of(first_child: IntArray, nodes: IntArray) -> tuple[IntArray, IntAr
     return ranges(first, counts), np.repeat(np.arange(len(nodes)), counts)
 
 
-def _sorted_rows(codes: Codes) -> Rows:
+def _sorted_rows(codes: Codes) -> Int32Array:
     """Row numbers in the order of the rows' codes, `[items]` int32; equal rows keep their order."""
     words: list[npt.NDArray[np.uint64]] = []
     free = 0

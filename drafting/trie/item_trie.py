@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drafting.array_types import IntArray
-from drafting.trie.arrays import ROOT, Rows, TrieArrays, ranges
+from drafting.array_types import Int32Array, IntArray
+from drafting.trie.arrays import ROOT, TrieArrays, ranges
 from drafting.trie.node_mask import NodeMask
 from drafting.trie.token_set import TokenSet
 
@@ -134,7 +134,7 @@ class ItemTrie(TrieArrays):
             found.append(nodes)
         return np.concatenate(found[::-1])
 
-    def _eligible_items(self, leaves: Rows, mask: NodeMask | None) -> IntArray:
+    def _eligible_items(self, leaves: Int32Array, mask: NodeMask | None) -> IntArray:
         """Number of items of each leaf that the mask allows, `[leaves]`."""
         starts = self.first_item[leaves].astype(np.int64)
         counts = self.first_item[leaves + 1] - starts

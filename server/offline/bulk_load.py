@@ -22,7 +22,7 @@ from drafting.prompts.user_state import Value
 from server.errors import HistoryDamaged
 from server.histories.base import Event, HistoryStore
 from server.schemas.event_id import event_id_of
-from server.schemas.given import Attributes, Facts, Kind
+from server.schemas.given import Attributes, EventKind, Facts
 from server.schemas.timestamp import LAST_SECOND
 from server.try_again import HistoryUnavailable
 
@@ -33,7 +33,7 @@ _PATIENCE_SECONDS = 60.0
 _LONGEST_ID = 512
 _attributes: TypeAdapter[dict[str, Value]] = TypeAdapter(Attributes)
 _facts: TypeAdapter[dict[str, Value]] = TypeAdapter(Facts)
-_kind: TypeAdapter[str] = TypeAdapter(Kind)
+_kind: TypeAdapter[str] = TypeAdapter(EventKind)
 
 
 @dataclass(frozen=True)

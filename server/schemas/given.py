@@ -95,7 +95,7 @@ Attributes = Annotated[
 ]
 Facts = Annotated[dict[str, Any], BeforeValidator(_checked(MAX_FACTS, MAX_FACTS_BYTES, lists=True)), _object_schema(MAX_FACTS, lists=True)]
 
-Kind = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
+EventKind = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
 
 
 # Defaults are made by factories: pydantic takes a deep copy of any other, for every event of a long list.
@@ -106,7 +106,7 @@ class GivenEvent(Body):
     timestamp: Timestamp | None = Field(
         default=None, description=f"Seconds since 1970, or RFC 3339 text with an offset from UTC, such as `{EXAMPLE}`."
     )
-    kind: Kind | None = Field(default=None, description="What the user did, such as `watch` or `buy`.")
+    kind: EventKind | None = Field(default=None, description="What the user did, such as `watch` or `buy`.")
     value: float | None = Field(
         default=None,
         ge=-LARGEST_JSON_INTEGER,
@@ -150,7 +150,7 @@ EventList = Annotated[
     list[str] | list[GivenEvent],
     PlainValidator(_entries, json_schema_input_type=Annotated[list[Id | GivenEvent], Field(max_length=MAX_HISTORY)]),
 ]
-Behaviours = Annotated[dict[Kind, EventList], Field(max_length=MAX_BEHAVIOURS), BeforeValidator(_named)]
+Behaviours = Annotated[dict[EventKind, EventList], Field(max_length=MAX_BEHAVIOURS), BeforeValidator(_named)]
 
 
 class GivenUser(Body):
