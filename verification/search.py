@@ -53,7 +53,7 @@ class BeamSearch:
         cached_tokens: prompt tokens that were computed before, by other requests.
         shared_length: slots at the start of the sequence that this search does not own.
         beam: indices of the prefixes selected last, best first; the root at first.
-        ancestors: indices of the prefixes selected before, without the root.
+        ancestors: indices of the prefixes selected before, the root first.
         depth: depth of the beam.
         drafts: whether its tree may be drafted.
         normalise: what its log-probabilities are normalised over.
@@ -147,8 +147,7 @@ class BeamSearch:
         """
         missing = hits < 0
         added = int(np.count_nonzero(missing))
-        if self.depth:
-            self.ancestors = np.concatenate([self.ancestors, self.beam])
+        self.ancestors = np.concatenate([self.ancestors, self.beam])
         self.depth += 1
         self.beam = np.empty(len(nodes), np.int64)
         self.beam[missing] = self.sequence.append(allocate(added), self.depth, nodes[missing])

@@ -7,7 +7,6 @@ costs are in it.
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import or_
@@ -24,7 +23,7 @@ REFRESH_SHARE = 0.1
 REFRESH_EVERY = 256
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
-# Levels of one step that are learned from, at most; those of large batches say much the same, and each takes time.
+# Levels of one step that are learned from, about; those of large batches say much the same, and each takes time.
 LEARNED_AT_ONCE = 16
 LEVEL_KINDS = 3
 # Requests choose widths and tolerances, so their kinds are bounded; what was used longest ago is forgotten.
@@ -52,8 +51,9 @@ class Learned:
     _turn: int = 0
 
     def successor(self, fan_out: Sequence[float]) -> "Learned":
-        """What holds for another catalog, too: what of the drafts was accepted."""
-        return Learned(fan_out, *deepcopy((self._gaps, self._coverage)))
+        """What holds for another catalog, too: what of the drafts was accepted. Both learn it from then on, in one thread, whatever thread
+        this is made in."""
+        return Learned(fan_out, self._gaps, self._coverage)
 
     def refresh(self) -> bool:
         """True, and once only, if so much was learned since the last time that plans may differ."""
@@ -62,12 +62,15 @@ class Learned:
         self._unused = 0
         return True
 
+    def sample(self, levels: int) -> range:
+        """Those of a step's levels that are learned from: every so many, beginning with another one each time, so that all depths have
+        their turn."""
+        apart = max(-(-levels // LEARNED_AT_ONCE), 1)
+        self._turn += 1
+        return range((self._turn - 1) % apart, levels, apart)
+
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         """Add what the target selected of the draft's proposals."""
-        # Every so many of them, beginning with another one each time, so that all depths have their turn.
-        apart = max(-(-len(outcomes) // LEARNED_AT_ONCE), 1)
-        outcomes = outcomes[self._turn % apart :: apart]
-        self._turn += 1
         self._grow(len(outcomes))
         for outcome in outcomes:
             width, offered = len(outcome.ranks), reduce(or_, outcome.covered, Given.NONE)

@@ -207,6 +207,10 @@ class Plan:
         """
         return 0
 
+    def sample(self, levels: int) -> range:
+        """Those of so many levels of a step whose outcomes it wants."""
+        return range(levels)
+
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         """Learn from the target's selections."""
 
@@ -218,3 +222,6 @@ class Plan:
 
     def learn_times(self, times: StepTimes) -> None:
         """Learn how long a step took."""
+
+    def lose_draft(self) -> None:
+        """Go on without the draft model, which has failed."""

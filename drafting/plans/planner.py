@@ -29,9 +29,8 @@ from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, most_pro
 from drafting.plans.running_costs import RunningCosts, StepTimes
 
 AUTO = "auto"
-# A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds.
-# Forwards and not rounds are counted, because the draft's forward that a trial needs is shared by few, however many share the target's.
-# Each depth is counted for itself, or trials would fall on one that comes by in step with them.
+# A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds; forwards and
+# not rounds, because few share the draft's of a trial, and at each depth, or trials would fall on one that comes by in step with them.
 EXPLORE_EVERY = 128
 # Costs are not known exactly: a round that promises less than this share of its forward, a long prompt included, may be a loss.
 WORTHWHILE = 0.1
@@ -69,14 +68,11 @@ class Planner(Plan):
     _idle_searches: int = 0
 
     def __post_init__(self) -> None:
-        self._learned = Learned(self.fan_out)
-        self._running = RunningCosts(self.costs)
+        self._learned, self._running = Learned(self.fan_out), RunningCosts(self.costs)
 
     def successor(self, fan_out: Sequence[float]) -> "Planner":
-        """A planner for another catalog on the same machine: it starts with these costs, and with what drafts were accepted so far.
-
-        How often the target follows a draft is a matter of the models, so it holds for other items of identifiers of one length.
-        """
+        """A planner for another catalog on the same machine, with these costs, and with what drafts were accepted: that is a matter of the
+        models, so it holds for other items of identifiers of one length."""
         planner = Planner(self.costs, fan_out, self.follows_clock, self.items)
         if len(fan_out) == len(self.fan_out):
             planner._learned = self._learned.successor(fan_out)
@@ -199,6 +195,9 @@ class Planner(Plan):
         state.certainty *= float(expected.chances[best])
         return int(expected.counts[best])
 
+    def sample(self, levels: int) -> range:
+        return self._learned.sample(levels)
+
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         self._learned.learn(outcomes)
 
@@ -216,6 +215,11 @@ class Planner(Plan):
         if self._running.add(times):
             self._known_values.clear()
         self.costs = self._running.costs
+
+    def lose_draft(self) -> None:
+        self._running.lose_draft()
+        self.costs = self._running.costs
+        self._known_values.clear()
 
     def _won(self, values: LevelValues, depth: int, levels: int, certainty: DoubleArray, expected: Expected) -> DoubleArray:
         """Seconds won by drafting all proposals within each gap, with the best that can follow.

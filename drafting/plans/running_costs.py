@@ -146,6 +146,10 @@ class RunningCosts:
         self._first_costs, self._children = costs, RunningShare()
         self._steps = self._plain_steps = 0
 
+    def lose_draft(self) -> None:
+        """Go on without a draft."""
+        self.costs, self._draft = replace(self.costs, draft=None), None
+
     def add(self, times: StepTimes) -> bool:
         """Note one step; True if forwards cost something else now, so that plans may differ."""
         self._steps += 1

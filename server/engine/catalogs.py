@@ -100,12 +100,17 @@ class EngineCatalogs:
 
     def put(self, name: str, catalog: EngineCatalog) -> None:
         """Take requests for another catalog from now on; its source must be a successor of one that is here."""
+        if not self._newest.engine.has_draft:
+            # The draft may have failed, and been closed, while the catalog was loaded.
+            catalog.source.engine.drop_draft()
         self._catalogs[name], self._newest = catalog, catalog.source
 
     def drop(self, name: str) -> None:
         """Forget a catalog, if it is here or on its way; no request that names it is left."""
         self._loading.pop(name, None)
         self._catalogs.pop(name, None)
+        if self._catalogs and all(catalog.source is not self._newest for catalog in self._catalogs.values()):
+            self._newest = list(self._catalogs.values())[-1].source
         self._values = {of: future for of, future in self._values.items() if of[0] != name}
 
     def loaded(self) -> list[CatalogLoaded]:
@@ -143,7 +148,9 @@ class EngineCatalogs:
 
     def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
         """True if enough slots are free to run the request to its end now, or would be if `ended`, which run, had ended."""
-        return self._engine_of(request).has_room(request, ended)
+        # Each by its own catalog: identifiers of another may be longer.
+        engine, freed = self._engine_of(request), (self._engine_of(other).needs(other) for other in ended)
+        return engine.slots.has_room(engine.needs(request), freed)
 
     def refusal(self, request: BeamRequest) -> str | None:
         """Why the plan can't serve the request, as a sentence; None if it can."""

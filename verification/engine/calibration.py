@@ -59,7 +59,9 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
         children, level = _fit_levels(trie, plain, target, is_async(engine.target.device))
         # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
         draft = _fit_draft([report for drafted in reports.values() for report in drafted]) if engine.has_draft else None
-    logger.info("A forward of the target takes %s%s.", target, f", one of the draft {draft}" if draft else "; there is no draft")
+    logger.info(
+        "A forward of the target takes %s%s.", target, f", one of the draft {draft}" if draft else "; nothing is drafted by a model"
+    )
     return ForwardCosts(target, draft, children, level, further_children=_fit_further(trie, children))
 
 
@@ -157,13 +159,14 @@ def _beside_forward(reports: Sequence[StepReport]) -> float:
     return median(report.seconds - report.draft_seconds - report.target_seconds for report in reports)
 
 
-def _fit_draft(reports: Sequence[StepReport]) -> CostCurve:
-    """Per forward: a step may run several of different sizes, of which only the sums are known."""
+def _fit_draft(reports: Sequence[StepReport]) -> CostCurve | None:
+    """Per forward: a step may run several of different sizes, of which only the sums are known. None where too little is drafted to tell:
+    identifiers of one token leave nothing to draft."""
     drafted = [report for report in reports if report.draft_forwards]
     measured = _by_size(
         [(round(report.draft_tokens / report.draft_forwards), report.draft_seconds / report.draft_forwards) for report in drafted]
     )
-    return CostCurve.fit(list(measured), list(measured.values()))
+    return CostCurve.fit(list(measured), list(measured.values())) if len(measured) > 1 else None
 
 
 def _medians(reports: Sequence[StepReport]) -> dict[int, float]:

@@ -33,6 +33,9 @@ from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
 
+# What a model that goes wrong may raise, of which memory that is full and a device that is lost are the first.
+DRAFT_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+
 # Widths, depth, prefixes, verification, given drafts in the tree and those offered, tolerance: on these a plan's first decision depends.
 GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given, Tolerance | None]
 
@@ -141,24 +144,31 @@ class DraftStep:
             for proposals in self.unread:
                 proposals.check()
         except DraftNotFinite:
-            return self._drop(cost)
-        outcomes = []
+            return self._drop(plan, cost)
+        drafted = [result for result in results if not result.finished and (result.search, result.depth) in self._proposed]
+        outcomes, sampled = [], plan.sample(len(drafted))
+        for number, result in enumerate(drafted):
+            if number in sampled or result.search.tolerance is not None:
+                outcome = self._outcome(result)
+                if number in sampled:
+                    outcomes.append(outcome)
+                if result.search.tolerance is not None:
+                    result.search.untaught.append((outcome, result.nodes, result.cum_log_probs))
         for result in results:
-            proposed = self._proposed.get((result.search, result.depth))
             if result.finished:
                 outcomes += self._learn_tolerated(result)
-            elif proposed is not None:
-                proposals, row, levels, bonus = proposed
-                assert proposals.nodes is not None
-                assert proposals.scores is not None
-                ranks = find_in_array(result.nodes, proposals.nodes[row])
-                given, rule = result.search.offered, result.search.rule.verification
-                covered, held = ({}, {}) if given is None else (given.covers(result.nodes), given.covers(proposals.nodes[row]))
-                outcomes.append(LevelOutcome(result.depth, ranks, proposals.scores[row], rule, levels, covered, held, bonus))
-                if result.search.tolerance is not None:
-                    result.search.untaught.append((outcomes[-1], result.nodes, result.cum_log_probs))
         if outcomes:
             plan.learn(outcomes)
+
+    def _outcome(self, result: VerifyResult) -> LevelOutcome:
+        """What the target selected of the proposals for a level."""
+        proposals, row, levels, bonus = self._proposed[result.search, result.depth]
+        assert proposals.nodes is not None
+        assert proposals.scores is not None
+        proposed, given = proposals.nodes[row], result.search.offered
+        covered, held = ({}, {}) if given is None else (given.covers(result.nodes), given.covers(proposed))
+        ranks, rule = find_in_array(result.nodes, proposed), result.search.rule.verification
+        return LevelOutcome(result.depth, ranks, proposals.scores[row], rule, levels, covered, held, bonus)
 
     def _learn_tolerated(self, result: VerifyResult) -> list[LevelOutcome]:
         """What the levels of a search that ends would have wanted by its tolerance, which is known with its list."""
@@ -195,12 +205,13 @@ class DraftStep:
         """Add what the plan wants of the draft's proposals; return the tasks that have grown."""
         if not tasks or self.drafter is None:
             return []
+        wanted = [plan.most_proposals(task.round.widths[task.round.next_depth]) for task in tasks]
+        bonuses = [plan.bonus(task.round) for task in tasks]
+        raised = self._raised(tasks, bonuses)
         try:
-            wanted = [plan.most_proposals(task.round.widths[task.round.next_depth]) for task in tasks]
-            bonuses = [plan.bonus(task.round) for task in tasks]
-            proposals = self.drafter.propose(tasks, max(wanted), self._raised(tasks, bonuses))
-        except RuntimeError:
-            self._drop(cost)
+            proposals = self.drafter.propose(tasks, max(wanted), raised)
+        except DRAFT_ERRORS:
+            self._drop(plan, cost)
             return []
         if proposals.nodes is None:
             self.unread.append(proposals)
@@ -232,12 +243,13 @@ class DraftStep:
             nodes.append(last[start:end])
         return Raised(nodes, np.array(bonuses, np.float32))
 
-    def _drop(self, cost: DraftCost) -> None:
+    def _drop(self, plan: Plan, cost: DraftCost) -> None:
         """Go on without the draft model, while its error is handled."""
         logger.exception("The draft model failed and is dropped; serving goes on without it.")
         assert self.drafter is not None
         self.drafter.close()
         self.drafter, cost.failed = None, True
+        plan.lose_draft()
 
 
 def _group_key(search: DraftedSearch) -> GroupKey:

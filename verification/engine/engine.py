@@ -60,22 +60,16 @@ class SpeculativeBeamEngine:
         normalise: Normalisation = Normalisation.VOCABULARY,
         max_beam_width: int = MAX_BEAM_WIDTH,
     ) -> None:
-        """`trie` and `draft` must live on the target's device, and the draft must have as many slots.
+        """`trie` and `draft` must live on the target's device, and the draft must have as many slots; raises as `use_plan`.
 
         Args:
             shared_tokens: tokens at the beginning of every prompt.
             slots: of the engine that this one is a successor of.
             max_beam_width: widest beam of a request, for which there are slots; wider ones are refused.
-
-        Raises:
-            ValueError: see `use_plan`.
         """
-        self.target = target
-        self.trie = trie
-        self.normalise = normalise
-        self.max_beam_width = max_beam_width
-        slots = EngineSlots.of(target, trie, max_beam_width, shared_tokens) if slots is None else slots
-        self.slots = slots
+        self.target, self.trie = target, trie
+        self.normalise, self.max_beam_width = normalise, max_beam_width
+        self.slots = slots = EngineSlots.of(target, trie, max_beam_width, shared_tokens) if slots is None else slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         self._table = ContinuationTable(trie, slots.nodes, target.device)
         self._drafting = DraftStep(self._tree, trie, slots, draft)
@@ -93,7 +87,9 @@ class SpeculativeBeamEngine:
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
         check_capacity(trie, self.trie, self.slots.nodes.total, self.max_beam_width)
-        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, None, self.slots, self.normalise, self.max_beam_width)
+        engine = SpeculativeBeamEngine(self.target, trie, self.draft, None, None, self.slots, self.normalise, self.max_beam_width)
+        engine.plan = plan  # A plan whose draft has failed stays, and does without.
+        return engine
 
     def use_plan(self, plan: Plan) -> None:
         """Draft by another plan; raise ValueError if it needs a draft model and there is none."""
@@ -103,7 +99,7 @@ class SpeculativeBeamEngine:
 
     @torch.inference_mode()
     def step(self, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
-        """Advance every running request; without any, do nothing.
+        """Advance every running request, if there is one.
 
         Args:
             scored_nodes: prefixes of candidates to compute for requests for scores, about; None for as many as there is room for.
@@ -247,14 +243,17 @@ class SpeculativeBeamEngine:
         """Key/value slots in the prefix cache, which requests may take."""
         return self.slots.prefix_cache.slots
 
+    def needs(self, request: BeamRequest) -> tuple[int, int]:
+        """Slots that a request takes at most: of prompts, and of nodes."""
+        return request.most_tokens, nodes_needed(request, self.trie)
+
     def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
         """True if enough slots are free for the request, or would be if `ended`, which run, had ended and shared none."""
-        nodes = nodes_needed(request, self.trie) - sum(nodes_needed(other, self.trie) for other in ended)
-        return self.slots.has_room(request.most_tokens - sum(other.most_tokens for other in ended), nodes)
+        return self.slots.has_room(self.needs(request), map(self.needs, ended))
 
     def fits(self, request: BeamRequest) -> bool:
         """True if the request could run on an idle engine."""
-        return self.slots.fits(request.most_tokens, nodes_needed(request, self.trie))
+        return self.slots.fits(*self.needs(request))
 
     def refusal(self, request: BeamRequest) -> str | None:
         """Reason why the engine or its plan can't serve the request; None if they can."""
@@ -282,6 +281,7 @@ class SpeculativeBeamEngine:
     def drop_draft(self) -> None:
         """Go on without the draft model, which is closed already."""
         self._drafting.drafter = None
+        self.plan.lose_draft()
 
     def forget(self, cache_key: str) -> None:
         """Forget one key's prompt and what was last found for it; its requests that run leave nothing behind."""

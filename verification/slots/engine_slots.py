@@ -5,6 +5,7 @@ requests of both run side by side on one model, and a request that has started c
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from types import TracebackType
 
 import numpy as np
@@ -127,8 +128,11 @@ class EngineSlots:
         """Node slots that no running search may come to need."""
         return self.nodes.free - sum(search.reserved_nodes for search in self.searches)
 
-    def has_room(self, prompt: int, nodes: int) -> bool:
-        """True if so many prompt tokens and nodes fit now."""
+    def has_room(self, needed: tuple[int, int], freed: Iterable[tuple[int, int]] = ()) -> bool:
+        """True if so many prompt tokens and nodes fit now, or would once those `freed` were."""
+        prompt, nodes = needed
+        for other_prompt, other_nodes in freed:
+            prompt, nodes = prompt - other_prompt, nodes - other_nodes
         return prompt - 1 <= self.prompts.free + self.prefix_cache.evictable and nodes <= self.spare_nodes
 
     def fits(self, prompt: int, nodes: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from drafting.beam.rule import Tolerance
 from drafting.plans import learned
-from drafting.plans.acceptance import BONUSES, WantedGaps, within_gaps
+from drafting.plans.acceptance import BONUSES, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.last_lists import LEAST_LOOKS
@@ -243,15 +243,15 @@ def test_given_drafts_that_hold_all_or_nothing_are_not_relied_on_beside_a_draft(
     assert plan.action(replace(begun, levels=2, nodes=12, certainty=0.95), has_draft=True) is Action.BEAM
 
 
-def test_of_a_large_batch_some_levels_of_every_depth_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_batch_some_levels_of_every_depth_are_sampled() -> None:
+    plan, batch = planner(balance=300), [depth for _ in range(64) for depth in (1, 2, 3)]
     depths: list[int] = []
-    monkeypatch.setattr(WantedGaps, "learn", lambda self, level, first, source: depths.append(level.depth))
-    plan, batch = planner(balance=300), [outcome(depth, worst_rank=11) for _ in range(64) for depth in (1, 2, 3)]
     for _ in range(12):
-        before = len(depths)
-        plan.learn(batch)
-        assert len(depths) - before == LEARNED_AT_ONCE
+        sampled = plan.sample(len(batch))
+        assert len(sampled) == LEARNED_AT_ONCE
+        depths += [batch[number] for number in sampled]
     assert {depth: depths.count(depth) for depth in (1, 2, 3)} == dict.fromkeys((1, 2, 3), 4 * LEARNED_AT_ONCE)
+    assert plan.sample(3) == range(3)
 
 
 def test_last_lists_are_looked_at_where_that_wins_more_than_it_takes() -> None:

@@ -96,3 +96,19 @@ def test_a_catalog_that_does_not_fit_is_refused(pair: tuple[Recommender, Recomme
     assert max(large.trie.max_children) > max(OLD.trie.max_children)
     with pytest.raises(CatalogTooLarge, match="start a server with it"):
         old.successor(large, "large")
+
+
+def test_a_draft_that_fails_while_a_catalog_is_loaded_fails_for_it_too(model: Path) -> None:
+    old = Recommender.load(model, OLD, draft=model, plan="beam:12", threads=1, kv_memory_gib=0.01, name="old")
+    engines = EngineCatalogs("old", old)
+    try:
+        # One that is dropped again leaves the one that serves the newest.
+        engines.put("refused", EngineCatalog.of(old.successor(NEW, "refused")))
+        engines.drop("refused")
+        loaded = old.successor(NEW, "new")
+        old.engine.drop_draft()
+        engines.put("new", EngineCatalog.of(loaded))
+        assert not loaded.engine.has_draft
+        assert search(engines, [loaded.request("1", [1, 2], 4, 10)])["1"].items
+    finally:
+        engines.close()

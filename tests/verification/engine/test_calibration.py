@@ -59,3 +59,7 @@ def test_every_part_of_a_step_is_measured(speculation: Speculation, monkeypatch:
     turns = [name for name, before in zip(taken, ["", *taken], strict=False) if name != before]
     assert turns[:8] == ["none", "trie", "beam:10", "beam:60"] * 2
     assert engine.plan.name == "none"
+
+
+def test_identifiers_of_one_token_leave_a_draft_nothing_to_cost(speculation: Speculation) -> None:
+    assert measure_costs(speculation.engine(1), longest_prompt=40).draft is None

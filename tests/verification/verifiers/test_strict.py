@@ -14,9 +14,10 @@ from drafting.plans.plan import Plan
 from drafting.trie.item_trie import ItemTrie
 from tests.explaining import check_explained
 from tests.scoring import check_scores_beside_lists
-from tests.speculation import COSTS, DEPTHS, SWEPT_DEPTHS, SameModel, Speculation, run
+from tests.speculation import COSTS, DEPTHS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, run
 from verification.engine.calibration import measure_costs
 from verification.hosts.transformers import TransformersHost
+from verification.request import BeamRequest
 from verification.result import BeamResult
 from verification.search import beam_widths
 from verification.slots.pool import SlotPool
@@ -169,3 +170,38 @@ def test_both_models_are_measured_through_the_engine(speculation: Speculation) -
     costs = measure_costs(speculation.engine(4), longest_prompt=40)
     assert costs.draft is not None
     assert costs.target.fixed > 0
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_draft_that_is_the_target_is_accepted_wherever_it_is_asked_first(speculation: Speculation, first: int) -> None:
+    """What lies above, the end of the prompt included, the draft has to compute by then."""
+    assert isinstance(speculation.target, TransformersHost)
+    rng = np.random.default_rng(6)
+    engine = speculation.engine(4, "none", SameModel(speculation.target))
+    for number in range(20):
+        prompt = np.concatenate([[1], speculation.identifiers[rng.integers(ITEMS, size=5)].reshape(-1)])
+        engine.use_plan(FixedPlan.parse("none"))
+        engine.add(BeamRequest(str(number), prompt, 6, 6))
+        for _ in range(first):
+            engine.step()
+        engine.use_plan(FixedPlan.parse("beam:6"))
+        (result,) = engine.step().finished
+        assert result.usage.target_forwards == first + 1
+
+
+@pytest.mark.parametrize("error", [IndexError, TypeError, ValueError])
+def test_a_draft_may_fail_in_any_way(speculation: Speculation, error: type[Exception]) -> None:
+    """The plan forgets what it would have been worth."""
+    assert isinstance(speculation.target, TransformersHost)
+    draft, planner = SameModel(speculation.target), speculation.planner(4)
+    draft.score = lambda batch: (_ for _ in ()).throw(error("the device is gone"))  # type: ignore[method-assign]
+    engine = speculation.engine(4, planner, draft)
+    assert len(run(engine, speculation.requests(8, np.random.default_rng(1)), np.random.default_rng(0))) == 8
+    assert not engine.has_draft
+    assert planner.costs.draft is None
+    # An engine for another catalog does without it from the start, under whichever plan.
+    for plan in (planner, FixedPlan.parse("beam:20")):
+        successor = engine.successor(speculation.tries[3], plan)
+        successor.add(BeamRequest("after", np.array([1, 5]), 3, 5))
+        while successor.running:
+            successor.step()
