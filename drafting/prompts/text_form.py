@@ -15,7 +15,7 @@ from drafting.prompts.thinking import ThinkTemplate
 from drafting.prompts.window import Window
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Kind = Annotated[str, msgspec.Meta(min_length=1)]
+InteractionKind = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ListWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -42,7 +42,7 @@ class ListWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 class _TextForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     history: ListWindow = ListWindow()
-    behaviours: dict[Kind, ListWindow] = {}
+    behaviours: dict[InteractionKind, ListWindow] = {}
     max_tokens: Count = 2048
     think: ThinkTemplate | None = None
 

@@ -17,6 +17,7 @@ import math
 from collections import deque
 
 from server.messages import FinishedList, Progress, Ready
+from server.scheduling.rounds import CappedRounds
 from server.submit import TOKEN_BYTES, Submit
 
 # Seconds of work after which what was learned before counts for a third.
@@ -27,8 +28,6 @@ _LOOK_STEPS = 8
 # A step takes a whole request, however small the budget of steps is; of a small one this many tokens share a forward.
 _LEAST_STEP_TOKENS = 16
 _LIST_SHARE = 0.05
-# So many of the newest lists with caps tell how many rounds the next ones take.
-_CAPPED_LISTS = 8
 
 
 class EngineRate:
@@ -47,7 +46,7 @@ class EngineRate:
         self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
-        self._newest_rounds: deque[int] = deque([1], maxlen=_CAPPED_LISTS)
+        self._capped_rounds = CappedRounds()
         # Tokens of prompts beside those of the history's items: at first, the one that every prompt has.
         self._more_tokens = 1.0
         # Nothing is known of texts yet: as if there had been one, as long as it may be.
@@ -134,7 +133,7 @@ class EngineRate:
         if not scored:
             self._forwards += _LIST_SHARE * ((usage.target_forwards - text) / usage.rounds - self._forwards)
         if request.diversity:
-            self._newest_rounds.append(usage.rounds)
+            self._capped_rounds.learn(request, usage.rounds)
         if request.think:
             self._texts += 1
             self._text_share += max(_LIST_SHARE, 1 / self._texts) * (text / request.think - self._text_share)
@@ -144,7 +143,7 @@ class EngineRate:
 
     def _rounds(self, request: Submit) -> float:
         """Searches that a request is foreseen to take, one after the other."""
-        return sum(self._newest_rounds) / len(self._newest_rounds) if request.diversity else 1.0
+        return self._capped_rounds.expected(request) if request.diversity else 1.0
 
     def _beams(self, request: Submit) -> int:
         """Tokens of a round's beams and candidates; reserved places take a search of their own."""

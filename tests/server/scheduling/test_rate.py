@@ -163,3 +163,25 @@ def test_lists_with_caps_are_foreseen_to_take_the_rounds_that_such_lists_took_la
         assert rate.work(plain) == 50 + 10 * (LENGTH - 1)
         assert rate.steps(plain, 0) == pytest.approx(LENGTH)
         assert rate.queue_seconds(1.0) == EngineRate(READY).queue_seconds(1.0)
+
+
+def test_rounds_of_narrow_lists_with_caps_are_not_foreseen_of_wide_ones():
+    """Twenty rounds of ten prefixes, and one of a thousand, by turns; and lists of a size that was not seen yet are as the others."""
+    rate = EngineRate(msgspec.structs.replace(READY, identifier_length=LENGTH))
+    narrow = Submit("a", [], 10, 10, [], 9.0, 0.0, prompt=bytes(TOKEN_BYTES * 50), diversity={"brand": 1})
+    wide, long = (msgspec.structs.replace(narrow, beam_width=1000, k=k) for k in (10, 1000))
+
+    def learn(request: Submit, rounds: int) -> None:
+        usage = Usage(50, target_forwards=rounds * LENGTH, rounds=rounds)
+        rate.learn_list(FinishedList(BeamResult("a", (), usage), 0.0, 0.1), request)
+
+    for _ in range(8):
+        learn(narrow, 20)
+        learn(wide, 1)
+    assert rate.work(narrow) == 50 + 20 * 10 * (LENGTH - 1)
+    assert rate.work(wide) == 50 + 1000 * (LENGTH - 1)
+    assert (rate.steps(narrow, 0), rate.steps(wide, 0)) == pytest.approx((20 * LENGTH, LENGTH))
+    assert rate.steps(long, 0) == pytest.approx((20 + 1) / 2 * LENGTH)
+    # One odd list is not all that is known of its size.
+    learn(long, 100)
+    assert rate.steps(long, 0) == pytest.approx((10.5 + 100) / 2 * LENGTH)
