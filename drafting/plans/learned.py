@@ -31,7 +31,7 @@ MOST_GAPS = 2048
 
 # Of searches that share what was learned: how drafts are verified, the sources offered, those in the tree, and about how far lists may
 # differ (`nearness`).
-Kind = tuple[str, Given, Given, tuple[float, float] | None]
+GapKind = tuple[str, Given, Given, tuple[float, float] | None]
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Learned:
     """
 
     fan_out: Sequence[float]
-    _gaps: dict[tuple[Kind, int, int, int], WantedGaps] = field(default_factory=dict)
+    _gaps: dict[tuple[GapKind, int, int, int], WantedGaps] = field(default_factory=dict)
     _coverage: dict[tuple[str, Given, int, int, int], Coverage] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
     _levels: int = 0
@@ -105,7 +105,7 @@ class Learned:
         key = verification, source, bucket(width), depth, min(levels, LEVEL_KINDS - 1)
         return self._coverage[key].chance if key in self._coverage else 0.0
 
-    def gaps(self, kind: Kind, width: int, depth: int, levels: int) -> WantedGaps:
+    def gaps(self, kind: GapKind, width: int, depth: int, levels: int) -> WantedGaps:
         """Which gaps a level wants of the draft."""
         levels = min(levels, LEVEL_KINDS - 1)
         key = kind, bucket(width), depth, levels

@@ -24,7 +24,7 @@ from drafting.plans.acceptance import BONUSES, PRIOR, Expected, WantedGaps, new_
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, room_of_level
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.last_lists import LastLists
-from drafting.plans.learned import Kind, Learned, nearness
+from drafting.plans.learned import GapKind, Learned, nearness
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, most_proposals
 from drafting.plans.running_costs import RunningCosts, StepTimes
 
@@ -60,7 +60,7 @@ class Planner(Plan):
     items: int = 0
     _learned: Learned = field(init=False)
     _running: RunningCosts = field(init=False)
-    _known_values: dict[tuple[Kind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
+    _known_values: dict[tuple[GapKind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _last_lists: LastLists = field(default_factory=LastLists)
     _unexplored: dict[int, float] = field(default_factory=dict)
     _drafted_steps: int = 0
@@ -296,5 +296,5 @@ class Planner(Plan):
         return self._learned.gaps(_kind(state), state.widths[depth], depth, levels)
 
 
-def _kind(state: DraftRound) -> Kind:
+def _kind(state: DraftRound) -> GapKind:
     return state.verification, state.offered, state.given, nearness(state.tolerance)
