@@ -2,11 +2,11 @@
 
 Invariant: every event is sent with an id, so that calls can be tried again, and a load whose events have timestamps can be repeated as a
 whole. The parts of one user's history are sent one after the other, oldest first as they come, because the server keeps what arrived last.
+A user's events are read before the next user is taken: an iterator such as that of `itertools.groupby` has them no longer afterwards.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -55,9 +55,10 @@ class HistoryLoad:
         while True:
             with self._lock:
                 found = None if self._closed else next(self._histories, None)
-            if found is None:
-                return
-            yield self._calls(*found)
+                if found is None:
+                    return
+                user_id, events = found[0], list(found[1])
+            yield self._calls(user_id, events)
             with self._lock:
                 self._count(replace(self.done, users=self.done.users + 1))
 
@@ -78,10 +79,9 @@ class HistoryLoad:
             self._on_progress(done)
 
     @staticmethod
-    def _calls(user_id: str, events: Iterable[BulkEvent]) -> Iterator[Operation[EventsAnswer]]:
-        remaining = iter(events)
-        while part := [_with_id(event) for event in islice(remaining, MAX_EVENTS)]:
-            yield append_events(user_id, part)
+    def _calls(user_id: str, events: Sequence[BulkEvent]) -> Iterator[Operation[EventsAnswer]]:
+        for start in range(0, len(events), MAX_EVENTS):
+            yield append_events(user_id, [_with_id(event) for event in events[start : start + MAX_EVENTS]])
 
 
 def _with_id(event: BulkEvent) -> EventBody:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,15 @@ def test_histories_of_many_users_from_an_iterator(face: Face):
     assert [event.timestamp for event in newest] == [999, 1000, 1001]
     without_times = face.call("append_histories", [(users[1], ["item-1", "item-1"])])
     assert without_times == Appended(users=1, events=2, stored=2)
+
+
+def test_events_that_are_gone_when_the_next_user_is_taken_are_sent(face: Face):
+    """As those of `groupby`; a user of several calls, during which the other workers take theirs."""
+    users = [user_of(face, f"grouped-{number}") for number in range(6)]
+    rows = ((user, {"item_id": f"item-{number % 200}", "timestamp": number}) for user in users for number in range(1100))
+    grouped = ((user, (event for _, event in group)) for user, group in groupby(rows, key=itemgetter(0)))
+    assert face.call("append_histories", grouped, at_once=3) == Appended(users=6, events=6600, stored=6600)
+    assert [face.call("history", user, limit=1).events[0].timestamp for user in users] == [1099] * 6
 
 
 def test_a_load_ends_with_the_first_failure(face: Face):
