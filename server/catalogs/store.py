@@ -107,15 +107,22 @@ class CatalogStore(KnownVersions):
         try:
             yield candidate
         finally:
-            if candidate.served is not None and candidate.served is not self.active:
-                self._engine.drop_catalog(candidate.served.handle)
+            self._let_go(candidate)
+
+    def _let_go(self, candidate: Candidate) -> None:
+        """Drop the version of a candidate, unless it is the one that is served."""
+        if candidate.served is not None and candidate.served is not self.active:
+            self._engine.drop_catalog(candidate.served.handle)
+        candidate.served, candidate.proven = None, False
 
     async def bring(self, candidate: Candidate, name: str, path: Path, prepare: Prepare, *, without_engine: bool) -> ServedCatalog:
         """A version that can be served: the active one, or one that is loaded, prepared and proven. Raises as `activate`."""
         if name == self.active.name and path == self.active.path:
             return self.active
         if candidate.served is None or candidate.served.path != path:
-            candidate.served, candidate.proven = await self.load(name, path), False
+            # Of an attempt that others came before: the engine may hold it.
+            self._let_go(candidate)
+            candidate.served = await self.load(name, path)
         # Another replica may have taken, between two attempts, the name that it was loaded for.
         candidate.served.name = name
         await prepare(candidate.served)

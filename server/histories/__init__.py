@@ -24,7 +24,7 @@ def open_history_store(
 
     `memory://` ends with this process; `sqlite:///relative/path` and `sqlite:////absolute/path` are files;
     `redis://[user:password@]host[:port][/db]`, `redis+sentinel://host,host/master[/db]` and `redis+cluster://host,host` are a Redis, which
-    may still be down; `rediss…` is the same with TLS, to Sentinels as well. With `?wait_replicas=1` (not for a Cluster) an append is
+    may still be down; `rediss…` is the same with TLS, to Sentinels as well. With `?wait_replicas=1` (not for a Cluster) a write is
     acknowledged when a replica has it. Sentinels have their own password: `?sentinel_password=…`, and `sentinel_username`.
     `?password_file=/path` and `?sentinel_password_file=/path` keep passwords out of the URL; the files are read for each connection.
 

@@ -15,8 +15,8 @@ anew where it is missing or does not fit, as for histories of earlier releases.
 
 A member that is none of ours is passed over by reads, and reported: it must not cost the user the rest of the history.
 
-Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `wait_replicas`, an append
-is acknowledged when so many replicas have it; Sentinel promotes the replica with the most data.
+Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `wait_replicas`, a write
+is acknowledged when so many replicas have it, a deletion too; Sentinel promotes the replica with the most data.
 
 A Redis that evicts keys when its memory is full (`maxmemory-policy` other than `noeviction`) may lose a user, or only the profile, or the
 ids that make appends idempotent.
@@ -39,7 +39,7 @@ from drafting.undecodable import UNDECODABLE
 from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import Profile
-from server.histories.redis_scripts import APPEND, DELETE_EVENTS, PUT_PROFILE
+from server.histories.redis_scripts import APPEND, DELETE, DELETE_EVENTS, DELETE_PROFILE, PUT_PROFILE
 from server.redis.access import RedisAccess
 from server.try_again import HistoryUnavailable
 
@@ -94,7 +94,9 @@ class RedisHistoryStore:
         self._on_damage = on_damage
         self._ttl_ms = 0 if retention.ttl_seconds is None else round(1000 * retention.ttl_seconds)
         self._append = self._redis.register_script(APPEND)
+        self._delete = self._redis.register_script(DELETE)
         self._delete_events = self._redis.register_script(DELETE_EVENTS)
+        self._delete_profile = self._redis.register_script(DELETE_PROFILE)
         self._put_profile = self._redis.register_script(PUT_PROFILE)
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
@@ -164,8 +166,7 @@ class RedisHistoryStore:
         await _together([partial(self.put_profile, user_id, profile) for user_id, profile in profiles.items()])
 
     async def delete_profile(self, user_id: str) -> bool:
-        async with self._reach(user_id):
-            return int(await self._redis.delete(self._keys(user_id)[3])) > 0
+        return int(await self._write(self._delete_profile, user_id, [])) > 0
 
     async def delete_events(self, user_id: str, chosen: EventChoice) -> int:
         texts = ["" if text is None else f":{text}" for text in (chosen.event_id, chosen.item_id)]
@@ -173,8 +174,7 @@ class RedisHistoryStore:
         return int(await self._write(self._delete_events, user_id, args))
 
     async def delete(self, user_id: str) -> bool:
-        async with self._reach(user_id):
-            return int(await self._redis.delete(*self._keys(user_id))) > 0
+        return int(await self._write(self._delete, user_id, [])) > 0
 
     async def ping(self) -> None:
         async with self._reach(None):

@@ -72,6 +72,10 @@ end
 # KEYS: as above. ARGV: time to live in ms (0: for ever), the JSON of the profile.
 PUT_PROFILE = "local ttl_ms = tonumber(ARGV[1]) redis.call('SET', KEYS[4], ARGV[2])" + _RENEW
 
+# KEYS: as above. They are scripts only so that replicas are waited for as with other writes.
+DELETE = "return redis.call('DEL', unpack(KEYS))"
+DELETE_PROFILE = "return redis.call('DEL', KEYS[4])"
+
 # KEYS: as above. ARGV: event_id and item_id with ":" before them, and timestamp, each '' for any. Members are in the order of their scores
 # and arrivals, so the n-th of a score has the n-th place of that score in the list, which keeps its time to live.
 DELETE_EVENTS = """

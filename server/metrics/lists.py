@@ -34,7 +34,8 @@ class ItemCounts:
 
     def add(self, indices: Sequence[int]) -> None:
         """Count items, given by catalog index."""
-        np.add.at(self._now, indices, 1)
+        # Of an empty sequence numpy would make an index of everything.
+        np.add.at(self._now, np.asarray(indices, np.int64), 1)
 
     def turn(self) -> None:
         """Begin a new window and forget all but the previous one."""
@@ -43,7 +44,8 @@ class ItemCounts:
 
     def counted(self, indices: Sequence[int]) -> int:
         """Number of `indices` that were counted in the current or the previous window."""
-        return int(np.count_nonzero(self._now[indices] + self._before[indices]))
+        found = np.asarray(indices, np.int64)
+        return int(np.count_nonzero(self._now[found] + self._before[found]))
 
     @property
     def items(self) -> int:

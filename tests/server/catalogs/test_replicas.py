@@ -153,6 +153,64 @@ async def test_items_whose_name_another_replica_takes_meanwhile_are_served_under
     assert "second" in one.catalogs.active.catalog.item_ids
 
 
+class Loaded:
+    """What the engines hold, by client."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._handles: dict[EngineClient, set[str]] = {}
+        drop = EngineClient.drop_catalog
+
+        async def load_catalog(engine: EngineClient, handle: str, _: Path) -> None:
+            self._handles.setdefault(engine, set()).add(handle)
+
+        def drop_catalog(engine: EngineClient, handle: str) -> None:
+            self._handles.setdefault(engine, set()).discard(handle)
+            drop(engine, handle)
+
+        monkeypatch.setattr(EngineClient, "load_catalog", load_catalog)
+        monkeypatch.setattr(EngineClient, "drop_catalog", drop_catalog)
+
+    def of(self, shop: Shop) -> set[str]:
+        return self._handles.get(shop.engine, set())
+
+
+async def test_an_engine_keeps_no_catalog_of_new_items_that_others_came_before(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, one, two = Loaded(monkeypatch), *fleet[:2]
+    write = one.catalogs.follower.write
+
+    async def overtaken(changes: Changes) -> None:
+        monkeypatch.setattr(one.catalogs.follower, "write", write)
+        assert len(loaded.of(one)) == 1
+        await adds(two).add(item("first"))
+        await write(changes)
+
+    monkeypatch.setattr(one.catalogs.follower, "write", overtaken)
+    await adds(one).add(item("second"))
+    assert {"first", "second"} <= set(one.catalogs.active.catalog.item_ids)
+    assert loaded.of(one) == {one.catalogs.active.handle}
+
+
+async def test_an_engine_keeps_no_catalog_of_a_rollback_that_others_came_before(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, _ = fleet
+    for name, catalog in (("v1", ONE), ("v2", TWO)):
+        await one.add(name, catalog)
+    for name in ("v1", "v2"):
+        await one.activate(name)
+    loaded, write = Loaded(monkeypatch), one.catalogs.follower.write
+
+    async def overtaken(changes: Changes) -> None:
+        monkeypatch.setattr(one.catalogs.follower, "write", write)
+        for name in ("v2", START.version, "v2"):
+            await two.activate(name)
+        await write(changes)
+
+    monkeypatch.setattr(one.catalogs.follower, "write", overtaken)
+    async with one.catalogs.changing:
+        await one.switch.serve(None, "a test")
+    assert one.catalogs.active.name == one.catalogs.record.active == START.version
+    assert loaded.of(one) == {one.catalogs.active.handle}
+
+
 async def test_a_name_that_two_replicas_take_with_other_contents_is_acknowledged_once(fleet: list[Shop]) -> None:
     one, two, three = fleet
     results = await asyncio.gather(one.add("v1", ONE), two.add("v1", TWO), return_exceptions=True)

@@ -159,12 +159,16 @@ async def test_a_redis_that_takes_no_writes_is_unavailable_to_appends_only(start
     await store.close()
 
 
-async def test_an_append_is_acknowledged_only_when_a_replica_has_it(start_redis):
+async def test_a_write_is_acknowledged_only_when_a_replica_has_it(start_redis):
     master = start_redis()
     # Half of it is waited for a replica; the other half must be enough to be told that there is none.
     store = open_history_store(f"{master.url}?wait_replicas=1", timeout_seconds=2)
     with pytest.raises(HistoryUnavailable, match="on 0 of the 1 replicas"):
         await store.append("ann", [Event("a", 1.0, "a")])
+    for delete in (store.delete, store.delete_profile):
+        # One that deletes nothing, perhaps because an earlier attempt has, is not acknowledged either.
+        with pytest.raises(HistoryUnavailable, match="on 0 of the 1 replicas"):
+            await delete("bob")
     replica = start_redis("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
     async with Redis(port=replica.port, protocol=2) as admin:
         deadline = time.monotonic() + 10
@@ -175,6 +179,12 @@ async def test_an_append_is_acknowledged_only_when_a_replica_has_it(start_redis)
         # The first attempt was stored although it was not acknowledged, as the contract allows.
         assert await patient.append("ann", [Event("a", 1.0, "a"), Event("b", 2.0, "b")]) == 1
         assert await admin.zcard("{atspeed:history:ann}:events") == 2
+        await patient.put_profile("ann", {"age": 34})
+        assert await admin.exists("{atspeed:history:ann}:profile") == 1
+        assert await patient.delete_profile("ann") is True
+        assert await admin.exists("{atspeed:history:ann}:profile") == 0
+        assert await patient.delete("ann") is True
+        assert await admin.keys("*") == []
     await patient.close()
     await store.close()
 

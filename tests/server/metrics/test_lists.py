@@ -26,6 +26,13 @@ def test_lists_are_counted_with_their_items(metrics: Metrics):
     assert value(metrics, "distinct_items_served") == 4
 
 
+def test_a_list_for_somebody_who_has_met_nothing_makes_no_item_known(metrics: Metrics):
+    metrics.health.observe_list("v1", [1, 2, 3], (), short=False)
+    metrics.health.observe_list("v1", (), (), short=True)
+    assert value(metrics, "cold_items_served_total") == 3
+    assert value(metrics, "distinct_items_served") == 3
+
+
 def test_the_skew_is_the_share_of_the_most_listed_hundredth(metrics: Metrics):
     assert value(metrics, "top_items_share") == 0
     for item in range(10):
