@@ -99,7 +99,8 @@ class Gate:
             raise KeyBusy(f"The key {key.name!r} has {inside} requests running, as many as it may have at a time.")
         self._inside[key.name] = inside + 1
         try:
-            await self.charge(key)
+            if self._rates is not None:
+                await self._rates.take(key)
         except BaseException:
             self.leave(key)
             raise
@@ -112,14 +113,14 @@ class Gate:
         if not self._inside[key.name]:
             del self._inside[key.name]
 
-    async def charge(self, key: Key, count: int = 1) -> None:
-        """Count requests of a key against its rate.
+    async def charge(self, key: Key, requests: int) -> None:
+        """Count a request of a key that has entered, and so has been counted once, as so many against the key's rate.
 
         Raises:
             KeyBusy, KeyForbids: they are too many now, or at once.
         """
-        if self._rates is not None and key.rate is not None:
-            await self._rates.take(key, count)
+        if self._rates is not None:
+            await self._rates.take(key, requests - 1, counted=1)
 
 
 def is_local(peer: str | None, headers: Headers) -> bool:

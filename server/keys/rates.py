@@ -55,8 +55,11 @@ class Rates:
             storage: Storage = RedisRates(self._redis.client, key_prefix)
             self._fleet = SlidingWindowCounterRateLimiter(storage)
 
-    async def take(self, key: Key, count: int = 1) -> None:
+    async def take(self, key: Key, count: int = 1, *, counted: int = 0) -> None:
         """Count requests of a key.
+
+        Args:
+            counted: how many that belong to them have been counted already.
 
         Raises:
             KeyBusy: it may not have so many now.
@@ -65,7 +68,7 @@ class Rates:
         if key.rate is None or not count:
             return
         rate = _rate(key.rate)
-        if count > rate.amount:
+        if counted + count > rate.amount:
             raise KeyForbids(f"The key {key.name!r} may ask for {key.rate}, and these are more lists at once.")
         if not await self._hit(rate, key.name, count):
             self._metrics.forbidden.labels(key.name, "rate").inc()

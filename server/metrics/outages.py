@@ -1,7 +1,8 @@
 """`OutageLog`: what fails at every request, in few lines of the log.
 
-Invariant: the first failure is a line at once; as long as it goes on there is one line for each `LINE_SECONDS`, with a count, and one when
-it is over. Reason: a line a request would bury all others when they matter most.
+Invariant: the first failure is a line at once, unless the last such line is younger than `LINE_SECONDS`; as long as it goes on there is one
+line for each `LINE_SECONDS`, with a count, and one when it is over. Every failure is in one of them: of an outage that was too soon after
+another for a line of its own, the next line says how many they were. Reason: a line a request would bury all others when they matter most.
 """
 
 import logging
@@ -22,31 +23,39 @@ class OutageLog:
         self._clock = clock
         self._lock = threading.Lock()
         self._next_line = float("-inf")
-        self._unsaid = 0
-        # When the outage began that the log has told of and not yet ended.
+        # When the outage began that goes on, and whether the log has told of it.
         self._since: float | None = None
+        self._is_told = False
+        # Failures since the last line: of the outage that goes on, and of others, which are over.
+        self._unsaid = 0
+        self._over = 0
 
     def failed(self, reason: str) -> None:
         """Note a failure."""
         with self._lock:
             now = self._clock()
+            if self._since is None:
+                self._since, self._is_told = now, False
             self._unsaid += 1
             if now < self._next_line:
                 return
-            if self._unsaid > 1:
-                logger.warning("%s, %d times since the last line: %s", self._subject, self._unsaid, reason)
-            else:
-                logger.warning("%s: %s", self._subject, reason)
-            self._unsaid, self._next_line = 0, now + LINE_SECONDS
-            if self._since is None:
-                self._since = now
+            count = f", {self._unsaid:d} times since the last line" if self._unsaid > 1 else ""
+            before = f", and {self._over:d} times before, which was over" if self._over else ""
+            logger.warning("%s%s%s: %s", self._subject, count, before, reason)
+            self._unsaid, self._over, self._is_told, self._next_line = 0, 0, True, now + LINE_SECONDS
 
     def answered(self) -> None:
         """Note a success."""
-        if self._since is None:
+        if self._since is None and not self._over:
             return
         with self._lock:
+            now = self._clock()
             if self._since is not None:
-                seconds = self._clock() - self._since
-                logger.warning("%s: no longer, after %.1f s and %d more failures", self._subject, seconds, self._unsaid)
+                if self._is_told:
+                    logger.warning("%s: no longer, after %.1f s and %d more failures", self._subject, now - self._since, self._unsaid)
+                else:
+                    self._over += self._unsaid
                 self._since, self._unsaid = None, 0
+            if self._over and now >= self._next_line:
+                logger.warning("%s, %d times since the last line, which is over", self._subject, self._over)
+                self._over = 0

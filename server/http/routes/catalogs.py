@@ -1,12 +1,10 @@
 """`/v1/catalogs`: bring versions of the catalog, serve one, go back to the one before."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
@@ -14,9 +12,9 @@ from server.catalogs.build import Built
 from server.catalogs.comparison import VersionComparison
 from server.catalogs.uploads import CatalogUploads
 from server.control.records import Activation
-from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
 from server.http.strict_route import needs, strict_route
+from server.http.upload import body_of, pieces_of
 from server.http.wait import WaitQuery
 from server.keys.key import Scope
 from server.lists.lines import name_line
@@ -76,9 +74,9 @@ def catalog_routes(services: Services) -> APIRouter:
     async def bring(version: str, request: Request) -> Built:
         content_type = request.headers.get("content-type", "")
         if content_type.partition(";")[0].strip().lower() == "application/json":
-            return await uploads.from_path(version, _path(b"".join([piece async for piece in _stream(request)])))
+            return await uploads.from_path(version, _path(await body_of(request)))
         length = request.headers.get("content-length", "")
-        return await uploads.from_upload(version, content_type, _stream(request), int(length) if length.isdecimal() else None)
+        return await uploads.from_upload(version, content_type, pieces_of(request), int(length) if length.isdecimal() else None)
 
     @router.get("", summary="All versions, and the history of activations", responses=documented())
     @needs(Scope.CATALOG)
@@ -161,16 +159,6 @@ def catalog_routes(services: Services) -> APIRouter:
         await services.announcer.wait_for(wait)
 
     return router
-
-
-async def _stream(request: Request) -> AsyncIterator[bytes]:
-    received = 0
-    try:
-        async for piece in request.stream():
-            received += len(piece)
-            yield piece
-    except ClientDisconnect as error:
-        raise UploadCutOff(f"The upload ended after {received:,} bytes.") from error
 
 
 def _line(entry: Activation) -> ActivationAnswer:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from server.control.base import Replica
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
+from server.http.upload import body_of
 from server.keys.key import Scope
 from server.schemas.control import ControlAnswer, ControlRestored, ReplicaAnswer
 from server.services import Services
@@ -44,13 +45,13 @@ def control_routes(services: Services) -> APIRouter:
     @router.put(
         "/backup",
         summary="Restore the state of a file",
-        responses=documented(413, 415, 503),
+        responses=documented(400, 413, 415, 503),
         openapi_extra={"requestBody": {"required": True, "content": _FILE}},
     )
     @needs(Scope.OPERATE)
     async def restore(request: Request) -> ControlRestored:
         """In place of what the control store holds, or of nothing. All replicas become what the file says."""
-        position = await overview.restore(await request.body())
+        position = await overview.restore(await body_of(request))
         return ControlRestored(generation=position.generation, revision=position.revision)
 
     def line(replica: Replica) -> ReplicaAnswer:

@@ -58,8 +58,7 @@ def recommendation_routes(services: Services) -> APIRouter:
         """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""
         key = key_of(request)
         if key is not None:
-            # As a request it has been counted, as each of its lists not yet.
-            await services.gate.charge(key, len(body.requests) - 1)
+            await services.gate.charge(key, len(body.requests))
         return await answered(request, all_entries(body, key))
 
     async def all_entries(body: BatchRequest, key: Key | None) -> dict[str, Any]:

@@ -29,8 +29,7 @@ def score_routes(services: Services) -> APIRouter:
         """The log-probability that the model gives each of up to 10,000 items as the next one of a history, and their ranks."""
         if (key := key_of(request)) is not None:
             key.check_scored(len(body.items))
-            # As a request it has been counted.
-            await services.gate.charge(key, (len(body.items) - 1) // ITEMS_PER_LIST)
+            await services.gate.charge(key, -(-len(body.items) // ITEMS_PER_LIST))
         return await answered(request, service.score(body))
 
     return router

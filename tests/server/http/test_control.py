@@ -1,8 +1,10 @@
 """`/v1/control` over HTTP: how a server stands, its backup, and what is restored."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from tests.server.http.test_app import Bench
 from tests.server.server_process import assert_problem
@@ -53,3 +55,11 @@ async def test_a_backup_is_restored_and_may_be_larger_than_other_bodies(bench: B
     assert (state.position.generation, state.values) == (restored["generation"], follower.values)
     assert_problem(await bench.client.put("/v1/control/backup", content=file[:-1]), 422, DAMAGED)
     assert_problem(await bench.client.put("/v1/control/backup", content=b""), 422, NONE)
+
+
+async def test_a_backup_whose_client_is_gone_is_no_fault_of_the_server(bench: Bench):
+    async def cut_off() -> AsyncIterator[bytes]:
+        yield b"atsp"
+        raise ClientDisconnect
+
+    assert_problem(await bench.client.put("/v1/control/backup", content=cut_off()), 400, "The upload ended after 4 bytes.")

@@ -11,6 +11,7 @@ from drafting.catalog.catalog import Catalog
 from server.catalogs.filters import MAX_PUTS
 from server.http.routes.filters import EMPTY_NOTE
 from server.schemas.comparisons import FilterSample
+from tests.server.http.test_app import Bench
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
@@ -178,3 +179,14 @@ def test_a_crowd_of_costly_expressions_is_bounded_and_lists_go_on(shop: ServerPr
     assert {name for name in named if name.startswith("crowd-")} == set(done)
     for name in done:
         assert shop.client.delete(f"/v1/catalog/filters/{name}").status_code == 204
+
+
+async def test_a_filter_that_is_forgotten_while_others_are_waited_for_is_answered_as_it_was(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+
+    async def forget(_: object) -> None:
+        await bench.services.filters.drop("few")
+
+    monkeypatch.setattr(bench.services.announcer, "wait_for", forget)
+    response = await bench.client.put("/v1/catalog/filters/few?wait=all", json={"items": ["item-3", "item-5"]})
+    assert (response.status_code, response.json()) == (200, {"name": "few", "items": 2})

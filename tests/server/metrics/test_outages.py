@@ -54,6 +54,36 @@ def test_what_fails_and_works_in_turns_is_told_as_rarely(outage: OutageLog, cloc
     assert len(caplog.messages) == 4
 
 
+def test_an_outage_soon_after_another_is_told_later(outage: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture):
+    def at(second: float, failures: int = 0) -> list[str]:
+        clock.now = second
+        for _ in range(failures):
+            outage.failed("it is away.")
+        if not failures:
+            outage.answered()
+        told = list(caplog.messages)
+        caplog.clear()
+        return told
+
+    assert at(0, 1) == ["the store can't read: it is away."]
+    assert at(1) == ["the store can't read: no longer, after 1.0 s and 0 more failures"]
+    # Seconds of failures that are over before there may be a line.
+    assert at(5, 60) + at(15, 40) + at(16) + at(20) == []
+    assert at(LINE_SECONDS) == ["the store can't read, 100 times since the last line, which is over"]
+    # It is no part of the next one, which is told at once, and so is one that nobody has seen the end of.
+    assert at(40, 1) == ["the store can't read: it is away."]
+    assert at(41) == ["the store can't read: no longer, after 1.0 s and 0 more failures"]
+    assert at(45, 7) + at(46) == []
+    assert at(80, 1) == ["the store can't read, and 7 times before, which was over: it is away."]
+    assert at(82, 3) == []
+    assert at(83) == ["the store can't read: no longer, after 3.0 s and 3 more failures"]
+    # One that begins too soon and goes on lasts since its first failure.
+    assert at(90, 5) == []
+    assert at(111, 1) == ["the store can't read, 6 times since the last line: it is away."]
+    assert at(112) == ["the store can't read: no longer, after 22.0 s and 0 more failures"]
+    assert at(500) == []
+
+
 def test_operations_of_a_store_are_told_apart_and_counted(caplog: pytest.LogCaptureFixture):
     metrics = Metrics()
     for _ in range(20):
