@@ -39,8 +39,8 @@ class Folder(Protocol):
 
     place: str
 
-    def files(self) -> list[FolderFile]:
-        """All files, those of folders in it too, by name."""
+    def files(self, folders: int = 0) -> list[FolderFile]:
+        """The files that lie so many folders below it, by name; those directly in it by default."""
 
     def find(self, name: str) -> FolderFile | None:
         """A file; None if there is none of that name."""

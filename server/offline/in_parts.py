@@ -14,7 +14,8 @@ from tqdm import tqdm
 from server.offline.lists import ListMaker, OfflineError
 from server.offline.parts import Form, Parts
 from server.offline.questions import Defaults
-from server.offline.users import Block, UserFile, read_rows
+from server.offline.user_files import UserFile
+from server.offline.users import Block, read_rows
 from server.settings import Settings
 
 _CONTINUATION = "The same command goes on from here."

@@ -16,10 +16,11 @@ class LocalFolder:
         self._path = path.absolute()
         self.place = str(self._path)
 
-    def files(self) -> list[FolderFile]:
+    def files(self, folders: int = 0) -> list[FolderFile]:
         """See `Folder`."""
+        pattern = "/".join(["*"] * (folders + 1))
         try:
-            paths = sorted(path for path in self._path.rglob("*") if path.is_file() and not path.name.startswith(_UNFINISHED))
+            paths = sorted(path for path in self._path.glob(pattern) if path.is_file() and not path.name.startswith(_UNFINISHED))
             return [self._file(path) for path in paths]
         except OSError as error:
             raise self._failed("read", self._path, error) from error
@@ -43,14 +44,13 @@ class LocalFolder:
 
     def write(self, name: str, contents: bytes) -> None:
         """See `Folder`; what is written is on the disk when it returns."""
-        path, unfinished = self._path / name, self._path / f"{_UNFINISHED}{os.urandom(8).hex()}"
+        path = self._path / name
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                file.write(contents)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+            try:
+                self._write(path, contents)
+            except FileNotFoundError:
+                # Another writer has tidied the folder meanwhile.
+                self._write(path, contents)
         except OSError as error:
             raise self._failed("written", path, error) from error
 
@@ -58,6 +58,15 @@ class LocalFolder:
         """See `Folder`."""
         for path in self._path.glob(f"{_UNFINISHED}*"):
             path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, contents: bytes) -> None:
+        unfinished = self._path / f"{_UNFINISHED}{os.urandom(8).hex()}"
+        self._path.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
 
     def _file(self, path: Path) -> FolderFile:
         status = path.stat()

@@ -34,10 +34,14 @@ class ObjectFolder:
         except (BaseError, ValueError) as error:
             raise self._failed("opened", error) from error
 
-    def files(self) -> list[FolderFile]:
+    def files(self, folders: int = 0) -> list[FolderFile]:
         """See `Folder`."""
         try:
-            found = [_file(each) for page in obstore.list(self._store) for each in page]
+            if folders:
+                listed = [each for page in obstore.list(self._store) for each in page if each["path"].count("/") == folders]
+            else:
+                listed = [*obstore.list_with_delimiter(self._store)["objects"]]
+            found = [*map(_file, listed)]
         except (BaseError, OSError) as error:
             raise self._failed("read", error) from error
         return sorted(found, key=lambda file: file.name)

@@ -2,7 +2,7 @@
 
 Invariant: the file appears under its name only when it is complete. Until then its lines are in `NAME.part`, and `NAME.part.json` says what
 they are the lines of; only the same purpose goes on from there. A line that was cut off in the middle is written again. A table is made of
-its lines when they are complete.
+its lines when they are complete. Lines of a pipe, whose users nobody can tell from those of another one, are never gone on with.
 """
 
 import os
@@ -19,6 +19,8 @@ from drafting.errors import SetupError
 from drafting.undecodable import UNDECODABLE
 from server.offline.tables import write_table
 
+_PART, _STATE, _TABLE = ".part", ".part.json", ".part.table"
+
 
 class OutputError(SetupError):
     """Lists that can't be written; the message is a sentence."""
@@ -34,6 +36,11 @@ class RunState(msgspec.Struct):
 
     purpose: str
     seed: int
+
+
+def names_written(name: str) -> tuple[str, ...]:
+    """The names of the files that a `ResumableFile` of this name has beside each other, itself first."""
+    return name, name + _PART, name + _STATE, name + _TABLE
 
 
 class PlainLines:
@@ -83,14 +90,13 @@ class PlainLines:
 
 
 class ResumableFile(PlainLines):
-    """Lines that end up in a file; leaving the context by an exception keeps the part."""
+    """Lines that end up in a file; leaving the context by an exception keeps the part, if it can be gone on with."""
 
-    continuation = "The same command goes on from here."
-
-    def __init__(self, path: Path, purpose: str, seed: int, is_table: bool = False) -> None:
+    def __init__(self, path: Path, purpose: str | None, seed: int, is_table: bool = False) -> None:
         """Go on with what is there for the same purpose, else begin anew.
 
         Args:
+            purpose: everything that the lines follow from; None where nobody can say it, as with users of a pipe.
             is_table: True to make a table of the lines.
 
         Raises:
@@ -99,38 +105,46 @@ class ResumableFile(PlainLines):
         # Behind a symbolic link, the file that it names is the one to replace.
         self._path = path.resolve()
         self._is_table = is_table
-        self._part = self._path.with_name(f"{self._path.name}.part")
-        self._state = self._path.with_name(f"{self._path.name}.part.json")
+        self._goes_on = purpose is not None
+        if self._goes_on:
+            self.continuation = "The same command goes on from here."
+        _, part, state, table = names_written(self._path.name)
+        self._part, self._state, self._table = (self._path.with_name(name) for name in (part, state, table))
         known, done = _read(self._state), 0
         if known is not None and known.purpose == purpose and self._part.is_file():
             seed, done = known.seed, _cut(self._part)
         else:
             self._part.unlink(missing_ok=True)
-            self._state.write_bytes(msgspec.json.encode(RunState(purpose, seed)))
+            self._state.unlink(missing_ok=True)
+            if purpose is not None:
+                self._state.write_bytes(msgspec.json.encode(RunState(purpose, seed)))
         super().__init__(self._part.open("ab"), seed, done)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            with suppress(OSError):
-                self._file.close()
-            return
-        with self._explained():
-            with self._file:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            self._part.replace(self._path) if not self._is_table else self._make_table()
-            self._state.unlink(missing_ok=True)
+        try:
+            if kind is not None:
+                with suppress(OSError):
+                    self._file.close()
+                return
+            with self._explained():
+                with self._file:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                self._part.replace(self._path) if not self._is_table else self._make_table()
+                self._state.unlink(missing_ok=True)
+        finally:
+            if not self._goes_on:
+                self._part.unlink(missing_ok=True)
 
     def _make_table(self) -> None:
-        whole = self._part.with_name(f"{self._part.name}.table")
         try:
-            with self._part.open("rb") as lines, whole.open("wb") as file:
+            with self._part.open("rb") as lines, self._table.open("wb") as file:
                 write_table(lines, file)
                 file.flush()
                 os.fsync(file.fileno())
-            whole.replace(self._path)
+            self._table.replace(self._path)
         finally:
-            whole.unlink(missing_ok=True)
+            self._table.unlink(missing_ok=True)
         self._part.unlink()
 
 

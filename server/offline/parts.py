@@ -21,6 +21,15 @@ Form = Literal["jsonl", "parquet"]
 _STATE, _SUCCESS = "_atspeed.json", "_SUCCESS"
 
 
+def names_of_parts(form: Form) -> tuple[str, ...]:
+    """The names of files in a folder of lists, those of the first part among them."""
+    return _STATE, _SUCCESS, _name(0, form)
+
+
+def _name(part: int, form: Form) -> str:
+    return f"part-{part:06}.{form}"
+
+
 class Parts:
     """The parts of one run."""
 
@@ -75,7 +84,7 @@ class Parts:
             write_table(lines, contents)
         else:
             contents.writelines(line + b"\n" for line in lines)
-        self._folder.write(f"part-{part:06}.{self._form}", contents.getvalue())
+        self._folder.write(_name(part, self._form), contents.getvalue())
 
     def finish(self) -> None:
         """Say that all parts are there.

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -19,13 +19,15 @@ from server.metrics.logs import configure_logs
 from server.offline.cluster import Cluster
 from server.offline.in_parts import PartTask, make_parts
 from server.offline.lists import ListMaker, OfflineError, blending_of, found_lines
-from server.offline.output import PlainLines, ResumableFile
-from server.offline.parts import Form
+from server.offline.output import PlainLines, ResumableFile, names_written
+from server.offline.parts import Form, names_of_parts
 from server.offline.places import is_url
+from server.offline.purpose import purpose_of
 from server.offline.questions import Defaults, UserLine, answers, make_question
 from server.offline.stored import StoredHistory
 from server.offline.tables import check_tables
-from server.offline.users import TABLES, Row, UserFile, find_files, plan_blocks, read_rows
+from server.offline.user_files import TABLES, UserFile, UserPlace
+from server.offline.users import Row, plan_blocks, read_rows
 from server.settings import Settings
 
 
@@ -116,11 +118,14 @@ def recommend_users(settings: Settings, defaults: Defaults, users: str, output: 
 def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog, users: str, output: Output) -> None:
     # Workers have another working directory.
     place = str(output.place) if is_url(str(output.place)) else str(Path(str(output.place)).absolute())
+    settings = settings.model_copy(update={name: value.absolute() for name, value in settings if isinstance(value, Path)})
     if Path(place).is_file():
         raise OfflineError(f"The lists are to be parts in a folder, and {output.place} is a file: choose another --output.")
     blending_of(settings, catalog)
-    files = find_files(users)
+    source = UserPlace.of(users)
+    files = source.files()
     form: Form = output.form or ("parquet" if all(file.is_table for file in files) else "jsonl")
+    _check_apart(source, place, names_of_parts(form))
     if form == "parquet":
         check_tables()
     blocks = list(plan_blocks(files, output.part_users))
@@ -131,11 +136,15 @@ def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog
 
 def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog, users: str, output: Output, is_stream: bool) -> None:
     place = None if output.place is None else Path(output.place)
-    files = [] if is_stream else find_files(users)
+    source = None if is_stream else UserPlace.of(users)
+    files = [] if source is None else source.files()
     with ExitStack() as stack:
         rows, total = _read_all(stack, files, users, output.part_users)
         if place is not None and any(_same_file(Path(file.folder, file.name), place) for file in files):
             raise OfflineError(f"The output {place} is the input itself, which writing would empty: choose another --output.")
+        if place is not None and source is not None:
+            for path in (place, place.resolve()):
+                _check_apart(source, str(path.parent), names_written(path.name))
         maker = stack.enter_context(ListMaker(settings, defaults, catalog))
         writer = stack.enter_context(_writer(settings, catalog, defaults, files, place))
         if writer.done:
@@ -149,6 +158,12 @@ def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog,
             raise OfflineError(f"Interrupted. {writer.continuation}") from interrupt
 
 
+def _check_apart(source: UserPlace, place: str, names: Sequence[str]) -> None:
+    """Refuse lists that the same command would take for users when it is given again."""
+    if source.takes_any(place, names):
+        raise OfflineError(f"Lists in {place} would be taken for users, as {source.given} names files there, too: choose another --output.")
+
+
 def _read_all(stack: ExitStack, files: Sequence[UserFile], users: str, most: int) -> tuple[Iterator[Row], int | None]:
     """All users, and how many they are for the progress bar; None for a pipe, whose lines can only be read once."""
     if not files:
@@ -159,7 +174,7 @@ def _read_all(stack: ExitStack, files: Sequence[UserFile], users: str, most: int
 
 
 def _writer(settings: Settings, catalog: Catalog, defaults: Defaults, files: Sequence[UserFile], place: Path | None) -> PlainLines:
-    """The file of lists; a run can only be continued from files to a file."""
+    """The file of lists; a run can only be continued from files to a file, as nobody knows whether a pipe brings the same users again."""
     seed = defaults.rule.seed
     if place is None:
         return PlainLines(sys.stdout.buffer, seed)
@@ -169,24 +184,9 @@ def _writer(settings: Settings, catalog: Catalog, defaults: Defaults, files: Seq
     if not is_table and (not files or (place.exists() and not place.is_file())):
         return PlainLines(_open(place, "wb"), seed)
     try:
-        return ResumableFile(place, purpose_of(settings, catalog, defaults, files), seed, is_table)
+        return ResumableFile(place, purpose_of(settings, catalog, defaults, files) if files else None, seed, is_table)
     except OSError as error:
         raise OfflineError(f"{place} can't be opened: {error.strerror}.") from error
-
-
-def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, files: Sequence[UserFile]) -> str:
-    """Everything that the lists of these files follow from: a run goes on only where an earlier one had the same.
-
-    What is None is a value too: a base is that of the target or that of the draft by its place alone.
-    """
-    directories = (settings.target, settings.base, settings.draft, settings.draft_base)
-    models = [None if directory is None else directory.resolve() for directory in directories]
-    numbers = [settings.engine, settings.dtype, settings.exact, settings.quantization, settings.normalise]
-    # Another seed will do where it was drawn by chance.
-    asked = replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults
-    blend = None if settings.neighbours is None else [settings.blend, settings.neighbours.resolve(), settings.neighbours.stat().st_mtime_ns]
-    purpose = [list(map(astuple, files)), models, numbers, settings.plan, catalog.version, asked, blend]
-    return msgspec.json.encode(purpose, enc_hook=str).decode()
 
 
 def _open(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:

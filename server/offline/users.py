@@ -1,55 +1,30 @@
-"""Files of users: JSON lines and parquet, one or many, here or in an object store; and the blocks that they are read in.
+"""The users of files, which are JSON lines or parquet; and the blocks that they are read in.
 
 Invariant: a row of parquet is read as the JSON line that has the same fields, so both ask the same questions. A block is the same rows in
 every run over the same files, whoever reads it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import isfinite
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
 from drafting.catalog.parquet import name_twice
-from drafting.errors import SetupError, first_line
+from drafting.errors import first_line
 from server.offline.folder import open_file
-from server.offline.places import is_url, open_folder
+from server.offline.places import open_folder
 from server.offline.questions import UserLine
+from server.offline.user_files import UserFile, UsersError
 
-TABLES = (".parquet", ".pq")
-ENDINGS = (".jsonl", ".ndjson", ".json", *TABLES)
 _KNOWN_COLUMNS = UserLine.__struct_fields__
 _WHOLE_COLUMNS = ("user_id", "k", "beam_width")
 # One of them at least tells of users.
 _TELLING = ("history", "behaviours", "context")
-
-
-class UsersError(SetupError):
-    """Users that can't be read; the message is a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class UserFile:
-    """A file of users below a folder.
-
-    Attributes:
-        version: another one for other contents, as far as the folder tells.
-    """
-
-    folder: str
-    name: str
-    size: int
-    version: str
-
-    @property
-    def is_table(self) -> bool:
-        return self.name.endswith(TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,55 +64,6 @@ class Row:
     line: int
     text: bytes | str
     file: str | None = None
-
-
-def find_files(place: str) -> list[UserFile]:
-    """The files that a path or a URL names, which may be a folder or have wildcards, by name.
-
-    Raises:
-        UsersError: there are none.
-        FolderError: they can't be listed.
-    """
-    if not is_url(place):
-        # What is there under a name with wildcards in it is meant.
-        if (path := Path(place)).is_file():
-            return _chosen(str(path.parent), lambda name: name == path.name, path.name)
-        if path.is_dir():
-            return _chosen(place, _is_data)
-    scheme, split, rest = place.partition("://") if is_url(place) else ("", "", place)
-    parts = rest.rstrip("/").split("/")
-    wild = next((at for at, part in enumerate(parts) if set("*?[") & {*part}), None)
-    if wild is not None:
-        pattern = parts[wild:]
-        base = scheme + split + ("/".join(parts[:wild]) or ("/" if rest.startswith("/") else "."))
-        return _chosen(base, lambda name: _matches(name.split("/"), pattern), given=place)
-    if not is_url(place):
-        raise UsersError(f"{place} can't be opened: No such file or directory.")
-    if len(parts) > 1 and not place.endswith("/"):
-        folder = open_folder(scheme + split + "/".join(parts[:-1]))
-        if (file := folder.find(parts[-1])) is not None:
-            return [UserFile(folder.place, file.name, file.size, file.version)]
-    return _chosen(place, _is_data)
-
-
-def _chosen(base: str, is_chosen: Callable[[str], bool], name: str | None = None, given: str | None = None) -> list[UserFile]:
-    folder = open_folder(base)
-    if name is not None:
-        found = [file for file in (folder.find(name),) if file is not None]
-    else:
-        found = [file for file in folder.files() if is_chosen(file.name)]
-    if not found:
-        raise UsersError(f"There are no files of users at {given or base}: they end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
-    return [UserFile(folder.place, file.name, file.size, file.version) for file in found]
-
-
-def _is_data(name: str) -> bool:
-    """True for a file directly in the folder; what begins with _ or . is what others note beside their data."""
-    return "/" not in name and not name.startswith(("_", ".")) and PurePosixPath(name).suffix in ENDINGS
-
-
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
 
 
 def plan_blocks(files: Sequence[UserFile], most: int) -> Iterator[Block]:

@@ -19,7 +19,8 @@ from server.offline.in_parts import PartTask, make_parts
 from server.offline.lists import OfflineError
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_users
-from server.offline.users import Block, find_files, plan_blocks
+from server.offline.user_files import find_files
+from server.offline.users import Block, plan_blocks
 from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model
 from tests.services import ObjectStore
@@ -137,6 +138,11 @@ def test_users_and_lists_in_an_object_store(folder: Path, monkeypatch: pytest.Mo
         bucket = store.bucket("shop")
         objects = from_url(bucket)
         obstore.put(objects, "users/a.parquet", folder / "users.parquet")
+        obstore.put(objects, "users/deep/b.parquet", b"")
+        for place in (f"{bucket}/users", f"{bucket}/users/", f"{bucket}/users/*.parquet", f"{bucket}/*/*.parquet"):
+            assert [file.name.rpartition("/")[2] for file in find_files(place)] == ["a.parquet"]
+        with pytest.raises(OfflineError, match="would be taken for users"):
+            recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users", Output(f"{bucket}/users/", "parquet"))
         recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users/*.parquet", Output(f"{bucket}/lists", "jsonl", 70))
         parts = [bytes(obstore.get(objects, f"lists/part-00000{part}.jsonl").bytes()) for part in range(2)]
         assert lists_of(b"".join(parts)) == expected(folder)

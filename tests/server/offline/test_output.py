@@ -43,6 +43,17 @@ def test_another_purpose_begins_anew(tmp_path: Path):
     assert path.read_bytes() == b"other\n"
 
 
+def test_lines_that_nobody_can_vouch_for_leave_nothing(tmp_path: Path):
+    path = tmp_path / "out"
+    begin(path, b"one")
+    with suppress(KeyboardInterrupt), ResumableFile(path, None, seed=2) as file:
+        assert (file.done, file.seed, file.continuation) == (0, 2, PlainLines.continuation)
+        file.write(b"of a pipe")
+        raise KeyboardInterrupt
+    assert not [*tmp_path.iterdir()]
+    assert ResumableFile(path, "a", seed=3).done == 0
+
+
 @pytest.mark.parametrize("state", [b"", b"[]", b'{"purpose": "a"}', b'{"purpose": "\xff"}'])
 def test_a_part_that_nobody_can_vouch_for_is_not_used(tmp_path: Path, state: bytes):
     path = tmp_path / "out"

@@ -1,21 +1,31 @@
 """What a run over a file goes on for: only lists that follow from the same settings may share a file."""
 
 import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from drafting.beam.rule import SearchRule
 from drafting.catalog.attributes import AttributeColumn
+from drafting.catalog.catalog import Catalog
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
-from server.offline.lists import OfflineError, blending_of
+from server.offline import run
+from server.offline.cluster import Cluster
+from server.offline.in_parts import PartTask
+from server.offline.lists import ListMaker, OfflineError, blending_of
+from server.offline.purpose import purpose_of
 from server.offline.questions import Defaults
-from server.offline.run import Output, purpose_of, recommend_one, recommend_users
-from server.offline.users import find_files
-from server.settings import FlagSettings
+from server.offline.run import Output, recommend_one, recommend_users
+from server.offline.user_files import find_files
+from server.offline.users import Row
+from server.settings import FlagSettings, Settings
 from tests.capping import check_caps
 from tests.models import random_catalog, save_random_model
 from tests.server.http.test_blend import neighbour_model
@@ -47,14 +57,132 @@ def test_every_setting_that_lists_follow_from_is_in_the_purpose(tmp_path: Path):
         {"quantization": "fp8"},
         {"normalise": "children"},
         {"plan": "trie"},
+        {"kv_memory_gib": 2.0},
+        {"max_beam_width": 300},
         {"neighbours": users, "blend": 0.5},
         {"neighbours": users, "blend": 0.6},
         {"seed": 1, "drawn": False},
         {"seed": 2, "drawn": False},
     ]
     assert len({purpose(), *(purpose(**other) for other in others)}) == 1 + len(others)
-    same: list[dict[str, Any]] = [{"seed": 2}, {"kv_memory_gib": 2.0}, {"log_level": "debug"}, {"verify_model": "never"}]
+    same: list[dict[str, Any]] = [{"seed": 2}, {"log_level": "debug"}, {"verify_model": "never"}]
     assert {purpose(**other) for other in same} == {purpose()}
+
+
+def test_a_model_that_is_trained_anew_in_its_place_is_another_purpose(tmp_path: Path):
+    target, base, draft = (tmp_path / name for name in ("target", "base", "draft"))
+    for folder in (target, base, draft):
+        folder.mkdir()
+    (target / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    settings = FlagSettings(target=target, draft=draft, catalog=tmp_path, engine="transformers")
+    purposes = [purpose_of(settings, CATALOG, DEFAULTS, [])]
+    for folder in (target, base, draft):
+        weights = folder / "adapter_model.safetensors"
+        weights.write_bytes(b"one")
+        purposes.append(purpose_of(settings, CATALOG, DEFAULTS, []))
+        status = weights.stat()
+        weights.write_bytes(b"two")
+        os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        purposes.append(purpose_of(settings, CATALOG, DEFAULTS, []))
+        assert purpose_of(settings, CATALOG, DEFAULTS, []) == purposes[-1]
+    assert len({*purposes}) == len(purposes) == 7
+
+
+class Echo(ListMaker):
+    """Lists that are the lines of their users, without a model; Ctrl-C where a line is `stop`."""
+
+    def __init__(self, settings: Settings, defaults: Defaults, catalog: Catalog) -> None:
+        self.defaults = defaults
+
+    def lines(self, rows: Iterable[Row]) -> Iterator[bytes]:
+        for row in rows:
+            assert isinstance(row.text, bytes)
+            if row.text == b"stop\n":
+                raise KeyboardInterrupt
+            yield row.text.strip()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def echo_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FlagSettings:
+    monkeypatch.setattr(run, "ListMaker", Echo)
+    monkeypatch.setattr(run, "configure_logs", lambda level, process: None)
+    CATALOG.save(tmp_path / "catalog.jsonl")
+    return FlagSettings(target=tmp_path, catalog=tmp_path / "catalog.jsonl", engine="transformers")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_another_pipe_never_goes_on_with_the_lists_of_one(tmp_path: Path, echo_settings: FlagSettings, ending: str):
+    pipe, lists = tmp_path / "pipe", tmp_path / f"lists.{ending}"
+    os.mkfifo(pipe)
+
+    def recommend(*lines: str) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(pipe.write_text, "".join(f"{line}\n" for line in lines))
+            recommend_users(echo_settings, DEFAULTS, str(pipe), Output(str(lists)))
+
+    with pytest.raises(OfflineError, match=r"^Interrupted\. What comes from or goes to a pipe can only be begun anew\.$"):
+        recommend('{"user_id": "ann"}', '{"user_id": "bob"}', "stop")
+    recommend('{"user_id": "cid"}', '{"user_id": "dan"}', '{"user_id": "eve"}')
+    rows = pq.read_table(lists).to_pylist() if ending == "parquet" else [*map(json.loads, lists.read_text().splitlines())]
+    assert [row["user_id"] for row in rows] == ["cid", "dan", "eve"]
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "catalog.jsonl", lists.name}
+
+
+@pytest.mark.parametrize(
+    ("users", "output"),
+    [
+        ("users", "users/lists.jsonl"),
+        ("users", "users/lists.txt"),  # of which lists.txt.part.json is the state
+        ("users", "link"),
+        ("users", "users/"),
+        ("users/*", "users/lists.parquet"),
+        ("users/part-*.jsonl", "users/"),
+        ("*/*.jsonl", "lists/"),
+    ],
+)
+def test_lists_are_never_written_among_the_users(tmp_path: Path, echo_settings: FlagSettings, users: str, output: str):
+    folder = tmp_path / "users"
+    folder.mkdir()
+    (folder / "part-000000.jsonl").write_text("{}\n")
+    (tmp_path / "link").symlink_to(folder / "lists.jsonl")
+    with pytest.raises(OfflineError, match="would be taken for users"):
+        recommend_users(echo_settings, DEFAULTS, str(tmp_path / users), Output(f"{tmp_path}/{output}"))
+    assert [*folder.iterdir()] == [folder / "part-000000.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("users", "output"),
+    [
+        ("users/a.jsonl", "users/lists.jsonl"),
+        ("users/*.jsonl", "users/lists.parquet"),
+        ("users", "users2.jsonl"),
+        ("users", "users/lists/l.jsonl"),
+    ],
+)
+def test_lists_may_be_written_where_no_users_are_looked_for(tmp_path: Path, echo_settings: FlagSettings, users: str, output: str):
+    (tmp_path / "users" / "lists").mkdir(parents=True)
+    (tmp_path / "users" / "a.jsonl").write_text('{"user_id": "ann"}\n')
+    for _ in range(2):
+        recommend_users(echo_settings, DEFAULTS, str(tmp_path / users), Output(f"{tmp_path}/{output}"))
+        assert (tmp_path / output).stat().st_size
+
+
+def test_workers_get_paths_that_hold_wherever_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tasks: list[PartTask] = []
+    monkeypatch.setattr(run, "make_parts", lambda task, blocks, purpose, cluster: tasks.append(task))
+    monkeypatch.chdir(tmp_path)
+    CATALOG.save(Path("catalog.jsonl"))
+    neighbour_model(["item-0", "item-1"]).save(Path("neighbours"))
+    Path("users.jsonl").write_text("{}\n")
+    named = {name: Path(name) for name in ("target", "base", "draft", "draft_base", "neighbours")}
+    settings = FlagSettings(catalog=Path("catalog.jsonl"), engine="transformers", blend=0.5, **named)
+    recommend_users(settings, DEFAULTS, "users.jsonl", Output("lists", cluster=Cluster("auto")))
+    (task,) = tasks
+    places = [getattr(task.settings, name) for name in (*named, "catalog")] + [Path(task.place), Path(task.files[0].folder)]
+    assert places == [*(tmp_path / name for name in named), tmp_path / "catalog.jsonl", tmp_path / "lists", tmp_path]
 
 
 def test_lists_of_a_file_come_with_the_texts_before_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

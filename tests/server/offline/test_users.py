@@ -1,6 +1,7 @@
 """Files of users: whatever they are cut into, and in whatever form, the same users ask the same questions."""
 
 import json
+import os
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.errors import SetupError
-from server.offline.users import UserFile, find_files, plan_blocks, read_rows
+from server.offline.local_folder import LocalFolder
+from server.offline.user_files import UserFile, find_files
+from server.offline.users import plan_blocks, read_rows
 
 
 def rows_of(files: list[UserFile], most: int) -> list[tuple[int, int, bytes | str]]:
@@ -133,6 +136,35 @@ def test_what_a_place_names(tmp_path: Path):
         names(str(tmp_path / "none.jsonl"))
     with pytest.raises(SetupError, match="URLs of s3://, gs://"):
         names("ftp://there/x.jsonl")
+
+
+def test_a_folder_lists_one_depth_at_a_time(tmp_path: Path):
+    """A folder of users may lie above a large tree, which nobody asks for."""
+    for name in ("b.jsonl", "a.jsonl", "day=1/d.jsonl", "day=1/deep/e.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder = LocalFolder(tmp_path)
+    assert [[file.name for file in folder.files(folders)] for folders in range(4)] == [
+        ["a.jsonl", "b.jsonl"],
+        ["day=1/d.jsonl"],
+        ["day=1/deep/e.jsonl"],
+        [],
+    ]
+    assert LocalFolder(tmp_path / "none").files() == []
+
+
+def test_a_file_is_written_though_another_writer_tidies_the_folder_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, sync, tidied = LocalFolder(tmp_path), os.fsync, []
+
+    def tidy_once(descriptor: int) -> None:
+        sync(descriptor)
+        if not tidied:
+            tidied.append(LocalFolder(tmp_path).tidy())
+
+    monkeypatch.setattr("server.offline.local_folder.os.fsync", tidy_once)
+    folder.write("part-000000.jsonl", b"{}")
+    assert tidied
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"part-000000.jsonl": b"{}"}
 
 
 def test_a_table_without_users(tmp_path: Path):
