@@ -141,7 +141,8 @@ class ChildrenLogProbs:
             return _product(head, hidden, tokens)
         children = self._trie.children(prefixes)[0][:, None] + torch.arange(widest, device=hidden.device)
         if widest * hidden.shape[-1] > _GATHERED * len(tokens):
-            return _product(head, hidden, tokens).gather(1, self._columns[children])
+            # What lies behind a node's children may be of the next level.
+            return _product(head, hidden, tokens).gather(1, self._columns[children].clamp(max=len(tokens) - 1))
         tokens = self._trie.token[children]
         logits = (F.embedding(tokens, head.weight) @ hidden[..., None].to(head.weight.dtype))[..., 0]
         return logits if head.bias is None else logits + head.bias[tokens]

@@ -118,9 +118,10 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
             summed = summed * kept[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
             highest = higher
 
-    divisor = tl.where(total > 0, total, 1.0)
+    # What is no number stays none, as it does in PyTorch.
+    divisor = tl.where(total == 0, 1.0, total)
     # Of a stretch that a row does not see, nothing but the norm is read.
-    is_stored = is_row & (total > tl.where(stretch == 0, -1.0, 0.0))
+    is_stored = is_row & (tl.where(stretch == 0, 1.0, total) != 0)
     # Sums of long prompts are more than 32 bits can number.
     sums += stretch.to(tl.int64) * sum_stretch_stride
     tl.store(
@@ -130,7 +131,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     )
     tl.store(
         norms + stretch * norm_stretch_stride + token * KEY_VALUE_HEADS * GROUP + query_head,
-        tl.where(total > 0, highest + tl.log(divisor), float("-inf")),
+        tl.where(total == 0, float("-inf"), highest + tl.log(divisor)),
         mask=is_row,
     )
 
@@ -158,7 +159,7 @@ def _merge_stretches(  # type: ignore[no-untyped-def]
     summed = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
     for _ in range(stretches):
         norm = tl.load(norm_of_stretch, mask=is_row, other=float("-inf"))
-        is_seen = norm > float("-inf")
+        is_seen = norm != float("-inf")
         normalised = tl.load(sum_of_stretch, mask=is_seen[:, None] & is_size, other=0.0)
         higher = tl.maximum(highest, norm)
         base = tl.where(higher == float("-inf"), 0.0, higher)
@@ -169,9 +170,9 @@ def _merge_stretches(  # type: ignore[no-untyped-def]
         highest = higher
         sum_of_stretch += sum_stretch_stride
         norm_of_stretch += row_count
-    divisor = tl.where(total > 0, total, 1.0)
+    divisor = tl.where(total == 0, 1.0, total)
     tl.store(first_sum, tl.div_rn(summed, tl.broadcast_to(divisor[:, None], summed.shape)), mask=is_row[:, None] & is_size)
-    tl.store(first_norm, tl.where(total > 0, highest + tl.log(divisor), float("-inf")), mask=is_row)
+    tl.store(first_norm, tl.where(total == 0, float("-inf"), highest + tl.log(divisor)), mask=is_row)
 
 
 def attend(

@@ -78,8 +78,10 @@ def packed_windows(interactions: Interactions, max_items: int, stride: int) -> W
     """Windows that score every item that is not its user's first exactly once.
 
     The first window of a user has up to `max_items + 1` items and scores all but the first. Each further window moves on by `stride` items
-    and scores these, so they are predicted from at least `max_items - stride + 1` items; `stride = 1` gives every item its full prompt.
+    and scores these, so they are predicted from at least `max_items - stride + 1` items; `stride = 1` gives every item its full prompt, and
+    one beyond `max_items` is as much.
     """
+    stride = min(stride, max_items)
     rest = np.maximum(interactions.lengths - 1 - max_items, 0)
     windows = np.where(interactions.lengths >= 2, 1 + -(-rest // stride), 0)
     owners = np.repeat(np.arange(len(windows)), windows)

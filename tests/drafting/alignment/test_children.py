@@ -32,11 +32,15 @@ FIRST, VOCABULARY, START = 3, 40, 0
 
 @pytest.fixture(scope="module")
 def identifiers() -> np.ndarray:
-    """Three levels, of 4, 6 and up to 20 tokens; some items share an identifier, and some prefixes have a single child."""
+    """Three levels, of 4, 6 and up to 20 tokens; some items share an identifier, and some prefixes have a single child, the last of the first
+    level among them: right behind it the next level begins."""
     rng = np.random.default_rng(0)
     codes = np.column_stack([rng.integers(4, size=ITEMS), 4 + rng.integers(6, size=ITEMS), 10 + rng.integers(20, size=ITEMS)])
     codes[1] = codes[0]
-    return FIRST + rng.permutation(30)[codes]
+    tokens = FIRST + rng.permutation(30)
+    last = tokens[:4].argmax()
+    codes[np.flatnonzero(codes[:, 0] == last)[1:], 0] = (last + 1) % 4
+    return tokens[codes]
 
 
 def model_of(config: dict[str, Any]) -> PreTrainedModel:
@@ -69,8 +73,9 @@ MODELS = {
 def batch_of(identifiers: np.ndarray, has_decoder: bool) -> dict[str, torch.Tensor]:
     """Two histories of three and four items, with labels on the last two and three."""
     if has_decoder:
-        prompts = torch.from_numpy(identifiers[[[4, 9], [7, 2]]].reshape(2, -1))
-        return {"input_ids": prompts, "attention_mask": torch.ones_like(prompts), "labels": torch.from_numpy(identifiers[[3, 8]])}
+        # Every item is a label, those too behind whose prefix the next level begins.
+        prompts = torch.from_numpy(np.roll(identifiers, 1, axis=0))
+        return {"input_ids": prompts, "attention_mask": torch.ones_like(prompts), "labels": torch.from_numpy(identifiers)}
     ids, labels = np.full((2, 13), 1), np.full((2, 13), IGNORED_LABEL)
     for row, (items, scored) in enumerate([([4, 9, 3], 2), ([7, 2, 1, 30], 3)]):
         end = 1 + 3 * len(items)

@@ -119,6 +119,25 @@ def test_stretches_that_a_row_does_not_see_are_not_read_and_change_no_bit(sunk: 
     torch.testing.assert_close(attended.cpu(), expected, **TOLERANCE[HALF])
 
 
+@pytest.mark.parametrize("sunk", [False, True])
+@pytest.mark.parametrize("prompt", [SHORT, LONG])
+def test_what_is_no_number_stays_none(prompt: int, sunk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one row and of all that see a key; sums that nothing has written are 7."""
+    slots, layout = ragged(prompts=[prompt], nodes=[2], cached=[prompt - 2], seed=0)
+    generator = torch.Generator().manual_seed(0)
+    cache = torch.randn(SLOTS, 2, 40, generator=generator).to(DEVICE)
+    query = torch.randn(len(slots), 4, 16, generator=generator).to(DEVICE)
+    sinks = torch.randn(4, generator=generator).to(DEVICE) if sunk else None
+    empty = torch.empty
+    monkeypatch.setattr(tree_kernel.torch, "empty", lambda shape, **others: empty(shape, **others).fill_(7.0))
+    query[1, 2] = torch.nan
+    attended = tree_kernel.attend(query, cache, layout, 0.5, None, sinks)
+    assert attended.isnan().all(2).nonzero().tolist() == [[1, 2]]
+    cache[layout.keys[0, 0], 0, 3] = torch.nan
+    # Two heads share the key, which all see.
+    assert tree_kernel.attend(query, cache, layout, 0.5, None, sinks)[:, :2].isnan().all()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="reads and writes a file")
 def test_sums_of_long_prompts_lie_beyond_32_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums of some ten prompts of 5,000 tokens do; here they lie so far apart in a file that is never written to a disk in full."""

@@ -135,7 +135,6 @@ def test_the_next_item_of_a_later_part() -> None:
 @pytest.mark.parametrize("max_items", [1, 4])
 def test_packed_windows_score_every_item_but_the_first_once(stride: int, max_items: int) -> None:
     history = random_interactions(users=60, longest=17)
-    stride = min(stride, max_items)
     windows = packed_windows(history, max_items, stride)
     scored = Counter(
         position
