@@ -1,5 +1,6 @@
 """The course of a run: its loss, what is judged on the way, and where it ends."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from drafting.alignment.data.samples import Batch
-from drafting.alignment.settings import TrainingMetrics, ValidatedEpoch
+from drafting.alignment.settings import TrainingError, TrainingMetrics, ValidatedEpoch
 from drafting.alignment.validation import EpochValidation
 
 Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
@@ -74,6 +75,16 @@ class LogEpochEnds(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_log |= state.global_step % self._batches == 0 or control.should_training_stop
+
+
+class RefuseNotFinite(TrainerCallback):  # type: ignore[misc]
+    """Ends a run whose loss is no number: all that it would learn from there on is none."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise TrainingError(f"The loss is not finite at step {state.global_step}: try a lower --learning-rate, or --precision float32.")
 
 
 def loss_of_last_epoch(state: TrainerState, batches: int) -> float:

@@ -66,12 +66,11 @@ class RunDirectory:
         """The run that finds out how many epochs this one takes."""
         return RunDirectory(self.partial / "trial")
 
-    @property
-    def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint of an interrupted run, or None."""
+    def last_checkpoint(self, most: int) -> Path | None:
+        """The newest complete checkpoint of an interrupted run, of step `most` or before; None if there is none."""
         # The trainer writes this file last: a checkpoint without it is incomplete.
         whole = (path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json"))
-        return max(whole, key=checkpoint_step, default=None)
+        return max((path for path in whole if checkpoint_step(path) <= most), key=checkpoint_step, default=None)
 
     def refuse_existing(self, overwrite: bool) -> None:
         """Raise `TrainingError` if `out` exists and may not be replaced; cheap, so call it before loading anything."""

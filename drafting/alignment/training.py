@@ -10,6 +10,7 @@ import copy
 import logging
 import math
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
 
 from drafting.alignment.bases import Base
-from drafting.alignment.course import Course, LogEpochEnds, StopAt, loss_of_last_epoch
+from drafting.alignment.course import Course, LogEpochEnds, RefuseNotFinite, StopAt, loss_of_last_epoch
 from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.own_head import name_own_head
 from drafting.alignment.progress import ProgressBar
@@ -123,18 +124,23 @@ def fit(
         callbacks=[ProgressBar(tokens_per_step)],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = run.last_checkpoint
+    trainer.add_callback(RefuseNotFinite())
+    end = math.ceil(settings.epochs * batches)
+    # In the middle of an epoch the trainer takes another step even where the run has ended.
+    checkpoint = run.last_checkpoint(end - 1 if end % batches else end)
     resumed_from = checkpoint_step(checkpoint) if checkpoint else 0
     if checkpoint:
         logger.warning("Going on from step %d of an interrupted run.", resumed_from)
-    _begin(trainer, course, batches, resumed_from, valid, write)
+    _begin(trainer, course, batches, end, resumed_from, valid, write)
     started = time.monotonic()
     steps = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).global_step
     seconds = time.monotonic() - started
     best = None if course.validation is None else course.validation.best
     if best is None:
         write(trainer, run.model)
-    elif PartialState().is_main_process:
+    elif PartialState().is_main_process and run.best.exists():
+        # It is the model's already where the run was interrupted behind this.
+        shutil.rmtree(run.model, ignore_errors=True)
         run.best.rename(run.model)
     return TrainingMetrics(
         train_loss=loss_of_last_epoch(trainer.state, batches),
@@ -151,10 +157,10 @@ def fit(
     )
 
 
-def _begin(trainer: Trainer, course: Course, batches: int, done: int, valid: Samples, write: Write) -> None:
-    """Prepare a trainer for its course, behind step `done` of epochs of so many batches."""
+def _begin(trainer: Trainer, course: Course, batches: int, end: int, done: int, valid: Samples, write: Write) -> None:
+    """Prepare a trainer for its course, behind step `done` of `end`, in epochs of so many batches."""
     if (validation := course.validation) is not None:
-        validation.begin(batches, done, lambda path: write(trainer, path), lambda: _valid_loss(trainer, valid))
+        validation.begin(batches, end, done, lambda path: write(trainer, path), lambda: _valid_loss(trainer, valid))
         trainer.add_callback(validation)
     last = course.last_step(batches)
     if last is not None and last == done:
@@ -192,6 +198,8 @@ def _arguments(run: RunDirectory, settings: LoopSettings) -> TrainingArguments:
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
+        # Or a loss that is no number would be told as the mean of those before it, at the price of reading each from the device.
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to=[],
     )

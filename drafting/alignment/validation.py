@@ -38,16 +38,17 @@ class EpochValidation(TrainerCallback):  # type: ignore[misc]
         self._steps = 1
         self.epochs: list[ValidatedEpoch] = []
 
-    def begin(self, steps: int, done: int, write: Callable[[Path], None], valid_loss: Callable[[], float | None]) -> None:
+    def begin(self, steps: int, end: int, done: int, write: Callable[[Path], None], valid_loss: Callable[[], float | None]) -> None:
         """Start, or go on behind step `done`, with epochs of so many `steps`.
 
         Args:
+            end: last step of the run, with which its last epoch may end before its time.
             write: writes the model to a directory, called in every process.
             valid_loss: the loss over the validation part.
         """
         self._steps, self._write, self._valid_loss = steps, write, valid_loss
         known = msgspec.json.decode(self._run.validated.read_bytes(), type=list[ValidatedEpoch]) if self._run.validated.is_file() else []
-        self.epochs = [epoch for epoch in known if epoch.epoch * steps <= done]
+        self.epochs = [epoch for epoch in known if min(epoch.epoch * steps, end) <= done]
 
     @property
     def best(self) -> ValidatedEpoch:

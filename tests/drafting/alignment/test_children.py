@@ -32,8 +32,8 @@ FIRST, VOCABULARY, START = 3, 40, 0
 
 @pytest.fixture(scope="module")
 def identifiers() -> np.ndarray:
-    """Three levels, of 4, 6 and up to 20 tokens; some items share an identifier, and some prefixes have a single child, the last of the first
-    level among them: right behind it the next level begins."""
+    """Three levels, of 4, 6 and up to 20 tokens; some items share an identifier, and some prefixes have a single child, the last of the
+    first level among them: right behind it the next level begins."""
     rng = np.random.default_rng(0)
     codes = np.column_stack([rng.integers(4, size=ITEMS), 4 + rng.integers(6, size=ITEMS), 10 + rng.integers(20, size=ITEMS)])
     codes[1] = codes[0]

@@ -14,6 +14,7 @@ from drafting.alignment.data.fit import learnt_part
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.recipes import RECIPES, with_recipe
+from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import ListQuality, TargetSettings, TrainingError
 from drafting.alignment.smoothing import SmoothedLoss
 from drafting.alignment.target import train_target
@@ -164,6 +165,29 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert resumed.validated == whole.validated
     assert (resumed.best_epoch, resumed.steps) == (whole.best_epoch, whole.steps)
     assert_weights(tmp_path / "out", load_file(tmp_path / "whole" / "model.safetensors"))
+
+
+@pytest.mark.parametrize("epochs", [2.5, 3.0])
+def test_a_run_that_could_not_be_published_is_published_by_the_next(
+    tmp_path: Path, data: Path, catalog: Catalog, config: str, monkeypatch: pytest.MonkeyPatch, epochs: float
+) -> None:
+    """Whether it ends with an epoch or in the middle of one."""
+    settings = msgspec.structs.replace(QUICK, batch_size=50, epochs=epochs, checkpoint_steps=1)
+    whole = train_target(data, catalog, config, tmp_path / "whole", settings=settings, validate=Judge(0.1, 0.2, 0.4))
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "publish", lambda self: (_ for _ in ()).throw(OSError("No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=Judge(0.1, 0.2, 0.4))
+    found = train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=Judge(0.4))
+    assert (found.steps, found.best_epoch, found.validated) == (2 * epochs, 3, whole.validated)
+    assert_weights(tmp_path / "out", load_file(tmp_path / "whole" / "model.safetensors"))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, data: Path, catalog: Catalog, config: str) -> None:
+    settings = msgspec.structs.replace(QUICK, learning_rate=1e30, validate_users=0)
+    with pytest.raises(TrainingError, match=r"The loss is not finite at step .*: try a lower --learning-rate"):
+        train_target(data, catalog, config, tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("rank", [0, 4])
