@@ -39,8 +39,8 @@ from drafting.alignment.teacher.data import (
     write_shard,
     write_windows,
 )
-from drafting.alignment.teacher.scores import score_windows
-from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nodes, prompt_windows, tree_windows
+from drafting.alignment.teacher.scores import code_type, most_tokens, score_windows
+from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nodes, most_taken, prompt_windows, tree_windows
 from drafting.alignment.training import quiet_library
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
@@ -49,8 +49,9 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import load_prompt
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_trie import ItemTrie
-from verification.hosts.adapter import load_model_config, load_reference
-from verification.hosts.checkpoint import has_encoder, load_tokenizer, resolve_dtype
+from verification.hosts.adapter import load_model_config
+from verification.hosts.checkpoint import has_encoder, load_tokenizer
+from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
 
 
@@ -119,7 +120,7 @@ def make_teacher(
         "prompt": template.contents(),
     }
     try:
-        run.open(record | {"draft": model_hash(draft) if draft else None}, overwrite)
+        run.open(record | {"draft": model_hash(draft) if draft else None, "stored": teacher.stored}, overwrite)
         run.model.mkdir(exist_ok=True)
         windows = training_windows(split.train, teacher.builder, settings, template.is_bare)
         cost = teacher.cost(windows)
@@ -169,9 +170,9 @@ class _Teacher:
         self._identifiers = catalog.token_ids(load_tokenizer(target.tokenizer).get_vocab())
         self._trie = ItemTrie.build(self._identifiers)
         self._levels = LevelCodes.of(self._identifiers)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = resolve_dtype(load_model_config(target), "auto" if device == "cuda" else "float32")
-        self._scorer: Any = load_reference(target, dtype).to(device)
+        widest = self._recommender.prompts.max_tokens + self._trie.depth + settings.trees * most_nodes(self._trie, self._lists)
+        dtype = "auto" if torch.cuda.is_available() else "float32"
+        self._scorer = TransformersHost(target.directory, base=target.given_base, dtype=dtype, slots=most_tokens(widest))
 
     @property
     def builder(self) -> PromptBuilder:
@@ -179,8 +180,15 @@ class _Teacher:
         return self._recommender.prompts
 
     @property
-    def _top(self) -> int:
-        return min(self._settings.top, self._levels.widest)
+    def stored(self) -> tuple[int, int]:
+        """Codes that are stored per answer, and per node: there is room for all with which lists may continue."""
+        top = min(self._settings.top, self._levels.widest)
+        return top, max(top, most_taken(self._trie, self._settings.beams))
+
+    @property
+    def _lists(self) -> int:
+        """Lists of a tree at most, a draft's among them."""
+        return self._settings.beams * (1 if self._draft is None else 3)
 
     def prompts(self, interactions: Interactions, windows: Windows, trees: int) -> PromptWindows:
         """The windows written out."""
@@ -189,11 +197,12 @@ class _Teacher:
     def cost(self, windows: Windows) -> Cost:
         """The expected size of the run for these windows."""
         trees = int(np.minimum(windows.scored, self._settings.trees).sum())
-        lists = self._settings.beams * (1 if self._draft is None else 3)
         answers = int(windows.scored.sum()) * self._trie.depth
         tokens = len(windows.last) * self._recommender.prompts.max_tokens
-        nodes = trees * most_nodes(self._trie, lists)
-        return Cost(len(windows.last), trees, shard_bytes(tokens + trees * self._settings.beams, answers, nodes, self._top))
+        nodes = trees * most_nodes(self._trie, self._lists)
+        stored = tokens + trees * self._settings.beams
+        code_bytes = code_type(self._levels).itemsize
+        return Cost(len(windows.last), trees, shard_bytes(stored, answers, nodes, *self.stored, code_bytes))
 
     def write_shards(self, folder: Path, windows: Windows) -> tuple[list[str], dict[str, int]]:
         """Write what is missing of all shards; return their names and what they hold."""
@@ -220,11 +229,13 @@ class _Teacher:
         if self._draft is not None:
             visited = find_lists(self._draft, prompts.users, 2 * self._settings.beams)
         trees = list_trees(lists, visited, self._trie, self._levels)
-        answers, nodes = score_windows(self._scorer, tree_windows(prompts, trees, self._trie), trees.taken, self._levels, self._top)
+        asked = tree_windows(prompts, trees, self._trie)
+        answers, nodes = score_windows(self._scorer, asked, trees.taken, self._levels, *self.stored)
         write_shard(path, prompts, trees, lists, answers, nodes)
 
     def close(self) -> None:
         """Free the models."""
+        self._scorer.close()
         self._recommender.close()
         if self._draft is not None:
             self._draft.close()

@@ -156,7 +156,12 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Settings of teacher data. With `subsequences`, every item of a history is learnt, not only the last."""
 
     beams: Annotated[int, Meta(description="Lists per prompt, and the beam width of the search for them.")] = 20
-    top: Annotated[int, Meta(description="Codes per position whose probabilities are kept one by one; others share the rest.")] = 32
+    top: Annotated[
+        int,
+        Meta(
+            description="Codes per position whose probabilities are kept one by one, beside those that lists take; others share the rest."
+        ),
+    ] = 32
     trees: Annotated[int, Meta(description="Prompts per window that lists are searched for, the newest first.")] = 1
     split: Split = AUTO
     min_items: MinItems = 1

@@ -115,7 +115,7 @@ def tree_batch(windows: TreeWindows, chosen: IntArray, pad_token_id: int) -> tup
         the positions of the nodes.
     """
     lengths = np.diff(windows.token_offsets)[chosen]
-    nodes = _place_nodes(windows, chosen, lengths)
+    nodes = place_nodes(windows, chosen, lengths)
     width = int(windows.widths(trees=True)[chosen].max())
     input_ids, labels = _window_rows(windows, chosen, pad_token_id, width)
     columns = np.arange(width)
@@ -155,7 +155,12 @@ def _window_rows(windows: TreeWindows, chosen: IntArray, pad_token_id: int, widt
     return input_ids, labels
 
 
-def _place_nodes(windows: TreeWindows, chosen: IntArray, lengths: IntArray) -> NodeColumns:
+def place_nodes(windows: TreeWindows, chosen: IntArray, lengths: IntArray) -> NodeColumns:
+    """Where the nodes of windows stand behind the windows' own tokens.
+
+    Args:
+        lengths: `[windows]`, number of the tokens of each chosen window.
+    """
     trees_per_window = np.diff(windows.tree_offsets)[chosen]
     trees = ranges(windows.tree_offsets[chosen], trees_per_window)
     sizes = np.diff(windows.node_offsets)[trees]

@@ -81,9 +81,6 @@ def write_shard(path: Path, prompts: TokenWindows, trees: ListTrees, lists: IntA
     Args:
         lists: `[trees, beams]` catalog indices, -1 where there is none.
     """
-    kept = nodes.codes.astype(np.int64)
-    exists = kept < trees.taken.shape[1]
-    taken = np.where(exists, np.take_along_axis(trees.taken, np.where(exists, kept, 0), axis=1), 0)
     write_windows(
         path,
         prompts,
@@ -91,7 +88,7 @@ def write_shard(path: Path, prompts: TokenWindows, trees: ListTrees, lists: IntA
         node_offsets=trees.offsets.astype(np.int32),
         node_trie=trees.trie_node.astype(np.int32),
         node_parent=trees.parent.astype(np.int32),
-        node_taken=taken.astype(np.int16),
+        node_taken=trees.taken.lists_with(nodes.codes.astype(np.int64)).astype(np.int16),
         answer_codes=answers.codes,
         answer_probabilities=answers.probabilities,
         node_codes=nodes.codes,
@@ -99,9 +96,9 @@ def write_shard(path: Path, prompts: TokenWindows, trees: ListTrees, lists: IntA
     )
 
 
-def shard_bytes(tokens: int, answers: int, nodes: int, top: int) -> int:
-    """Bytes on disk of windows with so many tokens, answers and nodes, and `top` codes per distribution."""
-    return 4 * tokens + answers * top * 4 + nodes * (8 + top * 6)
+def shard_bytes(tokens: int, answers: int, nodes: int, top: int, node_top: int, code_bytes: int) -> int:
+    """Bytes on disk of windows with so many tokens, answers and nodes, `top` codes per answer and `node_top` per node."""
+    return 4 * tokens + answers * top * (code_bytes + 2) + nodes * (8 + node_top * (code_bytes + 4))
 
 
 def is_whole(path: Path) -> bool:

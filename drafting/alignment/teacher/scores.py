@@ -1,7 +1,8 @@
 """Teacher scores: the target's distributions at every answer and tree node, level by level.
 
-Invariant: a distribution is the target's softmax over the codes of its level. Its largest probabilities, and those of the codes with which
-lists continue, are stored one by one (float16, three digits); the rest is one mass, shared evenly by the other codes when it is read.
+Invariant: a distribution is the target's softmax over the codes of its level. Its largest probabilities, and at a node those of all codes
+with which lists continue, are stored one by one (float16, three digits); the rest is one mass, shared evenly by the other codes when it is
+read.
 """
 
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 
 from drafting.alignment.levels import LevelCodes
-from drafting.alignment.tree_batch import TreeWindows, answer_rows, tree_batch
+from drafting.alignment.teacher.forward import TeacherForward
+from drafting.alignment.teacher.taken import TakenCodes
+from drafting.alignment.tree_batch import TreeWindows
 from drafting.array_types import IntArray
+from drafting.beam.model import TreeModel
 from drafting.trie.arrays import offsets_of, ranges
 
 BATCH_TOKENS = 8192
@@ -25,17 +29,22 @@ class TopCodes:
     """The stored entries of distributions.
 
     Attributes:
-        codes: `[rows, top]` int16; the number of codes of the widest level where there is no entry.
+        codes: `[rows, top]` of `code_type`; the number of codes of the widest level where there is no entry.
         probabilities: `[rows, top]` float16.
     """
 
-    codes: npt.NDArray[np.int16]
+    codes: npt.NDArray[np.int16 | np.int32]
     probabilities: npt.NDArray[np.float16]
 
     @classmethod
     def empty(cls, rows: int, top: int, levels: LevelCodes) -> "TopCodes":
         """Allocate `rows` rows without entries."""
-        return cls(np.full((rows, top), levels.widest, np.int16), np.zeros((rows, top), np.float16))
+        return cls(np.full((rows, top), levels.widest, code_type(levels)), np.zeros((rows, top), np.float16))
+
+
+def code_type(levels: LevelCodes) -> np.dtype[np.int16 | np.int32]:
+    """The type of stored codes, which holds the number of codes of the widest level, too."""
+    return np.dtype(np.int16 if levels.widest <= np.iinfo(np.int16).max else np.int32)
 
 
 def dense(codes: Tensor, probabilities: Tensor, size: int) -> Tensor:
@@ -54,32 +63,35 @@ def dense(codes: Tensor, probabilities: Tensor, size: int) -> Tensor:
 
 @torch.inference_mode()
 def score_windows(
-    model: torch.nn.Module, windows: TreeWindows, taken: npt.NDArray[np.int16], levels: LevelCodes, top: int
+    model: TreeModel, windows: TreeWindows, taken: TakenCodes, levels: LevelCodes, top: int, node_top: int
 ) -> tuple[TopCodes, TopCodes]:
     """Compute the distributions of `model` at the answers and the nodes.
 
     Args:
-        taken: `[nodes, codes]`, see `ListTrees`; the codes with which lists continue are always stored.
-        top: number of codes to store per distribution.
+        model: a host with as many slots as `most_tokens` says.
+        taken: the codes with which lists continue, see `ListTrees`; they are all stored.
+        top: number of codes to store per answer.
+        node_top: number of codes to store per node, as many as are taken from any or more; see `most_taken`.
 
     Returns:
         entries of the answers (`[answers of all windows]` rows) and of the nodes (`[nodes]` rows).
     """
-    device = next(model.parameters()).device
     answers = TopCodes.empty(int(windows.answers.sum()), top, levels)
-    nodes = TopCodes.empty(len(windows.node_token), top, levels)
+    nodes = TopCodes.empty(len(windows.node_token), node_top, levels)
     answer_offsets = offsets_of(windows.answers)
     for chosen in _batches(windows):
-        batch, positions = tree_batch(windows, chosen, pad_token_id=0)
-        inputs = {name: batch[name].to(device) for name in ("input_ids", "position_ids", "attention_mask")}
-        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)
-        counts = windows.answers[chosen]
-        rows = ranges(answer_offsets[chosen], counts)
+        forward = TeacherForward.of(windows, chosen, model.device)
+        logits = model.score(forward.batch).logits()
+        rows = ranges(answer_offsets[chosen], windows.answers[chosen])
         answer_levels = np.arange(len(rows)) % len(levels.sizes)
-        _keep(answers, rows, logits[answer_rows(batch["labels"]).to(device)], answer_levels, levels, None)
-        node_rows = torch.from_numpy(positions.row * batch["input_ids"].shape[1] + positions.column).to(device)
-        _keep(nodes, positions.index, logits[node_rows], windows.node_depth[positions.index], levels, taken)
+        _keep(answers, rows, logits[: forward.answers], answer_levels, levels, None)
+        _keep(nodes, forward.nodes, logits[forward.answers :], windows.node_depth[forward.nodes], levels, taken)
     return answers, nodes
+
+
+def most_tokens(widest: int) -> int:
+    """The most tokens of a forward, for windows of at most `widest` tokens with their trees."""
+    return max(BATCH_TOKENS, widest)
 
 
 def _batches(windows: TreeWindows) -> Iterator[IntArray]:
@@ -94,9 +106,7 @@ def _batches(windows: TreeWindows) -> Iterator[IntArray]:
         start += max(1, fitting)
 
 
-def _keep(
-    kept: TopCodes, rows: IntArray, logits: Tensor, row_levels: IntArray, levels: LevelCodes, taken: npt.NDArray[np.int16] | None
-) -> None:
+def _keep(kept: TopCodes, rows: IntArray, logits: Tensor, row_levels: IntArray, levels: LevelCodes, taken: TakenCodes | None) -> None:
     """Store the entries of a batch in the `rows` of `kept`."""
     top = kept.codes.shape[1]
     for level, tokens in enumerate(levels.tokens):
@@ -105,7 +115,9 @@ def _keep(
         probabilities = logits[torch.from_numpy(here).to(logits.device)][:, codes].float().softmax(1)
         rank = probabilities
         if taken is not None:
-            rank = rank + torch.from_numpy(taken[rows[here], : len(tokens)] > 0).to(logits.device)
+            columns, owners = (torch.from_numpy(array).to(logits.device) for array in taken.of(rows[here]))
+            # Above all that are not taken, in the order of their own probabilities.
+            rank = probabilities.index_put((owners, columns), probabilities[owners, columns] + 1)
         best = rank.topk(min(top, len(tokens)), dim=1).indices
         width = best.shape[1]
         kept.codes[rows[here], :width] = best.cpu().numpy()

@@ -7,12 +7,12 @@ learnt once.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.reach import Reach
 from drafting.alignment.data.windows import Windows
 from drafting.alignment.levels import LevelCodes
+from drafting.alignment.teacher.taken import TakenCodes
 from drafting.alignment.tree_batch import TokenWindows, TreeWindows
 from drafting.array_types import IntArray
 from drafting.prompts.builder import PromptBuilder
@@ -69,13 +69,13 @@ class ListTrees:
         offsets: `[trees + 1]`, first node of each tree.
         trie_node: `[nodes]`, node of the catalog's trie; the root of a tree is the root of the trie.
         parent: `[nodes]`, position of the parent in its tree; 0 for the root.
-        taken: `[nodes, codes]` int16, number of lists that continue from the node with each code of its level.
+        taken: the codes, each of the node's level, with which lists continue.
     """
 
     offsets: IntArray
     trie_node: IntArray
     parent: IntArray
-    taken: npt.NDArray[np.int16]
+    taken: TakenCodes
 
 
 def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: LevelCodes) -> ListTrees:
@@ -97,19 +97,23 @@ def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: Level
     offsets = np.searchsorted(owner, np.arange(len(every) + 1)).astype(np.int64)
     parent = np.searchsorted(distinct, above[exists][first]) - offsets[owner]
 
-    taken = np.zeros((len(distinct), levels.widest), np.int16)
     tokens = trie.token.cpu().numpy()
     listed = lists >= 0
-    for level in range(trie.depth):
-        rows = np.searchsorted(distinct, keys[:, : lists.shape[1], level][listed])
-        next_nodes = paths[:, : lists.shape[1], level + 1][listed]
-        np.add.at(taken, (rows, levels.codes(level, tokens[next_nodes])), 1)
+    nodes = np.searchsorted(distinct, keys[:, : lists.shape[1]][listed])
+    continued = tokens[paths[:, : lists.shape[1], 1:][listed]]
+    codes = np.stack([levels.codes(level, continued[:, level]) for level in range(trie.depth)], axis=1)
+    taken = TakenCodes.count(len(distinct), nodes.reshape(-1), codes.reshape(-1), levels.widest)
     return ListTrees(offsets, trie_node, parent, taken)
 
 
 def most_nodes(trie: ItemTrie, beams: int) -> int:
     """The largest possible number of nodes of a tree of `beams` lists."""
     return sum(min(beams, trie.level_size(depth)) for depth in range(trie.depth))
+
+
+def most_taken(trie: ItemTrie, beams: int) -> int:
+    """The largest possible number of codes with which `beams` lists continue from one node."""
+    return min(beams, max(trie.max_children))
 
 
 def tree_windows(prompts: PromptWindows, trees: ListTrees, trie: ItemTrie) -> TreeWindows:
