@@ -9,6 +9,7 @@ from dataclasses import replace
 from drafting.array_types import IntArray
 from drafting.beam.rule import STRICT, SearchRule, Tolerance
 from drafting.catalog.catalog import Catalog
+from drafting.errors import PromptError
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.user_state import UserState
@@ -65,7 +66,7 @@ class RequestMaker:
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
 
         Raises:
-            PromptError: the history is empty.
+            PromptError: the history is empty, or the prompt holds a token that the model does not know.
             ValueError: a number is out of range, an item no index of the catalog, places can't be reserved, the list not blended, or
                 its rule takes no tolerance.
         """
@@ -96,8 +97,13 @@ class RequestMaker:
 
     def _prompt(self, user: UserState | PromptTokens | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
         if isinstance(user, PromptTokens):
-            return user.tokens
-        return self.prompts.build(checked_user(user, len(self.catalog)), thinks=thinks)
+            tokens = user.tokens
+        else:
+            tokens = self.prompts.build(checked_user(user, len(self.catalog)), thinks=thinks)
+        if (last := int(tokens.max(initial=0))) >= self._served.known_tokens:
+            # Looked up among the embeddings, it would end the step of all others, too.
+            raise PromptError(f"The prompt holds {self.prompts.tokenizer.rust.id_to_token(last)!r}, of which the model, or its draft, has no embedding.")
+        return tokens
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of token ids of the target, such as `BeamResult.thought`, without special tokens."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from drafting.catalog.catalog import CatalogError
 from drafting.errors import PromptError
@@ -23,7 +23,7 @@ from verification.batch import ScoresNotFinite
 from verification.hosts.checkpoint import HostError
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
-from verification.request import BeamRequest
+from verification.request import BeamRequest, PromptTokens
 from verification.result import BeamResult
 
 CATALOG = random_catalog(items=30, depth=2, codes=5)
@@ -124,6 +124,20 @@ def test_a_model_with_other_names_for_its_sizes(tmp_path: Path) -> None:
     GPT2LMHeadModel(settings).save_pretrained(folder)
     (result,) = load(folder).recommend([[1, 2]], k=4)
     assert len({item.rank for item in result.items}) == 4
+
+
+@pytest.mark.parametrize("drafted", [False, True])
+def test_a_token_without_an_embedding_is_refused_before_it_spoils_a_step(model: Path, drafted: bool) -> None:
+    """The tokenizer has one more than the model, as Gemma 3's has for images."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(model)
+    recommender = load(model, draft=model if drafted else None, plan="beam:5" if drafted else "none")
+    number = tokenizer.get_vocab()["<image>"]
+    with pytest.raises(PromptError, match="The prompt holds '<image>', of which the model, or its draft, has no embedding"):
+        recommender.request("refused", PromptTokens(np.array([1, 5, number])), 2)
+    (result,) = recommender.search([recommender.request("taken", PromptTokens(np.array([1, 5, number - 1])), 2)])
+    assert isinstance(result, BeamResult)
 
 
 def test_unknown_host_and_precision(model: Path) -> None:

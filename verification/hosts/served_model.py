@@ -106,6 +106,12 @@ class ServedModel:
         return vocabulary
 
     @cached_property
+    def known_tokens(self) -> int:
+        """Tokens from 0 on that target and draft have embeddings of; a tokenizer may have more."""
+        configs = [self._config] if self._draft is None else [self._config, self._draft[1]]
+        return min(int(config.vocab_size) for config in configs)
+
+    @cached_property
     def _template(self) -> PromptForm:
         return load_prompt(self.files.prompt)
 
@@ -148,7 +154,7 @@ class ServedModel:
                 "with it."
             )
         if self._draft is not None:
-            _check_reach(*self._draft, max(self.vocabulary.values()), fitted)
+            _check_reach(*self._draft, int(token_ids.max()), fitted)
         return fitted
 
 
