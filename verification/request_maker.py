@@ -96,14 +96,16 @@ class RequestMaker:
         return PromptTokens(self.prompts.sample(item_indices(items, len(self.catalog), "The history names")))
 
     def _prompt(self, user: UserState | PromptTokens | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
-        if isinstance(user, PromptTokens):
-            tokens = user.tokens
-        else:
-            tokens = self.prompts.build(checked_user(user, len(self.catalog)), thinks=thinks)
+        tokens = user.tokens if isinstance(user, PromptTokens) else self._built(user, thinks=thinks)
         if (last := int(tokens.max(initial=0))) >= self._served.known_tokens:
             # Looked up among the embeddings, it would end the step of all others, too.
-            raise PromptError(f"The prompt holds {self.prompts.tokenizer.rust.id_to_token(last)!r}, of which the model, or its draft, has no embedding.")
+            raise PromptError(
+                f"The prompt holds {self.prompts.tokenizer.rust.id_to_token(last)!r}, of which the model, or its draft, has no embedding."
+            )
         return tokens
+
+    def _built(self, user: UserState | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
+        return self.prompts.build(checked_user(user, len(self.catalog)), thinks=thinks)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of token ids of the target, such as `BeamResult.thought`, without special tokens."""

@@ -176,7 +176,7 @@ def _valid_loss(trainer: Trainer, valid: Samples) -> float | None:
 
 
 def _arguments(run: RunDirectory, settings: LoopSettings) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -203,6 +203,10 @@ def _arguments(run: RunDirectory, settings: LoopSettings) -> TrainingArguments:
         disable_tqdm=True,
         report_to=[],
     )
+    if arguments.n_gpu > 1:
+        # Several GPUs are for several processes (`accelerate launch`): one that uses them all has batches and epochs of another size.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def describe_base(base: Base) -> dict[str, Any]:

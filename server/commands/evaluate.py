@@ -18,6 +18,7 @@ from server.settings import MOST_WEIGHT
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
 
 if TYPE_CHECKING:
+    from drafting.alignment.data.splits import SplitRule
     from verification.evaluation.report import ModeRow, Quality, Report
 
 _WEIGHTS = "0.25,0.5,1,2,4,8"
@@ -72,7 +73,7 @@ def evaluate(
 
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
-    from drafting.alignment.data.loading import load_split
+    from drafting.alignment.data.loading import data_hashes, load_split
     from drafting.alignment.data.record import AUTO, split_kind
     from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.loading import load_catalog
@@ -93,13 +94,18 @@ def evaluate(
         fail("The whole catalog is ranked by a target: name it with --target, or leave --exhaustive out.")
     if target is None and (draft or neighbours or not chosen):
         fail("Drafts and neighbour models are evaluated beside a target, and baselines alone if there are some: name it with --target.")
-    trained = {} if target is None else _training_record(target).get("settings", {})
+    record = {} if target is None else _training_record(target)
+    trained = record.get("settings", {})
     fit = trained.get("fit", FIT_TRAIN)
     if target is not None:
         _refuse_learnt(target, fit, settings.part)
     try:
         kind = label_kind or trained.get("label_kind")
         rule = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)
+        if "split" in trained:
+            _check_rule(rule, SplitRule(trained["split"], trained.get("min_items", 1), trained.get("label_kind")))
+        if (learnt := record.get("data", {}).get("sha256")) and learnt != data_hashes(data):
+            typer.echo(f"The target has learnt other interactions than {data} holds: it may know what is held out here.", err=True)
         items = load_catalog(catalog)
         held_out = load_split(data, items, rule)
         beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), items)
@@ -148,6 +154,14 @@ def evaluate(
         names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
         forget_networks(_unfinished(report))
         typer.echo(f"Wrote {', '.join(names)} to {report}.")
+
+
+def _check_rule(asked: "SplitRule", learnt: "SplitRule") -> None:
+    """End the command if the target was trained by another split, so that it may have learnt what is held out."""
+    if asked != learnt:
+        kind = "" if learnt.label_kind is None else f" --label-kind {learnt.label_kind}"
+        made = f"--split {learnt.kind} --min-items {learnt.min_items}{kind}"
+        fail(f"The target was trained with '{made}', and may have learnt what other splits hold out: leave these flags out here.")
 
 
 def _unfinished(report: Path) -> Path:

@@ -145,6 +145,7 @@ class _Evaluation:
         self._rows: list[ModeRow] = []
         self._plain: dict[int, _Plain] = {}
         self._exhaustive: Exhaustive | None = None
+        self._reference: GenerateLists | None = None
 
     def add(self, name: str = "", path: Path | None = None) -> None:
         """Evaluate a draft in every mode, or the target alone; the first call also adds the rows of plain beam search."""
@@ -180,6 +181,7 @@ class _Evaluation:
                 modes += [Mode(name, rule.verification, plan, rule) for rule in rules]
             for k in settings.ks:
                 self._add_rows(recommender, modes, k)
+            self._reference = None
             if settings.exhaustive and self._exhaustive is None:
                 with tqdm(total=len(self._users), desc="whole catalog", unit="user") as bar:
                     self._exhaustive = rank_catalog(recommender, self._users, settings.ks, bar.update, keep_seen=settings.keep_seen)
@@ -223,13 +225,19 @@ class _Evaluation:
                 timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
                 self._rows.append(self._row(mode, k, mode.beam(k, beam), found, timing))
 
+    def _generator(self, recommender: Recommender) -> GenerateLists:
+        """`generate` in the precision that is evaluated, loaded once."""
+        if self._reference is None:
+            self._reference = GenerateLists(self._target, self._catalog, recommender, self._settings.dtype)
+        return self._reference
+
     def _generate(self, recommender: Recommender, timed: list[UserState], k: int, beam: Beam) -> tuple[list[list[int]], DoubleArray]:
         asked = timed[: self._settings.generated]
         # Its beams are as wide at all levels.
         if not asked or beam.widths:
             return [], np.empty(0)
         excluded = None if self._timed_excluded is None else self._timed_excluded[: len(asked)]
-        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, beam.width, excluded)
+        return self._generator(recommender).search(asked, k, beam.width, excluded)
 
     def _row(self, mode: Mode, k: int, beam: Beam, found: Found, timing: Timing | None) -> ModeRow:
         plain = self._plain[k].found.ranked

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
 
 import drafting.alignment.training
 from drafting.alignment.bases import BaseError, load_base
 from drafting.alignment.progress import ProgressBar
+from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
@@ -311,3 +312,15 @@ def test_an_item_without_identifier_is_said_before_anything_is_written(tmp_path:
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         TargetSettings(**options)
+
+
+def test_one_process_trains_on_one_of_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches and epochs are those of one, as on a machine with one."""
+
+    def devices(arguments: TrainingArguments) -> torch.device:
+        arguments._n_gpu = 4
+        return torch.device("cpu")
+
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(devices))
+    arguments = drafting.alignment.training._arguments(RunDirectory(tmp_path / "out"), QUICK)
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, QUICK.batch_size)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
@@ -19,6 +20,7 @@ from drafting.neighbours.source_check import source_of
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
 from tests.t5_models import save_t5_model
+from verification.evaluation import searching
 from verification.evaluation.baselines import neural
 from verification.evaluation.baselines.training import Training
 
@@ -236,3 +238,27 @@ def test_a_blend_comes_from_the_data_that_it_is_judged_on(folder: Path, tmp_path
         refused = run(folder, "--neighbours", str(model), "--blend", "1", "--k", "3", "--timed", "0", "--baselines", "none")
         assert refused.exit_code == 1
         assert reason in refused.output.replace("\n", " ")
+
+
+def test_a_target_is_judged_by_the_split_that_it_was_trained_with(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    shutil.copytree(folder / "target", target)
+    trained = {"split": "leave-one-out", "min_items": 1, "label_kind": None}
+    (target / "training.json").write_text(json.dumps({"settings": trained, "data": {"sha256": {"interactions.jsonl": "0"}}}))
+    for flags in (("--split", "global-time"), ("--min-items", "3"), ("--label-kind", "buy")):
+        refused = run(folder, "--target", str(target), *flags)
+        assert refused.exit_code == 1
+        assert "was trained with '--split leave-one-out --min-items 1', and may have learnt" in refused.output.replace("\n", " ")
+    done = run(folder, "--target", str(target), "--k", "1", "--timed", "0", "--baselines", "none")
+    assert done.exit_code == 0, done.output
+    assert "The target has learnt other interactions than" in done.output
+
+
+def test_generate_runs_in_the_precision_that_is_evaluated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is loaded once for all list lengths."""
+    loaded = []
+    load = searching.load_reference
+    monkeypatch.setattr(searching, "load_reference", lambda files, dtype: loaded.append(dtype) or load(files, dtype))
+    done = run(folder, "--k", "1,3", "--timed", "2", "--generated", "1", "--baselines", "none", "--dtype", "bfloat16")
+    assert done.exit_code == 0, done.output
+    assert loaded == [torch.bfloat16]
