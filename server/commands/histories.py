@@ -122,14 +122,16 @@ def _load(
     from tqdm import tqdm
 
     from server.histories import open_history_store
-    from server.offline.bulk_load import Imported, check_events, histories_of, load_histories, load_profiles
+    from server.offline.bulk_checks import check_events, check_profiles
+    from server.offline.bulk_load import Imported, histories_of, load_histories, load_profiles
     from server.try_again import HistoryUnavailable
 
-    check_events(events)
+    check_events(events, ids)
+    check_profiles(profiles)
     sent = int(sum(min(most, count) for count in _lengths(events)))
     begun = clock.monotonic()
 
-    async def load() -> tuple[Imported, int]:
+    async def load() -> tuple[Imported, tuple[int, tuple[str, ...]]]:
         store = open_history_store(url, max_events=most, ttl_seconds=ttl, timeout_seconds=_STORE_SECONDS)
         try:
             with tqdm(total=sent, desc="storing", unit="event", unit_scale=True, mininterval=0.5) as bar:
@@ -140,7 +142,7 @@ def _load(
             await store.close()
 
     try:
-        done, stored_profiles = asyncio.run(load())
+        done, (stored_profiles, damaged) = asyncio.run(load())
     except ValueError as error:
         fail(str(error))
     except HistoryUnavailable as error:
@@ -152,8 +154,8 @@ def _load(
         f"Sent {done.sent:,} events of {done.users:,} users in {seconds:.1f} s ({done.sent / seconds:,.0f} events/s): {done.stored:,} were "
         f"new{f', and {stored_profiles:,} profiles' if profiles else ''}."
     )
-    if done.damaged:
-        fail(f"Of {len(done.damaged):,} users nothing was stored, as what is stored of them is damaged: {', '.join(done.damaged[:5])}.")
+    if users := [*dict.fromkeys([*done.damaged, *damaged])]:
+        fail(f"Of {len(users):,} users not all was stored, as what is stored of them is damaged: {', '.join(users[:5])}.")
 
 
 def _lengths(events: "Events") -> list[int]:

@@ -12,28 +12,22 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from drafting.alignment.data.columns import Column, row_values
-from drafting.alignment.data.details import ATTRIBUTES, KIND
-from drafting.errors import InteractionError
+from drafting.alignment.data.details import KIND
 from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
 from server.errors import HistoryDamaged
 from server.histories.base import Event, HistoryStore
+from server.offline.bulk_checks import attributes_of
 from server.schemas.event_id import event_id_of
-from server.schemas.given import Attributes, EventKind, Facts
-from server.schemas.timestamp import LAST_SECOND
 from server.try_again import HistoryUnavailable
 
 _T = TypeVar("_T")
+_Kept = TypeVar("_Kept")
 _EVENTS_AT_ONCE = 5000
 _PROFILES_AT_ONCE = 500
 _PATIENCE_SECONDS = 60.0
-_LONGEST_ID = 512
-_attributes: TypeAdapter[dict[str, Value]] = TypeAdapter(Attributes)
-_facts: TypeAdapter[dict[str, Value]] = TypeAdapter(Facts)
-_kind: TypeAdapter[str] = TypeAdapter(EventKind)
 
 
 @dataclass(frozen=True)
@@ -52,26 +46,6 @@ class Imported:
     damaged: tuple[str, ...] = ()
 
 
-def check_events(events: Events) -> None:
-    """Refuse what the API would refuse, before anything is stored.
-
-    Raises:
-        InteractionError: a name is too long, or a number has no place in a history.
-    """
-    for role, names in (("user", events.user_names), ("item", events.item_names)):
-        long = next((name for name in names if len(name) > _LONGEST_ID), None)
-        if long is not None:
-            raise InteractionError(f"The {role} {long[:40]!r}… has {len(long):,} characters, and {_LONGEST_ID} are possible.")
-    if (events.times < 0).any() or (events.times > LAST_SECOND).any():
-        raise InteractionError("Histories have times from 1970 to the year 9999: some of the data lie outside. Is --time-unit right?")
-    if KIND in events.details:
-        for kind in events.details[KIND].values:
-            _checked(_kind, kind, "A kind of events")
-    for name, column in events.details.items():
-        for value in column.values if name.startswith(ATTRIBUTES) else ():
-            _checked(_attributes, {name.removeprefix(ATTRIBUTES): value}, "An attribute of events")
-
-
 def histories_of(events: Events, most: int, event_ids: Column | None = None) -> Iterator[tuple[str, list[Event]]]:
     """Each user and their newest `most` events, oldest first.
 
@@ -81,7 +55,7 @@ def histories_of(events: Events, most: int, event_ids: Column | None = None) -> 
     order = np.lexsort((events.times, events.users))
     ends = np.cumsum(np.bincount(events.users, minlength=len(events.user_names)))
     kinds = events.details.get(KIND)
-    attributes = {name.removeprefix(ATTRIBUTES): column for name, column in events.details.items() if name.startswith(ATTRIBUTES)}
+    attributes = attributes_of(events)
     start = 0
     for user, end in enumerate(ends.tolist()):
         rows = order[max(start, end - most) : end].tolist()
@@ -113,27 +87,35 @@ async def load_histories(store: HistoryStore, histories: Iterator[tuple[str, lis
             stored = await _patiently(lambda batch=batch: store.append_many(batch))  # type: ignore[misc]
             damaged: tuple[str, ...] = ()
         except HistoryDamaged:
-            stored, damaged = await _one_by_one(store, batch)
+            counts, damaged = await _one_by_one(store.append, batch)
+            stored = sum(counts)
         users = done.users + len(batch) - len(damaged)
         done = replace(done, users=users, sent=done.sent + sent, stored=done.stored + stored, damaged=done.damaged + damaged)
         on_events(sent)
     return done
 
 
-async def load_profiles(store: HistoryStore, profiles: Mapping[str, Mapping[str, Value]], on_profiles: Callable[[int], None]) -> int:
-    """Store profiles in place of those that are there; return their number.
+async def load_profiles(
+    store: HistoryStore, profiles: Mapping[str, Mapping[str, Value]], on_profiles: Callable[[int], None]
+) -> tuple[int, tuple[str, ...]]:
+    """Store profiles in place of those that are there; return their number, and the users of whom nothing was stored, as in `Imported`.
 
     Raises:
-        InteractionError: a profile is one that the API would refuse; none was stored.
         HistoryUnavailable: as `load_histories`.
     """
-    for profile in profiles.values():
-        _checked(_facts, profile, "A profile")
+    stored = 0
+    damaged: list[str] = []
     remaining = iter(profiles.items())
     while batch := dict(islice(remaining, _PROFILES_AT_ONCE)):
-        await _patiently(lambda batch=batch: store.put_profiles(batch))  # type: ignore[misc]
+        unreadable: tuple[str, ...] = ()
+        try:
+            await _patiently(lambda batch=batch: store.put_profiles(batch))  # type: ignore[misc]
+        except HistoryDamaged:
+            _, unreadable = await _one_by_one(store.put_profile, batch)
+        stored += len(batch) - len(unreadable)
+        damaged += unreadable
         on_profiles(len(batch))
-    return len(profiles)
+    return stored, tuple(damaged)
 
 
 def _batch(histories: Iterator[tuple[str, list[Event]]]) -> dict[str, list[Event]]:
@@ -147,15 +129,15 @@ def _batch(histories: Iterator[tuple[str, list[Event]]]) -> dict[str, list[Event
     return batch
 
 
-async def _one_by_one(store: HistoryStore, batch: Mapping[str, list[Event]]) -> tuple[int, tuple[str, ...]]:
-    """Store what a batch with a damaged history has; the number of events, and the users of whom nothing was stored."""
-    stored, damaged = 0, []
-    for user, events in batch.items():
+async def _one_by_one(store_one: Callable[[str, _Kept], Awaitable[_T]], batch: Mapping[str, _Kept]) -> tuple[list[_T], tuple[str, ...]]:
+    """Store what a batch with a damaged user has; what the store answered, and the users of whom nothing was stored."""
+    answers, damaged = [], []
+    for user, kept in batch.items():
         try:
-            stored += await _patiently(lambda user=user, events=events: store.append(user, events))  # type: ignore[misc]
+            answers.append(await _patiently(lambda user=user, kept=kept: store_one(user, kept)))  # type: ignore[misc]
         except HistoryDamaged:
             damaged.append(user)
-    return stored, tuple(damaged)
+    return answers, tuple(damaged)
 
 
 async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
@@ -169,10 +151,3 @@ async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
                 raise
         await asyncio.sleep(wait)
         wait = min(2 * wait, 5.0)
-
-
-def _checked(adapter: TypeAdapter[_T], value: object, subject: str) -> None:
-    try:
-        adapter.validate_python(value)
-    except ValidationError as error:
-        raise InteractionError(f"{subject} can't be stored: it {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from error

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from drafting.alignment.data.columns import Column
-from drafting.errors import InteractionError
 from drafting.preparation.events import Events
+from drafting.prompts.user_state import Value
 from server.commands.app import app
 from server.errors import HistoryDamaged
 from server.histories import Event, HistoryStore, open_history_store
 from server.offline import bulk_load
-from server.offline.bulk_load import Imported, check_events, histories_of, load_histories, load_profiles
+from server.offline.bulk_load import Imported, histories_of, load_histories, load_profiles
 from server.try_again import HistoryUnavailable
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 9), st.sampled_from(["buy", None])), min_size=1, max_size=30)
@@ -105,22 +107,57 @@ async def test_a_store_that_is_away_is_waited_for_and_a_damaged_history_costs_it
         await load_histories(store, histories_of(events, 5), lambda _: None)
 
 
-async def test_profiles_are_checked_before_any_is_stored(store: HistoryStore) -> None:
-    with pytest.raises(InteractionError, match=r"A profile can't be stored: it can't hold 'bio': its value has 2,001 characters"):
-        await load_profiles(store, {"ann": {"age": 30}, "bob": {"bio": "x" * 2001}}, lambda _: None)
-    assert (await store.read_user("ann")).profile is None
-    assert await load_profiles(store, {"ann": {"age": 30}, "bob": {"likes": ["war"]}}, lambda _: None) == 2
-    assert (await store.read_user("bob")).profile == {"likes": ["war"]}
+async def test_a_damaged_user_costs_the_profiles_no_other(store: HistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_profiles, put_profile = store.put_profiles, store.put_profile
+
+    async def failing(profiles):
+        if "bob" in profiles:
+            raise HistoryDamaged("bob")
+        await put_profiles(profiles)
+
+    async def failing_one(user, profile):
+        if user == "bob":
+            raise HistoryDamaged(user)
+        await put_profile(user, profile)
+
+    monkeypatch.setattr(store, "put_profiles", failing)
+    monkeypatch.setattr(store, "put_profile", failing_one)
+    monkeypatch.setattr(bulk_load, "_PROFILES_AT_ONCE", 2)
+    profiles: dict[str, dict[str, Value]] = {name: {"likes": [name]} for name in ("ann", "bob", "cid")}
+    counts: list[int] = []
+    assert await load_profiles(store, profiles, counts.append) == (2, ("bob",))
+    assert counts == [2, 1]
+    assert [(await store.read_user(name)).profile for name in profiles] == [{"likes": ["ann"]}, None, {"likes": ["cid"]}]
 
 
-def test_what_the_api_refuses_is_refused(tmp_path: Path) -> None:
-    check_events(events_of([(0, 0, 5, "buy")]))
-    with pytest.raises(InteractionError, match="Is --time-unit right"):
-        check_events(events_of([(0, 0, -5, "buy")]))
-    long = events_of([(0, 0, 5, "buy")])
-    long.item_names[0] = "x" * 513  # type: ignore[index]
-    with pytest.raises(InteractionError, match="has 513 characters, and 512 are possible"):
-        check_events(long)
+def test_the_command_stores_all_but_what_belongs_to_a_damaged_user(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "all.jsonl").write_text("".join(f'{{"user": "{user}", "age": 30}}\n' for user in ("ann", "bob", "cid")))
+    url, flags = f"sqlite:///{tmp_path}/h.db", ("--profiles", tmp_path / "all.jsonl")
+    assert run("histories", "import", data, "--histories", url)[0] == 0
+    with closing(sqlite3.connect(tmp_path / "h.db")) as file, file:
+        file.execute("UPDATE histories SET history = x'00' WHERE user_id = 'ann'")
+    status, output = run("histories", "import", data, "--histories", url, *flags)
+    assert status == 1
+    assert "and 2 profiles." in output
+    assert "Of 1 users not all was stored, as what is stored of them is damaged: ann." in output
+    assert [asyncio.run(stored(url, user))[1] for user in ("bob", "cid")] == [{"age": 30}] * 2
+
+
+@pytest.mark.parametrize(
+    ("profiles", "sentence"),
+    [
+        ('{"user": "ann", "age": 30}\n{"user": "zoe", "bio": "' + "x" * 2001 + '"}\n', "A profile can't be stored: it can't hold 'bio'"),
+        ('{"user": "' + "z" * 513 + '", "age": 30}\n', "has 513 characters, and from 1 to 512 are possible"),
+        ('{"user": "", "age": 30}\n', "has 0 characters, and from 1 to 512 are possible"),
+    ],
+)
+def test_profiles_are_checked_before_anything_is_stored(tmp_path: Path, data: Path, profiles: str, sentence: str) -> None:
+    (tmp_path / "profiles.jsonl").write_text(profiles)
+    flags = ("--histories", f"sqlite:///{tmp_path}/h.db", "--profiles", tmp_path / "profiles.jsonl")
+    status, output = run("histories", "import", data, *flags)
+    assert status == 1
+    assert sentence in output
+    assert not (tmp_path / "h.db").exists()
 
 
 def run(*arguments: object) -> tuple[int, str]:
