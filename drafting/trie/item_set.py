@@ -4,7 +4,7 @@ Invariant: a set is immutable, so results derived from it may be cached with the
 """
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,12 @@ class ItemSet:
         members[np.asarray(items, np.int64)] = True
         return cls.of(members)
 
-    def __len__(self) -> int:
+    @cached_property
+    def _count(self) -> int:
         return int(np.bitwise_count(self.bits).sum())
+
+    def __len__(self) -> int:
+        return self._count
 
     def __contains__(self, item: int) -> bool:
         return bool(self.bits[item >> 3] >> (item & 7) & 1)

@@ -106,7 +106,7 @@ class NamedFilters:
 
     def _named(self, name: str, meaning: bytes) -> NamedFilter:
         known = self._decoded.get(name)
-        if known is None or known[0] is not meaning:
+        if known is None or known[0] != meaning:
             known = self._decoded[name] = meaning, NamedFilter(name, decode_filter(meaning))
         return known[1]
 
@@ -250,7 +250,10 @@ class NamedFilters:
         for name, meaning in sorted(meanings.items()):
             if served.meanings.get(name) == meaning:
                 continue
-            named = self._named(name, meaning)
+            known = self._decoded.get(name)
+            if known is None or known[0] != meaning:
+                known = self._decoded[name] = meaning, NamedFilter(name, await self._in_thread(partial(decode_filter, meaning)))
+            named = known[1]
             expression = named.expression
             try:
                 if expression is None or expression not in evaluated:

@@ -31,6 +31,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
+from redis.asyncio import RedisCluster
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
@@ -141,23 +142,41 @@ class RedisHistoryStore:
 
     async def sample(self, users: int, limit: int) -> list[list[Event]]:
         found: list[list[Event]] = []
-        keys = self._redis.scan_iter(match=f"{_literal(f'{{{self._key_prefix}:')}*}}:events", count=_KEYS_PER_SCAN)
-        is_over = False
-        # A scan finds keys in the order of their hashes, so its first ones are any.
-        while len(found) < users and not is_over:
-            async with self._reach(None):
-                batch: list[bytes] = []
-                while len(batch) < min(_USERS_PER_SAMPLE, users - len(found)) and not is_over:
-                    key = await anext(keys, None)
-                    is_over = key is None
-                    batch += [] if key is None else [key]
-                many = self._redis.pipeline(transaction=False)
-                for key in batch:
-                    many.zrange(key, -max(1, self._retention.window(limit)), -1, withscores=True)
-                answers = await many.execute(raise_on_error=False) if batch else []
-            read = [[event for member, score in each if (event := _event(member, score))] for each in answers if isinstance(each, list)]
-            found += [events for events in read if events]
+        met: set[bytes] = set()
+        # A scan finds keys in the order of their hashes, so its first ones are any; some it finds twice.
+        async for keys in self._scanned(f"{_literal(f'{{{self._key_prefix}:')}*}}:events"):
+            new = [key for key in dict.fromkeys(keys) if key not in met]
+            met.update(new)
+            for start in range(0, len(new), _USERS_PER_SAMPLE):
+                found += await self._newest(new[start : start + _USERS_PER_SAMPLE], limit)
+                if len(found) >= users:
+                    return found[:users]
         return found
+
+    async def _scanned(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """The keys of a pattern, as each SCAN finds them, which has the time of an operation: most keys may be those of others."""
+        async with self._reach(None):
+            nodes = self._redis.get_primaries() if isinstance(self._redis, RedisCluster) else [None]
+        for node in nodes:
+            where: dict[str, Any] = {} if node is None else {"target_nodes": node}
+            cursor: Any = None
+            while cursor != 0:
+                async with self._reach(None):
+                    answer: Any = await self._redis.scan(cursor or 0, pattern, _KEYS_PER_SCAN, **where)
+                cursor, keys = answer
+                yield keys
+                if node is not None:
+                    cursor = cursor[node.name]
+
+    async def _newest(self, keys: Sequence[bytes], limit: int) -> list[list[Event]]:
+        """The newest events of each history that has any."""
+        async with self._reach(None):
+            many = self._redis.pipeline(transaction=False)
+            for key in keys:
+                many.zrange(key, -max(1, self._retention.window(limit)), -1, withscores=True)
+            answers = await many.execute(raise_on_error=False)
+        read = [[event for member, score in each if (event := _event(member, score))] for each in answers if isinstance(each, list)]
+        return [events for events in read if events]
 
     async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         await self._write(self._put_profile, user_id, [self._ttl_ms, msgspec.json.encode(profile)])

@@ -2,12 +2,13 @@
 
 Invariant: the popularity of items comes from the history store alone, or from a file, never from what one server happens to have seen. So
 replicas give the same lists, but for which users they sample, and a restart changes none. It is read when such a user asks and what is
-known is older than `REFRESH_SECONDS`; others wait for it only where nothing is known yet. Memory and reads are bounded by `USERS` and
-`EVENTS`.
+known is older than `REFRESH_SECONDS`, or than that where reading takes long; others wait for it only where nothing is known yet. Memory and
+reads are bounded by `USERS` and `EVENTS`.
 """
 
 import asyncio
 import time
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,6 +28,8 @@ USERS, EVENTS = 1000, 50
 REFRESH_SECONDS = 60.0
 # Where nothing was found, the first events may come at any moment.
 EMPTY_SECONDS = 1.0
+# A store with much else in it takes long to look through; it is read in this part of the time at the most.
+READ_SHARE = 0.1
 _DAY_SECONDS = 86_400
 
 
@@ -52,9 +55,10 @@ class ColdStart:
         self._metrics = services.metrics
         self._popularity: Popularity | None = services.popularity
         self._is_fixed = services.popularity is not None
-        self._read_at = -REFRESH_SECONDS
+        self._read_at, self._read_seconds = -REFRESH_SECONDS, 0.0
         self._reading: asyncio.Task[None] | None = None
-        self._items: tuple[Popularity, ServedCatalog, PopularItems] | None = None
+        # A version that nobody has any more goes with what is known of it here.
+        self._items: WeakKeyDictionary[ServedCatalog, tuple[Popularity, PopularItems]] = WeakKeyDictionary()
 
     async def popular(self, served: ServedCatalog, deadline: float) -> PopularItems | None:
         """The popular items of a version; None where there are none, or none is wanted.
@@ -68,14 +72,15 @@ class ColdStart:
             await self._refresh(deadline)
         if (popularity := self._popularity) is None:
             return None
-        if self._items is None or self._items[0] is not popularity or self._items[1] is not served:
-            self._items = popularity, served, await asyncio.to_thread(PopularItems.of, popularity, served.catalog)
-        items = self._items[2]
+        known = self._items.get(served)
+        if known is None or known[0] is not popularity:
+            known = self._items[served] = popularity, await asyncio.to_thread(PopularItems.of, popularity, served.catalog)
+        items = known[1]
         return items if len(items.leaves) else None
 
     async def _refresh(self, deadline: float) -> None:
         """Have the store read if what is known is old, and wait for it if nothing is known."""
-        lasts = EMPTY_SECONDS if self._popularity is None else REFRESH_SECONDS
+        lasts = max(EMPTY_SECONDS if self._popularity is None else REFRESH_SECONDS, self._read_seconds / READ_SHARE)
         if self._reading is None and time.monotonic() - self._read_at > lasts:
             self._reading = asyncio.create_task(self._read(), name="popular items")
         if self._reading is not None and self._popularity is None:
@@ -83,6 +88,7 @@ class ColdStart:
             await asyncio.wait([self._reading], timeout=max(0.0, deadline - time.monotonic()))
 
     async def _read(self) -> None:
+        began = time.monotonic()
         try:
             with self._metrics.history_operation("sample"):
                 histories = await self._histories.sample(USERS, EVENTS)
@@ -94,6 +100,7 @@ class ColdStart:
             pass
         finally:
             self._read_at, self._reading = time.monotonic(), None
+            self._read_seconds = self._read_at - began
 
 
 async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Submit) -> BeamResult:

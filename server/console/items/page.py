@@ -8,6 +8,7 @@ from nicegui import ui
 from server.client import AsyncAtspeedClient, AtspeedError
 from server.console.elements import bar, card, facts, main_button, show_error, tag
 from server.console.lists.form import IMAGE
+from server.console.newest import Newest
 from server.console.visits import Visits
 from server.schemas.catalogs import CatalogItem, CatalogItemAnswer
 from server.schemas.comparisons import AlikeAnswer
@@ -24,6 +25,7 @@ class Items:
 
     def __init__(self, client: AsyncAtspeedClient, visits: Visits, item_id: str) -> None:
         self._client, self._visits, self._item_id = client, visits, item_id
+        self._searches, self._choices = Newest(), Newest()
 
     def build(self) -> None:
         """Make the page's parts, and fill them as soon as it is shown."""
@@ -44,10 +46,14 @@ class Items:
 
     async def _find(self) -> None:
         """Items that the text in the search names; the first of the catalog without one."""
+        is_newest = self._searches.ask()
         try:
             found = (await self._client.items(limit=FOUND, q=(self._search.value or "").strip() or None)).items
         except AtspeedError as error:
-            self._fail(error)
+            if is_newest():
+                self._fail(error)
+            return
+        if not is_newest():
             return
         self._found.clear()
         with self._found:
@@ -71,11 +77,15 @@ class Items:
             show_error(str(error))
 
     async def _choose(self, item_id: str) -> None:
+        is_newest = self._choices.ask()
         try:
             item = await self._client.item(item_id)
             alike = await self._client.items_like(item_id, ALIKE)
         except AtspeedError as error:
-            self._fail(error)
+            if is_newest():
+                self._fail(error)
+            return
+        if not is_newest():
             return
         self._item_id = item_id
         self._shown.clear()
@@ -120,6 +130,7 @@ class Places:
 
     def __init__(self, client: AsyncAtspeedClient, visits: Visits, item: CatalogItemAnswer) -> None:
         self._client, self._visits, self._item = client, visits, item
+        self._looks = Newest()
         with card("In lists of users"):
             with tag("form", "", "line").on("submit.prevent", self._look):
                 self._users = ui.input("User ids", value=", ".join(visits.users[:MOST_USERS])).props("outlined dense").style("flex: 1")
@@ -131,11 +142,15 @@ class Places:
         users = list(dict.fromkeys(user.strip() for user in (self._users.value or "").split(",") if user.strip()))[:MOST_USERS]
         if not users:
             return
+        is_newest = self._looks.ask()
         try:
             results = (await self._client.recommend_many([{"user_id": user, "k": LIST} for user in users])).results
         except AtspeedError as error:
-            with self._shown.clear():
-                show_error(str(error))
+            if is_newest():
+                with self._shown.clear():
+                    show_error(str(error))
+            return
+        if not is_newest():
             return
         self._shown.clear()
         with self._shown:

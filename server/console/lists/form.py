@@ -70,9 +70,8 @@ class RequestForm:
         if has_image:
             self._question.options["fields"] = [IMAGE]
         choices = {ANY_ITEM: "Any item"} | {each.name: f"{each.name} ({each.items:,})" for each in named}
-        asked = self._question.options.get("filter", ANY_ITEM)
-        if isinstance(asked, str):
-            self._filter.set_options(choices | ({} if asked in choices else {asked: asked}), value=asked)
+        asked = self._filter.value
+        self._filter.set_options(choices | ({} if asked in choices else {asked: asked}), value=asked)
 
     def _number(self, label: str, name: str, *, least: float, most: float | None = None, step: float = 1) -> None:
         number = ui.number(label, value=self._question.options.get(name), min=least, max=most, step=step)
@@ -94,8 +93,11 @@ class RequestForm:
 
     def _choice(self, label: str, name: str, choices: dict[str, str]) -> ui.select:
         asked = self._question.options.get(name, "")
-        select = ui.select(choices if asked in choices else choices | {asked: str(asked)}, label=label, value=asked)
-        select.props("outlined dense").style("min-width: 11rem").on_value_change(lambda event: self._set(name, event.value))
+        # Names of filters may stand in an object, which an address can hold.
+        shown = asked if isinstance(asked, str) else json.dumps(asked)
+        select = ui.select(choices if shown in choices else choices | {shown: shown}, label=label, value=shown)
+        select.props("outlined dense").style("min-width: 11rem")
+        select.on_value_change(lambda event: self._set(name, asked if event.value == shown else event.value))
         return select
 
     async def _set_widths(self, text: str) -> None:

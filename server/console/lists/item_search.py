@@ -7,6 +7,7 @@ from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError
 from server.console.elements import tag
+from server.console.newest import Newest
 
 FOUND = 8
 
@@ -28,16 +29,21 @@ class ItemSearch:
             act: takes the id and the title of the item that is chosen.
         """
         self._client, self._button, self._act, self._fail = client, button, act, fail
+        self._answers = Newest()
         self._field = ui.input(label).props("outlined dense debounce=300 clearable")
         self._field.on_value_change(self._find)
         self._found = tag("ul", "", "items plain")
 
     async def _find(self) -> None:
         text = (self._field.value or "").strip()
+        is_newest = self._answers.ask()
         try:
             items = (await self._client.items(limit=FOUND, q=text)).items if text else []
         except AtspeedError as error:
-            self._fail(error)
+            if is_newest():
+                self._fail(error)
+            return
+        if not is_newest():
             return
         self._found.clear()
         with self._found:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import ValidationError
-
+from server.schemas.given import GivenEvent
 from server.schemas.recommendations import RecommendationRequest
 from server.schemas.users import StoredEvent
 
@@ -43,13 +42,12 @@ class Question:
         """The question that an address names by its two parameters; one without options if it names none."""
         try:
             body = json.loads(ask) if ask else {}
-            RecommendationRequest.model_validate(body)
-        except (json.JSONDecodeError, ValidationError):
+            asked = RecommendationRequest.model_validate(body)
+        except (ValueError, RecursionError):
             return cls(user)
-        history, profile = body.pop("history", None), body.pop("profile", None)
-        entries = [{"item_id": entry} if isinstance(entry, str) else entry for entry in history or []]
-        events = [StoredEvent.model_validate({"timestamp": 0.0} | entry) for entry in entries]
-        return cls(body.pop("user_id", user), events, profile, history is not None, body)
+        events = [_event(entry) for entry in asked.history or ()]
+        options = {name: value for name, value in body.items() if name not in ("user_id", "history", "profile") and value is not None}
+        return cls(asked.user_id or user, events, asked.profile, asked.history is not None, options)
 
     @property
     def is_ready(self) -> bool:
@@ -62,7 +60,7 @@ class Question:
         whom: dict[str, Any] = {"user_id": self.user_id}
         if self.changed:
             whom = {"history": [_entry(event) for event in self.events]} | ({} if self.profile is None else {"profile": self.profile})
-        return whom | {name: value for name, value in self.options.items() if value not in (None, "", False, {}, [])}
+        return whom | {name: value for name, value in self.options.items() if _is_said(value)}
 
     def address(self, path: str) -> str:
         """The page at this path with this question; without it if it is too long for an address."""
@@ -90,6 +88,17 @@ class Question:
         """The request in Python."""
         arguments = "".join(f"    {name}={value!r},\n" for name, value in self.body.items())
         return f"from server.client import AtspeedClient\n\nanswer = AtspeedClient({url!r}).recommend(\n{arguments})\n"
+
+
+def _is_said(value: Any) -> bool:
+    """Whether an option says anything: 0 does, an empty field and a box without its tick do not."""
+    return value is not None and value is not False and value not in ("", {}, [])
+
+
+def _event(entry: str | GivenEvent) -> StoredEvent:
+    """An entry of a request's history as a stored event, at time 0 where the request does not say when."""
+    known = {"item_id": entry} if isinstance(entry, str) else entry.model_dump(exclude_defaults=True)
+    return StoredEvent.model_validate({"timestamp": 0.0} | known)
 
 
 def _entry(event: StoredEvent) -> Any:

@@ -5,6 +5,7 @@ from server.client.lists import Asked
 from server.console.elements import show_error, table, tag
 from server.console.lists.item_search import ItemSearch
 from server.console.lists.question import Question
+from server.console.newest import Newest
 
 
 class Scores:
@@ -13,6 +14,7 @@ class Scores:
     def __init__(self, client: AsyncAtspeedClient, question: Question) -> None:
         self._client, self._question = client, question
         self._picked: dict[str, str] = {}
+        self._answers = Newest()
         ItemSearch(client, "Score an item by id or title", "Score {}", self._pick, self._fail)
         self._shown = tag("div", "", "stack")
 
@@ -25,10 +27,14 @@ class Scores:
         if not (self._picked and self._question.is_ready):
             return
         whom = {name: value for name, value in self._question.body.items() if name in Asked.__annotations__}
+        is_newest = self._answers.ask()
         try:
             answer = await self._client.score(list(self._picked), **whom)
         except AtspeedError as error:
-            self._fail(error)
+            if is_newest():
+                self._fail(error)
+            return
+        if not is_newest():
             return
         self._shown.clear()
         with self._shown:

@@ -12,6 +12,7 @@ from server.console.lists.item_search import ItemSearch
 from server.console.lists.question import Question, changes
 from server.console.lists.scores import Scores
 from server.console.lists.user_form import UserForm
+from server.console.newest import Newest
 from server.console.visits import Visits
 from server.schemas.recommendations import RecommendationAnswer
 
@@ -24,8 +25,7 @@ class TryIt:
     def __init__(self, client: AsyncAtspeedClient, visits: Visits, question: Question) -> None:
         self._client, self._visits, self._question = client, visits, question
         self._before: RecommendationAnswer | None = None
-        # Of the newest request: an answer to an older one comes too late.
-        self._asked = 0
+        self._lists, self._histories = Newest(), Newest()
         self._all_events = False
 
     def build(self) -> None:
@@ -60,13 +60,22 @@ class TryIt:
         if not keep:
             question.user_id, question.changed, question.events, question.profile = user_id, False, [], None
             self._all_events = False
+            is_newest = self._histories.ask()
             try:
-                question.events = (await self._client.history(user_id)).events
-                question.profile = (await self._client.profile(user_id)).profile
+                events = (await self._client.history(user_id)).events
+                if not is_newest():
+                    return
+                question.events = events
+                profile = (await self._client.profile(user_id)).profile
+                if not is_newest():
+                    return
+                question.profile = profile
             except NotFound:
-                pass
+                if not is_newest():
+                    return
             except AtspeedError as error:
-                self._fail(error)
+                if is_newest():
+                    self._fail(error)
                 return
             self._visits.note(user_id)
         await self._ask()
@@ -101,10 +110,13 @@ class TryIt:
         self._show_history()
 
     async def _forget(self, place: int) -> None:
+        self._histories.ask()
         self._question.forget(place)
         await self._ask()
 
     async def _add(self, item_id: str, title: str | None) -> None:
+        # A stored history that is still to come is no longer waited for: this is another one.
+        self._histories.ask()
         self._question.add(item_id, title)
         await self._ask()
 
@@ -116,16 +128,15 @@ class TryIt:
         # The button that began this may be gone by now.
         with self._list:
             ui.navigate.history.replace(self._question.address("/"))
-        self._asked += 1
-        mine = self._asked
+        is_newest = self._lists.ask()
         self._list.style("opacity: 0.6")
         try:
             answer = await self._client.recommend(**self._question.body)
         except AtspeedError as error:
-            if mine == self._asked:
+            if is_newest():
                 self._fail(error)
             return
-        if mine == self._asked:
+        if is_newest():
             self._show(answer)
             self._before = answer
             await self._scores.ask()

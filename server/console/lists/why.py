@@ -12,6 +12,7 @@ from server.console.lists.item_list import show_items
 from server.console.lists.question import Question, changes
 from server.console.lists.tree import Shown, draw
 from server.console.lists.user_form import UserForm
+from server.console.newest import Newest
 from server.console.visits import Visits
 from server.schemas.explanations import ExplainedAnswer, ExplainedLevelAnswer, ExplanationAnswer
 from server.schemas.recommendations import RecommendedItem
@@ -30,7 +31,7 @@ class Why:
         self._pinned_body: dict[str, Any] = {}
         self._shown = Shown.PATHS
         self._chosen: RecommendedItem | None = None
-        self._asked = 0
+        self._explanations = Newest()
         self._visits = visits
 
     def build(self) -> None:
@@ -62,18 +63,17 @@ class Why:
             return
         with self._result:
             ui.navigate.history.replace(self._question.address(PATH))
-        self._asked += 1
-        mine = self._asked
+        is_newest = self._explanations.ask()
         self._result.style("opacity: 0.6")
         try:
             answer = await self._client.explain(others=OTHERS, **self._question.body)
         except AtspeedError as error:
-            if mine == self._asked:
+            if is_newest():
                 self._result.style(replace="").clear()
                 with self._result:
                     show_error(str(error))
             return
-        if mine == self._asked:
+        if is_newest():
             self._answer, self._chosen = answer, None
             self._show()
 

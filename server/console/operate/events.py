@@ -9,6 +9,7 @@ from server.client import AsyncAtspeedClient, AtspeedError, NotFound
 from server.console.elements import ask_first, card, main_button, show_error, tag, tell
 from server.console.lists.question import Question
 from server.console.lists.user_form import UserForm
+from server.console.newest import Newest
 from server.console.operate.versions import when
 from server.console.visits import Visits
 from server.schemas.users import StoredEvent
@@ -21,6 +22,7 @@ class Events:
 
     def __init__(self, client: AsyncAtspeedClient, visits: Visits) -> None:
         self._client, self._user_id = client, ""
+        self._histories = Newest()
         with card("Events of a user"):
             with tag("div", "", "line"):
                 UserForm(visits, Question(), self._choose)
@@ -31,25 +33,31 @@ class Events:
         await self._load()
 
     async def _load(self) -> None:
+        is_newest, user_id = self._histories.ask(), self._user_id
         events: list[StoredEvent] = []
+        failure: AtspeedError | None = None
+        try:
+            events = (await self._client.history(user_id, SHOWN)).events
+        except AtspeedError as error:
+            failure = error
+        if not is_newest():
+            return
         self._shown.clear()
         with self._shown:
-            try:
-                events = (await self._client.history(self._user_id, SHOWN)).events
-            except NotFound:
+            if isinstance(failure, NotFound):
                 tag("p", "Nothing is stored of this user.", "soft")
-            except AtspeedError as error:
-                show_error(str(error))
+            elif failure is not None:
+                show_error(str(failure))
                 return
-            with tag("form", "", "line").on("submit.prevent", self._append):
+            with tag("form", "", "line").on("submit.prevent", partial(self._append, user_id)):
                 self._item = ui.input("Item id").props("outlined dense").style("flex: 2 1 8rem")
                 self._kind = ui.input("Kind").props("outlined dense").style("flex: 1 1 6rem")
                 main_button("Add event")
             with tag("ul", "", "items plain"):
                 for event in reversed(events):
-                    self._line(event)
+                    self._line(user_id, event)
 
-    def _line(self, event: StoredEvent) -> None:
+    def _line(self, user_id: str, event: StoredEvent) -> None:
         name = event.title or event.item_id
         with tag("li"):
             with tag("div", "", "what"):
@@ -57,24 +65,24 @@ class Events:
                 if event.kind:
                     tag("span", event.kind, "badge still")
                 tag("div", f"{event.item_id} · {when(event.timestamp)}", "soft mono")
-            button = ui.button(icon="close", on_click=partial(self._delete, event)).props("flat round dense size=sm").classes("do")
+            button = ui.button(icon="close", on_click=partial(self._delete, user_id, event)).props("flat round dense size=sm").classes("do")
             button.props["aria-label"] = f"Delete {name}"
 
-    async def _delete(self, event: StoredEvent) -> None:
+    async def _delete(self, user_id: str, event: StoredEvent) -> None:
         if not await ask_first(
-            f"Delete {event.title or event.item_id} of {when(event.timestamp)} from the history of {self._user_id}?", "Delete"
+            f"Delete {event.title or event.item_id} of {when(event.timestamp)} from the history of {user_id}?", "Delete"
         ):
             return
         if event.event_id is not None:
-            deletion = self._client.delete_events(self._user_id, event_id=event.event_id)
+            deletion = self._client.delete_events(user_id, event_id=event.event_id)
         else:
-            deletion = self._client.delete_events(self._user_id, item_id=event.item_id, timestamp=event.timestamp)
+            deletion = self._client.delete_events(user_id, item_id=event.item_id, timestamp=event.timestamp)
         await tell(deletion, "The event is deleted.")
         await self._load()
 
-    async def _append(self) -> None:
+    async def _append(self, user_id: str) -> None:
         event = {"item_id": (self._item.value or "").strip(), "event_id": f"console-{uuid4().hex}"}
         if kind := (self._kind.value or "").strip():
             event["kind"] = kind
-        if await tell(self._client.append_events(self._user_id, [event]), "The event is stored."):
+        if await tell(self._client.append_events(user_id, [event]), "The event is stored."):
             await self._load()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from drafting.trie.item_set import ItemSet
 from server.catalogs.comparison import effect_of
 from server.catalogs.filters import NamedFilter
 from server.http.problems import documented
@@ -35,19 +36,22 @@ def filter_routes(services: Services) -> APIRouter:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
         named = await filters.put(name, body.expression or body.items or [])
         # Before others are waited for: meanwhile the filter may be forgotten again.
-        answer = line(named)
+        answer = line(named, services.catalogs.active.filters[name])
         await services.announcer.wait_for(wait)
         return answer
 
     @router.get("", summary="All named filters", responses=documented(), response_model_exclude_none=True)
     @needs(Scope.CATALOG)
     async def show_all() -> FiltersAnswer:
-        return FiltersAnswer(filters=[line(each) for each in filters.all()])
+        sets = services.catalogs.active.filters
+        shown = [(each, sets[each.name]) for each in filters.all()]
+        # Their items are counted once, which takes a while where there are many.
+        return FiltersAnswer(filters=await asyncio.to_thread(lambda: [line(*each) for each in shown]))
 
     @router.get("/{name}", summary="One named filter", responses=documented(404, 422), response_model_exclude_none=True)
     @needs(Scope.CATALOG)
     async def show(name: FilterPath) -> FilterAnswer:
-        return line(filters.get(name))
+        return line(filters.get(name), services.catalogs.active.filters[name])
 
     @router.get("/{name}/sample", summary="What a named filter leaves", responses=documented(404, 422), response_model_exclude_none=True)
     @needs(Scope.CATALOG)
@@ -76,8 +80,8 @@ def filter_routes(services: Services) -> APIRouter:
         await filters.drop(name)
         await services.announcer.wait_for(wait)
 
-    def line(named: NamedFilter) -> FilterAnswer:
-        items = len(services.catalogs.active.filters[named.name])
+    def line(named: NamedFilter, passing: ItemSet) -> FilterAnswer:
+        items = len(passing)
         return FilterAnswer(name=named.name, items=items, expression=named.expression, note=None if items else EMPTY_NOTE)
 
     return router

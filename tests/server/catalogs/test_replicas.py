@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,13 +14,14 @@ from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.placement import add_items
-from server.catalogs import new_items, store
+from drafting.catalog.text_column import TextColumn
+from server.catalogs import filters, new_items, store
 from server.catalogs.new_items import NewItems
 from server.catalogs.placing import Placed, PlaceOrder
 from server.control import ControlStore, Limits, Position, Replica, State, Write
 from server.control.announcer import Announcer
 from server.control.memory import MemoryControlStore
-from server.control.records import Changes
+from server.control.records import Changes, decode_filter
 from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterNotFound, NothingToRollBack, VersionActive, VersionExists
@@ -237,6 +239,27 @@ async def test_filters_and_versions_of_one_are_known_to_all_and_outlive_them(tmp
     await one.filters.put("price", ["item-7"])
     async with opened(tmp_path, control, "d") as late:
         assert (late.catalogs.active.name, [each.name for each in late.filters.all()]) == ("v1", ["price"])
+
+
+async def test_what_others_have_named_is_decoded_off_the_event_loop(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A definition may have a million items."""
+    one, two, _ = fleet
+    threads: list[threading.Thread] = []
+
+    def decode(meaning: bytes) -> str | TextColumn:
+        threads.append(threading.current_thread())
+        return decode_filter(meaning)
+
+    monkeypatch.setattr(filters, "decode_filter", decode)
+    await one.filters.put("few", ["item-1", "item-2"])
+    await follow(two)
+    assert [(each.name, list(each.what)) for each in two.filters.all()] == [("few", ["item-1", "item-2"])]
+    # With another version in memory it is not decoded again.
+    await two.add("v1", ONE)
+    await two.activate("v1")
+    assert [each.name for each in two.filters.all()] == ["few"]
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_a_store_that_is_away_stops_writes_and_nothing_else(fleet: list[Shop], control: Flaky) -> None:

@@ -68,6 +68,12 @@ def test_a_list_follows_the_user_the_history_and_the_request(page: Page, with_co
     # The address says all of it.
     page.reload()
     expect_list(page, filtered)
+    page.goto('/?ask={"user_id":"ann","filter":{"not":["few"]}}')
+    expect_list(page, titles(with_console, user_id="ann", filter={"not": ["few"]}))
+    choose(page, "Filter", "few (40)")
+    expect_list(page, titles(with_console, user_id="ann", filter="few"))
+    page.goto('/?ask={"history":["item-3","item-15","item-92"],"filter":"few"}&user=ann')
+    expect_list(page, filtered)
     page.get_by_role("button", name="Undo").click()
     expect_list(page, titles(with_console, user_id="ann", filter="few"))
 
@@ -154,6 +160,8 @@ def test_an_operator_sees_figures_and_changes_what_is_served(page: Page, with_co
     page.get_by_role("dialog").get_by_role("button", name="Activate").click()
     expect(page.get_by_text("Version second is served.")).to_be_visible()
     assert api.get("/v1/catalogs").json()["active"] == "second"
+    # The versions are shown anew, and with them an empty comparison.
+    expect(page.get_by_role("button", name=f"Activate {first}")).to_be_visible()
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("0 added")).to_be_visible()
     page.get_by_role("button", name="Roll back").click()

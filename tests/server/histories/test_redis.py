@@ -385,3 +385,27 @@ async def test_an_order_of_arrival_that_redis_evicted_is_made_anew(redis_server)
     assert await store.append("ann", [Event("3", 2.0, "3")]) == 1
     assert [event.item_id for event in await store.read("ann")] == ["1", "2", "3"]
     await store.close()
+
+
+async def test_a_sample_is_found_among_keys_of_others_and_has_nobody_twice(start_redis, monkeypatch):
+    """A scan over all keys takes longer than an operation may, and tells keys again, as Redis may."""
+    server = start_redis()
+    store = open_history_store(server.url, timeout_seconds=1.0)
+    users = [f"u{number}" for number in range(8)]
+    await store.append_many({user: [Event(f"of {user}", 1.0)] for user in users})
+    async with Redis(port=server.port) as admin:
+        await admin.mset({f"of others:{number}": "" for number in range(12_000)})
+    scan, scans = Redis.scan, []
+
+    async def slow(*arguments, **named):
+        scans.append(arguments)
+        await asyncio.sleep(0.1)
+        cursor, keys = await scan(*arguments, **named)
+        return cursor, [*keys, *keys]
+
+    monkeypatch.setattr(Redis, "scan", slow)
+    found = await store.sample(1000, 3)
+    assert len(scans) > 15
+    assert sorted(event.item_id for (event,) in found) == [f"of {user}" for user in users]
+    assert len(await store.sample(5, 3)) == 5
+    await store.close()

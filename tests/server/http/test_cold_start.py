@@ -1,9 +1,12 @@
 """A user of whom nothing is known gets popular items, where there are any, by the rules of the request."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +176,7 @@ async def test_popularity_is_read_anew_when_it_is_old_and_kept_while_the_store_i
     histories = Histories()
     bench = Bench(histories)
     monkeypatch.setattr(cold_start, "EMPTY_SECONDS", 0.0)
+    monkeypatch.setattr(cold_start, "READ_SHARE", 1e9)
     assert (await bench.recommend(history=[])).status_code == 422
     await histories.append("ann", [Event("item-6", NOW)])
     assert await asked(bench, k=1) == ["item-6"]
@@ -193,6 +197,41 @@ async def test_popularity_is_read_anew_when_it_is_old_and_kept_while_the_store_i
     deadline = time.monotonic() + 20
     while await asked(bench, k=1) != ["item-8"]:
         assert time.monotonic() < deadline
+
+
+async def test_a_store_that_takes_long_to_look_through_is_read_seldom(monkeypatch: pytest.MonkeyPatch):
+    histories = Histories()
+    bench = Bench(histories)
+    monkeypatch.setattr(cold_start, "EMPTY_SECONDS", 0.0)
+    monkeypatch.setattr(cold_start, "READ_SHARE", 0.05 / 3600)
+    sample = histories.sample
+
+    async def slow(users: int, limit: int) -> list[list[Event]]:
+        await asyncio.sleep(0.05)
+        return await sample(users, limit)
+
+    monkeypatch.setattr(histories, "sample", slow)
+    for _ in range(3):
+        assert (await bench.recommend(history=[])).status_code == 422
+    assert histories.samples == 1
+
+
+async def test_a_version_that_is_served_no_more_goes_with_what_is_known_of_it():
+    bench = await popular_bench()
+    popular = cold_start.ColdStart(bench.services)
+    old, new = [ServedCatalog(name, name, Path(name), replace(CATALOG)) for name in ("old", "new")]
+    known = [await popular.popular(served, time.monotonic() + 60) for served in (new, old)]
+    assert [await popular.popular(served, time.monotonic() + 60) for served in (new, old)] == known
+    assert None not in known
+    gone = weakref.ref(old.catalog)
+    del old, known[1]
+    deadline = time.monotonic() + 10
+    while gone() is not None:
+        # The thread that has worked it out may hold it for a moment more.
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+        gc.collect()
+    assert [await popular.popular(new, time.monotonic() + 60)] == known
 
 
 def settings(**options: object) -> Settings:

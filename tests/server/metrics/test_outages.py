@@ -70,7 +70,7 @@ def test_an_outage_soon_after_another_is_told_later(outage: OutageLog, clock: Cl
     # Seconds of failures that are over before there may be a line.
     assert at(5, 60) + at(15, 40) + at(16) + at(20) == []
     assert at(LINE_SECONDS) == ["the store can't read, 100 times since the last line, which is over"]
-    # It is no part of the next one, which is told at once, and so is one that nobody has seen the end of.
+    # It is no part of the next one, which is told at once. Where that comes before any success, one line tells of both.
     assert at(40, 1) == ["the store can't read: it is away."]
     assert at(41) == ["the store can't read: no longer, after 1.0 s and 0 more failures"]
     assert at(45, 7) + at(46) == []

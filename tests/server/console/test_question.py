@@ -1,0 +1,102 @@
+"""The request that a person puts together: what an address may hold of it, and what is sent."""
+
+import asyncio
+import json
+from typing import Any, cast
+
+import pytest
+
+from server.client import AsyncAtspeedClient
+from server.console.lists.question import Question
+from server.console.lists.try_it import TryIt
+from server.console.visits import Visits
+from server.schemas.users import HistoryAnswer, ProfileAnswer, StoredEvent
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"user_id": "ann", "k": 10, "verification": "gumbel", "seed": 0},
+        {"user_id": "ann", "k": 10, "seed": 7, "exclude_history": True, "filter": {"all": ["few"]}},
+        {"history": ["item-1", {"item_id": "item-2", "timestamp": 1.5, "attributes": {"device": "tv"}}], "k": 3, "profile": {"age": 34}},
+    ],
+)
+def test_an_address_holds_the_whole_request(body: dict[str, Any]) -> None:
+    assert Question.of_address(json.dumps(body)).body == body
+
+
+def test_a_field_that_says_nothing_is_left_out() -> None:
+    options: dict[str, Any] = {
+        "k": 10,
+        "seed": None,
+        "filter": "",
+        "exclude_history": False,
+        "fresh": {},
+        "beam_widths": [],
+        "temperature": 0,
+    }
+    assert Question("ann", options=options).body == {"user_id": "ann", "k": 10, "temperature": 0}
+
+
+def test_what_the_server_takes_in_an_address_the_page_takes() -> None:
+    events = [{"item_id": "item-1", "timestamp": "2026-11-28T22:15:00Z"}, {"item_id": "item-2", "timestamp": None}, "item-3"]
+    question = Question.of_address(json.dumps({"history": events, "fresh": None, "beam_widths": None}))
+    assert question.body == {"history": [{"item_id": "item-1", "timestamp": 1_795_904_100.0}, "item-2", "item-3"]}
+    assert question.options == {}
+
+
+@pytest.mark.parametrize("ask", ["[" * 5000, "9" * 5000, '"ann"', "{", '{"user_id": "ann", "k": "many"}'])
+def test_an_address_that_holds_no_request_is_passed_over(ask: str) -> None:
+    assert Question.of_address(ask, "bob").body == {"user_id": "bob", "k": 10}
+
+
+class SlowClient:
+    """Answers about a user when the test says so."""
+
+    def __init__(self) -> None:
+        self.may: dict[str, asyncio.Event] = {"ann": asyncio.Event(), "bob": asyncio.Event()}
+
+    async def history(self, user_id: str) -> HistoryAnswer:
+        await self.may[user_id].wait()
+        return HistoryAnswer(user_id=user_id, events=[StoredEvent(item_id=f"of {user_id}", timestamp=1.0)])
+
+    async def profile(self, user_id: str) -> ProfileAnswer:
+        await asyncio.sleep(0)
+        return ProfileAnswer(user_id=user_id, profile={"name": user_id})
+
+
+async def _nothing() -> None:
+    """In place of a page."""
+
+
+def choosing(monkeypatch: pytest.MonkeyPatch) -> tuple[SlowClient, TryIt, Question]:
+    client, question = SlowClient(), Question()
+    page = TryIt(cast(AsyncAtspeedClient, client), Visits(), question)
+    monkeypatch.setattr(page, "_ask", _nothing)
+    return client, page, question
+
+
+async def until_idle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_history_that_comes_late_stands_under_no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, page, question = choosing(monkeypatch)
+    choices = [asyncio.create_task(page._choose(user)) for user in ("ann", "bob")]
+    await until_idle()
+    for user in ("bob", "ann"):
+        client.may[user].set()
+        await until_idle()
+    await asyncio.gather(*choices)
+    assert (question.user_id, [event.item_id for event in question.events], question.profile) == ("bob", ["of bob"], {"name": "bob"})
+
+
+async def test_a_history_that_comes_late_takes_nothing_that_was_added_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, page, question = choosing(monkeypatch)
+    choice = asyncio.create_task(page._choose("ann"))
+    await until_idle()
+    await page._add("item-1", None)
+    client.may["ann"].set()
+    await choice
+    assert ([event.item_id for event in question.events], question.changed) == (["item-1"], True)
