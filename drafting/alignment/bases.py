@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
@@ -193,7 +194,7 @@ def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, n
         config.decoder_start_token_id = config.pad_token_id
     _check_encoder(config, name)
     try:
-        model = _auto_class(config).from_config(config)
+        model = _auto_class(config).from_config(config, dtype=torch.float32, attn_implementation=_attention(config))
     except ValueError as error:
         raise BaseError(f"No language model can be made from {name}: {first_line(error)}") from error
     return Base(model, tokenizer, from_scratch=True, name=name)
@@ -210,7 +211,7 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
     _check_encoder(config, str(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = _auto_class(config).from_pretrained(path, dtype="float32")
+        model = _auto_class(config).from_pretrained(path, dtype="float32", attn_implementation=_attention(config))
     except (ValueError, OSError, KeyError) as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
@@ -218,6 +219,11 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     return Base(model, tokenizer, from_scratch=False, name=str(path))
+
+
+def _attention(config: PretrainedConfig) -> str | None:
+    """The attention to train with, as transformers names it; None for the library's choice, which leaves soft caps out in silence."""
+    return "eager" if config.get_text_config().to_dict().get("attn_logit_softcapping") is not None else None
 
 
 def _auto_class(config: PretrainedConfig) -> Any:

@@ -15,10 +15,11 @@ from drafting.alignment.course import Course
 from drafting.alignment.draft_loss import NEEDS, DraftLoss
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import RunDirectory
-from drafting.alignment.settings import DraftSettings, TrainingError, TrainingMetrics
+from drafting.alignment.settings import COMPARING, DraftSettings, TrainingError, TrainingMetrics
 from drafting.alignment.teacher.data import CATALOG_FILE, TeacherManifest, check_provenance, read_manifest
 from drafting.alignment.teacher.samples import TeacherSamples, validation_windows
 from drafting.alignment.training import describe_base, quiet_library, train_model, versions
+from drafting.alignment.tree_check import check_trees
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import first_line
@@ -45,18 +46,37 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     manifest = read_manifest(teacher)
     catalog = load_catalog(teacher / CATALOG_FILE)
     check_provenance(manifest, teacher, None, catalog.version)
+    _check_levels(catalog, settings)
     tokenizer = _load_tokenizer(teacher)
     set_seed(settings.seed)
     form = prompt_of(manifest.prompt)
     start = load_base(base, catalog, form, tokenizer)
+    if start.start_token is not None:
+        raise TrainingError(
+            f"The base {base} is an encoder-decoder model, which can't learn from teacher data: train it as a target of its own on the "
+            "same data with `atspeed train target`, and serve it as the draft."
+        )
     identifiers = catalog.token_ids(tokenizer.get_vocab())
     trie = ItemTrie.build(identifiers)
     shards = [teacher / name for name in manifest.shards]
     train = TeacherSamples(shards, trie, start.pad_token_id, answers=needs.answers or settings.compares_answers, trees=needs.trees)
+    if needs.trees:
+        check_trees(start, int(train.bucket_lengths.max()), trie.depth)
     valid = validation_windows(teacher, trie, start.pad_token_id)
     record = _record(manifest, catalog, start, settings)
     loss = DraftLoss(settings, LevelCodes.of(identifiers), trie)
     return train_model(run, start, start.model, (train, valid), settings, record, form, overwrite=overwrite, course=Course(loss))
+
+
+def _check_levels(catalog: Catalog, settings: DraftSettings) -> None:
+    """Refuse an objective that would learn nothing of identifiers of one token."""
+    if catalog.identifier_length > 1:
+        return
+    if settings.objective == "atspeed-c" or (settings.objective in COMPARING and not settings.last_level):
+        raise TrainingError(
+            f"The catalog's identifiers have one token, which is their last, and {settings.objective} learns nothing of the last: no draft "
+            f"proposes it. To train one all the same, choose {' or '.join(COMPARING)} with --last-level, or another objective."
+        )
 
 
 def _load_tokenizer(teacher: Path) -> PreTrainedTokenizerBase:

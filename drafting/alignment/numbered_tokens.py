@@ -1,7 +1,9 @@
 """Tokens that a tokenizer gets for a prompt, given as short patterns."""
 
+import itertools
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from drafting.alignment.settings import TrainingError
 
@@ -10,22 +12,25 @@ _NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
 def numbered_tokens(patterns: Sequence[str]) -> list[str]:
-    """The tokens of patterns: a pattern itself, or with `{0..1999}` in it, one token for each number.
+    """The tokens of patterns: a pattern itself, or with `{0..1999}` in it, one token for each number; for each pair of numbers with two.
 
     Raises:
-        TrainingError: a token would be empty or begin or end with a space, or there are too many.
+        TrainingError: a token would be empty or begin or end with a space, numbers go down, or there are more than `MOST_TOKENS` in all.
     """
-    return [token for pattern in patterns for token in _tokens(pattern)]
+    parts = [_parts(pattern) for pattern in patterns]
+    if (count := sum(math.prod(map(len, each)) for each in parts)) > MOST_TOKENS:
+        raise TrainingError(f"The patterns of tokens to add make {count:,} tokens: they may make {MOST_TOKENS:,} in all.")
+    return ["".join(map(str, token)) for each in parts for token in itertools.product(*each)]
 
 
-def _tokens(pattern: str) -> Iterator[str]:
+def _parts(pattern: str) -> list[Sequence[str | int]]:
+    """What may stand in each part of a pattern's tokens: one text, or numbers."""
     if not pattern or pattern != pattern.strip():
         raise TrainingError(f"{pattern!r} can't be added as a token: a token is not empty, and has no space at its ends.")
-    if (numbers := _NUMBERS.search(pattern)) is None:
-        yield pattern
-        return
-    first, last = int(numbers[1]), int(numbers[2])
-    if not 0 <= last - first < MOST_TOKENS:
-        raise TrainingError(f"{pattern!r} can't be added as tokens: its numbers go up, and are at most {MOST_TOKENS:,}.")
-    for number in range(first, last + 1):
-        yield f"{pattern[: numbers.start()]}{number}{pattern[numbers.end() :]}"
+    texts = _NUMBERS.split(pattern)
+    parts: list[Sequence[str | int]] = [texts[:1]]
+    for first, last, text in zip(texts[1::3], texts[2::3], texts[3::3], strict=True):
+        if int(last) < int(first):
+            raise TrainingError(f"{pattern!r} can't be added as tokens: its numbers go up, from the smaller to the larger.")
+        parts += [range(int(first), int(last) + 1), [text]]
+    return parts

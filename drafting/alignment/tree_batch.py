@@ -111,8 +111,9 @@ def tree_batch(windows: TreeWindows, chosen: IntArray, pad_token_id: int) -> tup
     """A batch of windows with their trees, whose tokens follow those of the window.
 
     Returns:
-        `input_ids`, `labels`, `position_ids` `[windows, longest]` int64 and `attention_mask` `[windows, 1, longest, longest]` bool; and
-        the positions of the nodes.
+        `input_ids`, `labels`, `position_ids` `[windows, longest]` int64 and `attention_mask` `[windows, 1, longest, longest]` float32, 0
+        where a token attends to another and -inf elsewhere, which is right whether a model adds masks or looks at them; and the positions
+        of the nodes.
     """
     lengths = np.diff(windows.token_offsets)[chosen]
     nodes = place_nodes(windows, chosen, lengths)
@@ -132,7 +133,8 @@ def tree_batch(windows: TreeWindows, chosen: IntArray, pad_token_id: int) -> tup
     for _ in range(int(depth.max(initial=0))):
         mask[nodes.row, nodes.column, nodes.column[ancestor]] = True
         ancestor = nodes.parent[ancestor]
-    batch = {"input_ids": input_ids, "labels": labels, "position_ids": positions, "attention_mask": mask[:, None]}
+    added_mask = np.where(mask[:, None], np.float32(0), np.float32("-inf"))
+    batch = {"input_ids": input_ids, "labels": labels, "position_ids": positions, "attention_mask": added_mask}
     return {name: torch.from_numpy(array) for name, array in batch.items()}, nodes
 
 
