@@ -118,7 +118,11 @@ def test_a_version_whose_file_is_gone_keeps_its_name_and_says_so(fleet: Fleet, s
 
 def test_a_server_that_is_started_with_another_catalog_brings_it_to_all(fleet: Fleet, model_dir: Path, tmp_path: Path) -> None:
     """As the first pod of a new release does: the file that it is started with is not there where the others run."""
-    catalog = random_catalog(seed=4)
+    first, *_ = fleet.servers
+    assert upload(first, "before", random_catalog(seed=4)).status_code == 201
+    assert activate(first, "before").status_code == 200
+    # The same items and one more: with other identifiers it would be for another model, and not begin.
+    catalog = random_catalog(items=201, seed=4)
     catalog.save(tmp_path / "new.jsonl")
     with ForkedServer(tmp_path, "--target", str(model_dir), "--catalog", str(tmp_path / "new.jsonl"), *fleet.flags) as server:
         items = listed(server.wait_until_ready(), catalog.version)
