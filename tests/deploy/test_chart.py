@@ -118,6 +118,7 @@ def test_the_settings_map_starts_a_server(everything: list[dict[str, Any]], monk
         monkeypatch.setenv(name, value)
     settings = Settings.resolve()
     assert (settings.port, settings.draft.name, settings.log_format, settings.grace_seconds) == (8000, "draft", "json", 30)
+    assert (settings.history_ttl_seconds, settings.catalog_max_items, settings.catalog_max_gib) == (2_592_000, 30_000_000, 0.25)
 
 
 def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, Any]]):
