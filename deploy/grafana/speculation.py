@@ -4,7 +4,13 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from deploy.grafana.panels import CHOSEN, Panel, Query, mean, page, per_second, percentiles
 
-_ACCEPTED = per_second("atspeed_accepted_steps_total")
+
+def _accepted(by: str = "") -> str:
+    """Accepted steps per second: 0 where lists are made and none was ever accepted, for then there is no series."""
+    return f"({per_second('atspeed_accepted_steps_total', by)} or 0 * {per_second('atspeed_target_forwards_total', by)})"
+
+
+_ACCEPTED = _accepted()
 _FORWARDS = per_second("atspeed_target_forwards_total")
 _TARGET = per_second("atspeed_target_seconds_sum")
 _DRAFT = per_second("atspeed_draft_seconds_sum")
@@ -45,8 +51,7 @@ SAVED = [
         "percentunit",
         [
             Query(
-                f"{per_second('atspeed_accepted_steps_total', 'plan')} / ({per_second('atspeed_accepted_steps_total', 'plan')} + "
-                f"{per_second('atspeed_target_forwards_total', 'plan')})",
+                f"{_accepted('plan')} / ({_accepted('plan')} + {per_second('atspeed_target_forwards_total', 'plan')})",
                 "{{plan}}",
             )
         ],

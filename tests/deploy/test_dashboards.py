@@ -2,12 +2,15 @@
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import promql_parser
 import pytest
+import yaml
 
-from deploy.checks.monitoring import queries
-from deploy.checks.tools import DASHBOARDS, RULES
+from deploy.checks.monitoring import VARIABLES, queries
+from deploy.checks.tools import DASHBOARDS, RULES, find_tool
 from deploy.grafana.__main__ import rendered
 from server.metrics.registry import Metrics
 
@@ -52,3 +55,26 @@ def test_every_panel_says_how_to_read_it(name: str):
 def test_the_rules_name_metrics_of_the_server():
     used = set(_METRIC.findall("\n".join(line for line in RULES.read_text().splitlines() if not line.lstrip().startswith("#"))))
     assert used <= exposed()
+
+
+@pytest.mark.skipif(find_tool("promtool") is None, reason="promtool is not installed (deploy/checks/tools.sh installs it)")
+def test_drafts_that_were_never_accepted_save_nothing(tmp_path: Path):
+    """Such a server has no series of accepted steps; the panels show 0, and a speed-up below 1, for drafting takes time."""
+    counted = {'atspeed_target_forwards_total{plan="beam"}': 4, "atspeed_target_seconds_sum": 3, "atspeed_draft_seconds_sum": 1}
+    saved = {"Steps saved": ("{}", 0), "Steps saved by plan": ('{plan="beam"}', 0), "Speed-up over plain beam search": ("{}", 0.75)}
+    interval = VARIABLES["$__rate_interval"]
+    asked = [(title, expression.replace(f"[{interval}]", "[5m]")) for title, expression in queries(DASHBOARDS / "speculation.json")]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": f"0+{step}x30"} for name, step in counted.items()],
+        "promql_expr_test": [
+            {"expr": expression, "eval_time": "20m", "exp_samples": [{"labels": saved[title][0], "value": saved[title][1]}]}
+            for title, expression in asked
+            if title in saved
+        ],
+    }
+    assert len(case["promql_expr_test"]) == len(saved)
+    cases = tmp_path / "tests.yaml"
+    cases.write_text(yaml.safe_dump({"rule_files": [], "tests": [case]}))
+    said = subprocess.run([find_tool("promtool"), "test", "rules", cases], capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
