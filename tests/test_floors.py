@@ -23,6 +23,7 @@ FLOORS = {
         "errors",
         "undecodable",
         "device",
+        "lru",
         "cache",
         "model_files",
         "mapped_arrays",

@@ -8,8 +8,7 @@ and the next to see what it is worth. So the planner notices when they begin to 
 from dataclasses import dataclass, field
 from zlib import crc32
 
-from cachetools import LRUCache
-
+from drafting.lru import LruMap
 from drafting.plans.plan import DraftRound
 from drafting.plans.running_costs import RunningMean
 
@@ -24,12 +23,13 @@ MOST_KINDS = 512
 class LastLists:
     """What last lists were worth, for searches of each kind."""
 
-    _worth: LRUCache[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=lambda: LRUCache(MOST_KINDS))
+    _worth: LruMap[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=lambda: LruMap(MOST_KINDS))
     _are_wanted: bool = True
 
     def add(self, state: DraftRound, seconds: float) -> None:
         """Note what a search that begins wins by its user's last list; 0 if there is none."""
-        self._worth.setdefault(_key(state), RunningMean()).add(1, seconds)
+        worth = self._worth.get(key := _key(state)) or self._worth.keep(key, RunningMean())
+        worth.add(1, seconds)
 
     def are_wanted(self, state: DraftRound, user: str, cost: float) -> bool:
         """True if one user's is to be looked at for a search that begins, which takes `cost` seconds."""

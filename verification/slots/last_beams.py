@@ -11,9 +11,9 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 import numpy.typing as npt
-from cachetools import LRUCache
 
 from drafting.array_types import IntArray
+from drafting.lru import LruMap
 from drafting.trie.arrays import ROOT, children_of
 from drafting.trie.item_trie import ItemTrie
 
@@ -76,15 +76,15 @@ class LastBeamsStore:
     """Of all users, by the key of their requests."""
 
     def __init__(self, most_nodes: int = MOST_NODES) -> None:
-        self._kept: LRUCache[str, LastBeams] = LRUCache(most_nodes, getsizeof=_size)
+        self._kept: LruMap[str, LastBeams] = LruMap(most_nodes, _size)
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def keep(self, key: str, trie: ItemTrie, nodes: IntArray) -> None:
         """Replace what is kept of a key; what is larger than all memory is not kept."""
-        if 0 < len(nodes) <= self._kept.maxsize - USER_NODES:
-            self._kept[key] = LastBeams.of(trie, nodes)
+        if 0 < len(nodes) <= self._kept.most - USER_NODES:
+            self._kept.keep(key, LastBeams.of(trie, nodes))
 
     def find(self, key: str, trie: ItemTrie) -> IntArray:
         """The nodes of a trie that are kept of a key, `[n]` int64, ascending, with each one all above it but the root."""
@@ -95,7 +95,7 @@ class LastBeamsStore:
 
     def forget(self, key: str) -> None:
         """Forget one key."""
-        self._kept.pop(key, None)
+        self._kept.forget(key)
 
     def clear(self) -> None:
         """Forget all."""

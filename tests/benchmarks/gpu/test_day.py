@@ -20,7 +20,8 @@ from benchmarks.gpu.day.scale import full, rehearsal
 from benchmarks.gpu.scripted_run import room_for
 from benchmarks.systems.shapes import make_identifiers
 from drafting.trie.item_trie import ItemTrie
-from tests.benchmarks.gpu.test_run import NOT_NEEDED, ROOT, timing
+from tests.benchmarks.gpu import few_libraries
+from tests.benchmarks.gpu.test_run import ROOT, timing
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ def start(folder: Path, *flags: str) -> subprocess.Popen[bytes]:
     """Runs where nothing is installed but torch, transformers and numpy."""
     bare = folder / "bare"
     bare.mkdir(exist_ok=True)
-    (bare / "sitecustomize.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))")
+    (bare / "sitecustomize.py").write_text(few_libraries.only())
     command = [sys.executable, "-m", "benchmarks.gpu.day", "--rehearse", "--into", str(folder), *flags]
     settings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{bare}{os.pathsep}{ROOT}"}
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=settings)

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.gpu import truth
 from drafting.catalog.builder import catalog_of
+from tests.benchmarks.gpu import few_libraries
 
 ROOT = Path(__file__).parents[3]
 ITEMS = 20
@@ -53,7 +54,6 @@ def test_missing_libraries_are_named(inputs: list[str], monkeypatch: pytest.Monk
 
 
 def test_it_needs_few_libraries():
-    others = ("typer", "rich", "psutil", "fastapi", "pydantic", "redis", "zmq", "vllm", "matplotlib", "sklearn", "scipy", "pyarrow", "peft")
     needed = "verification.teacher, drafting.alignment.draft, verification.evaluation.searching, benchmarks.gpu.truth"
-    code = f"import sys; sys.modules.update(dict.fromkeys({others!r})); import {needed}"
+    code = f"{few_libraries.only(*truth.NEEDED)}; import {needed}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ)
