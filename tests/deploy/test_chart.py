@@ -84,10 +84,10 @@ def test_a_wrong_value_is_refused_by_name(path):
     assert expected_complaint(path) in refused.stderr
 
 
-def objects(value_set: str) -> list[dict[str, Any]]:
+def objects(value_set: str, *options: str) -> list[dict[str, Any]]:
     if find_tool("helm") is None:
         pytest.skip("helm is not installed (deploy/checks/tools.sh installs it)")
-    rendered: subprocess.CompletedProcess[str] = render(next(path for path in VALUE_SETS if path.stem == value_set))
+    rendered: subprocess.CompletedProcess[str] = render(next(path for path in VALUE_SETS if path.stem == value_set), *options)
     assert rendered.returncode == 0, rendered.stderr
     return [part for part in yaml.safe_load_all(rendered.stdout) if part]
 
@@ -194,12 +194,13 @@ def test_the_gateway_does_not_hand_out_what_changes_the_catalog(everything: list
     assert {(match["path"]["type"], match["method"]) for match in matches if "method" in match} == {("Exact", "GET")}
 
 
-def test_the_alerts_find_the_server_whatever_the_release_is_called(everything: list[dict[str, Any]]):
-    label = one(everything, "ServiceMonitor")["spec"]["jobLabel"]
-    job = one(everything, "Service")["metadata"]["labels"][label]
+def test_the_alerts_find_the_server_whatever_it_is_called():
+    called = objects("everything", "--set", "nameOverride=shop")
+    (endpoint,) = one(called, "ServiceMonitor")["spec"]["endpoints"]
+    (job,) = [relabeling["replacement"] for relabeling in endpoint["relabelings"] if relabeling["targetLabel"] == "job"]
     (rule,) = [
         rule
-        for group in one(everything, "PrometheusRule")["spec"]["groups"]
+        for group in one(called, "PrometheusRule")["spec"]["groups"]
         for rule in group["rules"]
         if rule.get("alert") == "AtspeedServerDown"
     ]
