@@ -6,6 +6,7 @@ cost does not depend on them; which drafts hold is taken from an acceptance trac
 """
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -17,13 +18,15 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.report import Report, machine
-from benchmarks.gpu.scripted_run import Case, ScriptedEngine, room_for, slots_needed
-from benchmarks.gpu.timing import Timing
+from benchmarks.gpu.scripted_run import FEWEST_TURNS, Case, ScriptedEngine, room_for, slots_needed
+from benchmarks.gpu.timing import Timing, failure
 from benchmarks.systems.shapes import SHAPES, Shape, make_identifiers
 from benchmarks.systems.trace import Trace, TraceError, TraceRun, balance_of, plain_run, trie_run
 from drafting.plans.costs import ForwardCosts
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.checkpoint import HostError
+
+logger = logging.getLogger(__name__)
 
 TRACE = Path(__file__).parents[2] / "benchmarks" / "beauty-trace.json"
 PLAIN, TRIE = "none", "trie"
@@ -46,6 +49,7 @@ class Options:
     plans: list[str] | None
     trace: Path
     requests: int
+    turns: int
     seconds: float
     device: torch.device
     graphs: bool
@@ -64,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plans=flags.plans,
         trace=flags.trace,
         requests=flags.requests,
+        turns=flags.turns,
         seconds=60 * flags.minutes,
         device=device,
         graphs=flags.graphs,
@@ -73,18 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := [name for name in options.shapes if name not in known]:
         parser.error(f"there is no shape {unknown[0]!r} here: choose {', '.join(known)}.")
     try:
-        report = run(options)
+        for report in run(options):
+            if flags.json:
+                report.save(flags.json)
+            if flags.markdown:
+                flags.markdown.write_text(report.markdown())
     except (TraceError, HostError) as error:
         sys.exit(str(error))
     print(report.markdown())
-    if flags.json:
-        report.save(flags.json)
-    if flags.markdown:
-        flags.markdown.write_text(report.markdown())
 
 
-def run(options: Options) -> Report:
-    """Time every shape in turn; what does not fit or takes too long is left out with a sentence.
+def run(options: Options) -> Iterator[Report]:
+    """Time every shape in turn; what does not fit, takes too long or fails is left out with a sentence.
+
+    Yields:
+        all that was measured so far, after each case and at the end: a run that is killed has lost no more than the case that it was in.
 
     Raises:
         TraceError: the trace cannot be read or followed.
@@ -94,10 +102,13 @@ def run(options: Options) -> Report:
     deadline = time.monotonic() + options.seconds
     timings: list[Timing] = []
     notes: list[str] = []
+    command = f"python -m benchmarks.gpu.run {' '.join(sys.argv[1:])}".strip()
+    report = Report(timings, notes, trace.source, machine(options.device), command)
     for name in options.shapes:
         try:
             for timed in _time_shape(name, SHAPES[name], trace, options, deadline, notes):
                 timings += timed
+                yield report
         except torch.OutOfMemoryError:
             _say(notes, f"{name}: the device ran out of memory, the shape is left out from there on.")
         except HostError as error:
@@ -106,10 +117,15 @@ def run(options: Options) -> Report:
                 raise
             _say(notes, f"{name} and what would follow are left out. {error}")
             break
+        except TraceError:
+            raise
+        # A device that nobody has tried yet may throw anything, as a compiler's errors; what was timed before is kept.
+        except Exception as error:
+            logger.exception("%s failed.", name)
+            _say(notes, f"{name}: the shape is left out from there on. {failure(error)}")
         if options.device.type == "cuda":
             torch.cuda.empty_cache()
-    command = f"python -m benchmarks.gpu.run {' '.join(sys.argv[1:])}".strip()
-    return Report(timings, notes, trace.source, machine(options.device), command)
+    yield report
 
 
 def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadline: float, notes: list[str]) -> Iterator[list[Timing]]:
@@ -130,7 +146,7 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
             if time.monotonic() > deadline:
                 _say(notes, f"{name}: no time was left for {len(cases) - number} of {len(cases)} cases, from {case} on.")
                 break
-            timed, lost = engine.time(case, runs_of(trace, case, engine.trie, options.plans, costs), options.requests)
+            timed, lost = engine.time(case, runs_of(trace, case, engine.trie, options.plans, costs), options.requests, turns=options.turns)
             for sentence in lost:
                 _say(notes, sentence)
             if timed:
@@ -216,6 +232,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser.add_argument("--plans", type=_words, help="plans of the trace, separated by commas (default: all); none always runs")
     parser.add_argument("--trace", type=Path, default=TRACE, help="acceptance trace (default: the paper's Beauty data, SFT draft)")
     parser.add_argument("--requests", type=int, default=20, help="timed requests per plan")
+    parser.add_argument("--turns", type=int, default=FEWEST_TURNS, help="fewest timed batches per plan")
     parser.add_argument("--minutes", type=float, default=8, help="start no further case after so long")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--graphs", action="store_true", help="record forwards of target and draft as CUDA graphs first")

@@ -4,6 +4,7 @@ Invariant: a turn is timed with the device idle before and after it, all plans t
 recorded users.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.scripted_models import FlatTarget, OverlookingDraft, ScriptedPlan, Stage
-from benchmarks.gpu.timing import Timing
+from benchmarks.gpu.timing import Timing, failure
 from benchmarks.systems.shapes import ModelShape, Shape, make_identifiers, make_model
 from benchmarks.systems.trace import Script, TraceError, TraceRun
 from drafting.array_types import IntArray
@@ -27,6 +28,11 @@ from verification.request import BeamRequest
 from verification.result import Usage
 from verification.slots.engine_slots import node_capacity
 
+logger = logging.getLogger(__name__)
+
+# As few turns say which plan is faster; the p99 of fewer than these is but their slowest.
+FEWEST_TURNS = 8
+FEWEST_FOR_P99 = 20
 # Drafts of a trace may be wider, but then not all of a large batch may find room.
 WIDEST_DRAFT = 64
 
@@ -83,38 +89,45 @@ class ScriptedEngine:
         self._target, self._draft = FlatTarget(target), OverlookingDraft(draft, self.trie, self._stage)
         self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
 
-    def time(self, case: Case, runs: Sequence[TraceRun], requests: int, rule: SearchRule = STRICT) -> tuple[list[Timing], list[str]]:
-        """Time all runs of one case, plain beam search first, `requests` searches each or a few more to fill the batches.
+    def time(
+        self, case: Case, runs: Sequence[TraceRun], requests: int, rule: SearchRule = STRICT, turns: int = FEWEST_TURNS
+    ) -> tuple[list[Timing], list[str]]:
+        """Time all runs of one case, plain beam search first, `requests` searches each or more to fill so many batches.
 
         Args:
+            turns: the fewest batches of each run.
             rule: by which lists are made. One that samples has random beams, so that only plans whose drafts hold for any beam can follow
                 their scripts: none and trie.
 
         Returns:
-            a line for each run, and sentences about those that the engine could not follow; no line if plain beam search is among these.
+            a line for each run, and sentences about those that failed; no line if plain beam search is among these.
         """
-        turns: dict[str, list[_Turn]] = {run.plan: [] for run in runs}
+        timed: dict[str, list[_Turn]] = {run.plan: [] for run in runs}
         lost: dict[str, str] = {}
-        count = -(-requests // case.batch)
+        count = max(-(-requests // case.batch), turns)
         # The first turn of all warms up and is not counted.
         for number in (0, *range(count)):
             for run in runs:
                 if run.plan in lost:
                     continue
-                self._engine.use_plan(ScriptedPlan(run, self._stage))
                 try:
-                    turns[run.plan].append(self._turn(case, list(_scripts(run, case.batch, number, count)), rule))
+                    self._engine.use_plan(ScriptedPlan(run, self._stage))
+                    timed[run.plan].append(self._turn(case, list(_scripts(run, case.batch, number, count)), rule))
                 except TraceError as error:
                     lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out. {error}"
                 except torch.OutOfMemoryError:
                     lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out: the device ran out of memory."
+                # A device that nobody has tried yet may throw anything, as a compiler's errors; all else that it can do is worth knowing.
+                except Exception as error:
+                    lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out. {failure(error)}"
+                    logger.exception(lost[run.plan])
                 if run.plan in lost:
                     # The other plans go on, with slots that nobody owns.
                     self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
         if runs[0].plan in lost:
             return [], list(lost.values())
-        plain = float(np.median([turn.seconds for turn in turns[runs[0].plan][1:]]))
-        timings = [self._timing(case, run.plan, turns[run.plan][1:], plain) for run in runs if run.plan not in lost]
+        plain = float(np.median([turn.seconds for turn in timed[runs[0].plan][1:]]))
+        timings = [self._timing(case, run.plan, timed[run.plan][1:], plain) for run in runs if run.plan not in lost]
         return timings, list(lost.values())
 
     def costs(self, prompt: int) -> ForwardCosts:
@@ -165,8 +178,9 @@ class ScriptedEngine:
             batch=case.batch,
             k=case.k,
             plan=plan,
+            turns=len(turns),
             batch_p50_ms=1e3 * float(np.median(seconds)),
-            batch_p99_ms=1e3 * float(np.percentile(seconds, 99)),
+            batch_p99_ms=1e3 * float(np.percentile(seconds, 99)) if len(turns) >= FEWEST_FOR_P99 else None,
             request_ms=1e3 * float(np.mean([second for turn in turns for second in turn.request_seconds])),
             target_forwards=float(np.mean([usage.target_forwards for usage in usages])),
             draft_forwards=float(np.mean([usage.draft_forwards for usage in usages])),

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from drafting.errors import first_line
+
 COLUMNS = (
-    *("shape", "prompt", "batch", "k", "plan", "batch p50 ms", "batch p99 ms", "ms to a list"),
+    *("shape", "prompt", "batch", "k", "plan", "turns", "batch p50 ms", "batch p99 ms", "ms to a list"),
     *("target forwards", "draft forwards", "tokens", "recorded", "speed-up"),
 )
 
@@ -13,6 +15,8 @@ class Timing:
     """One line of the report; batches are milliseconds from adding their requests to the last list, means are per request.
 
     Attributes:
+        turns: how many batches were timed.
+        batch_p99_ms: None if they are too few for it.
         request_ms: mean time to a request's own list.
         target_tokens: tokens in the target's forwards, the prompt's included.
         recorded_tokens: what the recorded searches would have computed with a prompt of this length; scripted ones salvage a little more
@@ -25,8 +29,9 @@ class Timing:
     batch: int
     k: int
     plan: str
+    turns: int
     batch_p50_ms: float
-    batch_p99_ms: float
+    batch_p99_ms: float | None
     request_ms: float
     target_forwards: float
     draft_forwards: float
@@ -43,8 +48,9 @@ def timing_cells(row: Timing) -> tuple[object, ...]:
         row.batch,
         row.k,
         row.plan,
+        row.turns,
         f"{row.batch_p50_ms:.2f}",
-        f"{row.batch_p99_ms:.2f}",
+        "" if row.batch_p99_ms is None else f"{row.batch_p99_ms:.2f}",
         f"{row.request_ms:.2f}",
         f"{row.target_forwards:.2f}",
         f"{row.draft_forwards:.2f}",
@@ -52,3 +58,8 @@ def timing_cells(row: Timing) -> tuple[object, ...]:
         f"{row.recorded_tokens:.0f}",
         f"{row.speed_up:.2f}",
     )
+
+
+def failure(error: Exception) -> str:
+    """Why something could not be timed, as a sentence: a compiler's errors say little without their class."""
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -18,7 +18,8 @@ from benchmarks.gpu.day.parts import PARTS
 from benchmarks.gpu.day.results import FINISHED, Results
 from benchmarks.gpu.day.scale import Scale, scale_of
 from benchmarks.gpu.report import machine
-from drafting.errors import SetupError, first_line
+from benchmarks.gpu.timing import failure
+from drafting.errors import SetupError
 
 # The status of a machine on which nothing can be measured.
 USELESS = 2
@@ -46,8 +47,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _measure(part: str, results: Results, scale: Scale) -> int:
     module, _, name = PARTS[part].measure.partition(":")
-    measure, started = getattr(import_module(f"benchmarks.gpu.day.{module}"), name), time.monotonic()
+    started = time.monotonic()
     try:
+        measure = getattr(import_module(f"benchmarks.gpu.day.{module}"), name)
         for measured in measure(scale, results.cases(part)):
             results.add(part, measured)
             print(f"{part}: {measured.case}, {time.monotonic() - started:.1f} s.", flush=True)
@@ -55,9 +57,10 @@ def _measure(part: str, results: Results, scale: Scale) -> int:
         results.end(part, str(error), time.monotonic() - started)
         print(f"{part}: {error}", flush=True)
         return 1
-    # Whatever a device that nobody has tried yet throws (no memory, no kernel for it) is a result, and the next part goes on.
-    except RuntimeError as error:
-        results.end(part, f"Failed: {first_line(error)}", time.monotonic() - started)
+    # Whatever a device that nobody has tried yet throws (no memory, no kernel for it, a compiler's errors, a library that is not there) is
+    # a result, and the next part goes on.
+    except Exception as error:
+        results.end(part, f"Failed: {failure(error)}", time.monotonic() - started)
         raise
     results.end(part, FINISHED, time.monotonic() - started)
     return 0

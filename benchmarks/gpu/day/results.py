@@ -13,6 +13,8 @@ from typing import Any
 
 Figures = dict[str, Any]
 FINISHED = "finished"
+# How a part ends that has more to measure, but not in a process whose device may be in any state.
+AGAIN = "It goes on in a new process: run it again."
 
 
 @dataclass(frozen=True)

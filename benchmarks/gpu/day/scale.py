@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from benchmarks.gpu.run import TRACE
-from benchmarks.gpu.scripted_run import Case
+from benchmarks.gpu.scripted_run import FEWEST_FOR_P99, FEWEST_TURNS, Case
 from benchmarks.systems.shapes import SHAPES, CatalogShape, Shape
 from benchmarks.systems.trace import Trace, TraceRound, TraceRun
 from drafting.errors import SetupError
@@ -38,6 +38,7 @@ class Scale:
 
     Attributes:
         searches: timed searches per plan.
+        turns: the fewest batches that they make.
         wide, paper, long, graphs: NVIDIA's, the paper's and FlashRec's shapes, and the one that is timed with and without CUDA graphs.
         matrix: rows and columns of the products and copies that say what the device can do at best.
         kernel: heads, key/value heads and head sizes, prompts, and the width of trees at three depths.
@@ -50,6 +51,7 @@ class Scale:
 
     device: torch.device
     searches: int
+    turns: int
     wide: ScriptedShape
     paper: ScriptedShape
     long: ScriptedShape
@@ -69,7 +71,8 @@ def full(device: torch.device) -> Scale:
     untraced = Trace("nothing: no plan here needs a trace", len(THREE_LEVELS.level_sizes), ())
     return Scale(
         device=device,
-        searches=16,
+        searches=FEWEST_FOR_P99,
+        turns=FEWEST_TURNS,
         wide=ScriptedShape("qwen3-1.7b", replace(qwen, catalog=THREE_LEVELS), tuple(Case(1000, batch, 256) for batch in (1, 8)), untraced),
         paper=ScriptedShape("llama-7b", SHAPES["llama-7b"], tuple(Case(104, 1, k) for k in (20, 10, 5, 3, 1)), trace),
         long=ScriptedShape("qwen3-1.7b", qwen, (Case(2465, 1, 50), Case(2465, 8, 50)), trace),
@@ -94,6 +97,7 @@ def rehearsal(device: torch.device) -> Scale:
     return Scale(
         device=device,
         searches=2,
+        turns=1,
         wide=wide,
         paper=ScriptedShape("tiny", tiny, (Case(16, 1, 3), Case(16, 1, 1)), trace),
         long=ScriptedShape("tiny", tiny, (Case(48, 1, 5),), trace),

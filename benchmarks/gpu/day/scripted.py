@@ -3,16 +3,19 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 
-from benchmarks.gpu.day.results import Figures, Measured
+from benchmarks.gpu.day.results import AGAIN, Figures, Measured
 from benchmarks.gpu.day.scale import Scale, ScriptedShape
 from benchmarks.gpu.run import PLAIN, TRIE, runs_of
 from benchmarks.gpu.scripted_run import Case, ScriptedEngine
 from benchmarks.gpu.timing import Timing
 from benchmarks.systems.trace import TraceRun, plain_run, trie_run
 from drafting.beam.rule import SearchRule, Verification
+from drafting.errors import SetupError
 from drafting.plans.costs import ForwardCosts
 from verification.hosts.checkpoint import HostError
 
+# The case of graphs that could not be recorded.
+REFUSED = "graphs"
 RELAXED = SearchRule(Verification.RELAXED, seed=0)
 
 
@@ -36,12 +39,18 @@ def time_paper(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
 
 
 def time_graphs(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
-    """The same cases with and without CUDA graphs, in this order, for the figures with graphs are the ones wanted."""
-    for graphs in (True, False):
+    """The same cases with and without CUDA graphs, in this order, for the figures with graphs are the ones wanted.
+
+    Raises:
+        SetupError: they were refused, and what a failed recording has left on the device may change figures: a new process goes on without.
+    """
+    if REFUSED not in done:
         try:
-            yield from _time(scale, scale.graphs, done, suffix=", graphs" if graphs else "", graphs=graphs)
+            yield from _time(scale, scale.graphs, done, suffix=", graphs", graphs=True)
         except HostError as error:
-            yield Measured("graphs", [{"refused": str(error)}])
+            yield Measured(REFUSED, [{"refused": str(error)}])
+            raise SetupError(AGAIN) from error
+    yield from _time(scale, scale.graphs, done)
 
 
 def _time(
@@ -61,9 +70,10 @@ def _time(
 
 
 def _rows(scale: Scale, shape: ScriptedShape, engine: ScriptedEngine, case: Case, costs: ForwardCosts, relaxed: bool) -> list[Figures]:
-    timings, lost = engine.time(case, _strict_runs(shape, case, engine, costs), scale.searches)
+    timings, lost = engine.time(case, _strict_runs(shape, case, engine, costs), scale.searches, turns=scale.turns)
     if relaxed:
-        sampled, more = engine.time(case, [plain_run(case.k, engine.trie), trie_run(case.k, engine.trie)], scale.searches, RELAXED)
+        runs = [plain_run(case.k, engine.trie), trie_run(case.k, engine.trie)]
+        sampled, more = engine.time(case, runs, scale.searches, RELAXED, scale.turns)
         timings, lost = [*timings, *map(_named_relaxed, sampled)], [*lost, *more]
     return [*map(asdict, timings), *({"left out": sentence} for sentence in lost)]
 

@@ -15,7 +15,7 @@ from benchmarks.gpu.day import __main__ as day
 from benchmarks.gpu.day import measure
 from benchmarks.gpu.day.parts import PARTS, Part
 from benchmarks.gpu.day.report import markdown
-from benchmarks.gpu.day.results import FINISHED, Measured, Results
+from benchmarks.gpu.day.results import AGAIN, FINISHED, Measured, Results
 from benchmarks.gpu.day.scale import full, rehearsal
 from benchmarks.gpu.scripted_run import room_for
 from benchmarks.systems.shapes import make_identifiers
@@ -113,6 +113,8 @@ def stubborn(monkeypatch: pytest.MonkeyPatch) -> None:
         "device": "import time; time.sleep(600)",
         "nvidia": "import os; os._exit(2)",
         "kernel": "import os; os._exit(7)",
+        "flashrec": "import sys; from pathlib import Path; from benchmarks.gpu.day.results import *; results = Results(Path(sys.argv[1])); "
+        "results.end('flashrec', FINISHED if results.ends('flashrec') else AGAIN, 0)",
         "paper": "import sys; from pathlib import Path; from benchmarks.gpu.day.results import *; results = Results(Path(sys.argv[1])); "
         "results.add('paper', Measured('k 1', [{'ms': 1.5, 'k': 1}])); results.end('paper', FINISHED, 0)",
     }
@@ -139,18 +141,38 @@ def test_what_a_part_does_harms_no_other(tmp_path: Path, capsys: pytest.CaptureF
     assert "| 1.5 | 1 |" in text
     assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "paper"]) == 0
     assert len(results.measured("paper")) == 1
+    assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "flashrec"]) == 0
+    assert results.ends("flashrec") == 2
     assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "nvidia", "graphs"]) == 1
     assert results.ended("nvidia") is results.ended("graphs") is None
 
 
-def test_what_the_device_throws_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, Exception])
+def test_what_the_device_throws_is_a_result(kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("CUDA error: no kernel image is available\nCompile with TORCH_USE_CUDA_DSA")
+        raise kind("CUDA error: no kernel image is available\nCompile with TORCH_USE_CUDA_DSA")
 
     monkeypatch.setattr("benchmarks.gpu.day.device.check_kernel", fail)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(kind):
         measure.main(["kernel", str(tmp_path / "results.jsonl"), "--rehearse"])
-    assert Results(tmp_path / "results.jsonl").ended("kernel") == "Failed: CUDA error: no kernel image is available"
+    assert Results(tmp_path / "results.jsonl").ended("kernel") == f"Failed: {kind.__name__}: CUDA error: no kernel image is available"
+
+
+def test_a_part_that_can_not_be_imported_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARTS, "kernel", Part("kernel", 1, "Kernel", "", "no_such_file:check"))
+    with pytest.raises(ModuleNotFoundError):
+        measure.main(["kernel", str(tmp_path / "results.jsonl"), "--rehearse"])
+    assert (Results(tmp_path / "results.jsonl").ended("kernel") or "").startswith("Failed: ModuleNotFoundError: ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a device that has no CUDA graphs")
+def test_after_graphs_were_refused_a_new_process_measures_without(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    assert measure.main(["graphs", str(results.path), "--rehearse"]) == 1
+    assert results.cases("graphs") == {"graphs"}
+    assert results.ended("graphs") == AGAIN
+    assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "graphs"]) == 0
+    assert [measured.case for measured in results.measured("graphs")] == ["graphs", "prompt 16, batch 1, k 3"]
 
 
 def test_results_of_another_machine_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.gpu import run as gpu
+from benchmarks.gpu import scripted_run
 from benchmarks.gpu.promises import judge_promises
-from benchmarks.gpu.scripted_run import Case
+from benchmarks.gpu.scripted_models import ScriptedPlan, Stage
+from benchmarks.gpu.scripted_run import Case, ScriptedEngine
 from benchmarks.gpu.timing import Timing
 from benchmarks.systems.shapes import SHAPES, make_identifiers
 from benchmarks.systems.trace import Trace, TraceRound, TraceRun
@@ -31,7 +34,25 @@ def trace_file(tmp_path: Path) -> Path:
 
 
 def bench(*flags: str, trace: Path) -> None:
-    gpu.main(["--device", "cpu", "--shape", "tiny", "--prompt", "16", "--k", "3,5", "--requests", "2", "--trace", str(trace), *flags])
+    gpu.main(
+        [
+            "--device",
+            "cpu",
+            "--shape",
+            "tiny",
+            "--prompt",
+            "16",
+            "--k",
+            "3,5",
+            "--requests",
+            "2",
+            "--turns",
+            "2",
+            "--trace",
+            str(trace),
+            *flags,
+        ]
+    )
 
 
 def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(trace_file: Path, tmp_path: Path, capsys):
@@ -51,6 +72,52 @@ def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(tra
     assert "tiny: the trace has no searches of k 5: there only plans that need none are timed, none and trie." in text
 
 
+class OutOfResources(Exception):
+    """Triton's errors are no RuntimeErrors."""
+
+
+@pytest.mark.parametrize(("fails", "kept"), [("trie", ["none", "beam:6"]), ("none", [])])
+def test_a_plan_that_fails_costs_no_other_its_figures(
+    fails: str, kept: list[str], trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Failing(ScriptedPlan):
+        def __init__(self, run: TraceRun, stage: Stage) -> None:
+            if (run.k, run.plan) == (3, fails):
+                raise OutOfResources("out of resource: shared memory\nReduce block sizes.")
+            super().__init__(run, stage)
+
+    monkeypatch.setattr(scripted_run, "ScriptedPlan", Failing)
+    bench("--batch", "1", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["plan"] for row in report["timings"]] == [*kept, "none", "trie"]
+    lost = f"tiny, prompt 16, batch 1, k 3, plan {fails} is left out. OutOfResources: out of resource: shared memory"
+    assert lost in report["notes"]
+
+
+def test_a_shape_that_fails_costs_no_other_its_figures(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(engine: ScriptedEngine, prompt: int) -> ForwardCosts:
+        raise OutOfResources("at 3:1")
+
+    monkeypatch.setattr(ScriptedEngine, "costs", fail)
+    bench("--batch", "1", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
+    assert json.loads((tmp_path / "gpu.json").read_text())["notes"] == ["tiny: the shape is left out from there on. OutOfResources: at 3:1"]
+
+
+def test_a_run_that_is_ended_has_written_the_cases_before(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    time = ScriptedEngine.time
+
+    def interrupted(engine: ScriptedEngine, case: Case, *more: Any, **named: Any) -> Any:
+        if case.k == 5:
+            raise KeyboardInterrupt
+        return time(engine, case, *more, **named)
+
+    monkeypatch.setattr(ScriptedEngine, "time", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench("--batch", "1", "--json", str(tmp_path / "gpu.json"), "--markdown", str(tmp_path / "gpu.md"), trace=trace_file)
+    assert [row["plan"] for row in json.loads((tmp_path / "gpu.json").read_text())["timings"]] == ["none", "beam:6", "trie"]
+    assert "| tiny | 16 | 1 | 3 | trie |" in (tmp_path / "gpu.md").read_text()
+
+
 def test_graphs_are_refused_on_a_cpu(trace_file: Path):
     with pytest.raises(SystemExit, match="CUDA graphs need a GPU"):
         bench("--graphs", trace=trace_file)
@@ -58,7 +125,7 @@ def test_graphs_are_refused_on_a_cpu(trace_file: Path):
 
 def test_wide_beams_run_without_a_trace_as_many_at_once_as_the_engine_can(trace_file: Path, capsys):
     shape = ["--device", "cpu", "--wide", "--shape", "tiny", "--prompt", "16"]
-    gpu.main([*shape, "--batch", "2,50", "--requests", "2", "--trace", str(trace_file)])
+    gpu.main([*shape, "--batch", "2,50", "--requests", "2", "--turns", "1", "--trace", str(trace_file)])
     out = capsys.readouterr().out
     for k in (50, 256):
         assert f"| tiny | 16 | 2 | {k} | none |" in out
@@ -68,7 +135,7 @@ def test_wide_beams_run_without_a_trace_as_many_at_once_as_the_engine_can(trace_
 
 
 def timing(shape: str, prompt: int, batch: int, k: int, plan: str, milliseconds: float, speed_up: float) -> Timing:
-    return Timing(shape, prompt, batch, k, plan, milliseconds, milliseconds, milliseconds, 2.0, 0.0, 100.0, 100.0, speed_up)
+    return Timing(shape, prompt, batch, k, plan, 20, milliseconds, milliseconds, milliseconds, 2.0, 0.0, 100.0, 100.0, speed_up)
 
 
 def test_promises_are_judged_by_the_cases_that_they_name():
@@ -131,5 +198,5 @@ def test_a_missing_trace_gets_one_sentence(tmp_path: Path):
 
 def test_it_needs_torch_transformers_and_numpy_only(trace_file: Path):
     code = f"{few_libraries.only()}; import benchmarks.gpu.kernel; from benchmarks.gpu.run import main; main()"
-    flags = ["--device=cpu", "--shape=tiny", "--prompt=16", "--k=3", "--batch=1", "--requests=1", f"--trace={trace_file}"]
+    flags = ["--device=cpu", "--shape=tiny", "--prompt=16", "--k=3", "--batch=1", "--requests=1", "--turns=1", f"--trace={trace_file}"]
     subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, env=os.environ, stdout=subprocess.DEVNULL)

@@ -84,7 +84,7 @@ def test_what_is_no_trace_gets_one_sentence(tmp_path: Path, text: str):
 @pytest.mark.parametrize("plan", PLANS)
 def test_random_models_follow_a_trace(engine: ScriptedEngine, trace: Trace, plan: str, batch: int):
     run = trace.find(plan, 4)
-    (timing,), _ = engine.time(Case(24, batch, 4), [run], requests=8)
+    (timing,), _ = engine.time(Case(24, batch, 4), [run], requests=8, turns=1)
     assert timing.target_forwards == np.mean([len(script) for script in run.requests])
     assert timing.speed_up == 1
     if plan == "none":
@@ -94,7 +94,7 @@ def test_random_models_follow_a_trace(engine: ScriptedEngine, trace: Trace, plan
 @pytest.mark.parametrize("k", [1, 4, 50])
 def test_what_needs_no_trace_runs_as_wide_as_one_likes(engine: ScriptedEngine, k: int):
     """The first level has 16 prefixes only, so a beam of 50 is narrower there."""
-    timings, lost = engine.time(Case(24, 1, k), [plain_run(k, engine.trie), trie_run(k, engine.trie)], requests=2)
+    timings, lost = engine.time(Case(24, 1, k), [plain_run(k, engine.trie), trie_run(k, engine.trie)], requests=2, turns=1)
     assert not lost
     assert [timing.target_forwards for timing in timings] == [4, 2]
     assert all(timing.target_tokens == timing.recorded_tokens for timing in timings)
@@ -111,12 +111,19 @@ def test_a_plan_that_runs_out_of_memory_is_left_out_with_a_sentence(engine: Scri
     assert sentence == "tiny, prompt 16, batch 1, k 4, plan none is left out: the device ran out of memory."
 
 
+def test_figures_rest_on_several_turns_whatever_the_batch(engine: ScriptedEngine):
+    for batch, requests, turns in ((2, 2, 8), (1, 20, 20)):
+        (timing,), _ = engine.time(Case(16, batch, 4), [plain_run(4, engine.trie)], requests)
+        assert timing.turns == turns
+        assert (timing.batch_p99_ms is None) == (turns < 20)
+
+
 def test_drafts_are_as_wide_and_as_wrong_as_the_script_says(engine: ScriptedEngine):
     lost = TraceRound((10, 8, 6), 0, 2, 25)
     found = TraceRound((5,), 1, 0, 9)
     half = TraceRound((9, 7), 1, 3, 17)
     run = TraceRun("beam:10", 4, 10, ((lost, half, TraceRound((), 0, 0, 4)), (half, found)))
-    (timing,), _ = engine.time(Case(16, 2, 4), [run], requests=2)
+    (timing,), _ = engine.time(Case(16, 2, 4), [run], requests=2, turns=1)
     assert timing.target_forwards == (3 + 2) / 2
     assert timing.draft_forwards == (3 + 2 + 2 + 1) / 2
     first = (16 + 10 + 8 + 6) + (2 + 9 + 7) + 3  # of the beams, only what was missing is still to be computed
@@ -126,7 +133,7 @@ def test_drafts_are_as_wide_and_as_wrong_as_the_script_says(engine: ScriptedEngi
 
 def test_a_trace_that_cannot_be_followed_is_an_error_and_leaves_nothing_behind(engine: ScriptedEngine):
     too_short = TraceRun("short", 4, 0, ((TraceRound((), 0, 4, 1), TraceRound((), 0, 0, 4)),))
-    (timing,), (sentence,) = engine.time(Case(16, 1, 4), [plain_run(4, engine.trie), too_short], requests=1)
+    (timing,), (sentence,) = engine.time(Case(16, 1, 4), [plain_run(4, engine.trie), too_short], requests=1, turns=1)
     assert timing.target_forwards == 4
     assert "plan short is left out. The searches did not run as the trace says" in sentence
 
