@@ -68,12 +68,11 @@ def test_the_value_sets_fit_the_schema(path, schema: dict[str, Any]):
     jsonschema.validate(merged(VALUES, yaml.safe_load(path.read_text())), schema)
 
 
-@pytest.mark.parametrize("path", [CHART / "values-gpu.yaml", *VALUE_SETS], ids=lambda path: path.stem)
-def test_a_replica_may_take_as_long_to_start_as_its_engine(path):
+@pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
+def test_examples_let_pods_reach_an_external_redis(path):
     values = merged(VALUES, yaml.safe_load(path.read_text()))
-    startup = values["probes"]["startup"]
-    longest = values["settings"].get("engine_start_seconds", Settings.model_fields["engine_start_seconds"].default)
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= longest + 30
+    policy = values["networkPolicy"]
+    assert not policy["enabled"] or values["histories"]["mode"] != "external" or policy["egressNamespaces"] or policy["egressCidrs"]
 
 
 @needs_helm
@@ -106,6 +105,29 @@ def test_a_pod_may_take_as_long_as_its_drain(everything: list[dict[str, Any]]):
     pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = float(one(everything, "ConfigMap")["data"]["ATSPEED_GRACE_SECONDS"])
     assert pod["terminationGracePeriodSeconds"] >= pause + grace + server.LAST_SECONDS + 5
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ((), Settings.model_fields["engine_start_seconds"].default + 60),
+        (("settings.engine_start_seconds=3600.5",), 3600.5 + 60),
+        (("probes.startup.periodSeconds=2",), Settings.model_fields["engine_start_seconds"].default + 60),
+        (("settings.engine_start_seconds=60", "probes.startup.failureThreshold=1000"), 5000),
+    ],
+)
+def test_a_replica_may_take_as_long_to_start_as_its_engine(options: tuple[str, ...], seconds: float):
+    deployment = one(objects("default", *(f"--set-json={option}" for option in options)), "Deployment")
+    probe = deployment["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+    assert isinstance(probe["failureThreshold"], int)
+    assert seconds <= probe["periodSeconds"] * probe["failureThreshold"] < seconds + 600
+
+
+def test_pods_on_the_nodes_network_ask_the_clusters_dns():
+    """Kubernetes would give them the node's resolver, which knows no Service."""
+    on_the_node, usual = (one(objects("default", "--set", f"hostNetwork={there}"), "Deployment") for there in ("true", "false"))
+    assert on_the_node["spec"]["template"]["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
+    assert "dnsPolicy" not in usual["spec"]["template"]["spec"]
 
 
 def test_a_service_does_not_overwrite_the_servers_port(everything: list[dict[str, Any]]):

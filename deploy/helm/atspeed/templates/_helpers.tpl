@@ -56,6 +56,13 @@ app.kubernetes.io/component: redis
 {{ add .Values.preStopSeconds (ceil (default 20 .Values.settings.grace_seconds)) 15 }}
 {{- end }}
 
+{{/* The startup probe: a minute longer than the server waits for its engine, or as much longer as failureThreshold says. */}}
+{{- define "atspeed.startupProbe" -}}
+{{- $probe := .Values.probes.startup -}}
+{{- $needed := divf (addf (default 1800 .Values.settings.engine_start_seconds) 60) $probe.periodSeconds | ceil -}}
+{{ toYaml (mergeOverwrite (deepCopy $probe) (dict "failureThreshold" (max $probe.failureThreshold $needed))) }}
+{{- end }}
+
 {{- define "atspeed.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
