@@ -26,7 +26,7 @@ WARP = 32
 HEAD_SIZES = (64, 128, 256)
 POINTERS = {"keys": "*i64", "mask": "*u8", "queries": "*i64", "sums": "*fp32", "norms": "*fp32", "biases": "*fp32"}
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-STRIDES = ("query_token_stride", "query_head_stride", "slot_stride", "sum_stretch_stride", "norm_stretch_stride")
+STRIDES = ("query_token_stride", "query_head_stride", "slot_stride", "sum_stretch_stride")
 COLUMNS = ("device", "dtype", "head", "layer", "rows x columns", "warps", "registers", "spilled bytes", "shared KiB", "programs at a time")
 
 

@@ -31,7 +31,9 @@ MERGED_ROWS = 16
 SMALLEST_HEAD = 16
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# Integers that differ between batches: for those that are 1, for multiples of 16 and for all others, Triton would compile kernels of their
+# own, each within the first request that needs it. Other strides are the same for all batches, or multiples of 16.
+@triton.jit(do_not_specialize=["query_count", "column_count", "norm_stretch_stride"])  # type: ignore[untyped-decorator]
 def _attend_stretch(  # type: ignore[no-untyped-def]
     query,
     cache,
@@ -136,7 +138,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["stretches", "row_count"])  # type: ignore[untyped-decorator]
 def _merge_stretches(  # type: ignore[no-untyped-def]
     sums,
     norms,

@@ -21,6 +21,12 @@ for biased in (False, True):
     kernel = compile_kernel(90, torch.bfloat16, 128, biased)
     print(kernel.uses_tensor_cores, kernel.spilled, kernel.programs)
 """
+SPECIALISED = """
+from verification.hosts.tree_kernel import _attend_stretch, _merge_stretches
+
+for kernel in (_attend_stretch, _merge_stretches):
+    print(*(one.name for one in kernel.params if not (one.is_constexpr or one.do_not_specialize)))
+"""
 
 
 def run(*command: str, **environment: str) -> str:
@@ -40,6 +46,14 @@ def test_it_compiles_for_a_data_centre_gpu() -> None:
     """Triton's interpreter takes what its compiler refuses; the compiler needs no device."""
     lines = run("-c", COMPILE, TRITON_INTERPRET="0").splitlines()
     assert lines == ["True 0 1"] * 2, "tensor cores are used, no register is spilled, a multiprocessor has room"
+
+
+def test_no_size_of_a_batch_makes_another_kernel() -> None:
+    """Triton compiles a kernel for each kind of each argument that is left to it: of these, only what the model's shape decides."""
+    attend, merge = run("-c", SPECIALISED, TRITON_INTERPRET="0").splitlines()
+    strides = "query_token_stride query_head_stride slot_stride sum_stretch_stride"
+    assert attend == f"query cache keys mask biases queries sums norms scale {strides}"
+    assert merge == "sums norms sum_stretch_stride"
 
 
 @pytest.mark.exhaustive
