@@ -12,13 +12,13 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on an address; port 0 takes a free one.
 
     Raises:
-        PortError: the port is in use, or the address is not this machine's.
+        PortError: the port is in use, the address is not this machine's, or the machine has no addresses of its family (IPv6 off).
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise PortError(f"The address {host} can't be listened on: {error.strerror}.") from error
-    listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)

@@ -100,9 +100,19 @@ seccompProfile:
 {{ .Values.keys.existingSecret.name | default (printf "%s-keys" (include "atspeed.fullname" .)) }}
 {{- end }}
 
+{{/* The holders in keys.first whose keys are in the Secret, joined by commas: once it is there, it gets no others. */}}
+{{- define "atspeed.keyHolders" -}}
+{{- $there := lookup "v1" "Secret" .Release.Namespace (include "atspeed.keysSecret" .) -}}
+{{- $made := list -}}
+{{- range keys .Values.keys.first | sortAlpha -}}
+{{- if or (not $there) (not $there.data) (hasKey $there.data .) }}{{ $made = append $made . }}{{ end -}}
+{{- end -}}
+{{- join "," $made -}}
+{{- end }}
+
 {{/* The entry of the Secret with the key of the test, if there is one. */}}
 {{- define "atspeed.testKey" -}}
-{{- if .Values.keys.enabled }}{{ if .Values.keys.existingSecret.name }}{{ .Values.keys.existingSecret.testKey }}{{ else }}{{ keys .Values.keys.first | sortAlpha | first }}{{ end }}{{ end -}}
+{{- if .Values.keys.enabled }}{{ if .Values.keys.existingSecret.name }}{{ .Values.keys.existingSecret.testKey }}{{ else }}{{ include "atspeed.keyHolders" . | splitList "," | first }}{{ end }}{{ end -}}
 {{- end }}
 
 {{/* Most pods that there will be. */}}
