@@ -1,6 +1,6 @@
 """An engine without a model: every request takes the same number of steps; slots and tokens are counted as the real one does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,16 @@ from verification.search import NOTHING
 STEPS = 3
 
 
+class FakeSlots:
+    """The slots of a `FakeEngine`: those of nodes are taken with the prompt's."""
+
+    def __init__(self, engine: "FakeEngine") -> None:
+        self._engine = engine
+
+    def has_room(self, needed: tuple[int, int], freed: Iterable[tuple[int, int]] = ()) -> bool:
+        return needed[0] <= self._engine.total_slots - self._engine.used_slots + sum(slots for slots, _ in freed)
+
+
 class FakeEngine:
     """A `server.scheduling.step_engine.StepEngine`; every request runs for `STEPS` steps, more where its levels are cut, and owns as many
     slots as its prompt and beams.
@@ -27,6 +37,7 @@ class FakeEngine:
 
     def __init__(self, total_slots: int = 100) -> None:
         self.total_slots = total_slots
+        self.slots = FakeSlots(self)
         self.cached_slots = 0
         self.running: dict[str, tuple[BeamRequest, int]] = {}
         self.cut: dict[str, int] = {}
@@ -47,7 +58,10 @@ class FakeEngine:
         return self.slots_needed(request) <= self.total_slots
 
     def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
-        return self.slots_needed(request) <= self.total_slots - self.used_slots + sum(map(self.slots_needed, ended))
+        return self.slots.has_room(self.needs(request), map(self.needs, ended))
+
+    def needs(self, request: BeamRequest) -> tuple[int, int]:
+        return self.slots_needed(request), 0
 
     def refusal(self, request: BeamRequest) -> str | None:
         return self.plan.refusal(request.beam_width)
