@@ -4,10 +4,12 @@ Its floor is the larger of two times: that of reading every key, value and query
 What the device can read and compute a second is measured beside it, by a copy and by a product of matrices. Needs torch, transformers and
 numpy only.
 
-Invariant: one call after another reads another layer's keys and values, more together than any cache of the device holds, as a model does.
+Invariant: one call after another reads another layer's keys and values, together four times what the device's last cache holds, as a model
+does.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,8 @@ from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import DTYPES
 
 COLUMNS = ("shape", "prompt", "batch", "µs", "memory floor, µs", "arithmetic floor, µs", "of the higher floor")
-LAYERS = 8
+# The fewest layers, and how many times what the last cache of a GPU holds their keys and values are together.
+LAYERS, BEYOND = 8, 4
 # A tree of the paper's width: a beam of 40 at each of three depths.
 WIDTH, DEPTH = 40, 3
 
@@ -99,13 +102,24 @@ def tree_layout(prompt: int, batch: int, device: torch.device) -> tuple[Tensor, 
     return slots, layout
 
 
+def layers_of(cache: Tensor) -> list[Tensor]:
+    """Keys and values of one layer and copies of them, so many that they can't all lie in the device's last cache."""
+    count = max(LAYERS, math.ceil(BEYOND * last_cache_bytes(cache.device) / cache.nbytes))
+    return [cache, *(cache.clone() for _ in range(count - 1))]
+
+
+def last_cache_bytes(device: torch.device) -> int:
+    """What the last cache of a GPU holds; 0 for a CPU, of which PyTorch does not know."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 0
+
+
 def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.device, best: Device) -> Point:
     slots, layout = tree_layout(prompt, batch, device)
     head_size, dtype = shape.head_size or shape.hidden // shape.heads, DTYPES[shape.dtype]
     tokens, columns = len(slots), layout.keys.shape[1]
     query = torch.randn(tokens, shape.heads, head_size, device=device).to(dtype)
     key, value = (torch.randn(tokens, shape.key_value_heads, head_size, device=device).to(dtype) for _ in range(2))
-    caches = [torch.randn(batch * columns, shape.key_value_heads, 2 * head_size, device=device).to(dtype) for _ in range(LAYERS)]
+    caches = layers_of(torch.randn(batch * columns, shape.key_value_heads, 2 * head_size, device=device).to(dtype))
 
     def forward() -> None:
         for cache in caches:
@@ -117,7 +131,7 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
         name,
         prompt,
         batch,
-        microseconds=1e6 * seconds_of(forward) / LAYERS,
+        microseconds=1e6 * seconds_of(forward) / len(caches),
         memory_floor=1e6 * moved / best.bytes_per_second,
         arithmetic_floor=1e6 * operations / best.flops_per_second[dtype],
     )
@@ -137,11 +151,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--prompt", default="104,1000,5000" if large else "104", help="prompt tokens (default: %(default)s)")
     parser.add_argument("--batch", default="1,8,32" if large else "1,8", help="requests at once (default: %(default)s)")
     options = parser.parse_args(arguments)
+    names = options.shape.split(",")
+    if unknown := [name for name in names if name not in SHAPES]:
+        parser.error(f"there is no shape {unknown[0]!r}: choose {', '.join(SHAPES)}.")
     prompts, batches = ([int(number) for number in text.split(",")] for text in (options.prompt, options.batch))
     best = measure_device(device, 8192 if large else 512)
     print(f"{machine(device)}; a copy moves {best.bytes_per_second / 1e9:.0f} GB/s; 40 x 3 nodes a request, one layer.\n")
     print(*markdown_head(COLUMNS), sep="\n")
-    for point in points(options.shape.split(","), prompts, batches, device, best):
+    for point in points(names, prompts, batches, device, best):
         times = (f"{time:.1f}" for time in (point.microseconds, point.memory_floor, point.arithmetic_floor))
         print(markdown_row((point.shape, point.prompt, point.batch, *times, f"{point.share:.0%}")), flush=True)
     return 0

@@ -12,15 +12,15 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.gpu.report import Report, machine
 from benchmarks.gpu.scripted_run import FEWEST_TURNS, Case, ScriptedEngine, room_for, slots_needed
-from benchmarks.gpu.timing import Timing, failure
-from benchmarks.systems.shapes import SHAPES, Shape, make_identifiers
+from benchmarks.gpu.timing import WIDE, Timing, failure
+from benchmarks.systems.shapes import SHAPES, THREE_LEVELS, Shape, make_identifiers
 from benchmarks.systems.trace import Trace, TraceError, TraceRun, balance_of, plain_run, trie_run
 from drafting.plans.costs import ForwardCosts
 from drafting.trie.item_trie import ItemTrie
@@ -29,25 +29,26 @@ from verification.hosts.checkpoint import HostError
 logger = logging.getLogger(__name__)
 
 TRACE = Path(__file__).parents[2] / "benchmarks" / "beauty-trace.json"
+UNTRACED = Trace("nothing: no plan here needs a trace", len(THREE_LEVELS.level_sizes), ())
 PLAIN, TRIE = "none", "trie"
 # What activations, masks and the libraries themselves need beside weights, keys and values.
 HEADROOM = 0.85
 
-WIDE_HELP = "other defaults: qwen3-1.7b (on a CPU small), k 50,256, prompts 300,1000,5000 (on a CPU 300)"
+WIDE_HELP = "three levels and no trace; other defaults: qwen3-1.7b (on a CPU small), k 50,256, prompts 300,1000,5000 (on a CPU 300)"
 # Beyond it a token costs next to nothing, and a planner drafts all that may help.
 MOST_BALANCE = 1e6
 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a run; see the flags."""
+    """Settings of a run; see the flags. Without a trace, only plans that need none are timed."""
 
-    shapes: list[str]
+    shapes: dict[str, Shape]
     prompts: list[int]
     batches: list[int]
     ks: list[int]
     plans: list[str] | None
-    trace: Path
+    trace: Path | None
     requests: int
     turns: int
     seconds: float
@@ -60,23 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser, flags = _parse(arguments)
     device = torch.device(flags.device)
     large = device.type == "cuda"
+    names = flags.shape or ((["qwen3-1.7b"] if flags.wide else ["llama-7b", "small"]) if large else ["small"])
+    # Scripted models are decoders.
+    known = [name for name, shape in SHAPES.items() if shape.target.family != "t5"]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"there is no shape {unknown[0]!r} here: choose {', '.join(known)}.")
     options = Options(
-        shapes=flags.shape or ((["qwen3-1.7b"] if flags.wide else ["llama-7b", "small"]) if large else ["small"]),
+        shapes=_shapes(names, flags.wide),
         prompts=flags.prompt or (([300, 1000, 5000] if flags.wide else [104, 1000]) if large else [300] if flags.wide else [104]),
         batches=flags.batch or ([1, 8, 32] if large else [1, 8]),
         ks=flags.k or ([50, 256] if flags.wide else [1, 3, 5, 10, 20]),
         plans=flags.plans,
-        trace=flags.trace,
+        trace=None if flags.wide else flags.trace,
         requests=flags.requests,
         turns=flags.turns,
         seconds=60 * flags.minutes,
         device=device,
         graphs=flags.graphs,
     )
-    # Scripted models are decoders.
-    known = [name for name, shape in SHAPES.items() if shape.target.family != "t5"]
-    if unknown := [name for name in options.shapes if name not in known]:
-        parser.error(f"there is no shape {unknown[0]!r} here: choose {', '.join(known)}.")
     try:
         for report in run(options):
             if flags.json:
@@ -98,15 +100,15 @@ def run(options: Options) -> Iterator[Report]:
         TraceError: the trace cannot be read or followed.
         HostError: CUDA graphs are wanted, and not even those of the first shape can be had.
     """
-    trace = Trace.load(options.trace)
+    trace = UNTRACED if options.trace is None else Trace.load(options.trace)
     deadline = time.monotonic() + options.seconds
     timings: list[Timing] = []
     notes: list[str] = []
     command = f"python -m benchmarks.gpu.run {' '.join(sys.argv[1:])}".strip()
     report = Report(timings, notes, trace.source, machine(options.device), command)
-    for name in options.shapes:
+    for name, shape in options.shapes.items():
         try:
-            for timed in _time_shape(name, SHAPES[name], trace, options, deadline, notes):
+            for timed in _time_shape(name, shape, trace, options, deadline, notes):
                 timings += timed
                 yield report
         except torch.OutOfMemoryError:
@@ -126,6 +128,13 @@ def run(options: Options) -> Iterator[Report]:
         if options.device.type == "cuda":
             torch.cuda.empty_cache()
     yield report
+
+
+def _shapes(names: Sequence[str], wide: bool) -> dict[str, Shape]:
+    """Shapes by the names under which they are reported; wide beams have identifiers of three tokens."""
+    return (
+        {f"{name}{WIDE}": replace(SHAPES[name], catalog=THREE_LEVELS) for name in names} if wide else {name: SHAPES[name] for name in names}
+    )
 
 
 def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadline: float, notes: list[str]) -> Iterator[list[Timing]]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from drafting.errors import first_line
 
+# Ends the name of a shape whose catalog is replaced by the one of three levels.
+WIDE = ", three levels"
 COLUMNS = (
     *("shape", "prompt", "batch", "k", "plan", "turns", "batch p50 ms", "batch p99 ms", "ms to a list"),
     *("target forwards", "draft forwards", "tokens", "recorded", "speed-up"),

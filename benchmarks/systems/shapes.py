@@ -123,6 +123,8 @@ class Shape:
 
 # The level sizes of the paper's Beauty catalog; in a beam there, a prefix of two codes has about five children.
 BEAUTY = CatalogShape((91, 256, 256, 256), (91, 6539, 11172, 12023), (0, 0, 0.22, 0.22))
+# Three levels, the first of which holds a beam of 256.
+THREE_LEVELS = CatalogShape((256, 256, 256), (256, 11172, 12023), (0, 0, 0.22))
 
 LLAMA_68M = ModelShape(768, 2, 12, 12, 3072, words=32000, dtype="bfloat16")
 QWEN3 = ModelShape(1024, 28, 16, 8, 3072, words=151936, head_size=128, family="qwen3")

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks.gpu.run import TRACE
+from benchmarks.gpu.run import TRACE, UNTRACED
 from benchmarks.gpu.scripted_run import FEWEST_FOR_P99, FEWEST_TURNS, Case
-from benchmarks.systems.shapes import SHAPES, CatalogShape, Shape
+from benchmarks.gpu.timing import WIDE
+from benchmarks.systems.shapes import SHAPES, THREE_LEVELS, CatalogShape, Shape
 from benchmarks.systems.trace import Trace, TraceRound, TraceRun
 from drafting.errors import SetupError
 
-# Three levels, the first of which holds a beam of 256.
-THREE_LEVELS = CatalogShape((256, 256, 256), (256, 11172, 12023), (0, 0, 0.22))
 THREE_SMALL_LEVELS = CatalogShape((16, 16, 16), (16, 120, 300), (0, 0, 0))
 
 
@@ -68,12 +67,13 @@ class Scale:
 def full(device: torch.device) -> Scale:
     """What a GPU of a data centre runs in less than nine minutes."""
     qwen, trace = SHAPES["qwen3-1.7b"], Trace.load(TRACE)
-    untraced = Trace("nothing: no plan here needs a trace", len(THREE_LEVELS.level_sizes), ())
     return Scale(
         device=device,
         searches=FEWEST_FOR_P99,
         turns=FEWEST_TURNS,
-        wide=ScriptedShape("qwen3-1.7b", replace(qwen, catalog=THREE_LEVELS), tuple(Case(1000, batch, 256) for batch in (1, 8)), untraced),
+        wide=ScriptedShape(
+            f"qwen3-1.7b{WIDE}", replace(qwen, catalog=THREE_LEVELS), tuple(Case(1000, batch, 256) for batch in (1, 8)), UNTRACED
+        ),
         paper=ScriptedShape("llama-7b", SHAPES["llama-7b"], tuple(Case(104, 1, k) for k in (20, 10, 5, 3, 1)), trace),
         long=ScriptedShape("qwen3-1.7b", qwen, (Case(2465, 1, 50), Case(2465, 8, 50)), trace),
         graphs=ScriptedShape("qwen3-1.7b", qwen, (Case(104, 1, 10), Case(104, 1, 20)), trace),

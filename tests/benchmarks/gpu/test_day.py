@@ -190,7 +190,7 @@ def test_without_a_gpu_it_says_how_to_try(tmp_path: Path, capsys: pytest.Capture
 
 def test_promises_are_judged_in_the_report_of_a_real_run(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.jsonl")
-    row = {**timing("qwen3-1.7b", 1000, 8, 256, "none", 79.0, 1.0).__dict__}
+    row = {**timing("qwen3-1.7b, three levels", 1000, 8, 256, "none", 79.0, 1.0).__dict__}
     results.add("nvidia", Measured("prompt 1000, batch 8, k 256", [row, {"left out": "the plan trie did not fit."}]))
     text = markdown(results, rehearse=False)
     assert "* Kept: Eight searches of width 256 after 1,000 tokens take 79.0 ms (none)" in text

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks.gpu import kernel
 from benchmarks.gpu.kernel import DEPTH, WIDTH, Point, main, tree_layout
 
 CPU = torch.device("cpu")
@@ -22,6 +23,20 @@ def test_nodes_see_their_own_prompt_and_their_ancestors():
 def test_the_higher_floor_counts():
     assert Point("x", 1, 1, microseconds=10.0, memory_floor=6.0, arithmetic_floor=2.0).share == pytest.approx(0.6)
     assert Point("x", 1, 1, microseconds=10.0, memory_floor=1.0, arithmetic_floor=8.0).share == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("cache_bytes", "layers"), [(0, 8), (10_000, 8), (240_000, 60)])
+def test_layers_do_not_all_lie_in_the_devices_cache(cache_bytes: int, layers: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel, "last_cache_bytes", lambda device: cache_bytes)
+    found = kernel.layers_of(torch.randn(1000, 1, 4))
+    assert len(found) == len({layer.data_ptr() for layer in found}) == layers
+    assert sum(layer.nbytes for layer in found) >= 4 * cache_bytes
+
+
+def test_an_unknown_shape_gets_one_sentence(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--shape", "nonsense"])
+    assert "there is no shape 'nonsense': choose tiny, small," in capsys.readouterr().err
 
 
 def test_the_table_has_a_line_per_case(capsys: pytest.CaptureFixture[str]):

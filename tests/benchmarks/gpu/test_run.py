@@ -123,14 +123,14 @@ def test_graphs_are_refused_on_a_cpu(trace_file: Path):
         bench("--graphs", trace=trace_file)
 
 
-def test_wide_beams_run_without_a_trace_as_many_at_once_as_the_engine_can(trace_file: Path, capsys):
+def test_wide_beams_run_without_a_trace_as_many_at_once_as_the_engine_can(capsys):
     shape = ["--device", "cpu", "--wide", "--shape", "tiny", "--prompt", "16"]
-    gpu.main([*shape, "--batch", "2,50", "--requests", "2", "--turns", "1", "--trace", str(trace_file)])
+    gpu.main([*shape, "--batch", "2,50", "--requests", "2", "--turns", "1"])
     out = capsys.readouterr().out
     for k in (50, 256):
-        assert f"| tiny | 16 | 2 | {k} | none |" in out
-        assert f"| tiny | 16 | 2 | {k} | trie |" in out
-    assert "| tiny | 16 | 50 | 50 | none |" in out
+        assert f"| tiny, three levels | 16 | 2 | {k} | none |" in out
+        assert f"| tiny, three levels | 16 | 2 | {k} | trie |" in out
+    assert "| tiny, three levels | 16 | 50 | 50 | none |" in out
     assert "an engine runs fewer wide searches at once; left out are prompt 16, batch 50, k 256." in out
 
 
@@ -140,11 +140,12 @@ def timing(shape: str, prompt: int, batch: int, k: int, plan: str, milliseconds:
 
 def test_promises_are_judged_by_the_cases_that_they_name():
     other = timing("small", 104, 1, 256, "none", 10.0, 1.0)
-    wide = timing("qwen3-1.7b", 1000, 8, 256, "none", 85.0, 1.0)
-    assert judge_promises([other]) == []
+    four_levels = timing("qwen3-1.7b", 1000, 8, 256, "none", 85.0, 1.0)
+    wide = timing("qwen3-1.7b, three levels", 1000, 8, 256, "none", 85.0, 1.0)
+    assert judge_promises([other, four_levels]) == []
     (missed,) = judge_promises([other, wide])
     assert missed.startswith("MISSED: Eight searches of width 256 after 1,000 tokens take 85.0 ms (none)")
-    (kept,) = judge_promises([wide, timing("qwen3-1.7b", 1000, 8, 256, "trie", 79.0, 1.08)])
+    (kept,) = judge_promises([wide, timing("qwen3-1.7b, three levels", 1000, 8, 256, "trie", 79.0, 1.08)])
     assert kept.startswith("Kept: Eight searches of width 256 after 1,000 tokens take 79.0 ms (trie)")
     planned = [timing("llama-7b", 104, 1, 20, "auto@300", 20.0, 1.9), timing("llama-7b", 104, 32, 20, "auto@10", 90.0, 0.97)]
     strict, least = judge_promises(planned)
