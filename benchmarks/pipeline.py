@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from tqdm import tqdm
 
@@ -79,6 +80,7 @@ class Pipeline:
         self.work = work
         (work / "logs").mkdir(parents=True, exist_ok=True)
         self._times = work / STAGES_FILE
+        self._noting = Lock()
         self.seconds: dict[str, float] = json.loads(self._times.read_bytes()) if self._times.is_file() else {}
 
     def run(self, title: str, stages: Sequence[Stage], side_by_side: int = 1, threads: int | None = None) -> None:
@@ -97,7 +99,12 @@ class Pipeline:
         if missing:
             # What another recipe took is no part of it.
             before = self.seconds.get(title, 0.0) if len(missing) < len(stages) else 0.0
-            self.seconds[title] = round(before + time.monotonic() - started, 1)
+            self._note(title, round(before + time.monotonic() - started, 1))
+
+    def _note(self, title: str, seconds: float) -> None:
+        """Keep what took how long; callers may run stages in threads of their own."""
+        with self._noting:
+            self.seconds[title] = seconds
             self._times.write_text(json.dumps(self.seconds, indent=2))
 
     def _run(self, stage: Stage, threads: int) -> None:

@@ -1,7 +1,11 @@
 """The pipeline of `make paper`: what it runs, in which order, and what becomes of a stage that fails."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Lock
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +13,7 @@ from typer.testing import CliRunner
 from benchmarks import paper
 from benchmarks.cli import app
 from benchmarks.paper import Drafted, given, write_report
-from benchmarks.pipeline import Pipeline, Stage, StageFailedError
+from benchmarks.pipeline import STAGES_FILE, Pipeline, Stage, StageFailedError
 from benchmarks.quality import Stages
 from benchmarks.quality_table import Compared
 from tests.benchmarks.test_quality import evaluated
@@ -36,6 +40,23 @@ def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
     stage = listing(tmp_path, "wrong", "catalog", "inspect", str(tmp_path / "none.json"))
     with pytest.raises(StageFailedError, match=r"wrong failed \(status 2\); .*wrong\.log ends with: .*there is no file .*none\.json"):
         Pipeline(tmp_path / "work").run("wrong", [stage])
+
+
+def test_times_of_stages_side_by_side_are_written_by_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    both, writing = Barrier(2, timeout=10), Lock()
+
+    def dumps(times: dict[str, float], indent: int) -> str:
+        assert writing.acquire(blocking=False)
+        time.sleep(0.1)
+        writing.release()
+        return json.dumps(times, indent=indent)
+
+    pipeline = Pipeline(tmp_path)
+    monkeypatch.setattr("benchmarks.pipeline.json", SimpleNamespace(dumps=dumps))
+    monkeypatch.setattr(pipeline, "_run", lambda stage, threads: both.wait())
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: pipeline.run(name, [Stage(name, (), tmp_path / name)]), "ab"))
+    assert json.loads((tmp_path / STAGES_FILE).read_text()).keys() == {"a", "b"}
 
 
 def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

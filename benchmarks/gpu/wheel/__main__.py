@@ -21,7 +21,7 @@ from benchmarks.gpu.wheel.sources import Sources
 from benchmarks.markdown import markdown_table, replace_part
 
 ROOT = Path(__file__).parents[3]
-HOST_FILES = [ROOT / "verification/hosts/vllm.py", ROOT / "verification/hosts/vllm_attention.py"]
+HOST_FILES = sorted(ROOT.glob("verification/hosts/vllm*.py"))
 PAGE = ROOT / "docs/gpu.md"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_31_x86_64", "manylinux_2_35_x86_64", "manylinux2014_x86_64")
 

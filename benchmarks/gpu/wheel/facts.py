@@ -6,7 +6,8 @@ LAYER = "vllm.model_executor.layers.attention.attention"
 TRITON = "vllm.v1.attention.backends.triton_attn"
 WORKER = "vllm.v1.worker"
 LAYOUTS = "vllm.v1.attention.backends.utils"
-ONLINE = "vllm.model_executor.layers.quantization.online"
+LAYERS = "vllm.model_executor.layers"
+ONLINE = f"{LAYERS}.quantization.online"
 IMPLEMENTATION = (
     *("self", "num_heads", "head_size", "scale", "num_kv_heads", "alibi_slopes", "sliding_window", "kv_cache_dtype"),
     *("logits_soft_cap=None", "attn_type=AttentionType.DECODER", "kv_sharing_target_layer_name=None", "sinks=None"),
@@ -85,6 +86,23 @@ FACTS = (
     Fact("vllm.model_executor.models.registry:_run_in_subprocess", "replaced on CPUs", takes=("fn",)),
     Fact("vllm.model_executor.models.transformers.base:Base._decorate_for_torch_compile", "replaced", takes=("self",)),
     Fact("vllm.model_executor.models.bloom:BloomMLP.gelu_impl", "replaced"),
+    # Heads
+    Fact(
+        f"{LAYERS}.logits_processor:LogitsProcessor.forward", "replaced", takes=("self", "lm_head", "hidden_states", "embedding_bias=None")
+    ),
+    *(
+        Fact(f"{LAYERS}.logits_processor:LogitsProcessor.{name}", "read")
+        for name in ("head_dtype", "logits_as_input", "org_vocab_size", "scale", "soft_cap")
+    ),
+    *(
+        Fact(f"{LAYERS}.vocab_parallel_embedding:VocabParallelEmbedding.{name}", "read")
+        for name in ("embedding_dim", "quant_method", "shard_indices", "tp_size")
+    ),
+    # Weights of 8 bits
+    Fact(f"{LAYERS}.linear:UnquantizedLinearMethod.apply", "overridden", takes=("self", "layer", "x", "bias=None")),
+    Fact(f"{LAYERS}.linear:UnquantizedLinearMethod.process_weights_after_loading", "overridden", takes=("self", "layer")),
+    Fact(f"{LAYERS}.quantization.base_config:QuantizationConfig.get_quant_method", "overridden", takes=("self", "layer", "prefix")),
+    Fact(f"{LAYERS}.quantization.base_config:QuantizationConfig.from_config", "overridden", takes=("cls", "config")),
     # Quantizing while loading
     Fact("vllm.config.quantization:_ONLINE_SHORTHANDS", "what fp8 is", says=("'fp8_per_channel'",)),
     Fact(f"{ONLINE}.fp8:Fp8PtpcOnlineLinearMethod.activation_quant_key", "scales by the token", says=("kFp8DynamicTokenSym",)),

@@ -23,11 +23,12 @@ class Sources:
     def find(self, module: str, name: str) -> Definition | None:
         """The definition of `name`, or of `Class.member`, that a module offers; None if there is none."""
         first, _, member = name.partition(".")
-        for node in _named(self._tree(module), first):
+        for node in (*_named(self._tree(module), first), *_named(self._tree(module), "*")):
             if isinstance(node, ast.ImportFrom):
-                alias = next(alias for alias in node.names if (alias.asname or alias.name) == first)
+                alias = next(alias for alias in node.names if (alias.asname or alias.name) in (first, "*"))
                 origin = resolve_name("." * node.level + (node.module or ""), self._package(module))
-                found = self.find(origin, f"{alias.name}.{member}" if member else alias.name)
+                original = first if alias.name == "*" else alias.name
+                found = self.find(origin, f"{original}.{member}" if member else original)
             elif member and isinstance(node, ast.ClassDef):
                 found = self._member(module, node, member)
             else:

@@ -12,6 +12,7 @@ from benchmarks.gpu.wheel.sources import Sources
 
 MODULE = """
 from vllm.base import Base as Origin, helper
+from .stars import *
 
 if True:
     LIMIT: int = 3
@@ -38,6 +39,7 @@ HOLD = [
     Fact("vllm.backend:Backend.cache", ""),
     Fact("vllm.backend:LIMIT", "", says=("3",)),
     Fact("vllm.backend:helper", ""),
+    Fact("vllm.backend:Star.shine", ""),
     Fact("vllm:backend", ""),
 ]
 
@@ -48,6 +50,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "vllm/__init__.py").touch()
     (tmp_path / "vllm/backend.py").write_text(MODULE)
     (tmp_path / "vllm/base.py").write_text(BASE)
+    (tmp_path / "vllm/stars.py").write_text("class Star:\n    def shine(self): ...\n")
     (tmp_path / "vllm.dist-info").mkdir()
     (tmp_path / "vllm.dist-info/METADATA").write_text("Name: vllm\nRequires-Dist: torch==2.13.0\nRequires-Dist: torchaudio\n")
     return tmp_path
@@ -86,6 +89,7 @@ def test_what_the_host_imports_and_sets_is_read_from_its_sources(tmp_path: Path)
     host = tmp_path / "host.py"
     host.write_text("def start():\n    from vllm.a import B, C\n    arguments: dict = {'model': 1, 'dtype': 2}\nfrom other import D\n")
     assert [fact.name.partition(":")[2] for fact in host_facts([host])] == ["B", "C", "EngineArgs.model", "EngineArgs.dtype"]
+    assert {path.name for path in HOST_FILES} >= {"vllm.py", "vllm_attention.py", "vllm_head.py", "vllm_int8.py"}
     names = {fact.name for fact in host_facts(HOST_FILES)}
     assert {"vllm.forward_context:set_forward_context", "vllm.engine.arg_utils:EngineArgs.worker_extension_cls"} <= names
 
@@ -111,7 +115,7 @@ def test_folders_that_one_build_has_alone_are_named_once(tree: Path, tmp_path: P
         (tree / f"vllm/new/deep/{name}.py").touch()
     found = list(dict.fromkeys(differing_files(tree / "vllm", installed)))
     alone = [f"only in the CUDA build: {name}" for name in ("__init__.py", "backend.py")]
-    assert found == [*alone, "different: base.py", "only in the CUDA build: new"]
+    assert found == [*alone, "different: base.py", "only in the CUDA build: new", "only in the CUDA build: stars.py"]
 
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
