@@ -122,6 +122,8 @@ class ScriptedEngine:
                     lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out. {failure(error)}"
                     logger.exception(lost[run.plan])
                 if run.plan in lost:
+                    # A device that is of no more use to this process says so here: no case is done by that.
+                    self._synchronize()
                     # The other plans go on, with slots that nobody owns.
                     self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
         if runs[0].plan in lost:

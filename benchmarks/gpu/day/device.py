@@ -1,5 +1,6 @@
 """Parts about the device itself and about the kernel that this project brings to it."""
 
+import logging
 from collections.abc import Collection, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -12,9 +13,12 @@ from benchmarks.gpu.day.results import Figures, Measured
 from benchmarks.gpu.day.scale import Scale
 from benchmarks.gpu.kernel import layers_of, measure_device, seconds_of
 from benchmarks.gpu.report import machine
+from benchmarks.gpu.timing import failure
 from drafting.array_types import IntArray
 from drafting.beam.model import AttentionLayout, build_layout
 from verification.hosts.attention import HAS_TRITON, tree_attention
+
+logger = logging.getLogger(__name__)
 
 DEPTH = 3
 # Requests of unlike length, as many as share a forward on a busy machine, and one alone.
@@ -41,7 +45,26 @@ def check_kernel(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
             case = f"{heads} heads, {key_value_heads} of keys, size {head_size}, prompt {prompt}"
             if case not in done:
                 sizes = (heads, key_value_heads, head_size)
-                yield Measured(case, [_check(sizes, prompt, batch, width, dtype, scale.device) for batch in BATCHES for dtype in DTYPES])
+                yield Measured(case, [_row(sizes, prompt, batch, width, dtype, scale.device) for batch in BATCHES for dtype in DTYPES])
+
+
+def _row(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dtype: torch.dtype, device: torch.device) -> Figures:
+    """One precision's figures, or why there are none."""
+    row: Figures = {
+        "heads, of keys, size": ", ".join(map(str, sizes)),
+        "longest prompt": prompt,
+        "batch": batch,
+        "precision": str(dtype).removeprefix("torch."),
+    }
+    try:
+        return row | _check(sizes, prompt, batch, width, dtype, device)
+    # A compiler's errors are no RuntimeErrors, and one kernel that a device can't run says nothing of the others.
+    except Exception as error:
+        logger.exception("%s", row)
+        if device.type == "cuda":
+            # A device that is of no more use to this process says so here.
+            torch.cuda.synchronize(device)
+        return row | {"failed": failure(error)}
 
 
 def _check(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dtype: torch.dtype, device: torch.device) -> Figures:
@@ -65,10 +88,6 @@ def _check(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dty
     # Float64 is always computed by PyTorch's operations, on every device.
     exact = attend(query.double())
     return {
-        "heads, of keys, size": f"{heads}, {key_value_heads}, {head_size}",
-        "longest prompt": prompt,
-        "batch": batch,
-        "precision": str(dtype).removeprefix("torch."),
         "computed by": "Triton" if HAS_TRITON and device.type == "cuda" else "PyTorch",
         "largest difference": float((attend(query).double() - exact).abs().max()),
         "µs": round(1e6 * seconds_of(forward) / len(layers), 1),

@@ -4,8 +4,11 @@ Invariant: it is a list of what may be imported, not of what may not, so a libra
 name.
 """
 
+import json
 import re
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
 
@@ -16,8 +19,15 @@ OURS = {"atspeed-server"}
 def only(*more: str) -> str:
     """Python code that lets nothing be imported but the standard library, this project, some libraries and what they require."""
     allowed = _required([*LIBRARIES, *more]) | OURS
-    blocked = [name for name, sources in packages_distributions().items() if not {_normal(source) for source in sources} & allowed]
+    blocked = [name for name, sources in _installed().items() if not {_normal(source) for source in sources} & allowed]
     return f"import sys; sys.modules.update(dict.fromkeys({sorted(blocked)!r}))"
+
+
+def _installed() -> dict[str, list[str]]:
+    """Packages by name, with the distributions that they are of; as a new process sees them, before setuptools adds what it has inside."""
+    code = "import json; from importlib.metadata import packages_distributions; print(json.dumps(packages_distributions()))"
+    found: dict[str, list[str]] = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    return found
 
 
 def _required(names: list[str]) -> set[str]:

@@ -7,12 +7,14 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.gpu.day import __main__ as day
 from benchmarks.gpu.day import measure
+from benchmarks.gpu.day.device import check_kernel
 from benchmarks.gpu.day.parts import PARTS, Part
 from benchmarks.gpu.day.report import markdown
 from benchmarks.gpu.day.results import AGAIN, FINISHED, Measured, Results
@@ -156,6 +158,19 @@ def test_what_the_device_throws_is_a_result(kind: type[Exception], tmp_path: Pat
     with pytest.raises(kind):
         measure.main(["kernel", str(tmp_path / "results.jsonl"), "--rehearse"])
     assert Results(tmp_path / "results.jsonl").ended("kernel") == f"Failed: {kind.__name__}: CUDA error: no kernel image is available"
+
+
+def test_a_kernel_that_can_not_be_run_costs_no_other_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attend(query: torch.Tensor, *others: Any) -> torch.Tensor:
+        if query.dtype == torch.float16:
+            raise Exception("out of resource: shared memory")
+        return query
+
+    monkeypatch.setattr("benchmarks.gpu.day.device.tree_attention", attend)
+    monkeypatch.setattr("benchmarks.gpu.day.device.seconds_of", lambda work: 1.0)
+    rows = [row for measured in check_kernel(rehearsal(CPU), set()) for row in measured.rows]
+    assert {row["precision"] for row in rows if "failed" not in row} == {"bfloat16", "float32"}
+    assert {row["precision"] for row in rows if row.get("failed") == "Exception: out of resource: shared memory"} == {"float16"}
 
 
 def test_a_part_that_can_not_be_imported_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

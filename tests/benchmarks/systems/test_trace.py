@@ -111,6 +111,15 @@ def test_a_plan_that_runs_out_of_memory_is_left_out_with_a_sentence(engine: Scri
     assert sentence == "tiny, prompt 16, batch 1, k 4, plan none is left out: the device ran out of memory."
 
 
+def test_a_device_that_is_of_no_more_use_ends_the_process(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(engine, "_synchronize", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        engine.time(Case(16, 1, 4), [plain_run(4, engine.trie)], requests=1)
+
+
 def test_figures_rest_on_several_turns_whatever_the_batch(engine: ScriptedEngine):
     for batch, requests, turns in ((2, 2, 8), (1, 20, 20)):
         (timing,), _ = engine.time(Case(16, batch, 4), [plain_run(4, engine.trie)], requests)
