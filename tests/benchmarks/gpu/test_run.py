@@ -21,8 +21,15 @@ from benchmarks.systems.trace import Trace, TraceRound, TraceRun
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
+from verification.engine import calibration
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What forwards cost takes most of a small run, and is not what is tested here."""
+    monkeypatch.setattr(calibration, "REPEATS", 1)
 
 
 @pytest.fixture
