@@ -119,8 +119,7 @@ def test_stretches_that_a_row_does_not_see_are_not_read_and_change_no_bit(sunk: 
     torch.testing.assert_close(attended.cpu(), expected, **TOLERANCE[HALF])
 
 
-@pytest.mark.parametrize("sunk", [False, True])
-@pytest.mark.parametrize("prompt", [SHORT, LONG])
+@pytest.mark.parametrize(("prompt", "sunk"), [(SHORT, False), (LONG, True)])
 def test_what_is_no_number_stays_none(prompt: int, sunk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one row and of all that see a key; sums that nothing has written are 7."""
     slots, layout = ragged(prompts=[prompt], nodes=[2], cached=[prompt - 2], seed=0)
