@@ -250,10 +250,7 @@ class NamedFilters:
         for name, meaning in sorted(meanings.items()):
             if served.meanings.get(name) == meaning:
                 continue
-            known = self._decoded.get(name)
-            if known is None or known[0] != meaning:
-                known = self._decoded[name] = meaning, NamedFilter(name, await self._in_thread(partial(decode_filter, meaning)))
-            named = known[1]
+            named = await self._in_thread(partial(self._named, name, meaning))
             expression = named.expression
             try:
                 if expression is None or expression not in evaluated:
