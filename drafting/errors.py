@@ -1,4 +1,4 @@
-"""The base class of errors in the user's input: a wrong file, a wrong name, parts that do not belong together.
+"""The base class of errors in the user's input, such as a wrong file, a wrong name, or parts that do not belong together; and what libraries raise.
 
 Invariant: the message of a `SetupError` is one sentence that names the mistake and can be printed as it is.
 """
@@ -6,6 +6,9 @@ Invariant: the message of a `SetupError` is one sentence that names the mistake 
 import stat
 import traceback
 from pathlib import Path
+
+# What a library of models raises when it is handed what it does not expect, or its device is full or lost.
+MODEL_ERRORS = (RuntimeError, ImportError, AttributeError, TypeError, KeyError, ValueError, IndexError, AssertionError)
 
 
 class SetupError(ValueError):

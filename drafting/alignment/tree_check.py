@@ -13,12 +13,10 @@ from drafting.alignment.bases import Base
 from drafting.alignment.draft_loss import MODEL_INPUTS
 from drafting.alignment.settings import WITHOUT_LISTS, TrainingError
 from drafting.alignment.tree_batch import TreeWindows, tree_batch
-from drafting.errors import first_line
+from drafting.errors import MODEL_ERRORS, first_line
 
 # Share of the spread of log-probabilities that rounding explains.
 ROUNDING = 1e-3
-# What a model raises when it is handed what it does not expect.
-MODEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError)
 
 
 def check_trees(base: Base, longest: int, depth: int) -> None:

@@ -18,6 +18,7 @@ from drafting.beam.model import TreeModel
 from drafting.beam.rule import Tolerance
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
+from drafting.errors import MODEL_ERRORS
 from drafting.plans.drafters import BeamDrafter, DraftNotFinite, Proposals, TrieDrafter
 from drafting.plans.given import Given, sources_of
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
@@ -32,9 +33,6 @@ from verification.verifiers.bounded import shares_of
 from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
-
-# What a model that goes wrong may raise, of which memory that is full and a device that is lost are the first.
-DRAFT_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
 # Widths, depth, prefixes, verification, given drafts in the tree and those offered, tolerance: on these a plan's first decision depends.
 GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given, Tolerance | None]
@@ -210,7 +208,7 @@ class DraftStep:
         raised = self._raised(tasks, bonuses)
         try:
             proposals = self.drafter.propose(tasks, max(wanted), raised)
-        except DRAFT_ERRORS:
+        except MODEL_ERRORS:
             self._drop(plan, cost)
             return []
         if proposals.nodes is None:

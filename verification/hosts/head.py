@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 
 from drafting.beam.rows import log_of_sums
 from drafting.device import is_async
+from drafting.errors import MODEL_ERRORS
 from drafting.trie.token_set import TokenSet
-from verification.hosts.layers import MODEL_ERRORS, TOKENS, probe_inputs, probed
+from verification.hosts.layers import TOKENS, probe_inputs, probed
 
 # Logits by which the treatment is found, and by how much, of the largest, it may differ.
 WIDEST = 60.0

@@ -16,15 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from drafting.errors import first_line
+from drafting.errors import MODEL_ERRORS, first_line
 from verification.hosts.attention import HAS_TRITON, Reach
 from verification.hosts.checkpoint import HostError
 
 T = TypeVar("T")
 # Name of the attention function of the probe in transformers' registry.
 PROBE = "atspeed_probe"
-# What a library raises when it is handed what it does not expect.
-MODEL_ERRORS = (RuntimeError, ImportError, AttributeError, TypeError, KeyError, ValueError, IndexError, AssertionError)
 COMPUTED = {"scaling", "softcap", "s_aux"}
 # Arguments that change nothing in a forward over a tree: what they say is in the mask, in the keys, or is for other kernels.
 WITHOUT_EFFECT = {"sliding_window", "position_ids", "deterministic", "use_cache", "logits_to_keep", "cache_position"}

@@ -21,12 +21,12 @@ from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
 from drafting.beam.tree import SequenceState, TokenTree
-from drafting.errors import first_line
+from drafting.errors import MODEL_ERRORS, first_line
 from drafting.model_files import ModelFiles
 from drafting.trie.token_set import TokenSet
 from verification.hosts.adapter import load_reference
 from verification.hosts.checkpoint import HostError, has_encoder
-from verification.hosts.layers import MODEL_ERRORS, attention_of
+from verification.hosts.layers import attention_of
 from verification.hosts.transformers import TransformersHost
 from verification.hosts.weights import weight_files
 
