@@ -1,4 +1,4 @@
-"""The base class of errors in the user's input, such as a wrong file, a wrong name, or parts that do not belong together; and what libraries raise.
+"""The base class of errors in the user's input, such as a wrong file or parts that do not belong together; and what libraries raise.
 
 Invariant: the message of a `SetupError` is one sentence that names the mistake and can be printed as it is.
 """
