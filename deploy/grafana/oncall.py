@@ -168,7 +168,7 @@ CONTROL = [
     ),
     Panel(
         "Behind",
-        "Time since when each replica has not done what others have written. One that stays behind is not ready; GET /v1/control says why.",
+        "Time since when each replica may not have done what others have written. GET /v1/control says why.",
         "s",
         [Query(f"max by (instance) (atspeed_control_behind_seconds{{{CHOSEN}}})", "{{instance}}")],
     ),

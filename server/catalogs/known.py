@@ -100,7 +100,10 @@ class KnownVersions:
 
     @property
     def left(self) -> list[LeftVersion]:
-        """The versions that servers have left by themselves, and that have not been activated since."""
+        """The versions that servers have left by themselves, and that have neither been activated nor removed since.
+
+        One that was gone when it was left is told of until another one is activated.
+        """
         left = dict(self.record.left)
         if self.own is not None:
             left.pop(self.own.entry.version, None)
@@ -192,7 +195,7 @@ class KnownVersions:
             ControlUnavailable: the control store does not answer; the version may be forgotten.
         """
 
-        async def judge() -> VersionRecord:
+        async def judge() -> tuple[VersionRecord, LeftVersion | None]:
             self.path(name)
             if name in (self.active.name, self.record.active):
                 raise VersionActive(f"The version {quoted(name)} is served: activate another one first.")
@@ -200,11 +203,11 @@ class KnownVersions:
                 raise VersionActive(f"The version {quoted(name)} is on trial in place of the one that is served: remove it later.")
             if late := await self.follower.serving(name):
                 raise VersionActive(f"The version {quoted(name)} is served by {', '.join(late)}, not yet another one: remove it later.")
-            version = self.record.versions[name]
+            version, left = self.record.versions[name], self.record.left.get(name)
             await self.follower.write(version_removed(name))
-            return version
+            return version, left
 
-        version = await self.follower.decide(judge)
+        version, left = await self.follower.decide(judge)
         path = self.files.directory / version.file
         if path.parent != self.files.directory:
             return
@@ -214,7 +217,7 @@ class KnownVersions:
         try:
             self.files.delete(path)
         except StorageFull:
-            await self.follower.write(version_added(name, version))
+            await self.follower.write(version_added(name, version) | ({} if left is None else version_left(left)))
             raise
 
     def decide_alone(self, served: ServedCatalog, by: str, instead: str | None, reason: str = "", changes: Changes | None = None) -> None:
@@ -234,7 +237,7 @@ class KnownVersions:
         """
         if (own := self.own) is not None and own.instead == self.record.active and self._is_there(own):
             left = {} if own.left is None else version_left(own.left)
-            await self.follower.write(own.changes | left | self.record.activated(own.entry))
+            await self.follower.write(own.changes | self.record.activated(own.entry) | left)
         self.own = None
 
     def _is_there(self, own: Own) -> bool:

@@ -29,7 +29,8 @@ async def watch_files(catalogs: CatalogStore) -> None:
     follower = catalogs.follower
     while True:
         await asyncio.sleep(TIDY_SECONDS)
-        if follower.away_since is not None or follower.lost or follower.problem is not None:
+        if not follower.is_current:
+            # As after a pause of this process: others may have brought versions meanwhile.
             continue
         try:
             await asyncio.to_thread(tidy, catalogs.files, {path.name for path in catalogs.paths()}, catalogs.record.created)

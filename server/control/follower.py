@@ -49,7 +49,7 @@ class Follower(Reader):
         applied: position up to which this replica has applied the store.
         problem: why this replica does not follow, as a sentence; None if it does.
         begun: False while the server of this replica begins, until it has read what there is, and serves it.
-        has_ended: True once nothing follows any more: at the end, or for a fault, which the log tells.
+        has_ended: set once nothing follows any more: at the end, or for a fault, which the log tells.
     """
 
     def __init__(self, store: ControlStore, name: str, *, settle_seconds: float = 0.0) -> None:
@@ -132,11 +132,8 @@ class Follower(Reader):
 
     async def follow(self) -> None:
         """Apply whatever is written, as soon as it is, until cancelled."""
-        try:
-            while True:
-                await self._wait(await self._step())
-        finally:
-            self.has_ended = True
+        while True:
+            await self._wait(await self._step())
 
     async def _step(self) -> float:
         """Apply what is written now; how long to wait before that is tried again, 0 if it is done."""
@@ -155,6 +152,11 @@ class Follower(Reader):
     def behind_seconds(self) -> float:
         """For how long others may have written what this replica has not applied, as far as it knows."""
         return time.monotonic() - self._heard_at
+
+    @property
+    def is_current(self) -> bool:
+        """False while this replica can't be sure that it knows what others have written, for whatever reason."""
+        return self.behind_seconds() <= BEHIND_SECONDS
 
     def stir(self) -> None:
         """Have `follow` look for what there is to do."""
@@ -194,10 +196,18 @@ class Follower(Reader):
         Raises:
             ReplicaBehind: it does not.
         """
-        if self.has_ended:
-            raise ReplicaBehind("it no longer follows them, for a fault that its log tells, and must be restarted.")
+        self.check_following()
         if self.problem is not None:
             raise ReplicaBehind(self.problem)
+
+    def check_following(self) -> None:
+        """Say so if this replica will never do again what others write.
+
+        Raises:
+            ReplicaBehind: it will not.
+        """
+        if self.has_ended:
+            raise ReplicaBehind("it no longer follows them, for a fault that its log tells, and must be restarted.")
 
     def _behind(self, problem: str) -> ReplicaBehind:
         if self.problem != problem:

@@ -41,7 +41,7 @@ class ControlOverview:
         self._metrics.up.set(follower.away_since is None)
         self._metrics.lost.set(follower.lost)
         self._metrics.revision.set(follower.applied.revision)
-        self._metrics.behind.set(self.behind_seconds(follower.applied))
+        self._metrics.behind.set(follower.behind_seconds())
 
     def behind_seconds(self, position: Position) -> float:
         """Seconds since when the store has, as far as this replica has read it, what a replica at `position` has not."""

@@ -98,7 +98,7 @@ class Record:
         created: time at which it began, seconds since 1970. What a directory holds from before may be named by a state that was lost.
         versions: by name.
         activations: by number.
-        left: versions that were left, and not activated since.
+        left: versions that were left, and neither activated nor removed since.
         began: by version of the catalog that servers were started with.
         filters: encoded meanings by name (`decode_filter`); one that has not changed is the same object.
     """
@@ -158,14 +158,13 @@ class Record:
         return max(self.began, key=lambda version: self.began[version].at, default=None)
 
     def activated(self, entry: Activation) -> Changes:
-        """The changes that activate a version; it is trusted again."""
+        """The changes that activate a version; it is trusted again, and what was left and is gone is of no more concern."""
         number = 1 + max(self.activations, default=0)
         changes: Changes = {f"{ACTIVATION}{number:010d}": msgspec.msgpack.encode(entry)}
         if (old := number - MAX_ACTIVATIONS) in self.activations:
             changes[f"{ACTIVATION}{old:010d}"] = None
-        if entry.version in self.left:
-            changes[f"{LEFT}{entry.version}"] = None
-        return changes
+        over = (name for name in self.left if name == entry.version or name not in self.versions)
+        return changes | {f"{LEFT}{name}": None for name in over}
 
 
 def state_created(at: float) -> Changes:
@@ -179,8 +178,8 @@ def version_added(name: str, version: VersionRecord) -> Changes:
 
 
 def version_removed(name: str) -> Changes:
-    """The changes that remove a version."""
-    return {f"{VERSION}{name}": None}
+    """The changes that remove a version; another one that gets its name was not left."""
+    return {f"{VERSION}{name}": None, f"{LEFT}{name}": None}
 
 
 def version_left(left: LeftVersion) -> Changes:

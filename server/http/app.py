@@ -159,6 +159,16 @@ async def _follow(services: Services) -> None:
     """Begin with the version that is to be served, as soon as it is known, start the engine with it, and do what is written, for ever."""
     follower, supervisor = services.catalogs.follower, services.engine.supervisor
     supervisor.status, follower.problem, follower.begun = EngineStatus.STARTING, "The control store has not been read yet.", False
+    try:
+        await _begin(services)
+        supervisor.start()
+        await follower.follow()
+    finally:
+        follower.has_ended = True
+
+
+async def _begin(services: Services) -> None:
+    follower = services.catalogs.follower
     while True:
         try:
             await services.replica.begin()
@@ -168,8 +178,6 @@ async def _follow(services: Services) -> None:
             follower.problem = f"It can't begin yet: {error}"
         await asyncio.sleep(RETRY_SECONDS)
     follower.begun = True
-    supervisor.start()
-    await follower.follow()
 
 
 async def _leave(follower: Follower) -> None:

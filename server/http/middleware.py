@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.control.follower import BEHIND_SECONDS, Follower, written
+from server.control.follower import Follower, written
 from server.errors import InvalidRequest
 from server.http.problems import Problem
 from server.http.strict_route import REACH, REVISION_DIGITS
@@ -215,8 +215,7 @@ def request_id_of(scope: Scope) -> bytes:
 
 def behind_header(follower: Follower) -> tuple[tuple[bytes, bytes], ...]:
     """A header that says for how long this server can't know what others have written, if that is longer than it should be."""
-    seconds = follower.behind_seconds()
-    return ((BEHIND, b"%.2f" % seconds),) if seconds > BEHIND_SECONDS else ()
+    return () if follower.is_current else ((BEHIND, b"%.2f" % follower.behind_seconds()),)
 
 
 def method_of(scope: Scope) -> str:

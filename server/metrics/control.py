@@ -13,5 +13,7 @@ class ControlMetrics:
         )
         self.revision = Gauge("atspeed_control_revision", "Revision that this replica has applied.", registry=registry)
         self.behind = Gauge(
-            "atspeed_control_behind_seconds", "Time since when this replica has not applied what others have written.", registry=registry
+            "atspeed_control_behind_seconds",
+            "Time since when this replica may not have applied what others have written.",
+            registry=registry,
         )

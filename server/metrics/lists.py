@@ -78,7 +78,7 @@ class HealthMetrics:
         )
         self.catalogs_left = gauge(
             "atspeed_catalogs_left",
-            "Versions of the catalog that the server has left by itself for an earlier one, and that were not activated since.",
+            "Versions of the catalog that the server has left by itself for an earlier one, neither activated nor removed since.",
         )
         self.items_added = counter("atspeed_items_added_total", "Items added to the served catalog.")
         self.short_lists = counter("atspeed_short_lists_total", "Lists with fewer identifiers than requested.")

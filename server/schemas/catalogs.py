@@ -246,5 +246,5 @@ class CatalogsAnswer(BaseModel):
     versions: list[str]
     history: list[ActivationAnswer] = Field(description="Oldest first.")
     left: list[LeftAnswer] = Field(
-        description="What the server has left by itself, because engines died with it or could not load it; until it is activated again."
+        description="What the server has left by itself, as engines died with it or could not load it; until it is activated or removed."
     )

@@ -25,7 +25,8 @@ def status_routes(services: Services) -> APIRouter:
     @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=documented(503))
     @needs(None)
     async def health() -> StatusAnswer:
-        """503 when the engine is dead; a server that still loads its model is alive."""
+        """503 when the engine is dead, or the server no longer does what others change; one that still loads its model is alive."""
+        catalogs.follower.check_following()
         if supervisor.status not in (EngineStatus.STARTING, EngineStatus.READY):
             raise supervisor.unavailable()
         return StatusAnswer(status="alive", engine=supervisor.status.value)

@@ -550,3 +550,19 @@ async def test_whatever_replicas_are_told_all_that_is_acknowledged_stays_and_the
     await model.check()
     for shop in model.shops.values():
         shop.catalogs.files.close()
+
+
+async def test_a_version_that_was_left_is_told_of_until_it_is_removed(fleet: list[Shop]) -> None:
+    one, two, _ = fleet
+    await one.add("bad", ONE)
+    await one.activate("bad")
+    one.catalogs.leave(await one.catalogs.load(START.version), "Two engines died with it.")
+    await one.add("good", TWO)
+    await one.activate("good")
+    assert [left.version for left in one.catalogs.left] == ["bad"]
+    async with one.catalogs.changing:
+        await one.catalogs.remove("bad")
+    # Another catalog of that name has killed nobody.
+    await one.add("bad", START)
+    await follow(two)
+    assert one.catalogs.left == two.catalogs.left == []

@@ -16,6 +16,7 @@ import pytest
 from drafting.catalog.artefact import save_artefact
 from server.catalogs import store
 from server.control import Write
+from server.control.records import LeftVersion, version_left
 from server.control.sqlite import SqliteControlStore
 from server.engine.client import EngineClient
 from server.errors import StorageFull, VersionExists
@@ -307,9 +308,11 @@ async def test_a_version_whose_file_can_not_be_deleted_stays(tmp_path: Path) -> 
     (folder / "brought.catalog").unlink()
     (folder / "brought.catalog").mkdir()
     async with shop.catalogs.changing:
+        await shop.catalogs.follower.write(version_left(LeftVersion("brought", 1.0, "Two engines died with it.")))
         with pytest.raises(StorageFull, match=r"The file of the version can't be deleted: Is a directory\."):
             await shop.catalogs.remove("brought")
     assert "brought" in shop.catalogs.versions()
+    assert [left.version for left in shop.catalogs.left] == ["brought"]
 
 
 def acknowledged(process: "subprocess.Popen[str]", lines: int) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control import ControlStore, open_control_store
 from server.control.follower import Follower
+from server.control.records import Activation
 from server.engine.client import EngineClient
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
@@ -69,6 +70,11 @@ async def test_a_version_that_is_gone_is_left_for_the_one_before_and_that_is_sai
     assert (catalogs.active.name, catalogs.history[-1].by) == (START.version, "recovery")
     assert [left.version for left in catalogs.left] == ["v3"]
     assert [record.getMessage() for record in caplog.records] == ["the version v3 can't be served any more: its file is gone"]
+    # It can't be removed any more: the next activation ends it.
+    async with catalogs.changing:
+        await catalogs.follower.catch_up()
+        await catalogs.follower.write(catalogs.record.activated(Activation("v2", "somebody", 2.0)))
+    assert catalogs.left == []
     note(directory, (START.version, "start"), ("v2", "somebody"), ("v3", "somebody"))
     assert await begun(directory) == ("v2", "recovery")
 

@@ -1,14 +1,17 @@
 """`/v1/control` over HTTP: how a server stands, its backup, and what is restored."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 from starlette.requests import ClientDisconnect
 
+from server.http.app import build_api
 from tests.server.http.test_app import Bench
 from tests.server.server_process import assert_problem
 
+ENDED = "This server does not do what the others do: it no longer follows them, for a fault that its log tells, and must be restarted."
 MISSING = "This server does not do what the others do: it has not read the control store yet."
 DAMAGED = "The backup is damaged or cut off: nothing was restored."
 NONE = "This is no backup of a control store, or one of another release: such a file is made by atspeed control backup."
@@ -63,3 +66,24 @@ async def test_a_backup_whose_client_is_gone_is_no_fault_of_the_server(bench: Be
         raise ClientDisconnect
 
     assert_problem(await bench.client.put("/v1/control/backup", content=cut_off()), 400, "The upload ended after 4 bytes.")
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_server_that_no_longer_follows_for_a_fault_asks_to_be_restarted(bench: Bench, monkeypatch: pytest.MonkeyPatch, early: bool):
+    """As it begins, or later; only a restart helps, so it is not alive for whoever can restart it."""
+
+    async def fail() -> None:
+        raise RuntimeError
+
+    async def begin() -> None:
+        """Find nothing."""
+
+    monkeypatch.setattr(bench.services.replica, "begin", fail if early else begin)
+    monkeypatch.setattr(bench.services.catalogs.follower, "follow", fail)
+    monkeypatch.setattr(bench.engine.supervisor, "start", lambda: None)
+    api = build_api(bench.services)
+    assert (await bench.client.get("/health")).status_code == 200
+    async with api.router.lifespan_context(api), asyncio.timeout(20):
+        while (health := await bench.client.get("/health")).is_success:
+            await asyncio.sleep(0)
+        assert_problem(health, 503, ENDED)
