@@ -157,7 +157,14 @@ class Recommender(RequestMaker):
                 draft_model = None if draft_model is None else graphed(draft_model, graph_requests, longest)
             trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)
             engine = SpeculativeBeamEngine(
-                model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens, normalise=over, max_beam_width=max_beam_width
+                model,
+                trie,
+                draft_model,
+                fixed_plan,
+                fitted.prompts.shared_tokens,
+                normalise=over,
+                max_beam_width=max_beam_width,
+                known_tokens=served.known_tokens,
             )
             if plan == AUTO:
                 costs = measure_costs(engine, fitted.prompts.max_tokens)

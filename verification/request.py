@@ -92,8 +92,8 @@ class Think:
         end: `[n]` int64, at least one: the text has ended when it ends with these very tokens.
         after: `[n]` int64, the tokens between the end and the beams.
         stops: tokens that end the text as well, such as the end of a sequence.
-        rule: strict writes the token of the highest logit, the smallest id among equals; other rules sample from the whole vocabulary, by
-            their seed and temperature.
+        rule: strict writes the token of the highest logit, the smallest id among equals; other rules sample from the vocabulary, by their
+            seed and temperature.
     """
 
     max_tokens: int

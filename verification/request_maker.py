@@ -97,11 +97,12 @@ class RequestMaker:
 
     def _prompt(self, user: UserState | PromptTokens | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
         tokens = user.tokens if isinstance(user, PromptTokens) else self._built(user, thinks=thinks)
-        if (last := int(tokens.max(initial=0))) >= self._served.known_tokens:
+        unknown = tokens[(tokens < 0) | (tokens >= self._served.known_tokens)]
+        if len(unknown):
             # Looked up among the embeddings, it would end the step of all others, too.
-            raise PromptError(
-                f"The prompt holds {self.prompts.tokenizer.rust.id_to_token(last)!r}, of which the model, or its draft, has no embedding."
-            )
+            first = int(unknown[0])
+            name = first if first < 0 else self.prompts.tokenizer.rust.id_to_token(first)
+            raise PromptError(f"The prompt holds {name!r}, of which the model, or its draft, has no embedding.")
         return tokens
 
     def _built(self, user: UserState | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:

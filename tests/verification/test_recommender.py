@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import CatalogError
 from drafting.errors import PromptError
 from drafting.plans.fixed_plan import PlanError
@@ -134,10 +135,42 @@ def test_a_token_without_an_embedding_is_refused_before_it_spoils_a_step(model: 
     tokenizer.save_pretrained(model)
     recommender = load(model, draft=model if drafted else None, plan="beam:5" if drafted else "none")
     number = tokenizer.get_vocab()["<image>"]
-    with pytest.raises(PromptError, match="The prompt holds '<image>', of which the model, or its draft, has no embedding"):
-        recommender.request("refused", PromptTokens(np.array([1, 5, number])), 2)
+    for wrong, name in ((number, "'<image>'"), (-1, "-1")):
+        with pytest.raises(PromptError, match=f"The prompt holds {name}, of which the model, or its draft, has no embedding"):
+            recommender.request("refused", PromptTokens(np.array([1, 5, wrong, 2])), 2)
     (result,) = recommender.search([recommender.request("taken", PromptTokens(np.array([1, 5, number - 1])), 2)])
     assert isinstance(result, BeamResult)
+
+
+@pytest.mark.parametrize("place", ["end", "after", "template"])
+def test_a_prompt_file_with_a_token_without_an_embedding_is_refused(model: Path, place: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["</think>"])
+    tokenizer.save_pretrained(model)
+    think = {"end": "<a_2>", "max_tokens": 3}
+    fields = {"template": "</think>{history}"} if place == "template" else {"think": think | {place: "</think>"}}
+    (model / "prompt.json").write_text(json.dumps({"max_items": 3} | fields))
+    with pytest.raises(HostError, match="has tokens that its model does not know: resize the model's embeddings"):
+        load(model)
+
+
+def test_a_text_holds_no_token_that_the_draft_can_not_read(model: Path, tmp_path: Path) -> None:
+    """The target has rows that no token of the tokenizer has, as large models of a family do, and writes anything that it may."""
+    draft = save_random_model(tmp_path / "draft", CATALOG, layers=1)
+    larger = AutoModelForCausalLM.from_pretrained(model)
+    known = larger.config.vocab_size
+    larger.resize_token_embeddings(4 * known, mean_resizing=False)
+    larger.save_pretrained(model)
+    (model / "prompt.json").write_text(json.dumps({"max_items": 3, "think": {"end": "<a_2><b_2><a_2>", "max_tokens": 8}}))
+    rule = SearchRule(Verification.GUMBEL, temperature=100.0)
+    for options, is_bounded in (({}, False), ({"draft": draft, "plan": "beam:4"}, True)):
+        recommender = load(model, **options)
+        thoughts = [result.thought for result in recommender.recommend([[1], [2], [3]], 2, rule=rule, think=8)]
+        assert (max(max(thought or ()) for thought in thoughts) < known) == is_bounded
+        assert recommender.engine.has_draft == is_bounded
+        successor = recommender.successor(CATALOG, "next")
+        assert (max(max(result.thought or ()) for result in successor.recommend([[1], [2]], 2, rule=rule, think=8)) < known) == is_bounded
+        recommender.close()
 
 
 def test_unknown_host_and_precision(model: Path) -> None:

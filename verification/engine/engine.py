@@ -59,6 +59,7 @@ class SpeculativeBeamEngine:
         slots: EngineSlots | None = None,
         normalise: Normalisation = Normalisation.VOCABULARY,
         max_beam_width: int = MAX_BEAM_WIDTH,
+        known_tokens: int | None = None,
     ) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots; raises as `use_plan`.
 
@@ -66,16 +67,17 @@ class SpeculativeBeamEngine:
             shared_tokens: tokens at the beginning of every prompt.
             slots: of the engine that this one is a successor of.
             max_beam_width: widest beam of a request, for which there are slots; wider ones are refused.
+            known_tokens: tokens from 0 on that target and draft have embeddings of; None if the target has no logits of others.
         """
         self.target, self.trie = target, trie
-        self.normalise, self.max_beam_width = normalise, max_beam_width
+        self.normalise, self.max_beam_width, self._known_tokens = normalise, max_beam_width, known_tokens
         self.slots = slots = EngineSlots.of(target, trie, max_beam_width, shared_tokens) if slots is None else slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         self._table = ContinuationTable(trie, slots.nodes, target.device)
         self._drafting = DraftStep(self._tree, trie, slots, draft)
         self._verifier = Verifier(self._tree, trie, self._table, slots)
         self._running = RunningSearches()
-        self._thinking = ThinkStep(self._tree, slots)
+        self._thinking = ThinkStep(self._tree, slots, known_tokens)
         candidates = CandidateTree(self._tree, trie, self._table, slots)
         self._blending, self._scoring = BlendStep(candidates), ScoreStep(slots, candidates)
         self._explaining = ExplainStep(trie, self._table, target.device)
@@ -87,7 +89,8 @@ class SpeculativeBeamEngine:
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
         check_capacity(trie, self.trie, self.slots.nodes.total, self.max_beam_width)
-        engine = SpeculativeBeamEngine(self.target, trie, self.draft, None, None, self.slots, self.normalise, self.max_beam_width)
+        limits = self.normalise, self.max_beam_width, self._known_tokens
+        engine = SpeculativeBeamEngine(self.target, trie, self.draft, None, None, self.slots, *limits)
         engine.plan = plan  # A plan whose draft has failed stays, and does without.
         return engine
 

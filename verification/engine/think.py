@@ -1,8 +1,8 @@
 """Thinking: texts that the target writes for requests before their searches begin (decoding without constraints).
 
 Invariant: a text is a prompt that grows by a token a step, in the forwards that all running requests share. It depends on its own request
-alone: the next token is the one with the highest logit of the whole vocabulary, or a draw by noise that depends on nothing but the seed and
-the number of tokens before it. When it ends, its request is searched for behind it as behind any other prompt.
+alone: the next token is the one with the highest logit of all that target and draft can read, or a draw by noise that depends on nothing
+but the seed and the number of tokens before it. When it ends, its request is searched for behind it as behind any other prompt.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,11 @@ _POSITION = 1 << 32
 class ThinkStep:
     """The texts of an engine's requests, by request."""
 
-    def __init__(self, tree: TokenTree, slots: EngineSlots) -> None:
+    def __init__(self, tree: TokenTree, slots: EngineSlots, known_tokens: int | None = None) -> None:
+        """`known_tokens`: the first token id that is never written; None if there is none."""
         self._tree = tree
         self._slots = slots
+        self._known_tokens = known_tokens
         self._device = tree.token.device
         self._thoughts: dict[str, RunningThought] = {}
         self._tokens = torch.empty(0, dtype=torch.int64, device=self._device)
@@ -79,7 +81,8 @@ class ThinkStep:
         if not len(self):
             return rows
         first, thoughts = len(rows) - len(self), self._thoughts.values()
-        logits = rows.between(first, len(rows)).logits()
+        # A head may be wider than an embedding, of the target or of the draft, and both read what is written.
+        logits = rows.between(first, len(rows)).logits()[:, : self._known_tokens]
         self._tokens = next_tokens(logits, [thought.think.rule for thought in thoughts], [len(thought.written) for thought in thoughts])
         return rows.between(0, first)
 

@@ -1,7 +1,7 @@
 """The served model and its fit to a catalog: tokenizer, prompt and maximum length.
 
-Invariant: a catalog that `fit` returns can be served: all its tokens have ids of the model, and the longest prompt with an identifier is
-within the maximum length of target and draft.
+Invariant: a catalog that `fit` returns can be served: the model has ids and embeddings of its tokens, and of those that all prompts and all
+texts before lists have, and the longest prompt with an identifier is within the maximum length of target and draft.
 """
 
 from collections.abc import Mapping
@@ -54,6 +54,14 @@ class FittedCatalog:
         """The most tokens of a prompt, a text behind it and an identifier."""
         text = 0 if self.prompts.thinking is None else self.prompts.thinking.most_tokens
         return self.prompts.max_tokens + text + self.catalog.identifier_length
+
+    @property
+    def last_token(self) -> int:
+        """The largest token id of all that is the same for every user."""
+        thinking, parts = self.prompts.thinking, [self.token_ids, self.prompts.shared_tokens]
+        if thinking is not None:
+            parts += [thinking.end, thinking.after]
+        return max(int(tokens.max(initial=0)) for tokens in parts)
 
     @property
     def parts(self) -> str:
@@ -147,18 +155,18 @@ class ServedModel:
         if prompts.thinking is not None and has_encoder(self._config):
             raise HostError(f"The model in {self.target} has an encoder and can't think before a list: leave think out of {PROMPT_FILE}.")
         fitted = FittedCatalog(catalog, token_ids, prompts)
-        _check_reach(self.target, self._config, int(token_ids.max()), fitted)
+        _check_reach(self.target, self._config, fitted)
         if self.loaded_for is not None and fitted.longest > self.loaded_for:
             raise HostError(
                 f"Prompts of this catalog reach {fitted.longest} tokens, but the model was loaded for {self.loaded_for}: start a server "
                 "with it."
             )
         if self._draft is not None:
-            _check_reach(*self._draft, int(token_ids.max()), fitted)
+            _check_reach(*self._draft, fitted)
         return fitted
 
 
-def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, fitted: FittedCatalog) -> None:
+def _check_reach(model_dir: Path, config: PretrainedConfig, fitted: FittedCatalog) -> None:
     most = most_tokens(config)
     if most is not None and fitted.longest > most:
         raise HostError(
@@ -172,7 +180,7 @@ def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, fit
             f"positions (longrope) for texts of more than {boundary}, which can't be served: lower {fitted.limits} in the target's "
             f"{PROMPT_FILE}."
         )
-    if last_token >= config.vocab_size:
+    if fitted.last_token >= config.vocab_size:
         raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")
 
 
