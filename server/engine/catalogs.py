@@ -1,10 +1,11 @@
 """The catalogs that an engine process has at hand: one as a rule, two while one takes over from the other.
 
 Invariants: a catalog is there as a whole or not at all. It is loaded in a thread of its own while the engine goes on stepping, and joins
-between two steps; a file that can't be served becomes a sentence and changes nothing. And a request runs from its first step to its last on
-the engine of the catalog that it names, so it never meets an item of another one.
+between two steps; a file that can't be served, or finds no memory, becomes a sentence and changes nothing. And a request runs from its
+first step to its last on the engine of the catalog that it names, so it never meets an item of another one.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,16 +17,19 @@ from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.freshness import ADDED_AT, added_days
 from drafting.catalog.item_values import ItemValues
 from drafting.catalog.loading import load_catalog
-from drafting.errors import SetupError
+from drafting.errors import SetupError, first_line
 from server.engine.filters import EngineFilters
 from server.messages import CatalogLoaded
 from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest
 from verification.result import StepReport
+from verification.slots.engine_slots import CatalogTooLarge
 
 if TYPE_CHECKING:
     from verification.engine.engine import SpeculativeBeamEngine
     from verification.recommender import Recommender
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -206,4 +210,12 @@ def _values_of(column: AttributeColumn) -> ItemValues:
 
 
 def _load(source: "Recommender", name: str, path: str) -> EngineCatalog:
-    return EngineCatalog.of(source.successor(load_catalog(Path(path), check=True), name))
+    try:
+        return EngineCatalog.of(source.successor(load_catalog(Path(path), check=True), name))
+    except (MemoryError, RuntimeError) as error:
+        # The latter is what torch raises. Nothing that runs has been touched, so whoever is served goes on.
+        logger.exception("The catalog %s can't be loaded beside the others.", path)
+        raise CatalogTooLarge(
+            f"The engine can't load the catalog beside the one that it serves, for lack of memory perhaps ({first_line(error)}): start a "
+            "server with it."
+        ) from error

@@ -1,14 +1,18 @@
 """Two catalogs on one model: each request searches its own, all slots are accounted for, and one draft that fails fails for all."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from drafting.catalog.builder import catalog_of
 from drafting.trie.item_set import ItemSet
+from drafting.trie.item_trie import ItemTrie
 from server.engine.catalogs import EngineCatalog, EngineCatalogs
+from server.messages import CatalogLoaded
 from tests.models import random_catalog, save_random_model
 from verification.hosts.checkpoint import HostError
 from verification.recommender import Recommender
@@ -96,6 +100,40 @@ def test_a_catalog_that_does_not_fit_is_refused(pair: tuple[Recommender, Recomme
     assert max(large.trie.max_children) > max(OLD.trie.max_children)
     with pytest.raises(CatalogTooLarge, match="start a server with it"):
         old.successor(large, "large")
+
+
+def full_device() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("take", [lambda: np.empty(2**60, np.uint8), lambda: torch.empty(2**55, dtype=torch.uint8), full_device])
+def test_a_catalog_that_finds_no_memory_ends_nobody(
+    model: Path, tmp_path: Path, take: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Recommender.load(model, OLD, threads=1, kv_memory_gib=0.01, name="old")
+    NEW.save(tmp_path / "new.jsonl")
+    engines = EngineCatalogs("old", old)
+    engines.add(old.request("1", [1, 2], 4))
+    engines.step()
+    with monkeypatch.context() as broken:
+        broken.setattr(ItemTrie, "of", lambda *_: take())
+        engines.load("new", str(tmp_path / "new.jsonl"))
+        (told,) = wait_for(engines)
+    assert told.name == "new"
+    assert "can't load the catalog beside the one that it serves, for lack of memory perhaps (" in str(told.sentence)
+    while not (finished := engines.step().finished):
+        pass
+    assert len(finished[0].items) >= 4
+    # Once there is memory again, the same one is served.
+    engines.load("new", str(tmp_path / "new.jsonl"))
+    assert wait_for(engines) == [CatalogLoaded("new")]
+    engines.close()
+
+
+def wait_for(engines: EngineCatalogs) -> list[CatalogLoaded]:
+    while not (told := engines.loaded()):
+        time.sleep(0.01)
+    return told
 
 
 def test_a_draft_that_fails_while_a_catalog_is_loaded_fails_for_it_too(model: Path) -> None:
