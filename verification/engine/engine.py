@@ -221,9 +221,7 @@ class SpeculativeBeamEngine:
 
     def _end(self, request_id: str, keep: bool) -> list[BeamSearch]:
         searches = self._running.remove(request_id) or self._scoring.remove(request_id)
-        if not self.slots.is_spoilt:
-            with self.slots:
-                self._opening.close(searches, keep)
+        self._opening.close(searches, keep)
         return searches
 
     @property

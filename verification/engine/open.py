@@ -3,7 +3,7 @@
 Invariant: whatever a search takes, slots and its share of a filter's mask, it gives back when it is closed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -72,11 +72,11 @@ class OpenStep:
         self._masks.release(search.eligibility.mask)
         self._slots.restart(search, self._eligibility(request))
 
-    def close(self, searches: Iterable[BeamSearch], keep: bool) -> None:
-        """Free what searches own; `keep` lets the prefix cache have what they have computed."""
-        for search in searches:
-            self._masks.release(search.eligibility.mask)
-            self._slots.close(search, keep)
+    def close(self, searches: Sequence[BeamSearch], keep: bool) -> None:
+        """Free what the searches of a request own, unless the engine is spoilt; see `EngineSlots.close` for `keep`."""
+        if self._slots.close(searches, keep):
+            for search in searches:
+                self._masks.release(search.eligibility.mask)
 
     def _eligibility(self, request: BeamRequest) -> Eligibility:
         mask = None if request.allowed_items is None else self._masks.acquire(request.allowed_items)

@@ -111,7 +111,7 @@ class ScoreStep:
                 failed.append(search.request.request_id)
             elif running.end == len(running.scored.paths):
                 del self._running[search.request.request_id]
-                self._slots.close(search)
+                self._slots.close([search], keep=True)
                 scores = running.log_probs[running.scored.rows].tobytes()
                 finished.append(BeamResult(search.request.request_id, (), search.usage("none"), scores=scores))
         return tuple(finished), failed

@@ -61,9 +61,8 @@ class ThinkStep:
     def end(self, request_id: str, keep: bool) -> bool:
         """End a text without a search and free its slots; false if there is none."""
         thought = self._thoughts.pop(request_id, None)
-        if thought is not None and not self._slots.is_spoilt:
-            with self._slots:
-                self._slots.close_thought(thought, keep)
+        if thought is not None:
+            self._slots.close([thought], keep)
         return thought is not None
 
     @property

@@ -176,18 +176,15 @@ class EngineSlots:
         self.prompts.release(thought.slots[computed:])
         return CachedPrefix(prompt[:computed], thought.slots[:computed], thought.sequence.drafted[:computed], thought.shared_length)
 
-    def close_thought(self, thought: RunningThought, keep: bool = True) -> None:
-        """Take all slots of a text back, as `close` does."""
-        self.searches.remove(thought)
-        self._give_back(thought, thought.slots, keep)
-
-    def close(self, search: BeamSearch, keep: bool = True) -> None:
-        """Take the slots of a search back; its prompt stays in the prefix cache, if it is to be kept, without any text of the target."""
-        self.searches.remove(search)
-        root = search.sequence.root
-        self.nodes.release(search.sequence.slots[root:])
-        if root != search.shared_length:
-            self._give_back(search, search.sequence.slots[:root], keep)
+    def close(self, owners: Iterable[BeamSearch | RunningThought], keep: bool) -> bool:
+        """Take back the slots of a request's searches or text; its prompt stays in the prefix cache, if it is to be kept, without any text
+        of the target. False if nothing is taken back, because the engine is spoilt."""
+        if self.is_spoilt:
+            return False
+        with self:
+            for owner in owners:
+                self._close(owner, keep)
+        return True
 
     def restart(self, search: BeamSearch, eligibility: Eligibility) -> None:
         """Let a search begin again behind its prompt; what it may come to need is still set aside, see `BeamSearch.reserved_nodes`."""
@@ -212,6 +209,16 @@ class EngineSlots:
         """Slots for so many tokens of a prompt."""
         self.prefix_cache.make_room(prompt)
         return self.prompts.allocate(prompt)
+
+    def _close(self, owner: BeamSearch | RunningThought, keep: bool) -> None:
+        self.searches.remove(owner)
+        if isinstance(owner, RunningThought):
+            self._give_back(owner, owner.slots, keep)
+            return
+        root = owner.sequence.root
+        self.nodes.release(owner.sequence.slots[root:])
+        if root != owner.shared_length:
+            self._give_back(owner, owner.sequence.slots[:root], keep)
 
     def _give_back(self, owner: BeamSearch | RunningThought, slots: IntArray, keep: bool) -> None:
         """Release what is not computed, and what the target has written: the next request's prompt has another text behind it, or none."""
