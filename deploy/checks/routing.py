@@ -39,11 +39,12 @@ CLOSED = ("/v1/catalogs/rollback", "/v1/catalog/items", "/metrics")
 FLAGS = ("--engine", "transformers", "--threads", "1", "--plan", "none")
 
 
-def specification(kind: str) -> dict[str, Any]:
-    """The spec of the chart's object of this kind."""
+def routed() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The specs of the chart's HTTPRoutes, the closest matches first, each with that of its BackendTrafficPolicy."""
     rendered = render(ROOT / "deploy/helm/values/everything.yaml").stdout
     objects = [part for part in yaml.safe_load_all(rendered) if part]
-    return next(part["spec"] for part in objects if part["kind"] == kind)
+    policies = {part["spec"]["targetRefs"][0]["name"]: part["spec"] for part in objects if part["kind"] == "BackendTrafficPolicy"}
+    return [(part["spec"], policies[part["metadata"]["name"]]) for part in objects if part["kind"] == "HTTPRoute"]
 
 
 def matches(http_route: dict[str, Any]) -> list[dict[str, Any]]:
@@ -56,15 +57,12 @@ def matches(http_route: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def envoy_config(http_route: dict[str, Any], rule: dict[str, Any], port: int, admin_port: int, backends: list[str]) -> dict[str, Any]:
-    """A static configuration of Envoy that does what the route and the policy say."""
-    consistent = rule["loadBalancer"]["consistentHash"]
-    active = rule["healthCheck"]["active"]
-    passive = rule["healthCheck"]["passive"]
+def envoy_routes(http_route: dict[str, Any], policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Envoy's routes of an HTTPRoute under its policy."""
     retry = {
-        "num_retries": rule["retry"]["numRetries"],
-        "retry_on": ",".join(rule["retry"]["retryOn"]["triggers"]),
-        "retriable_status_codes": rule["retry"]["retryOn"]["httpStatusCodes"],
+        "num_retries": policy["retry"]["numRetries"],
+        "retry_on": ",".join(policy["retry"]["retryOn"]["triggers"]),
+        "retriable_status_codes": policy["retry"]["retryOn"].get("httpStatusCodes", []),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
         "retry_host_predicate": [
             {
@@ -76,16 +74,26 @@ def envoy_config(http_route: dict[str, Any], rule: dict[str, Any], port: int, ad
         ],
         "host_selection_retry_max_attempts": 5,
     }
+    header = policy["loadBalancer"]["consistentHash"]["header"]["name"]
     route = {
-        "route": {"cluster": "atspeed", "hash_policy": [{"header": {"header_name": consistent["header"]["name"]}}], "retry_policy": retry},
+        "route": {"cluster": "atspeed", "hash_policy": [{"header": {"header_name": header}}], "retry_policy": retry},
         # Only for this check, which must see who answered.
         "response_headers_to_add": [{"header": {"key": "x-replica", "value": "%UPSTREAM_REMOTE_ADDRESS%"}}],
     }
+    return [{"match": match} | route for match in matches(http_route)]
+
+
+def envoy_config(routed: list[tuple[dict[str, Any], dict[str, Any]]], port: int, admin_port: int, backends: list[str]) -> dict[str, Any]:
+    """A static configuration of Envoy that does what routes and their policies say, which balance and check alike."""
+    policy = routed[0][1]
+    consistent = policy["loadBalancer"]["consistentHash"]
+    active = policy["healthCheck"]["active"]
+    passive = policy["healthCheck"]["passive"]
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "route_config": {
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": match} | route for match in matches(http_route)]}]
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [each for pair in routed for each in envoy_routes(*pair)]}]
         },
         "http_filters": [
             {
@@ -251,7 +259,7 @@ def main() -> None:
         try:
             with served(folder, *flags) as first, served(folder, *flags) as second:
                 backends = [server.url.removeprefix("http://") for server in (first, second)]
-                config = envoy_config(specification("HTTPRoute"), specification("BackendTrafficPolicy"), port, admin_port, backends)
+                config = envoy_config(routed(), port, admin_port, backends)
                 (folder / "envoy.yaml").write_text(yaml.safe_dump(config))
                 admin = f"http://127.0.0.1:{admin_port}"
                 command = [

@@ -132,7 +132,7 @@ class Fleet:
     def gateway(self) -> Iterator[None]:
         """Have what `client` asks answered by a replica by chance: an Envoy, at `url`."""
         port, admin_port = free_port(), free_port()
-        config: dict[str, Any] = envoy_config(ROUTE, POLICY, port, admin_port, [replica.address for replica in self.replicas])
+        config: dict[str, Any] = envoy_config([(ROUTE, POLICY)], port, admin_port, [replica.address for replica in self.replicas])
         (listener,) = config["static_resources"]["listeners"]
         for route in listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]:
             # An upload may take longer than the 15 s that Envoy waits otherwise.
