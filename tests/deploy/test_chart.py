@@ -208,6 +208,23 @@ def test_scaling_goes_by_a_metric_of_the_server(value_set: str):
     assert named <= gauges
 
 
+@pytest.mark.parametrize(
+    ("limits", "bytes_"),
+    [
+        ({"memory": "512Mi"}, 0.6 * 512 * 2**20),
+        ({"memory": "1.5Gi", "cpu": 1}, 0.6 * 1.5 * 2**30),
+        ({"memory": "700M"}, 0.6 * 700e6),
+        ({"memory": 2_000_000_000}, 0.6 * 2e9),
+        ({"memory": None}, None),
+    ],
+)
+def test_the_bundled_redis_refuses_writes_before_it_is_killed_for_memory(limits: dict[str, Any], bytes_: float | None):
+    rendered = objects("default", "--set-json", f"histories.bundled.resources.limits={json.dumps(limits)}")
+    args = one(rendered, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[args.index("--maxmemory-policy") + 1] == "noeviction"
+    assert ([int(args[args.index("--maxmemory") + 1])] if "--maxmemory" in args else []) == ([] if bytes_ is None else [int(bytes_)])
+
+
 def routes_of(objects: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The matches of each HTTPRoute, by its name."""
     routes = [part for part in objects if part["kind"] == "HTTPRoute"]

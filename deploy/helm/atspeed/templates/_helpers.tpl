@@ -136,3 +136,14 @@ seccompProfile:
 {{- if and (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $.Values.settings.catalogs)) (not (has .name $own)) }}yes{{ end -}}
 {{- end -}}
 {{- end }}
+
+{{/* The bytes that the bundled Redis may fill: 60 % of its limit, for it forks to write its file anew, and counts no buffers of replicas or of
+     that file. Empty without a limit. */}}
+{{- define "atspeed.redisMaxMemory" -}}
+{{- with (.Values.histories.bundled.resources).limits }}{{ with .memory -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexFind "[A-Za-z]+$" (toString .) -}}
+{{- if not (hasKey $units $unit) }}{{ fail (printf "histories.bundled.resources.limits.memory: %v is no number of bytes such as 512Mi." .) }}{{ end -}}
+{{- mulf (float64 (trimSuffix $unit (toString .))) (get $units $unit) 0.6 | int64 -}}
+{{- end }}{{ end -}}
+{{- end }}
