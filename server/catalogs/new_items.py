@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from server.catalogs.placing import Placed, PlaceOrder
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.catalogs.switch import CatalogSwitch
-from server.control.records import Activation
+from server.control.records import Activation, VersionRecord
 from server.engine.supervisor import EngineStatus, EngineSupervisor
 from server.errors import ItemsRefused, ItemsTaken, StorageFull, VersionActive, VersionNotFound
 from server.schemas.catalogs import NewItemBody, NewItemsBody
@@ -111,7 +111,7 @@ class NewItems:
 
     async def _forget_older(self, version: str) -> None:
         try:
-            for superfluous in _older(version, self._catalogs.versions())[:-KEPT_VERSIONS]:
+            for superfluous in _older(version, self._catalogs.record.versions)[:-KEPT_VERSIONS]:
                 await self._catalogs.remove(superfluous)
         except (StorageFull, VersionNotFound, VersionActive, TryAgain) as error:
             # The items are served: what is too much is forgotten with the next ones.
@@ -151,9 +151,10 @@ def _stem(version: str) -> str:
     return match[1] if match else version
 
 
-def _older(version: str, versions: Iterable[str]) -> list[str]:
-    """The versions that new items have made of the same one, this one among them, oldest first."""
-    found = [match for name in versions if (match := _WITH_ITEMS.fullmatch(name)) and match[1] == _stem(version)]
+def _older(version: str, versions: Mapping[str, VersionRecord]) -> list[str]:
+    """The versions that new items have made of the same one, this one among them, oldest first; none that was brought under such a name."""
+    made = (name for name, record in versions.items() if record.by_items)
+    found = [match for name in made if (match := _WITH_ITEMS.fullmatch(name)) and match[1] == _stem(version)]
     return [match[0] for match in sorted(found, key=lambda match: int(match[2]))]
 
 

@@ -146,7 +146,7 @@ class CatalogStore(KnownVersions):
         Args:
             candidate: keeps what is done between two attempts.
             prepare: evaluates the named filters for it.
-            new: file of a version that comes into being with its activation; None for one that is there.
+            new: file of a version that new items make, and that comes into being with its activation; None for one that is there.
             without_engine: True to do it also while there is no engine, unproven; the next engine loads it.
 
         Raises:
@@ -156,7 +156,7 @@ class CatalogStore(KnownVersions):
         """
         served = await self.bring(candidate, name, new or self.path(name), prepare, without_engine=without_engine)
         entry = Activation(name, by, time.time())
-        added = {} if new is None else version_added(name, VersionRecord(new.name, entry.at))
+        added = {} if new is None else version_added(name, VersionRecord(new.name, entry.at, by_items=True))
         await self.follower.write(self.record.activated(entry) | added)
         self.adopt(served)
         return entry

@@ -176,6 +176,21 @@ class Loaded:
         return self._handles.get(shop.engine, set())
 
 
+async def test_items_forget_older_versions_that_items_made_and_none_that_was_brought(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new_items, "KEPT_VERSIONS", 2)
+    one, two, _ = fleet
+    brought = [f"v1.items-{day}" for day in (20261101, 20261102, 20261103)]
+    for name in ("v1", *brought):
+        await one.add(name, ONE)
+    await one.activate(brought[-1])
+    for number in range(3):
+        await adds(two).add(item(f"new-{number}"))
+    await follow(one)
+    assert one.catalogs.versions() == [START.version, "v1", *brought, "v1.items-20261105", "v1.items-20261106"]
+
+
 async def test_an_engine_keeps_no_catalog_of_new_items_that_others_came_before(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, one, two = Loaded(monkeypatch), *fleet[:2]
     write = one.catalogs.follower.write
