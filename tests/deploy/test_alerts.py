@@ -8,7 +8,8 @@ import yaml
 
 from deploy.checks.tools import ROOT, RULES, find_tool
 
-CASES = ROOT / "deploy" / "prometheus" / "tests.yaml"
+FILES = [ROOT / "deploy" / "prometheus" / name for name in ("tests.yaml", "tests_of_days.yaml")]
+CASES = [case for file in FILES for case in yaml.safe_load(file.read_text())["tests"]]
 RUNBOOK = ROOT / "docs" / "runbook.md"
 ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule]
 
@@ -18,14 +19,14 @@ def anchors(markdown: str) -> set[str]:
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not():
-    cases = [case["name"] for case in yaml.safe_load(CASES.read_text())["tests"]]
+    cases = [case["name"] for case in CASES]
     for rule in ALERTS:
         assert any(name.startswith(f"{rule['alert']} fires: ") for name in cases), rule["alert"]
         assert any(name.startswith(f"{rule['alert']} is quiet: ") for name in cases), rule["alert"]
 
 
 def test_a_case_that_fires_expects_its_alert():
-    for case in yaml.safe_load(CASES.read_text())["tests"]:
+    for case in CASES:
         alert, _, rest = case["name"].partition(" ")
         expected = [sample["labels"] for test in case["promql_expr_test"] for sample in test["exp_samples"]]
         assert (f'{{alertname="{alert}"}}' in expected) == rest.startswith("fires")
@@ -42,5 +43,5 @@ def test_every_alert_leads_to_a_chapter_of_the_runbook():
 
 @pytest.mark.skipif(find_tool("promtool") is None, reason="promtool is not installed (deploy/checks/tools.sh installs it)")
 def test_promtool_agrees():
-    said = subprocess.run([find_tool("promtool"), "test", "rules", CASES], capture_output=True, text=True)
+    said = subprocess.run([find_tool("promtool"), "test", "rules", *FILES], capture_output=True, text=True)
     assert said.returncode == 0, said.stdout + said.stderr
