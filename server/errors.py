@@ -10,7 +10,8 @@ ServerError
   - FilterNotFound, ItemNotFound, VersionNotFound
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
-  - VersionExists, VersionActive, NothingToRollBack   the versions that are there do not allow it
+  - VersionExists, VersionActive, VersionNotServed,   the versions that are there do not allow it
+    NothingToRollBack
   - UploadCutOff, BackupRefused, StorageFull          what was sent is cut off or damaged, a disk that is full
   - ScoresNotFinite                                   the model fails on it
   - ItemsRefused                                      new items that can't be
@@ -160,6 +161,10 @@ class VersionExists(ServerError):
 
 class VersionActive(ServerError):
     """A version that can't be removed because it is served."""
+
+
+class VersionNotServed(ServerError):
+    """A version that was to be left, and that is not served any more."""
 
 
 class NothingToRollBack(ServerError):

@@ -11,6 +11,7 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.control.records import Activation
 from server.engine.supervisor import EngineStatus, EngineSupervisor
+from server.errors import VersionNotServed, quoted
 from server.metrics.lists import HealthMetrics
 from server.try_again import EngineUnavailable
 
@@ -26,14 +27,16 @@ class CatalogSwitch:
         # With it an engine has died here: it is not given to the next one unproven.
         self._deadly: str | None = None
 
-    async def serve(self, version: str | None, by: str, *, without_engine: bool = False) -> Activation:
+    async def serve(self, version: str | None, by: str, *, served: str | None = None, without_engine: bool = False) -> Activation:
         """Serve a version from now on, here and on all other replicas.
 
         Args:
             version: its name; None for the one that was served before.
+            served: name of the version that is to be left; None for whichever is served.
             without_engine: True to do it also while there is no engine.
 
         Raises:
+            VersionNotServed: another version is served than the one that is to be left; nothing has changed.
             VersionNotFound, NothingToRollBack, CatalogRefused, FilterRefused: there is no such version, or it can't be served; nothing
                 has changed.
             EngineUnavailable, FilesUnavailable: there is no engine, or it died meanwhile, or the file is away; nothing has changed.
@@ -41,6 +44,8 @@ class CatalogSwitch:
         """
 
         async def judge() -> Activation:
+            if served not in (None, active := self._catalogs.active.name):
+                raise VersionNotServed(f"The version {quoted(served)} is not served any more: {quoted(active)} is. Nothing was changed.")
             name = self._catalogs.previous() if version is None else version
             return await self._catalogs.activate(candidate, name, by, self._filters.prepare, without_engine=without_engine)
 
@@ -53,8 +58,9 @@ class CatalogSwitch:
     async def extend(self, candidate: Candidate, version: str, by: str, path: Path) -> Activation:
         """Serve a new version, which is the served one with items added; call it within `Follower.decide`. Raises as `serve`."""
         before = self._catalogs.active
-        with self._health.activation():
-            activation = await self._catalogs.activate(candidate, version, by, self._filters.prepare, new=path)
+        activation = await self._catalogs.activate(candidate, version, by, self._filters.prepare, new=path)
+        # What fails is told to whoever sent the items; where another replica came before, all this is done again.
+        self._health.activated()
         self._begin_metrics(before, extends=True)
         return activation
 

@@ -165,13 +165,17 @@ def activate(version: str, by: str) -> Operation[ActivationAnswer]:
     )
 
 
-def roll_back(by: str | None = None) -> Operation[ActivationAnswer]:
-    """Serve the version before this one again. It is tried again only if the server has not begun: twice comes back to where it began."""
+def roll_back(by: str | None = None, served: str | None = None) -> Operation[ActivationAnswer]:
+    """Serve the version before this one again. It is tried again only if the server has not begun: twice comes back to where it began.
+
+    Args:
+        served: the version that is to be left; refused as `Conflict` where another one is served by now.
+    """
     return Operation(
         "POST /v1/catalogs/rollback",
         ActivationAnswer.model_validate_json,
         Repeat.IF_NOT_BEGUN,
-        body=lambda _: _given(by=by),
+        body=lambda _: _given(by=by) | ({} if served is None else {"from": served}),
         patience=LONG_PATIENCE_SECONDS,
     )
 

@@ -66,6 +66,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.UnknownForm: ProblemType(415, "unknown-form", "Unknown form"),
     errors.VersionExists: ProblemType(409, "version-exists", "Version exists"),
     errors.VersionActive: ProblemType(409, "version-active", "Version active"),
+    errors.VersionNotServed: ProblemType(409, "version-not-served", "Version not served"),
     errors.NothingToRollBack: ProblemType(409, "nothing-to-roll-back", "Nothing to roll back"),
     errors.UploadCutOff: ProblemType(400, "upload-cut-off", "Upload cut off"),
     errors.StorageFull: ProblemType(507, "storage-full", "Storage full"),

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from server.errors import EmptyHistory, StaleHistory, UserNotFound
+from server.errors import EmptyHistory, NothingToRollBack, StaleHistory, UserNotFound, VersionNotFound, VersionNotServed
 from verification.result import Source
 
 WINDOW_LISTS = 10_000
@@ -175,13 +175,21 @@ class HealthMetrics:
 
     @contextmanager
     def activation(self) -> Iterator[None]:
-        """Count an activation of a catalog; it has failed if it ends with an exception."""
+        """Count an activation of a catalog; it has failed if it ends with an exception, but not where it was asked for by mistake."""
         outcome = "failed"
         try:
             yield
             outcome = "activated"
+        except (VersionNotFound, VersionNotServed, NothingToRollBack):
+            outcome = ""
+            raise
         finally:
-            self.activations.labels(outcome).inc()
+            if outcome:
+                self.activations.labels(outcome).inc()
+
+    def activated(self) -> None:
+        """Count an activation of a catalog with which nothing can go wrong any more."""
+        self.activations.labels("activated").inc()
 
     def observe_list(self, version: str, items: Sequence[int], history: Sequence[int], *, short: bool) -> None:
         """Count one list; its items only if it is of the version that is served, because another one numbers its items otherwise.

@@ -206,11 +206,18 @@ class ActivationBody(Body):
 
 
 class RollbackBody(Body):
-    """Who goes back."""
+    """Who goes back, and from what."""
 
-    model_config = examples({"by": "on call"})
+    model_config = examples({"by": "on call", "from": "2026-11-24"})
 
     by: str = Field(default="rollback", min_length=1, max_length=200, description="A person or a job, for the history.")
+    served: str | None = Field(
+        default=None,
+        alias="from",
+        min_length=1,
+        max_length=200,
+        description="The version that is to be left; where another one is served, as two people go back at once, nothing changes (409).",
+    )
 
 
 class VersionBuilt(BaseModel):

@@ -52,7 +52,7 @@ class Versions:
                         button.classes("do").props["aria-label"] = f"Activate {version}"
         if len(found.history) > 1:
             with tag("div", "", "line"):
-                ui.button("Roll back", icon="undo", on_click=self._roll_back).props("flat dense")
+                ui.button("Roll back", icon="undo", on_click=partial(self._roll_back, found.active)).props("flat dense")
         if len(found.versions) > 1:
             self._show_comparison(found)
         if found.history:
@@ -92,9 +92,9 @@ class Versions:
             await tell(self._client.activate(version, BY), f"Version {version} is served.")
             await self.load()
 
-    async def _roll_back(self) -> None:
-        if await ask_first("Serve the version before this one again?", "Roll back"):
-            await tell(self._client.roll_back(BY), "The version before is served.")
+    async def _roll_back(self, served: str) -> None:
+        if await ask_first(f"Serve the version before {served} again?", "Roll back"):
+            await tell(self._client.roll_back(BY, served), "The version before is served.")
             await self.load()
 
 

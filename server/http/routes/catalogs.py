@@ -136,14 +136,15 @@ def catalog_routes(services: Services) -> APIRouter:
     @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 413, 415, 422, 503, 507))
     @needs(Scope.CATALOG)
     async def roll_back(body: RollbackBody | None = None, wait: WaitQuery = None) -> ActivationAnswer:
-        """Twice in a row comes back to where it began. It needs no engine: the next one loads what is served.
+        """Twice in a row comes back to where it began: name the version that is to be left. It needs no engine: the next one loads what is
+        served.
 
         The body may be left out.
         """
-        by = (body or RollbackBody()).by
+        body = body or RollbackBody()
         with drain.request():
             async with catalogs.changing:
-                activation = await switch.serve(None, by, without_engine=True)
+                activation = await switch.serve(None, body.by, served=body.served, without_engine=True)
             await services.announcer.wait_for(wait)
             return _line(activation)
 

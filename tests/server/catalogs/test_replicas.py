@@ -24,7 +24,7 @@ from server.control.memory import MemoryControlStore
 from server.control.records import Changes, decode_filter
 from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
-from server.errors import CatalogRefused, FilterNotFound, NothingToRollBack, VersionActive, VersionExists
+from server.errors import CatalogRefused, FilterNotFound, NothingToRollBack, VersionActive, VersionExists, VersionNotFound
 from server.schemas.catalogs import NewItemsBody
 from server.settings import Settings
 from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
@@ -153,6 +153,53 @@ async def test_items_whose_name_another_replica_takes_meanwhile_are_served_under
     assert activation.version == one.catalogs.active.name == one.catalogs.record.active
     assert "first" not in one.catalogs.active.catalog.item_ids
     assert "second" in one.catalogs.active.catalog.item_ids
+    # It was not the first attempt; an alert fires on those that have failed.
+    assert activations(one) == {"activated": 1, "failed": 0}
+
+
+def activations(shop: Shop) -> dict[str, float | None]:
+    name = "atspeed_catalog_activations_total"
+    return {outcome: shop.metrics.registry.get_sample_value(name, {"outcome": outcome}) for outcome in ("activated", "failed")}
+
+
+async def test_what_is_asked_for_by_mistake_is_no_failed_activation(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, *_ = fleet
+    with pytest.raises(VersionNotFound):
+        await one.activate("mistyped")
+    async with one.catalogs.changing:
+        with pytest.raises(NothingToRollBack):
+            await one.switch.serve(None, "a test")
+    assert activations(one) == {"activated": 0, "failed": 0}
+    await one.add("v1", ONE)
+
+    async def refuse(*_: object) -> None:
+        raise CatalogRefused("It is made of cheese.")
+
+    monkeypatch.setattr(EngineClient, "load_catalog", refuse)
+    with pytest.raises(CatalogRefused):
+        await adds(one).add(item("of cheese"))
+    assert activations(one) == {"activated": 0, "failed": 0}
+    with pytest.raises(CatalogRefused):
+        await one.activate("v1")
+    assert activations(one) == {"activated": 0, "failed": 1}
+
+
+async def test_of_two_who_roll_back_from_the_same_version_the_second_is_refused(fleet: list[Shop]) -> None:
+    one, two, _ = fleet
+    for name, catalog in (("good", ONE), ("bad", TWO)):
+        await one.add(name, catalog)
+        await one.activate(name)
+    await follow(two)
+
+    async def roll_back(shop: Shop) -> str:
+        async with shop.catalogs.changing:
+            return (await shop.switch.serve(None, "on call", served="bad")).version
+
+    told = await asyncio.gather(roll_back(one), roll_back(two), return_exceptions=True)
+    assert sorted(map(str, told)) == ["The version 'bad' is not served any more: 'good' is. Nothing was changed.", "good"]
+    for shop in (one, two):
+        await follow(shop)
+        assert shop.catalogs.active.name == "good"
 
 
 class Loaded:

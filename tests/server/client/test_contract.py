@@ -191,7 +191,9 @@ def test_versions_of_the_catalog_and_new_items(face: Face, catalog: Catalog):
         assert face.call("activate", added.version, by="another").version == added.version
         assert face.call("recommend", history=HISTORY, k=1, deadline=20).catalog_version == added.version
     finally:
-        assert face.call("roll_back", by="a test").version == catalog.version
+        with pytest.raises(Conflict):
+            face.call("roll_back", by="a test", served=catalog.version)
+        assert face.call("roll_back", by="a test", served=added.version).version == catalog.version
     assert face.call("difference", added.version, base=catalog.version, limit=0).added.count == 1
     assert [entry.by for entry in face.call("catalogs").history][-4:] == ["a test", "rollback", "another", "a test"]
     face.call("forget_catalog", added.version)

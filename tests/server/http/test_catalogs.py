@@ -79,6 +79,8 @@ def test_activation_and_rollback(shop: ServerProcess, catalog: Catalog, versions
     assert shop.client.post("/v1/catalogs/rollback", json={"by": "on call"}).json()["version"] == "small"
     assert shop.recommend(history=HISTORY).json()["catalog_version"] == "small"
     assert shop.client.post("/v1/catalogs/rollback", json={"by": "on call"}).json()["version"] == "v2"
+    late = shop.client.post("/v1/catalogs/rollback", json={"by": "another on call", "from": "small"})
+    assert_problem(late, 409, "The version 'small' is not served any more: 'v2' is. Nothing was changed.")
     assert shop.client.post("/v1/catalogs/rollback").json()["version"] == "small"
     assert shop.client.post("/v1/catalogs/rollback", json={}).json()["version"] == "v2"
     told = shop.client.get("/v1/catalogs").json()
@@ -199,7 +201,7 @@ def test_a_bad_file_changes_nothing(shop: ServerProcess):
     assert sorted(directory.iterdir()) == files
     failed = shop.metric("atspeed_catalog_activations_total", outcome="failed")
     assert_problem(activate(shop, "bad"), 404, "There is no catalog version 'bad'.")
-    assert shop.metric("atspeed_catalog_activations_total", outcome="failed") == failed + 1
+    assert shop.metric("atspeed_catalog_activations_total", outcome="failed") == failed
 
 
 @pytest.mark.parametrize(

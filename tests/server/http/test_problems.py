@@ -36,6 +36,7 @@ EXPECTED = {
     "UnknownForm": (415, "unknown-form", "Unknown form"),
     "VersionExists": (409, "version-exists", "Version exists"),
     "VersionActive": (409, "version-active", "Version active"),
+    "VersionNotServed": (409, "version-not-served", "Version not served"),
     "NothingToRollBack": (409, "nothing-to-roll-back", "Nothing to roll back"),
     "UploadCutOff": (400, "upload-cut-off", "Upload cut off"),
     "StorageFull": (507, "storage-full", "Storage full"),
