@@ -9,6 +9,7 @@ and nothing from being tried again: whoever asks is told so for `PAUSE_SECONDS`,
 import asyncio
 import logging
 import math
+import time
 from contextlib import suppress
 from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
@@ -39,10 +40,14 @@ class CatalogPrompts:
         # Versions whose builder could not be made when it was last tried.
         self._failed: WeakSet[ServedCatalog] = WeakSet()
 
-    async def builder(self, served: ServedCatalog) -> PromptBuilder:
+    async def builder(self, served: ServedCatalog, deadline: float = math.inf) -> PromptBuilder:
         """The builder of a version.
 
+        Args:
+            deadline: monotonic seconds, until which it is waited for.
+
         Raises:
+            TimeoutError: it is still being made then.
             EngineUnavailable: there is no engine yet, it died before its files were read, or the builder can't be made now.
         """
         if self._supervisor.ready is None:
@@ -56,7 +61,9 @@ class CatalogPrompts:
             task = self._builders[served] = asyncio.create_task(self._build(self._source, served))
             task.add_done_callback(partial(self._on_end, served))
         if not task.done():
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
+            if not task.done():
+                raise TimeoutError("The prompt builder is still being made.")
         if (error := task.exception()) is None:
             return task.result()
         if isinstance(error, OSError):

@@ -30,7 +30,7 @@ class Asking:
 
     def __init__(self, services: Services) -> None:
         self._engine = services.engine
-        self._users = UserReader(services.histories, services.metrics)
+        self._users = UserReader(services.histories, services.metrics, services.settings.history_timeout_ms / 1000)
         self._metrics = services.metrics
         self._tracing = services.tracing
 

@@ -56,7 +56,7 @@ class ScoreService:
             scored = Scored.of(served.catalog.trie, indices)
             submit = self._submit(body, served, scored, indices.astype(np.int32).tobytes(), started)
             with self._asking.admitted(body, submit) as request:
-                builder = await self._prompts.builder(served)
+                builder = await self._prompts.builder(served, submit.deadline)
                 user = await self._asking.read_user(body, served, submit, builder)
                 self._asking.write_prompt(user, submit, builder)
                 finished = await self._asking.answer(request)

@@ -79,7 +79,7 @@ class RecommendationService:
             submit = self._submit(body, served, started, key)
             _check_fields(body.fields, served.catalog)
             with self._asking.admitted(body, submit) as request:
-                builder = await self._prompts.builder(served)
+                builder = await self._prompts.builder(served, submit.deadline)
                 try:
                     user = await self._read_user(body, served, submit, builder)
                 except NothingKnown as error:

@@ -22,9 +22,14 @@ _READ_AHEAD = 2
 class UserReader:
     """Finds out what is known of the user of a request."""
 
-    def __init__(self, histories: HistoryStore, metrics: Metrics) -> None:
+    def __init__(self, histories: HistoryStore, metrics: Metrics, patience_seconds: float) -> None:
+        """
+        Args:
+            patience_seconds: time that the store has for an operation.
+        """
         self._histories = histories
         self._metrics = metrics
+        self._patience_seconds = patience_seconds
 
     async def read(
         self, body: AskedUser, served: ServedCatalog, builder: PromptBuilder, deadline: float, window: int = 0, *, whole: bool = False
@@ -41,6 +46,7 @@ class UserReader:
             UserNotFound, EmptyHistory, StaleHistory: nothing is stored or brought, or nothing that the catalog has, and what else the
                 request brings is not enough.
             HistoryUnavailable, HistoryDamaged: the store can't be read.
+            TimeoutError: the deadline has passed, before the store had the time that it may take.
         """
         # Whether there are more items than the model reads matters too.
         limits = builder.max_items + 1, {kind: most + 1 for kind, most in builder.kinds.items()}
@@ -61,12 +67,15 @@ class UserReader:
         return user
 
     async def _stored(self, user_id: str, limit: int | None, deadline: float) -> StoredUser:
+        began = time.monotonic()
         with self._metrics.history_operation("read"):
-            # The store has a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
             try:
-                async with asyncio.timeout(deadline - time.monotonic()):
+                async with asyncio.timeout(deadline - began):
                     return await self._histories.read_user(user_id, limit)
             except TimeoutError as error:
+                if time.monotonic() - began < self._patience_seconds:
+                    # The client is less patient than the store may be slow, or little was left of its time: no failure of the store.
+                    raise
                 raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pytest
 
 from drafting.array_types import IntArray
 from drafting.beam.rule import SearchRule, Verification
+from drafting.catalog.catalog import Catalog
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import prompt_of
@@ -282,13 +284,40 @@ class HangingHistories(MemoryHistoryStore):
         raise AssertionError
 
 
-async def test_a_store_that_is_slower_than_a_request_may_take_is_unavailable_and_counted():
-    bench = Bench(HangingHistories(Retention()))
+async def test_a_store_that_is_slower_than_it_may_be_is_unavailable_and_counted():
+    bench = Bench(HangingHistories(Retention()), history_timeout_ms=20)
     response = await bench.recommend(history=None, user_id="anna", timeout_ms=50)
     assert_problem(response, 503, "The history store can't be reached now; requests with an inline history still work.")
     assert response.headers["retry-after"] == "1"
     assert bench.metrics.registry.get_sample_value("atspeed_history_errors_total", {"operation": "read"}) == 1
     assert not bench.engine.asked
+
+
+async def test_a_client_that_is_less_patient_than_the_store_may_be_slow_is_no_failure_of_the_store():
+    """Nor is one whose time was over before the store was asked."""
+    bench = Bench(HangingHistories(Retention()), history_timeout_ms=10_000)
+    for timeout_ms in (1, 50):
+        response = await bench.recommend(history=None, user_id="anna", timeout_ms=timeout_ms)
+        assert_problem(response, 504, "The answer was not ready within the request's timeout.")
+    assert not bench.metrics.registry.get_sample_value("atspeed_history_errors_total", {"operation": "read"})
+
+
+async def test_no_request_waits_beyond_its_deadline_for_a_builder_of_prompts(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """One that is being made goes on, for the others."""
+    may_end, make = threading.Event(), PromptSource.builder
+
+    def slow(source: PromptSource, catalog: Catalog) -> PromptBuilder:
+        may_end.wait(60)
+        return make(source, catalog)
+
+    monkeypatch.setattr(PromptSource, "builder", slow)
+    late = await asyncio.gather(
+        bench.recommend(timeout_ms=30), bench.client.post("/v1/scores", json={"history": ["item-1"], "items": ["item-2"], "timeout_ms": 30})
+    )
+    for response in late:
+        assert_problem(response, 504, "The answer was not ready within the request's timeout.")
+    may_end.set()
+    assert (await bench.recommend(timeout_ms=60_000)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def random_events(rng: random.Random) -> list[Event]:
 
 async def test_all_is_read_only_where_the_store_is_asked_for_a_kind() -> None:
     histories = Histories()
-    reader = UserReader(histories, Metrics())
+    reader = UserReader(histories, Metrics(), 60.0)
     await histories.append("ann", random_events(random.Random(0)))
     for behaviours, limit in (
         ({}, None),
