@@ -128,8 +128,7 @@ class BeamSearch:
     @property
     def undrafted(self) -> int:
         """Tokens before the beam that the draft has not computed."""
-        drafted, root = self.sequence.drafted, self.sequence.root
-        return root + len(self.ancestors) - int(drafted[:root].sum() + drafted[self.ancestors].sum())
+        return len(self.sequence.undrafted(np.concatenate([np.arange(self.sequence.root), self.ancestors])))
 
     def computed_at(self, depth: int) -> IntArray:
         """Indices of the nodes at `depth` that the target has computed, newest first: where reading waits, rounds may repeat prefixes."""

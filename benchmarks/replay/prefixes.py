@@ -89,7 +89,7 @@ class PrefixScorer:
 
     def _start(self, prompt: IntArray) -> tuple[SequenceState, Tensor]:
         slots = np.arange(len(prompt))
-        sequence = SequenceState(slots)
+        sequence = SequenceState(slots, np.zeros(self._model.total_slots, np.int64))
         self._next_slot = len(prompt)
         self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt, slots)))
         return sequence, self._score(sequence, slots)[-1:]
@@ -100,7 +100,7 @@ class PrefixScorer:
         self._next_slot += len(parents)
         added = sequence.append(slots, depth, nodes)
         above = on_device(sequence.slots[parents], self._model.device)
-        new, _, depths, indices, reached = to_device([sequence.node_fields(added)], self._model.device)
+        new, depths, indices, reached = to_device([sequence.node_fields(added)], self._model.device)
         self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, indices=indices)
         return added
 

@@ -4,7 +4,7 @@ Invariant: a node *is* its key/value slot. Tokens, scores and ancestors are tabl
 by one scatter, and nothing is ever moved. A sequence holds the prompt and then the nodes in order of allocation, all of it decided on the
 host (but for the prefixes that drafted nodes stand for, which no forward asks it), so planning a forward never reads from the device. A
 parent precedes its children. The target computes in every forward what it has not, always a tail of the sequence; the draft computes what
-it is asked for, so tokens are marked.
+it is asked for, so slots are marked: sequences that share slots know the same of them, whichever the draft was asked for.
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,6 @@ class SequenceState:
         positions: `[length]` int64 position ids; prompt length + depth - 1 for a node.
         visible: `[length]` int64, number of leading tokens that each attends to; the prompt for a node.
         slots: `[length]` int64 key/value slots.
-        drafted: `[length]` int64, 1 where the draft has computed the token; to be written to.
         depths: `[length]` int64; 0 for the prompt.
         trie_nodes: `[length]` int64; the trie's root for the prompt, -1 for a node that stands for no prefix, `UNREAD` where only the
             device knows it yet.
@@ -102,16 +101,23 @@ class SequenceState:
     positions: IntArray
     visible: IntArray
     slots: IntArray
-    drafted: IntArray
     depths: IntArray
     trie_nodes: IntArray
     origins: IntArray
 
-    def __init__(self, prompt_slots: IntArray) -> None:
+    def __init__(self, prompt_slots: IntArray, drafted: IntArray, computed: int = 0) -> None:
+        """
+        Args:
+            prompt_slots: `[prompt]` int64.
+            drafted: `[slots of the model]` int64, 1 where the draft has computed the token in a slot; it is written to.
+            computed: number of tokens at the beginning that are computed before; the other slots are new.
+        """
         self.prompt_length = len(prompt_slots)
-        self.computed = self.deepest = 0
+        self.computed, self.deepest = computed, 0
+        self._drafted = drafted
+        self._drafted[prompt_slots[computed:]] = 0
         # A row per field, so that those that are read together lie together.
-        self._fields = np.zeros((8, self.prompt_length + ROOM), np.int64)
+        self._fields = np.zeros((7, self.prompt_length + ROOM), np.int64)
         self._resize(self.prompt_length)
         self.positions[:] = self._indices[:] = np.arange(self.length)
         self.visible[:] = self.positions + 1
@@ -123,7 +129,7 @@ class SequenceState:
         if length > self._fields.shape[1]:
             self._fields = np.pad(self._fields, ((0, 0), (0, length)))
         fields = self._fields[:, :length]
-        self.positions, self.visible, self.slots, self.drafted, self.depths, self._indices, self.trie_nodes, self.origins = fields
+        self.positions, self.visible, self.slots, self.depths, self._indices, self.trie_nodes, self.origins = fields
 
     def cut(self, length: int) -> None:
         """Make the first `length` tokens, of which none is a node below the root, the prompt and all that there is."""
@@ -133,7 +139,7 @@ class SequenceState:
     def drop_nodes(self) -> IntArray:
         """Forget all nodes below the root, and what any model has computed of the root itself; return the nodes' slots."""
         slots = self.slots[self.prompt_length :].copy()
-        self.drafted[self.root :] = 0
+        self._drafted[self.slots[self.root]] = 0
         self._resize(self.prompt_length)
         self.computed, self.deepest = min(self.computed, self.root), 0
         return slots
@@ -166,23 +172,34 @@ class SequenceState:
         self.positions[first:] = self.root + depth
         self.visible[first:] = self.prompt_length
         self.slots[first:] = slots
+        self._drafted[slots] = 0
         self.trie_nodes[first:] = trie_nodes
         self.depths[first:] = depth
         self.origins[first:] = origin
         self._indices[first:] = indices = np.arange(first, self.length)
         return indices
 
+    def undrafted(self, indices: IntArray) -> IntArray:
+        """Those of the tokens that the draft has not computed."""
+        missing: IntArray = indices[self._drafted.take(self.slots.take(indices)) == 0]
+        return missing
+
+    def mark_drafted(self, indices: IntArray) -> None:
+        """Note that the draft computes tokens."""
+        self._drafted[self.slots[indices]] = 1
+
     def forward_fields(self, indices: IntArray) -> IntArray:
         """`[3, tokens]`: positions, visible, slots."""
         return self._fields[:3].take(indices, axis=1)
 
     def beam_fields(self, indices: IntArray) -> IntArray:
-        """`[2, tokens]`: slots, drafted."""
-        return self._fields[2:4].take(indices, axis=1)
+        """`[2, tokens]`: slots, and 1 where the draft has computed the token."""
+        slots = self.slots.take(indices)
+        return np.stack([slots, self._drafted.take(slots)])
 
     def node_fields(self, indices: IntArray) -> IntArray:
-        """`[5, tokens]`: slots, drafted, depths, the indices themselves, and trie nodes."""
-        return self._fields[2:7].take(indices, axis=1)
+        """`[4, tokens]`: slots, depths, the indices themselves, and trie nodes."""
+        return self._fields[2:6].take(indices, axis=1)
 
 
 def to_device(fields: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:

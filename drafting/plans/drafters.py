@@ -138,11 +138,13 @@ class BeamDrafter:
             DraftNotFinite: it was read that the draft's logits are not finite.
         """
         device = self._tree.token.device
-        parts = [task.forward_part for task in tasks]
+        parts = []
+        for task in tasks:
+            parts.append(part := task.forward_part)
+            # At once, so that a prompt that two of them share is computed once; keys are written before they are read.
+            part.sequence.mark_drafted(part.indices)
         batch = forward_batch(self._tree, parts, self.model.has_encoder)
         rows = self.model.score(batch)
-        for part in parts:
-            part.sequence.drafted[part.indices] = 1
         rules = BatchRules.of([task.search.rule for task in tasks], device)
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=rules is not None)
         kinds = RowKinds.of(parts, [task.search.normalise for task in tasks])
@@ -220,7 +222,7 @@ def _add_level(
     device = parents.device
     new = [task.extend(row) for task, row in zip(tasks, known, strict=True)]
     added = [task.search.sequence.node_fields(task.frontier[fresh]) for task, fresh in zip(tasks, new, strict=True)]
-    slots, _, depths, indices, _ = to_device(added, device)
+    slots, depths, indices, _ = to_device(added, device)
     if not (fresh := concat(new)).all():
         rows = on_device(np.flatnonzero(fresh), device)
         nodes, parents = nodes.index_select(0, rows), parents.index_select(0, rows)

@@ -160,7 +160,7 @@ def make_questions(host: TreeModel, tree: TokenTree, longest: int, vocabulary: i
 def _question(tree: TokenTree, free: IntArray, length: int, vocabulary: int, rng: np.random.Generator) -> Question:
     """Draw a prompt and a tree of random tokens, and write them to the tree's tables."""
     free, nodes = free[NODES:][:length], free[:NODES]
-    sequence, tokens = SequenceState(free), rng.integers(vocabulary, size=length + NODES)
+    sequence, tokens = SequenceState(free, np.zeros(len(tree.token), np.int64)), rng.integers(vocabulary, size=length + NODES)
     tree.add_prompt(torch.from_numpy(free).to(tree.token.device), *_on(tree, tokens[:length], np.arange(length)))
     paths = np.array([[sequence.root]])
     for depth, parents in enumerate(LEVELS, start=1):

@@ -81,6 +81,7 @@ class EngineSlots:
         is_spoilt: True if a change was not whole, so that owners are unknown: give nothing back any more.
         nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
         prompts: slots of prompt tokens, the root's aside.
+        drafted: `[total]` int64, 1 where the draft has computed the token in a slot; see `SequenceState`.
         prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
         last_beams: what users were last given, for drafts.
         searches: all that run, and the texts that are written before others.
@@ -95,6 +96,7 @@ class EngineSlots:
         """
         self.nodes = SlotPool(nodes)
         self.prompts = SlotPool(total - nodes, first=nodes)
+        self.drafted = np.zeros(total, np.int64)
         self.prefix_cache = PrefixCache(self.prompts, shared_tokens, whole_prompts)
         self.last_beams = LastBeamsStore()
         self.searches: set[BeamSearch | RunningThought] = set()
@@ -151,7 +153,7 @@ class EngineSlots:
             OutOfSlots: too few are free; ask `has_room` first.
         """
         prefix = self.prefix_cache.take(request.cache_key, request.prompt) if known is None else known
-        sequence = _continued(prefix, self._allocate(len(request.prompt) - 1 - len(prefix)), self.nodes.allocate(1))
+        sequence = self._continued(prefix, self._allocate(len(request.prompt) - 1 - len(prefix)), self.nodes.allocate(1))
         cached = len(prefix) if request.thought is None else min(len(prefix), request.thought.cached_tokens)
         search = BeamSearch(request, widths, sequence, eligibility, cached, prefix.shared_length)
         self.searches.add(search)
@@ -164,7 +166,7 @@ class EngineSlots:
             OutOfSlots: too few are free; ask `has_room` first.
         """
         prefix = self.prefix_cache.take(request.cache_key, request.prompt)
-        sequence = _continued(prefix, self._allocate(request.most_tokens - 1 - len(prefix)))
+        sequence = self._continued(prefix, self._allocate(request.most_tokens - 1 - len(prefix)))
         thought = RunningThought(request, sequence, len(prefix), prefix.shared_length, nodes)
         self.searches.add(thought)
         return thought
@@ -174,7 +176,7 @@ class EngineSlots:
         self.searches.remove(thought)
         computed = thought.sequence.computed
         self.prompts.release(thought.slots[computed:])
-        return CachedPrefix(prompt[:computed], thought.slots[:computed], thought.sequence.drafted[:computed], thought.shared_length)
+        return CachedPrefix(prompt[:computed], thought.slots[:computed], thought.shared_length)
 
     def close(self, owners: Iterable[BeamSearch | RunningThought], keep: bool) -> bool:
         """Take back the slots of a request's searches or text; its prompt stays in the prefix cache, if it is to be kept, without any text
@@ -205,6 +207,10 @@ class EngineSlots:
         for running in self.searches:
             running.request = running.request.forgotten()
 
+    def _continued(self, prefix: CachedPrefix, *slots: IntArray) -> SequenceState:
+        """A sequence whose first tokens are computed; the others' slots follow."""
+        return SequenceState(np.concatenate([prefix.slots, *slots]), self.drafted, len(prefix))
+
     def _allocate(self, prompt: int) -> IntArray:
         """Slots for so many tokens of a prompt."""
         self.prefix_cache.make_room(prompt)
@@ -225,7 +231,7 @@ class EngineSlots:
         request = owner.request
         computed = min(owner.sequence.computed, len(slots), request.own_tokens)
         self.prompts.release(slots[computed:])
-        prefix = CachedPrefix(request.prompt[:computed], slots[:computed], owner.sequence.drafted[:computed], owner.shared_length)
+        prefix = CachedPrefix(request.prompt[:computed], slots[:computed], owner.shared_length)
         if keep:
             self.prefix_cache.keep(request.cache_key, prefix)
         else:
@@ -235,12 +241,4 @@ class EngineSlots:
 def whole_prompt(search: BeamSearch) -> CachedPrefix:
     """The prompt of a search, all of it shared; keys are written before they are read, so the forward that computes it may read it."""
     sequence, root = search.sequence, search.sequence.root
-    return CachedPrefix(search.request.prompt[:root], sequence.slots[:root], sequence.drafted[:root], root)
-
-
-def _continued(prefix: CachedPrefix, *slots: IntArray) -> SequenceState:
-    """A sequence whose first tokens are computed; the others' slots follow."""
-    sequence = SequenceState(np.concatenate([prefix.slots, *slots]))
-    sequence.computed = len(prefix)
-    sequence.drafted[: len(prefix)] = prefix.drafted
-    return sequence
+    return CachedPrefix(search.request.prompt[:root], sequence.slots[:root], root)

@@ -123,20 +123,16 @@ class CachedPrefix:
     Attributes:
         tokens: `[tokens]` int64.
         slots: `[tokens]` int64, where their keys and values are.
-        drafted: `[tokens]` int64, 1 where the draft has computed them too.
         shared_length: number of slots at the beginning that all entries share.
     """
 
     tokens: IntArray
     slots: IntArray
-    drafted: IntArray
     shared_length: int = 0
 
     def __post_init__(self) -> None:
-        if not len(self.tokens) == len(self.slots) == len(self.drafted) >= self.shared_length:
-            raise ValueError(
-                "Tokens, slots and drafted marks of a cached prompt must be rows of one length, no shorter than what it borrows."
-            )
+        if not len(self.tokens) == len(self.slots) >= self.shared_length:
+            raise ValueError("Tokens and slots of a cached prompt must be rows of one length, no shorter than what it borrows.")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -148,10 +144,10 @@ class CachedPrefix:
 
     def head(self, length: int) -> "CachedPrefix":
         """The first tokens."""
-        return CachedPrefix(self.tokens[:length], self.slots[:length], self.drafted[:length], min(self.shared_length, length))
+        return CachedPrefix(self.tokens[:length], self.slots[:length], min(self.shared_length, length))
 
 
-EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class PrefixCache:
@@ -200,9 +196,9 @@ class PrefixCache:
         """Take over the computed prompt of a request that has ended; without a key, only the beginning of all prompts."""
         common = len(self._common)
         if common and not len(self._shared) and common_prefix(self._common, prompt.tokens) == common:
-            self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
+            self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], common)
             self.slots += common
-            prompt = CachedPrefix(prompt.tokens, prompt.slots, prompt.drafted, common)
+            prompt = CachedPrefix(prompt.tokens, prompt.slots, common)
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         is_more = self._whole or len(prompt) >= len(entry) or common_prefix(entry.tokens, prompt.tokens) < len(prompt)
         if key is None or len(prompt) == prompt.shared_length or not is_more:

@@ -122,7 +122,7 @@ class Verifier:
         selected = concat([np.arange(result.row * k, result.row * k + len(result.nodes)) for result in moved])
         fields = concat([result.search.sequence.node_fields(result.search.beam) for result in moved])
         sent = on_device(np.concatenate([selected[None], fields]), self._tree.token.device)
-        flat, slots, _, depths, indices, trie_nodes = sent.unbind(0)
+        flat, slots, depths, indices, trie_nodes = sent.unbind(0)
         parents, cum_log_probs = selection.parent_slots.take(flat), selection.cum_log_probs.take(flat)
         self._tree.set_scores(slots, cum_log_probs, None if selection.scores is None else selection.scores.take(flat))
         missing = concat([result.hits for result in moved]) < 0

@@ -1,4 +1,5 @@
-"""How rounds begin: requests that stand alike are decided on together, and share what drafting costs as long as they draft."""
+"""How rounds begin: requests that stand alike are decided on together, and share what drafting costs as long as they draft; and what the
+draft computes of prompts that are shared."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +10,8 @@ from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Action, DraftRound
 from drafting.trie.item_set import ItemSet
 from tests.speculation import Speculation
-from verification.request import BeamRequest
+from verification.engine.engine import SpeculativeBeamEngine
+from verification.request import BeamRequest, ReservedPlaces
 from verification.search import NOTHING
 
 
@@ -101,3 +103,37 @@ def test_all_children_are_those_that_a_request_may_be_given(speculation: Specula
         drafted = sequence.trie_nodes[sequence.depths == 1]
         alive = [node for node in range(*trie.level_starts[1:3]) if eligible[number] & set(trie.items_of(node).tolist())]
         assert sorted(drafted.tolist()) == alive
+
+
+def draft_tokens(engine: SpeculativeBeamEngine, *requests: BeamRequest) -> int:
+    """Tokens of the draft in the first step of requests."""
+    for request in requests:
+        engine.add(request)
+    tokens = engine.step().draft_tokens
+    while engine.running:
+        engine.step()
+    return tokens
+
+
+def test_the_draft_computes_what_all_prompts_begin_with_once(speculation: Speculation) -> None:
+    """Also where the list that has put it into the cache was not drafted, and where two that need it begin together."""
+    prompts = [np.concatenate([[1], speculation.identifiers[[0, 1, 2, 3, last]].reshape(-1)]) for last in range(10, 15)]
+    shared, own = len(prompts[0]) - 5, 5
+    engine = SpeculativeBeamEngine(speculation.target, speculation.tries[2], speculation.draft, shared_tokens=prompts[0][:shared])
+    requests = [BeamRequest(str(number), prompt, 5, 5, cache_key=str(number)) for number, prompt in enumerate(prompts)]
+    assert draft_tokens(engine, requests[0]) == 0
+    engine.use_plan(FixedPlan.parse("beam:9"))
+    assert draft_tokens(engine, *requests[1:3]) == shared + 2 * own
+    assert draft_tokens(engine, *requests[3:]) == 2 * own
+    # What was kept of the first user is in the same slots.
+    assert draft_tokens(engine, requests[0]) == own
+    assert draft_tokens(engine, requests[0]) == 1
+
+
+def test_the_draft_computes_the_prompt_of_a_list_with_reserved_places_once(speculation: Speculation) -> None:
+    engine = speculation.engine(2, "beam:9")
+    prompt = np.concatenate([[1], speculation.identifiers[:5].reshape(-1)])
+    reserved = ReservedPlaces(2, ItemSet.of(np.arange(150) % 3 == 0))
+    request = BeamRequest("reserved", prompt, 5, 5, cache_key="user", reserved=reserved)
+    assert draft_tokens(engine, request) == len(prompt) + 1
+    assert draft_tokens(engine, request) == 2

@@ -109,7 +109,7 @@ def batch_of_one(recommender: Recommender) -> TreeBatch:
     tree = TokenTree(recommender.engine.target.total_slots, 3, device)
     slots = np.arange(3)
     tree.add_prompt(*(torch.from_numpy(array).to(device) for array in (slots, slots + 1, slots)))
-    return forward_batch(tree, [ForwardPart(SequenceState(slots), slots, 1)])
+    return forward_batch(tree, [ForwardPart(SequenceState(slots, slots * 0), slots, 1)])
 
 
 def test_generate_normalises_over_all_children_where_items_are_left_out(catalog: Catalog, folder: Path) -> None:

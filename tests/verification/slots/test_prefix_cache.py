@@ -19,7 +19,7 @@ DEPTH = 4
 def computed(pool: SlotPool, tokens: list[int], known: CachedPrefix) -> CachedPrefix:
     """What a request gives back after it has computed the rest of its prompt."""
     slots = np.concatenate([known.slots, pool.allocate(len(tokens) - len(known))])
-    return CachedPrefix(np.array(tokens), slots, np.zeros(len(tokens), bool), known.shared_length)
+    return CachedPrefix(np.array(tokens), slots, known.shared_length)
 
 
 def test_the_common_prefix_is_shared_and_the_rest_given_back_when_the_request_ends() -> None:
@@ -78,8 +78,8 @@ def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> Non
                 running.append((user, prompt, known, pool.allocate(len(prompt) - 1 - len(known))))
         elif kind == "end" and running:
             user, prompt, known, new = running.pop(data.draw(st.integers(0, len(running) - 1)))
-            slots, marks = np.concatenate([known.slots, new]), np.zeros(len(prompt) - 1, bool)
-            cache.keep(user, CachedPrefix(np.array(prompt[:-1]), slots, marks, known.shared_length))
+            slots = np.concatenate([known.slots, new])
+            cache.keep(user, CachedPrefix(np.array(prompt[:-1]), slots, known.shared_length))
         elif kind == "evict":
             cache.make_room(data.draw(st.integers(0, 60)))
         read = {int(slot) for _, _, known, new in running for slot in (*known.slots[known.shared_length :], *new)}
