@@ -245,8 +245,8 @@ class SpeculativeBeamEngine:
         return self.slots.prefix_cache.slots
 
     def needs(self, request: BeamRequest) -> tuple[int, int]:
-        """Slots that a request takes at most: of prompts, and of nodes."""
-        return request.most_tokens, nodes_needed(request, self.trie)
+        """Slots that a request takes at most, beside those that all requests share: of prompts, the root included, and of nodes."""
+        return request.most_tokens - self.slots.prefix_cache.known_to_all(request.prompt), nodes_needed(request, self.trie)
 
     def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
         """True if enough slots are free for the request, or would be if `ended`, which run, had ended and shared none."""

@@ -131,14 +131,14 @@ class EngineSlots:
         return self.nodes.free - sum(search.reserved_nodes for search in self.searches)
 
     def has_room(self, needed: tuple[int, int], freed: Iterable[tuple[int, int]] = ()) -> bool:
-        """True if so many prompt tokens and nodes fit now, or would once those `freed` were."""
+        """True if so many prompt tokens, beside those that all share, and nodes fit now, or would once those `freed` were."""
         prompt, nodes = needed
         for other_prompt, other_nodes in freed:
             prompt, nodes = prompt - other_prompt, nodes - other_nodes
         return prompt - 1 <= self.prompts.free + self.prefix_cache.evictable and nodes <= self.spare_nodes
 
     def fits(self, prompt: int, nodes: int) -> bool:
-        """True if so many prompt tokens and nodes would fit in an idle engine."""
+        """True if so many prompt tokens, beside those that all share, and nodes would fit in an idle engine."""
         return prompt - 1 <= self.prompts.total - self.prefix_cache.pinned and nodes <= self.nodes.total
 
     def open(

@@ -179,12 +179,16 @@ class PrefixCache:
     def known(self, key: str | None, prompt: IntArray) -> int:
         """Number of tokens at the beginning of a prompt that are cached; the last token is always computed."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
-        return max(self._known(entry, prompt), self._known(self._shared, prompt))
+        return max(self._known(entry, prompt), self.known_to_all(prompt))
+
+    def known_to_all(self, prompt: IntArray) -> int:
+        """Number of tokens at the beginning of a prompt that are in the prefix shared by all prompts."""
+        return self._known(self._shared, prompt)
 
     def take(self, key: str | None, prompt: IntArray) -> CachedPrefix:
         """Find the cached prefix of a prompt and hold it until `keep` is called at the end of the request."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
-        own, shared = self._known(entry, prompt), self._known(self._shared, prompt)
+        own, shared = self._known(entry, prompt), self.known_to_all(prompt)
         if key is None or own <= shared:
             return self._shared.head(shared)
         self._prompts.move_to_end(key)

@@ -115,6 +115,27 @@ def test_what_everybody_begins_with_is_kept_once() -> None:
     assert (cache.slots, pool.free) == (2, 18)
 
 
+def test_what_everybody_begins_with_leaves_room_for_the_longest_prompt(speculation: Speculation) -> None:
+    """Before it is cached, and after; with whatever is cached of users; and no room is seen that there is not."""
+    prompt = np.concatenate([[1], speculation.identifiers[:9].reshape(-1)])
+    engine = SpeculativeBeamEngine(speculation.target, speculation.tries[DEPTH], shared_tokens=prompt[:30])
+    pools = engine.slots
+    pools.prompts = SlotPool(len(prompt) - 1, first=pools.nodes.total)
+    pools.prefix_cache = PrefixCache(pools.prompts, prompt[:30])
+    longest = [np.append(prompt[:-1], last) for last in prompt[1:8]]
+    for number, each in enumerate(longest):
+        request = BeamRequest(f"fits {number}", each, 3, 3, cache_key=str(number))
+        longer = dataclasses.replace(request, prompt=np.append(each, each[-1]))
+        assert (engine.fits(request), engine.has_room(request)) == (True, True)
+        assert (engine.fits(longer), engine.has_room(longer)) == (False, False)
+        engine.add(request)
+        short = dataclasses.replace(request, request_id="waits", prompt=prompt[:32])
+        assert not engine.has_room(short)
+        assert engine.has_room(short, [request])
+        run(engine, [], np.random.default_rng(0))
+        assert pools.prefix_cache.pinned == 30
+
+
 def test_the_least_recently_used_goes_first() -> None:
     pool = SlotPool(9)
     cache = PrefixCache(pool)
