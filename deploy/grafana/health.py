@@ -4,7 +4,9 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from deploy.grafana.panels import CHOSEN, Panel, Query, page, per_second
 
-_LISTS = per_second("atspeed_plan_decisions_total")
+_POPULAR = per_second("atspeed_popular_lists_total")
+# Popular lists have no plan, and before a process has made another list it has no series of plans.
+_LISTS = f"(({per_second('atspeed_plan_decisions_total')} or 0 * {_POPULAR}) + {_POPULAR})"
 
 CATALOG = [
     Panel(
@@ -34,7 +36,7 @@ LISTS = [
         "Filters",
         "Share of requests that filter items, by kind of filter.",
         "percentunit",
-        [Query(f"{per_second('atspeed_filtered_requests_total', 'filter')} / ignoring(filter) group_left {_LISTS}", "{{filter}}")],
+        [Query(f"{per_second('atspeed_filtered_requests_total', 'filter')} / ignoring(filter) group_left() {_LISTS}", "{{filter}}")],
     ),
     Panel(
         "Reserved fresh items",

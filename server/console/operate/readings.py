@@ -56,7 +56,11 @@ class Reading:
         return Reading(self.at - before.at, {series: value - before.values.get(series, 0.0) for series, value in self.values.items()})
 
     def lists(self) -> float:
-        """Lists that were answered."""
+        """Lists that were answered, those of popular items among them."""
+        return self._made() + self.total("atspeed_popular_lists_total")
+
+    def _made(self) -> float:
+        """Lists that the model made."""
         return self.total("atspeed_plan_decisions_total")
 
     def percentile(self, share: float) -> float | None:
@@ -73,8 +77,8 @@ class Reading:
         return self.total("atspeed_cached_tokens_total") / prompt if prompt else None
 
     def accepted_by_level(self) -> list[tuple[int, float]]:
-        """For each level on which a draft was ever accepted, the share of lists for which it was."""
-        lists = self.lists()
+        """For each level on which a draft was ever accepted, the share of the model's lists for which it was."""
+        lists = self._made()
         levels: dict[int, float] = {}
         for labels, value in self.series("atspeed_accepted_steps_total"):
             levels[int(labels["depth"])] = levels.get(int(labels["depth"]), 0.0) + value

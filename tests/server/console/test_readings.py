@@ -12,8 +12,8 @@ from server.metrics.registry import LATENCY_BUCKETS
 SECONDS = st.lists(st.floats(0, 4), min_size=1, max_size=50)
 
 
-def exposition(*seconds: float) -> str:
-    """Metrics of a server that has answered lists in these times, each with a draft accepted on level 1."""
+def exposition(*seconds: float, popular: int = 0) -> str:
+    """Metrics of a server that has answered lists in these times, each with a draft accepted on level 1, and popular lists."""
     registry = CollectorRegistry()
     latency = Histogram("atspeed_request_latency_seconds", "", ["route", "status"], registry=registry, buckets=LATENCY_BUCKETS)
     lists = Counter("atspeed_plan_decisions", "", ["plan"], registry=registry)
@@ -23,6 +23,7 @@ def exposition(*seconds: float) -> str:
         lists.labels("auto").inc()
         accepted.labels("1").inc()
     latency.labels("/metrics", "200").observe(4.0)
+    Counter("atspeed_popular_lists", "", ["reason"], registry=registry).labels("unknown-user").inc(popular)
     return generate_latest(registry).decode()
 
 
@@ -44,11 +45,11 @@ def test_percentiles_by_hand():
 
 def test_what_came_between_two_readings():
     readings = Readings()
-    for text in (exposition(0.01), exposition(0.01, 0.2, 0.2)):
+    for text in (exposition(0.01), exposition(0.01, 0.2, 0.2, popular=5)):
         readings.take(Reading.of(text))
     lately = readings.lately
     assert lately is not None
-    assert (lately.lists(), readings.now.lists()) == (2, 3)
+    assert (lately.lists(), readings.now.lists()) == (7, 8)
     assert lately.percentile(0.01) > 0.15
     assert lately.accepted_by_level() == [(1, 1.0)]
 
