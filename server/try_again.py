@@ -5,6 +5,7 @@ TryAgain
   - FilesUnavailable                                    likewise the versions' files
       - FileGone
   - ControlUnavailable, ControlLost, ControlEmpty       likewise the control store, or its state
+      - ControlFull
   - ControlConflict                                     another replica was first
   - ReplicaBehind, NotReached, NotEverywhere            replicas have not come so far
   - FiltersBusy, SearchesBusy, KeyBusy                  too much of one kind at a time
@@ -40,6 +41,10 @@ class HistoryUnavailable(TryAgain):
 
 class ControlUnavailable(TryAgain):
     """The control store can't be reached or can't answer now; the message is one sentence for the log and carries no credentials."""
+
+
+class ControlFull(ControlUnavailable):
+    """The control store answers, and has no room for a change; nothing was written."""
 
 
 class ControlLost(TryAgain):

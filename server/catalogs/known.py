@@ -31,7 +31,7 @@ from server.control.records import (
     version_removed,
 )
 from server.errors import CatalogRefused, NothingToRollBack, ServerError, StorageFull, VersionActive, VersionExists, VersionNotFound, quoted
-from server.try_again import ControlUnavailable
+from server.try_again import ControlFull, ControlUnavailable
 
 BY_RECOVERY = "recovery"
 
@@ -174,10 +174,9 @@ class KnownVersions:
             path = await asyncio.to_thread(self.files.publish, unfinished, digest)
             try:
                 await self.follower.decide(judge)
-            except ControlUnavailable:
-                raise
-            except ServerError:
-                await self.discard(path)
+            except ServerError as error:
+                if not may_be_written(error):
+                    await self.discard(path)
                 raise
 
     async def discard(self, path: Path) -> None:
@@ -260,6 +259,11 @@ class KnownVersions:
         if not (earlier := self.served_before(self.active.name)):
             raise NothingToRollBack("No other version has been served before this one.")
         return earlier[0]
+
+
+def may_be_written(error: BaseException) -> bool:
+    """True if a write to the control store that ended so, or was cut off, may be there all the same."""
+    return isinstance(error, ControlUnavailable | asyncio.CancelledError) and not isinstance(error, ControlFull)
 
 
 def _is_old(path: Path) -> bool:

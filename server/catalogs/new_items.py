@@ -16,6 +16,7 @@ from pathlib import Path
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.placement import NewItem, PlacedItem
 from server.catalogs.background import ProcessLimits, run_in_background
+from server.catalogs.known import may_be_written
 from server.catalogs.placing import Placed, PlaceOrder
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
@@ -81,9 +82,10 @@ class NewItems:
                 attempt = _Attempt(self._catalogs.files.unfinished(), candidate)
                 try:
                     placed, activation = await self._catalogs.follower.decide(lambda: self._add(body, attempt))
-                except ControlUnavailable:
-                    # The version may be there.
-                    attempt.path = None
+                except (ControlUnavailable, asyncio.CancelledError) as error:
+                    if may_be_written(error):
+                        # So may the version.
+                        attempt.path = None
                     raise
                 finally:
                     self._catalogs.files.discard(attempt.unfinished)

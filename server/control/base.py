@@ -156,6 +156,7 @@ class ControlStore(Protocol):
         Raises:
             ControlConflict: the store stands elsewhere, or is empty; nothing was written.
             ControlUnavailable: the store did not answer, or its replicas did not; the write may or may not be there.
+            ControlFull: it has no room for the write, which is not there.
         """
         ...
 

@@ -27,7 +27,7 @@ import msgspec
 from server.control.base import Limits, Position, Replica, State, Write, random_name
 from server.control.redis_scripts import ANNOUNCE, BEGIN, LOG, LOOK, REPLICAS, WRITE
 from server.redis.access import RedisAccess
-from server.try_again import ControlConflict, ControlUnavailable
+from server.try_again import ControlConflict, ControlFull, ControlUnavailable
 
 # Those who wait hold a connection meanwhile.
 _CONNECTIONS = 32
@@ -43,7 +43,7 @@ class RedisControlStore:
 
     def __init__(self, url: str, limits: Limits, key_prefix: str = "atspeed:control") -> None:
         self._limits = limits
-        self._access = RedisAccess(url, limits.timeout_seconds, _CONNECTIONS, "the control store", ControlUnavailable)
+        self._access = RedisAccess(url, limits.timeout_seconds, _CONNECTIONS, "the control store", ControlUnavailable, ControlFull)
         self._redis = self._access.client
         names = ("state", "log", "moves", "looks", "replicas")
         self._state, self._log, self._moves, self._looks, self._replicas = (f"{{{key_prefix}}}:{name}" for name in names)

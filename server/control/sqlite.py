@@ -23,7 +23,7 @@ from drafting.undecodable import UNDECODABLE
 from server.control.base import Limits, Position, Replica, State, Write, random_name
 from server.sqlite import check_new, create, data_version, file_format, open_reader, open_unchanging, open_writer
 from server.ticks import until_tick
-from server.try_again import ControlConflict, ControlUnavailable
+from server.try_again import ControlConflict, ControlFull, ControlUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,10 @@ class SqliteControlStore:
     async def _answer(self, job: "Future[_T]") -> _T:
         try:
             return await asyncio.wrap_future(job)
+        except sqlite3.OperationalError as error:
+            # Of extended codes the last byte says what they are about. What was begun was rolled back.
+            kind = ControlFull if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY) else ControlUnavailable
+            raise kind(f"The control file {self._path} cannot be used: {error}.") from error
         except (sqlite3.Error, *UNDECODABLE) as error:
             raise ControlUnavailable(f"The control file {self._path} cannot be used: {error}.") from error
 

@@ -87,6 +87,12 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     try_again.ControlUnavailable: ProblemType(
         503, "control-unavailable", "No control store", "The control store can't be reached now, so nothing can be changed; lists go on."
     ),
+    try_again.ControlFull: ProblemType(
+        507,
+        "storage-full",
+        "Storage full",
+        "The control store has no room for it, or can't be written, so nothing was changed; lists go on.",
+    ),
     try_again.ControlLost: ProblemType(503, "control-lost", "Control state lost"),
     try_again.ControlEmpty: ProblemType(503, "control-empty", "Control state missing"),
     try_again.ReplicaBehind: ProblemType(503, "replica-behind", "Replica behind"),

@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from server.redis.client import close_client, open_client
 from server.redis.url import RedisUrl
@@ -26,16 +26,25 @@ class RedisAccess:
         connections: number of connections to each server; further operations wait for one within their time.
         purpose: what the Redis is for, to complete "cannot serve".
         unavailable: the error of an operation that fails, made of a sentence.
+        full: that of one for which Redis has no memory; `unavailable` by default.
 
     Raises:
         ValueError: the URL cannot be used.
     """
 
-    def __init__(self, url: str, timeout_seconds: float, connections: int, purpose: str, unavailable: Callable[[str], Exception]) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_seconds: float,
+        connections: int,
+        purpose: str,
+        unavailable: Callable[[str], Exception],
+        full: Callable[[str], Exception] | None = None,
+    ) -> None:
         self._url = RedisUrl.parse(url)
         self._timeout_seconds = timeout_seconds
         self._purpose = purpose
-        self._unavailable = unavailable
+        self._unavailable, self._full = unavailable, full or unavailable
         self.client = open_client(self._url, timeout_seconds, connections)
         self._turns = asyncio.Semaphore(connections)
 
@@ -69,7 +78,8 @@ class RedisAccess:
             raise self._unavailable(f"Redis at {self.address} did not answer within {seconds:g} s.") from error
         except RedisError as error:
             reason = str(error).rstrip(".").replace(". ", "; ")
-            raise self._unavailable(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error
+            kind = self._full if isinstance(error, OutOfMemoryError) else self._unavailable
+            raise kind(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error
 
     async def write(
         self,

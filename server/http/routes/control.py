@@ -45,7 +45,7 @@ def control_routes(services: Services) -> APIRouter:
     @router.put(
         "/backup",
         summary="Restore the state of a file",
-        responses=documented(400, 413, 415, 503),
+        responses=documented(400, 413, 415, 503, 507),
         openapi_extra={"requestBody": {"required": True, "content": _FILE}},
     )
     @needs(Scope.OPERATE)

@@ -30,7 +30,7 @@ def filter_routes(services: Services) -> APIRouter:
     )
     filters = services.filters
 
-    @router.put("/{name}", summary="Name a filter", responses=documented(415, 429, 503), response_model_exclude_none=True)
+    @router.put("/{name}", summary="Name a filter", responses=documented(415, 429, 503, 507), response_model_exclude_none=True)
     @needs(Scope.CATALOG)
     async def put(name: FilterPath, body: FilterDefinition, wait: WaitQuery = None) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
@@ -72,7 +72,7 @@ def filter_routes(services: Services) -> APIRouter:
         )
 
     @router.delete(
-        "/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404, 422, 503)
+        "/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404, 422, 503, 507)
     )
     @needs(Scope.CATALOG)
     async def drop(name: FilterPath, wait: WaitQuery = None) -> None:

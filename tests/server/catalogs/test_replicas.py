@@ -58,6 +58,7 @@ class Flaky(MemoryControlStore):
         super().__init__(Limits())
         self.away, self.is_confirmed = False, True
         self.lose: str | None = None
+        self.has_hung = asyncio.Event()
 
     async def state(self) -> State | None:
         self._answer()
@@ -80,6 +81,9 @@ class Flaky(MemoryControlStore):
         written = await super().write(after, by, changes)
         if lose == "answer":
             raise ControlUnavailable("Its answer is lost.")
+        if lose == "time":
+            self.has_hung.set()
+            await asyncio.sleep(60)
         return written
 
     def _answer(self) -> None:
@@ -236,6 +240,18 @@ async def test_items_forget_older_versions_that_items_made_and_none_that_was_bro
         await adds(two).add(item(f"new-{number}"))
     await follow(one)
     assert one.catalogs.versions() == [START.version, "v1", *brought, "v1.items-20261105", "v1.items-20261106"]
+
+
+async def test_items_whose_server_ends_while_they_are_written_are_there_if_they_were_written(fleet: list[Shop], control: Flaky) -> None:
+    one, two, _ = fleet
+    control.lose = "time"
+    adding = asyncio.create_task(adds(one).add(item("new")))
+    await control.has_hung.wait()
+    adding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    await follow(two)
+    assert "new" in two.catalogs.active.catalog.item_ids
 
 
 async def test_an_engine_keeps_no_catalog_of_new_items_that_others_came_before(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from server.control.records import LeftVersion, version_left
 from server.control.sqlite import SqliteControlStore
 from server.engine.client import EngineClient
 from server.errors import StorageFull, VersionExists
-from server.try_again import ControlUnavailable
+from server.try_again import ControlFull, ControlUnavailable
 from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened
 
 WRITES = ("write", "fsync", "replace", "open", "unlink", "ftruncate")
@@ -158,7 +158,7 @@ async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             filler.write_bytes(bytes(2**20))
         # What is left of the control file is enough for a line or two.
-        with pytest.raises(ControlUnavailable, match="database or disk is full"):
+        with pytest.raises(ControlFull, match="database or disk is full"):
             await activate_in_turn(shop, 100)
         active, versions, history = shop.catalogs.active.name, sorted(shop.catalogs.versions()), len(shop.catalogs.history)
         assert shop.named_by_metric == active
@@ -189,7 +189,7 @@ async def test_a_directory_that_can_not_be_written_is_served_from(tmp_path: Path
         shop = await open_shop(tmp_path)
         assert shop.catalogs.active.name == "one"
         assert "Read-only file system" in caplog.text
-        with pytest.raises(ControlUnavailable, match="attempt to write a readonly database"):
+        with pytest.raises(ControlFull, match="attempt to write a readonly database"):
             await shop.activate(START.version)
         with pytest.raises(OSError, match="Read-only file system"):
             await shop.add("two", TWO)

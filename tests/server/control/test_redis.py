@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from server.control import ControlStore, Limits, Position, Replica, State, Write, open_control_store
 from server.control.redis import RedisControlStore
-from server.try_again import ControlConflict, ControlUnavailable
+from server.try_again import ControlConflict, ControlFull, ControlUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
@@ -265,3 +265,16 @@ async def test_a_write_is_one_round_trip(store: ControlStore, admin: Redis) -> N
     calls = {name: stats["calls"] for name, stats in (await admin.info("commandstats")).items()}
     assert calls["cmdstat_evalsha"] == 1
     assert "cmdstat_script|load" not in calls
+
+
+async def test_a_redis_without_memory_says_so_and_takes_nothing(start_redis: Callable[..., RedisServer]):
+    server = start_redis("--maxmemory-policy", "noeviction")
+    store = open_control_store(server.url, Limits(timeout_seconds=20))
+    state = await store.create({"filter/one": b"1"})
+    async with Redis(port=server.port) as admin:
+        await admin.config_set("maxmemory", "1mb")
+        with pytest.raises(ControlFull, match="cannot serve the control store: command not allowed when used memory > 'maxmemory'"):
+            await store.write(state.position, "a", {"filter/two": b"2"})
+        await admin.config_set("maxmemory", "0")
+    assert await store.state() == state
+    await store.close()

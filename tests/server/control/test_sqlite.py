@@ -14,7 +14,7 @@ import pytest
 
 from server.control import Position, open_control_store
 from server.control import sqlite as control_sqlite
-from server.try_again import ControlUnavailable
+from server.try_again import ControlFull, ControlUnavailable
 
 KILLED_WRITER = """
 import asyncio, sys
@@ -138,4 +138,22 @@ async def test_a_file_that_can_not_be_written_is_unavailable_in_a_sentence(tmp_p
         await store.write(position, "a", {"key": b"1"})
     assert await store.position() == position
     other.close()
+    await store.close()
+
+
+async def test_a_file_that_can_not_grow_says_so_and_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = control_sqlite._prepare
+
+    def bounded(connection: sqlite3.Connection) -> None:
+        prepare(connection)
+        connection.execute("PRAGMA max_page_count = 20")
+
+    monkeypatch.setattr(control_sqlite, "_prepare", bounded)
+    store = open_control_store(f"sqlite:///{tmp_path}/control.db")
+    state = await store.create({"filter/one": b"1"})
+    with pytest.raises(ControlFull, match=r"/control\.db cannot be used: database or disk is full\.$"):
+        await store.write(state.position, "a", {"filter/two": bytes(200_000)})
+    with pytest.raises(ControlFull):
+        await store.replace({"filter/two": bytes(200_000)}, 0)
+    assert await store.state() == state
     await store.close()

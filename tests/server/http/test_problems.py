@@ -45,6 +45,7 @@ EXPECTED = {
     "EngineUnavailable": (503, "engine-unavailable", "No engine"),
     "HistoryUnavailable": (503, "histories-unavailable", "No histories"),
     "ControlUnavailable": (503, "control-unavailable", "No control store"),
+    "ControlFull": (507, "storage-full", "Storage full"),
     "ControlLost": (503, "control-lost", "Control state lost"),
     "ControlConflict": (503, "control-conflict", "Changed meanwhile"),
     "ControlEmpty": (503, "control-empty", "Control state missing"),
