@@ -68,8 +68,9 @@ class Rates:
         if key.rate is None or not count:
             return
         rate = _rate(key.rate)
-        if counted + count > rate.amount:
-            raise KeyForbids(f"The key {key.name!r} may ask for {key.rate}, and these are more lists at once.")
+        with self._metrics.sized(key.name):
+            if counted + count > rate.amount:
+                raise KeyForbids(f"The key {key.name!r} may ask for {key.rate}, and these are more lists at once.")
         if not await self._hit(rate, key.name, count):
             self._metrics.forbidden.labels(key.name, "rate").inc()
             wait = math.ceil(count * rate.get_expiry() / rate.amount)

@@ -129,7 +129,8 @@ class RecommendationService:
         rule = self._rule(body)
         beam_width = self._beam_width(body, rule, served.catalog)
         if key is not None:
-            key.check(body.k, body.widest)
+            with self._metrics.keys.sized(key.name):
+                key.check(body.k, body.widest)
             beam_width = body.widest or key.width(body.k, beam_width)
         return Submit(
             request_id=f"rec-{new_id()}",

@@ -3,10 +3,13 @@
 Invariant: a key is named by the name of its holder, never by anything that the key itself can be told from.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from server.errors import KeyForbids
 from server.metrics.outages import OutageLog
 
 # Why a request without a key that is known is not let in.
@@ -44,6 +47,15 @@ class KeyMetrics:
         if (series := self._series.get(name)) is None:
             series = self._series[name] = self.requests.labels(name)
         series.inc()
+
+    @contextmanager
+    def sized(self, name: str) -> Iterator[None]:
+        """Count what a key is refused because it is larger than the key may ask for."""
+        try:
+            yield
+        except KeyForbids:
+            self.forbidden.labels(name, "size").inc()
+            raise
 
     def read(self, keys: int) -> None:
         """Note that the file was read, with so many keys."""

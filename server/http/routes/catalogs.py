@@ -12,7 +12,7 @@ from server.catalogs.build import Built
 from server.catalogs.comparison import VersionComparison
 from server.catalogs.uploads import CatalogUploads
 from server.control.records import Activation
-from server.http.problems import documented, invalid
+from server.http.problems import documented, invalid, json_of
 from server.http.strict_route import needs, strict_route
 from server.http.upload import body_of, pieces_of
 from server.http.wait import WaitQuery
@@ -168,6 +168,6 @@ def _line(entry: Activation) -> ActivationAnswer:
 
 def _path(body: bytes) -> str:
     try:
-        return CatalogPath.model_validate_json(body).path
+        return CatalogPath.model_validate(json_of(body)).path
     except ValidationError as error:
         raise invalid(error, "body") from error

@@ -28,7 +28,8 @@ def score_routes(services: Services) -> APIRouter:
     async def score(body: ScoreRequest, request: Request) -> Response:
         """The log-probability that the model gives each of up to 10,000 items as the next one of a history, and their ranks."""
         if (key := key_of(request)) is not None:
-            key.check_scored(len(body.items))
+            with services.metrics.keys.sized(key.name):
+                key.check_scored(len(body.items))
             await services.gate.charge(key, -(-len(body.items) // ITEMS_PER_LIST))
         return await answered(request, service.score(body))
 

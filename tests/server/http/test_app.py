@@ -450,11 +450,27 @@ async def test_a_url_that_is_not_utf8_is_refused_and_never_taken_for_another(ben
     assert await bench.histories.read("\ufffd") == []
 
 
-@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/recommendations:batch", "/v1/users/a/events", "/v1/catalogs/rollback"])
-@pytest.mark.parametrize("body", [b'{"user_id": "\xff"}', b'{"item_id": "\xc0\xaf"}', b"\xfe"])
-async def test_a_body_that_is_not_utf8_is_refused(bench: Bench, path: str, body: bytes):
-    response = await bench.client.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert_problem(response, 400, "The body can't be read as JSON.")
+BODIES = ["/v1/recommendations", "/v1/recommendations:batch", "/v1/users/a/events", "/v1/catalogs/rollback", "/v1/catalogs/films"]
+
+
+async def send(bench: Bench, path: str, body: bytes) -> httpx.Response:
+    method = "PUT" if path == "/v1/catalogs/films" else "POST"
+    return await bench.client.request(method, path, content=body, headers={"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(
+    "body", [b'{"user_id": "\xff"}', b'{"item_id": "\xc0\xaf"}', b"\xfe", b'{"k": ' + b"9" * 5000 + b"}", b"[" * 100_000]
+)
+async def test_a_body_that_can_not_be_read_is_refused(bench: Bench, path: str, body: bytes):
+    assert_problem(await send(bench, path, body), 400, "The body can't be read as JSON.")
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_body_that_is_no_json_is_refused_with_the_place(bench: Bench, path: str):
+    response = await send(bench, path, b'{"path": ')
+    assert_problem(response, 400, "The body is not valid JSON: Expecting value at character 9.")
+    assert response.json()["type"] == "urn:atspeed:malformed-json"
 
 
 async def test_a_catalog_is_uploaded_at_any_size_and_named_in_few_bytes(bench: Bench):

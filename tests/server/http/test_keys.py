@@ -170,6 +170,7 @@ async def test_largest_lists_and_requests_at_a_time_are_the_keys(tmp_path: Path)
     assert [entry["status"] for entry in batch] == [200, 403]
     explained = await locked.client.post("/v1/recommendations:explain", json=entries[1])
     assert explained.status_code == 403
+    assert locked.counted("atspeed_key_refusals_total", key="recommend", reason="size") == 4
     assert (await locked.recommend(k=2)).status_code == 200
     assert [submit.beam_width for submit in locked.engine.asked] == [4, 4]
 
@@ -210,6 +211,7 @@ async def test_widths_of_levels_and_items_to_score_are_bounded_too(tmp_path: Pat
     scored = [await locked.client.post("/v1/scores", json={"history": ["item-1"], "items": ["item-2"] * items}) for items in (3, 4)]
     assert scored[0].status_code == 200
     assert_problem(scored[1], 403, "The key 'recommend' may ask for the scores of at most 3 items, got 4.")
+    assert locked.counted("atspeed_key_refusals_total", key="recommend", reason="size") == 3
 
 
 async def test_a_batch_counts_by_its_lists_and_a_refusal_says_when_to_come_again(tmp_path: Path):
@@ -229,6 +231,7 @@ async def test_a_batch_counts_by_its_lists_and_a_refusal_says_when_to_come_again
     for lists in (6, 5):
         # Not 429, which clients would repeat for ever.
         assert_problem(await ask_for(lists), 403, "The key 'recommend-users' may ask for 4/minute, and these are more lists at once.")
+    assert locked.counted("atspeed_key_refusals_total", key="recommend-users", reason="size") == 2
     locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND, Scope.EVENTS)]}"
     assert (await ask_for(4)).status_code == 200
 
