@@ -2,8 +2,9 @@
 
 Invariant: lists come in the order of the requests, however many share a forward, and whether all are taken, the caller stops early or one
 fails, no request stays behind in the engine. Callers may be in several threads, or several at a time in one: one of them works on the
-engine at a time, never while its caller has a list in hand, and whoever advances it leaves the others their lists. Once a step was
-interrupted, all callers are told so.
+engine at a time, never while its caller has a list in hand, and whoever advances it leaves the others their lists. Engines on the same
+models share their slots, so whoever finds too few of them free advances the others as well. Once a step was interrupted, all callers are
+told so.
 """
 
 from collections import deque
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TypeVar
+from weakref import WeakSet
 
 from drafting.errors import SetupError
 from verification.engine.engine import SpeculativeBeamEngine
@@ -44,10 +46,12 @@ class EngineTurns:
 
     Attributes:
         lock: held while an engine works. It's a plain lock, for Ctrl-C can't come between taking it and entering its context.
+        engines: all that anybody still has.
         abandoned: the engines and requests that nobody waits for any more.
     """
 
     lock: Lock = field(default_factory=Lock)
+    engines: "WeakSet[SharedEngine]" = field(default_factory=WeakSet)
     abandoned: "deque[tuple[SharedEngine, str]]" = field(default_factory=deque)
 
     def tidy(self) -> None:
@@ -78,6 +82,8 @@ class SharedEngine:
         self.turns = turns
         self._engine = engine
         self._answers: dict[str, Answer] = {}
+        with turns.lock:
+            turns.engines.add(self)
 
     def search_in_order(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
         """Search the requests, which are asked for as the engine has room, and yield their lists in the same order.
@@ -114,8 +120,8 @@ class SharedEngine:
     def _add(self, request: BeamRequest, pending: Pending[Other]) -> None:
         with self.turns.lock:
             self.turns.tidy()
-            while self._engine.running and not self._has_room(request):
-                self._advance(pending)
+            while (busy := self._in_the_way(request)) is not None:
+                busy._advance(pending if busy is self else {})
             # Noted first: what an interruption leaves in the engine is cancelled.
             pending[request.request_id] = None
             self._engine.add(request)
@@ -131,6 +137,14 @@ class SharedEngine:
                 self._answers.update((request_id, ScoresNotFinite()) for request_id in report.failed)
         for request_id in self._answers.keys() & pending.keys():
             pending[request_id] = self._answers.pop(request_id)
+
+    def _in_the_way(self, request: BeamRequest) -> "SharedEngine | None":
+        """The engine that has to go on before a request can be added; another one only where this one is idle."""
+        if self._engine.running:
+            return None if self._has_room(request) else self
+        if self._engine.has_room(request):
+            return None
+        return next((other for other in self.turns.engines if other._engine.running), None)
 
     def _has_room(self, request: BeamRequest) -> bool:
         tokens = self._engine.next_tokens() + self._engine.tokens_needed(request)

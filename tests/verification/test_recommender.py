@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -297,6 +298,28 @@ def test_integers_of_every_kind_are_indices(model: Path) -> None:
     for found, history in zip(recommender.recommend(np.array([[3, 14, 15], [1, 2, 3]]), 4), ([3, 14, 15], [1, 2, 3]), strict=True):
         (alone,) = recommender.recommend([history], 4)
         assert lines(found) == lines(alone)
+
+
+def test_a_request_waits_for_what_another_catalog_on_the_same_model_runs(model: Path) -> None:
+    """Its slots are taken by lists of the other, whose callers find them later; a catalog that nobody has any more is not kept."""
+    recommender = load(model, kv_memory_gib=2e-5)
+    successor = recommender.successor(CATALOG, "next")
+    histories = [[number, 3, 5, 7, 9] for number in range(20)]
+    expected = [lines(found) for found in recommender.recommend([*histories, range(20)], k=4)]
+    waiting = recommender.recommend(histories, k=4)
+    found = [lines(next(waiting))]
+    blocked = successor.request("blocked", range(20), 4)
+    assert successor.engine.fits(blocked)
+    assert not successor.engine.has_room(blocked)
+    (answer,) = successor.search([blocked])
+    assert isinstance(answer, BeamResult)
+    assert lines(answer) == expected[-1]
+    assert found + [lines(each) for each in waiting] == expected[:-1]
+    assert (recommender.engine.running, successor.engine.running, recommender.engine.used_slots) == (0, 0, 0)
+    gone = weakref.ref(successor.engine)
+    del successor
+    gc.collect()
+    assert gone() is None
 
 
 def test_threads_share_a_recommender(model: Path) -> None:
