@@ -131,13 +131,13 @@ class SpeculativeBeamEngine:
         self._drafting.learn(results, self.plan, cost)
         scores, spoilt_scores = self._scoring.take()
         spoilt = dict.fromkeys([*spoilt_scores, *(result.search.request.request_id for result in results if not result.finite)])
-        finished = self._finish([result for result in results if result.search.request.request_id not in spoilt])
+        finished = self._finish([result for result in results if result.search.request.request_id not in spoilt], scores)
         thought_tokens = len(self._thinking)
         failed = self._fail(spoilt) + self._think()
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
         self.plan.learn_times(self._drafting.times(tokens, max(self._verifier.levels - 1, 0), seconds, draft_seconds, cost))
         return StepReport(
-            finished=finished + scores,
+            finished=finished,
             tokens=tokens,
             seconds=seconds,
             target_seconds=computed - drafted,
@@ -159,9 +159,8 @@ class SpeculativeBeamEngine:
         failed = []
         for request_id in request_ids:
             searches = self._end(request_id, keep=False)
-            request = searches[0].request
-            if any(search.drafted_nodes for search in searches) and self.has_room(request):
-                self.add(request, drafts=False)
+            if any(search.drafted_nodes for search in searches) and self.has_room(searches[0].request):
+                self.add(searches[0].request, drafts=False)
             else:
                 failed.append(request_id)
         return tuple(failed)
@@ -173,17 +172,18 @@ class SpeculativeBeamEngine:
             self._open(request, prefix)
         return failed
 
-    def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
-        """End the requests whose searches have come to leaves, but for those that go on in a further round."""
-        finished = []
+    def _finish(self, results: Sequence[VerifyResult], scores: Sequence[BeamResult]) -> tuple[BeamResult, ...]:
+        """End the requests whose searches have come to leaves, but for those that go on in a further round, and those that are scored."""
+        finished = list(scores)
         for found in self._finishing.lists(self._running.finish(result for result in results if result.finished)):
             if isinstance(found, FurtherRound):
                 self._opening.restart(found.search, found.request)
                 self._running.resume(found.search)
             else:
                 self._drafting.leave(found.search)
-                self.cancel(found.search.request.request_id)
                 finished.append(found.result(self.plan.name))
+        for result in finished:
+            self._end(result.request_id, keep=True)
         return tuple(finished)
 
     def add(self, request: BeamRequest, drafts: bool = True) -> None:

@@ -92,14 +92,15 @@ class ScoreStep:
         return [running.search for running in self._running.values()]
 
     def take(self) -> tuple[tuple[BeamResult, ...], list[str]]:
-        """Keep what a forward says of its candidates, whose nodes are free again, and end the requests whose candidates are all scored.
+        """Keep what a forward says of its candidates, whose nodes are free again.
 
         Returns:
-            the scores of those that have ended, and the ids of those that must, because the target's logits are not finite.
+            the scores of the requests whose candidates are all scored, and the ids of those for which the target's logits are not finite;
+            both are to be removed.
         """
         grown = [(running.search.sequence, running.paths) for running in self._running.values()]
         finished, failed = [], []
-        for running, log_probs in zip(list(self._running.values()), self._candidates.log_probs(grown), strict=True):
+        for running, log_probs in zip(self._running.values(), self._candidates.log_probs(grown), strict=True):
             search = running.search
             running.log_probs[running.first : running.end] = log_probs
             running.first = running.end
@@ -110,8 +111,6 @@ class ScoreStep:
             if np.isnan(log_probs).any():
                 failed.append(search.request.request_id)
             elif running.end == len(running.scored.paths):
-                del self._running[search.request.request_id]
-                self._slots.close([search], keep=True)
                 scores = running.log_probs[running.scored.rows].tobytes()
                 finished.append(BeamResult(search.request.request_id, (), search.usage("none"), scores=scores))
         return tuple(finished), failed

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import Normalisation
+from drafting.trie.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
 from tests.scoring import score_requests, scores_of
 from tests.speculation import ITEMS, Speculation, assert_early_ends_leave_nothing
@@ -107,6 +108,18 @@ def test_requests_that_end_early_leave_nothing_behind(speculation: Speculation) 
     with pytest.raises(ValueError, match="is already running"):
         engine.add(both[0])
     assert_early_ends_leave_nothing(engine, both[1:], rng)
+
+
+def test_scores_that_end_give_back_their_share_of_a_filter(speculation: Speculation) -> None:
+    """So that the masks of filters that nobody uses any more make room for others; an item that the filter keeps out has no score."""
+    engine, trie = speculation.engine(DEPTH), speculation.tries[DEPTH]
+    allowed = ItemSet.of(np.arange(ITEMS) < ITEMS // 2)
+    engine.add(BeamRequest("filtered", prompt(speculation, [3]), 1, 1, allowed_items=allowed, scored=Scored.of(trie, np.array([1, 140]))))
+    masks = engine._opening._masks
+    assert list(masks._holders) == [allowed]
+    scores = scores_of(steps_of(engine)[-1].finished[0])
+    assert np.isfinite(scores).tolist() == [True, False]
+    assert not masks._holders
 
 
 def test_ranks_count_the_identifiers_that_score_higher(speculation: Speculation) -> None:
