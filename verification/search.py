@@ -153,9 +153,13 @@ class BeamSearch:
         if added == len(nodes):
             return
         self.beam[~missing] = drafted[hits[~missing]]
-        self.used += np.bincount(self.sequence.origins[self.beam[~missing]], minlength=len(Origin))
+        self.count_used(self.beam[~missing])
         if not added:
             self.accepted_depths.append(self.depth)
+
+    def count_used(self, indices: IntArray) -> None:
+        """Note nodes of the tree that the target has selected."""
+        self.used += np.bincount(self.sequence.origins[indices], minlength=len(Origin))
 
     def restart(self, eligibility: Eligibility) -> IntArray:
         """Begin again behind the same prompt, among other nodes and with other noise; return the slots that are free with that.

@@ -113,7 +113,7 @@ class GivenStep:
                 continue
             if search.keeps_beams:
                 is_last_wanted = True
-                search.kept.append(np.concatenate([result.nodes, result.beside]))
+                search.kept.append(result.kept)
             if search.offered is not None and plan.learns:
                 outcomes += outcomes_of(search.offered, result.nodes, result.depth, search.covered, search.rule.verification)
         if outcomes:

@@ -4,9 +4,10 @@ Invariant: all searches of a step are verified together, level by level; one who
 others wait for the next forward. What was verified below a rejected level leaves no trace.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class VerifyResult:
         depth: depth of the level.
         nodes: `[n]` int64 trie nodes, best first.
         cum_log_probs: `[n]` float32.
+        drafted: `[d]` int64, indices of the level's nodes in the search's tree.
         hits: `[n]` int64, where they stand among the drafted; -1 for a prefix that was not drafted.
         beside: `[m]` int64, the best prefixes behind them, as far as the search asks for them; see `BeamSearch.selected`.
         finite: False if the target's logits after the prefixes above are not: then the search ends, and the rest says nothing.
@@ -43,11 +45,22 @@ class VerifyResult:
     depth: int
     nodes: IntArray
     cum_log_probs: FloatArray
+    drafted: IntArray
     hits: IntArray
     beside: IntArray
     finite: bool
     finished: bool
     accepted: bool
+
+    @property
+    def used(self) -> IntArray:
+        """Indices of the drafted nodes that are selected."""
+        return self.drafted[self.hits[self.hits >= 0]]
+
+    @property
+    def kept(self) -> IntArray:
+        """`[n + m]` int64 trie nodes, for the next search of the user."""
+        return np.concatenate([self.nodes, self.beside])
 
 
 class Verifier:
@@ -72,8 +85,7 @@ class Verifier:
             levels = self._levels.verify(searches, drafter)
             self.levels += len(levels)
             found_by_level, unread = _read(levels, unread), ()
-            ended = [result for search in searches for result in self._end_early(search, found_by_level)]
-            results += ended
+            results += (ended := self._end_early(found_by_level))
             waiting = set(searches) - {result.search for result in ended}
             for level, found, below in zip(levels, found_by_level, [*levels[1:], None], strict=True):
                 decided = [result for result in found if result.search in waiting]
@@ -83,16 +95,22 @@ class Verifier:
             searches = [search for search in searches if search in waiting]
         return results
 
-    def _end_early(self, search: BeamSearch, found_by_level: Sequence[Sequence[VerifyResult]]) -> Sequence[VerifyResult]:
-        """The list of a search that may differ, behind the levels that are plain beam search's; nothing unless a level is rejected and the
-        list below it is proven to be close enough."""
-        if search.tolerance is None:
-            return ()
-        found = [result for results in found_by_level for result in results if result.search is search]
+    def _end_early(self, found_by_level: Sequence[Sequence[VerifyResult]]) -> list[VerifyResult]:
+        """The lists of searches that may differ, behind the levels that are plain beam search's."""
+        tolerant: defaultdict[BeamSearch, list[VerifyResult]] = defaultdict(list)
+        for result in chain.from_iterable(found_by_level):
+            if result.search.tolerance is not None:
+                tolerant[result.search].append(result)
+        return [result for search, found in tolerant.items() for result in self._within_tolerance(search, found)]
+
+    def _within_tolerance(self, search: BeamSearch, found: Sequence[VerifyResult]) -> Sequence[VerifyResult]:
+        """What ends a search of which this was `found`, level by level; nothing unless a level is rejected and the list below it is proven
+        to be close enough."""
         accepted = next((number for number, result in enumerate(found) if not result.accepted), len(found))
         rejected, below = found[accepted : accepted + 1], found[accepted + 1 :]
         if not below or below[-1].depth <= search.last_depth or not all(result.finite for result in found):
             return ()
+        assert search.tolerance is not None
         proof = LookAhead(self._trie)
         proof.reject(rejected[0].nodes, rejected[0].cum_log_probs, rejected[0].hits >= 0)
         for result in below:
@@ -101,6 +119,10 @@ class Verifier:
         if not proof.is_within(search.tolerance, search.widths[-1]):
             return ()
         search.accepted_depths += range(search.depth + 1, search.last_depth + 1)
+        search.count_used(concat([result.used for result in found]))
+        if search.keeps_beams:
+            # A draft need not be plain beam search's beam, and the list was found below these.
+            search.kept += [result.kept for result in below[:-1]]
         return *found[: accepted + 1], below[-1]
 
     def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], ahead: set[BeamSearch]) -> None:
@@ -110,7 +132,7 @@ class Verifier:
         for result in results:
             if result.finished:
                 continue
-            result.search.descend(result.nodes, level.drafted[result.row], result.hits, self._slots.nodes.allocate)
+            result.search.descend(result.nodes, result.drafted, result.hits, self._slots.nodes.allocate)
             if result.search not in ahead or not result.accepted:
                 moved.append(result)
         if moved:
@@ -154,7 +176,8 @@ def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[
             n = min(search.widths[depth], selected)
             finished = depth > search.last_depth or not n or is_broken
             accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())
-            best = nodes[row, :n], cum_log_probs[row, :n], hits[row, :n], nodes[row, n : min(search.selected(depth), selected)]
-            found.append(VerifyResult(search, row, depth, *best, not is_broken, finished, accepted))
+            best = nodes[row, :n], cum_log_probs[row, :n], level.drafted[row], hits[row, :n]
+            beside = nodes[row, n : min(search.selected(depth), selected)]
+            found.append(VerifyResult(search, row, depth, *best, beside, not is_broken, finished, accepted))
         results.append(found)
     return results

@@ -212,6 +212,28 @@ def test_lists_of_the_engine_are_within_their_tolerance(speculation: Speculation
             assert np.bincount(np.searchsorted(starts, kept, side="right"), minlength=depth)[1:].all(), "beams of all levels"
 
 
+def test_a_list_that_ends_early_counts_its_drafts_and_keeps_its_beams(speculation: Speculation) -> None:
+    """All prefixes of its items were drafted, and are kept for the next list of the user."""
+    depth, rng, early = 4, np.random.default_rng(3), 0
+    assert isinstance(speculation.target, TransformersHost)
+    engine, strict = (speculation.engine(depth, "beam:12+last", SameModel(speculation.target)) for _ in range(2))
+    trie = speculation.tries[depth]
+    for request in speculation.requests(30, rng):
+        asked = replace(request, cache_key="user", normalise=Normalisation.CHILDREN)
+        (found,) = run(engine, [replace(asked, tolerance=Tolerance(items=5))], rng).values()
+        (exact,) = run(strict, [asked], rng).values()
+        if not found.items:
+            continue
+        prefixes = trie.paths(np.unique(trie.leaf_of_item[[item.item for item in found.items]]))[:, :-1]
+        assert np.isin(prefixes, engine.slots.last_beams.find("user", trie)).all()
+        used = sum(found.usage.used_by.values())
+        assert used <= found.usage.drafted_nodes
+        if found.usage.target_forwards == 1:
+            assert used >= len(np.unique(prefixes))
+            early += exact.usage.target_forwards > 1
+    assert early > 3
+
+
 @pytest.mark.parametrize("taken", ["reserved", "blend", "caps", "explain", None])
 def test_a_list_says_whether_its_tolerance_was_used(speculation: Speculation, taken: str | None) -> None:
     trie, items, tolerance = speculation.tries[3], np.arange(6), Tolerance(items=1)
