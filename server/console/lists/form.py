@@ -10,6 +10,7 @@ from drafting.beam.rule import LONGEST_LIST, WIDEST_BEAM, Verification
 from server.client import AsyncAtspeedClient, AtspeedError
 from server.console.elements import tag
 from server.console.lists.question import Question
+from server.console.typed import json_of, whole_number
 
 ANY_ITEM = ""
 IMAGE = "image"
@@ -19,6 +20,22 @@ def caps_text(diversity: Any) -> str:
     """The caps of a request as they are typed; one may stand without a list."""
     caps = [diversity] if isinstance(diversity, dict) else diversity or []
     return ", ".join(f"{cap['attribute']}={cap['at_most']}" for cap in caps)
+
+
+def caps_of(text: str) -> list[dict[str, Any]]:
+    """The caps of a request of what is typed; raises ValueError if it is none."""
+    caps = []
+    for part in (part for part in text.split(",") if part.strip()):
+        name, _, most = part.strip().rpartition("=")
+        if not name:
+            raise ValueError("A cap has an attribute.")
+        caps.append({"attribute": name.strip(), "at_most": whole_number(most.strip())})
+    return caps
+
+
+def widths_of(text: str) -> list[int]:
+    """The widths of levels of what is typed; raises ValueError if it is none."""
+    return [whole_number(part.strip()) for part in text.split(",") if part.strip()]
 
 
 class RequestForm:
@@ -101,27 +118,27 @@ class RequestForm:
         return select
 
     async def _set_widths(self, text: str) -> None:
-        parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-        self._widths.props["error"] = not all(map(str.isdecimal, parts))
-        self._widths.props["error-message"] = "Whole numbers with commas between them, one for each level but the last."
-        if not self._widths.props["error"]:
-            await self._set("beam_widths", list(map(int, parts)))
+        await self._set_typed(
+            "beam_widths", self._widths, widths_of, text, "Whole numbers with commas between them, one for each level but the last."
+        )
 
     async def _set_caps(self, text: str) -> None:
-        caps = [part.strip().rpartition("=") for part in (text or "").split(",") if part.strip()]
-        self._caps.props["error"] = not all(name and most.strip().isdecimal() for name, _, most in caps)
-        self._caps.props["error-message"] = "Attributes, each with how many items of one of its values there may be."
-        if not self._caps.props["error"]:
-            await self._set("diversity", [{"attribute": name.strip(), "at_most": int(most)} for name, _, most in caps])
+        await self._set_typed(
+            "diversity", self._caps, caps_of, text, "Attributes, each with how many items of one of its values there may be."
+        )
 
     async def _set_context(self, text: str) -> None:
+        await self._set_typed("context", self._context, lambda text: json_of(text) if text.strip() else {}, text)
+
+    async def _set_typed(self, name: str, field: ui.input, read: Callable[[str], Any], text: str | None, rule: str = "") -> None:
+        """Set an option to what is typed, or say beside its field why it is none: the `rule`, or the reader's own words."""
         try:
-            context = json.loads(text) if text and text.strip() else {}
-        except json.JSONDecodeError as error:
-            self._context.props["error"], self._context.props["error-message"] = True, f"This is no JSON: {error}"
+            value = read(text or "")
+        except ValueError as error:
+            field.props["error"], field.props["error-message"] = True, rule or str(error)
             return
-        self._context.props["error"] = False
-        await self._set("context", context)
+        field.props["error"] = False
+        await self._set(name, value)
 
     async def _set(self, name: str, value: object) -> None:
         if self._question.options.get(name) != value:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from server.console.typed import json_of
 from server.schemas.given import GivenEvent
 from server.schemas.recommendations import RecommendationRequest
 from server.schemas.users import StoredEvent
@@ -41,9 +42,9 @@ class Question:
     def of_address(cls, ask: str, user: str = "") -> "Question":
         """The question that an address names by its two parameters; one without options if it names none."""
         try:
-            body = json.loads(ask) if ask else {}
+            body = json_of(ask) if ask else {}
             asked = RecommendationRequest.model_validate(body)
-        except (ValueError, RecursionError):
+        except ValueError:
             return cls(user)
         events = [_event(entry) for entry in asked.history or ()]
         options = {name: value for name, value in body.items() if name not in ("user_id", "history", "profile") and value is not None}

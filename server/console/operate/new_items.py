@@ -1,12 +1,12 @@
 """A form for an item that the catalog does not have yet."""
 
-import json
 from typing import Any
 
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient
 from server.console.elements import card, main_button, show_error, tag, tell
+from server.console.typed import json_of, numbers_of
 
 
 class NewItem:
@@ -44,17 +44,11 @@ def new_item(item_id: str, title: str, place: str, attributes: str) -> dict[str,
     """The item that a form describes.
 
     Raises:
-        ValueError: the attributes are no JSON object.
+        ValueError: the attributes are no JSON object, or the embedding is not finite.
     """
     words = place.replace(",", " ").split()
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        numbers = []
-    try:
-        known = json.loads(attributes) if attributes.strip() else {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"The attributes are no JSON: {error}.") from error
+    numbers = numbers_of(words)
+    known = json_of(attributes) if attributes.strip() else {}
     if not isinstance(known, dict):
         raise ValueError('The attributes must be a JSON object, such as {"year": 1990}.')
     item: dict[str, Any] = {"item_id": item_id.strip()} | ({"embedding": numbers} if numbers else {"identifier": words})

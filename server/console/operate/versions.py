@@ -99,5 +99,5 @@ class Versions:
 
 
 def when(seconds: float) -> str:
-    """A point in time, by this machine's clock."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    """A point in time, in the zone of this machine, which need not be that of whoever reads it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))

@@ -45,7 +45,13 @@ def test_what_the_server_takes_in_an_address_the_page_takes() -> None:
     assert question.options == {}
 
 
-@pytest.mark.parametrize("ask", ["[" * 5000, "9" * 5000, '"ann"', "{", '{"user_id": "ann", "k": "many"}'])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        *("[" * 5000, "9" * 5000, '"ann"', "{", '{"user_id": "ann", "k": "many"}'),
+        *('{"user_id": "ann", "context": {"x": NaN}}', r'{"user_id": "ann", "context": {"x": "\ud800"}}'),
+    ],
+)
 def test_an_address_that_holds_no_request_is_passed_over(ask: str) -> None:
     assert Question.of_address(ask, "bob").body == {"user_id": "bob", "k": 10}
 
