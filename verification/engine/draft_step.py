@@ -121,11 +121,12 @@ class DraftStep:
         """The parts of a step of so many seconds, in which the target has computed `tokens`, and `levels` of drafts were verified."""
         last = self._given.take_times()
         after, before = seconds - draft_seconds - last.after - cost.learning, draft_seconds - last.before + cost.learning
-        drafted, children = (cost.forwards, cost.tokens, before), (0, 0, 0.0)
-        if cost.children and not cost.forwards:
+        last_seconds = last.before + last.after
+        times = StepTimes(tokens, after, cost.forwards, cost.tokens, before, levels, searches=last.searches, last_seconds=last_seconds)
+        if cost.forwards or not cost.children:
             # What the draft takes beside its forwards and what children take can't be told apart where both are drafted.
-            drafted, children = (0, 0, 0.0), (cost.children, cost.parents, before)
-        return StepTimes(tokens, after, *drafted, levels, last.searches, last.before + last.after, *children)
+            return times
+        return replace(times, draft_seconds=0.0, children=cost.children, parents=cost.parents, children_seconds=before)
 
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         """Tell the plan what the target selected of this step's proposals, all of which have been read, and of what was given."""
