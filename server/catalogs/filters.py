@@ -5,7 +5,8 @@ can use the name, over the same ordered connection, and a new engine is told all
 filter can't be evaluated is not served. While an earlier version is on trial no filter changes, for it would be adopted without the change.
 What a name means stands in the control store, and beside each version in memory what its sets were evaluated from.
 
-Filters are worked out by a few threads, off the event loop, and new ones without the lock on what is served. Their number is bounded, and
+Filters are worked out by a few threads, off the event loop, and new ones without the lock on what is served, unless another version is
+activated meanwhile. Their number is bounded, and
 so is what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and how many clients may wait for theirs.
 """
 
@@ -34,8 +35,6 @@ MAX_FILTERS = 10_000
 MAX_FILTER_BYTES = 1 << 30
 MAX_PUTS = 64
 _THREADS = 2
-# A version that is activated while a filter is worked out makes the work void; after so many times no other may be meanwhile.
-_FREE_TRIES = 3
 _Answer = TypeVar("_Answer")
 
 
@@ -133,26 +132,20 @@ class NamedFilters:
         named = NamedFilter(name, what if isinstance(what, str) else TextColumn.of(what))
         meaning = await self._in_thread(lambda: encode_filter(named.what))
 
-        async def keep(active: ServedCatalog, items: ItemSet) -> bool:
-            if active is self._catalogs.active:
-                self._check_settled()
-                await self._keep(named, meaning, active, items)
-            return active is self._catalogs.active
+        active = self._catalogs.active
+        items = await self._new_items(named, active)
 
-        async def put() -> None:
-            active = self._catalogs.active
-            items = await self._new_items(named, active)
+        async def keep() -> None:
+            nonlocal active, items
+            if active is not self._catalogs.active:
+                # Activated while the filter was worked out. No other can be meanwhile, so it is worked out no more than once again.
+                active = self._catalogs.active
+                items = await self._new_items(named, active)
             self._check_settled(active)
             await self._keep(named, meaning, active, items)
 
-        for _ in range(_FREE_TRIES):
-            active = self._catalogs.active
-            items = await self._new_items(named, active)
-            async with self._catalogs.changing:
-                if await self._follower.decide(partial(keep, active, items)):
-                    return named
         async with self._catalogs.changing:
-            await self._follower.decide(put)
+            await self._follower.decide(keep)
         return named
 
     def _check_settled(self, active: ServedCatalog | None = None) -> None:
