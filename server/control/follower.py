@@ -49,7 +49,7 @@ class Follower(Reader):
         applied: position up to which this replica has applied the store.
         problem: why this replica does not follow, as a sentence; None if it does.
         begun: False while the server of this replica begins, until it has read what there is, and serves it.
-        has_ended: set once nothing follows any more: at the end, or for a fault, which the log tells.
+        has_ended: set by the server once nothing follows any more: at the end, or for a fault, which the log tells.
     """
 
     def __init__(self, store: ControlStore, name: str, *, settle_seconds: float = 0.0) -> None:

@@ -1,4 +1,8 @@
-"""The scripts of Redis that write the control state, each of them atomic; `server.control.redis` describes the keys."""
+"""The scripts of Redis that write the control state, each of them atomic; `server.control.redis` describes the keys.
+
+A Redis without memory refuses what a script would write, unless the script has deleted something before. So what changes the state is
+refused (`WRITE`), and what keeps a few bytes in place of others deletes them first: replicas go on to read, and to see each other.
+"""
 
 # KEYS: state, log, moves. ARGV: 1 to create and 0 to replace, generation, write id, revision, time, then each key and its value.
 # Returns the revision; nothing if there is a state that must not be.
@@ -57,6 +61,7 @@ return 1
 
 # KEYS: state, looks. Returns generation, revision and write id; it writes, so that the replicas of Redis can confirm it.
 LOOK = """
+redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[2], '')
 return redis.call('HMGET', KEYS[1], 'generation', 'revision', 'write_id')
 """
@@ -64,7 +69,10 @@ return redis.call('HMGET', KEYS[1], 'generation', 'revision', 'write_id')
 # KEYS: state, log, looks. ARGV: generation, revision and write id of the position; 1 to write as `LOOK` does.
 # Returns the entries after the position; nothing if the log has it not.
 LOG = """
-if ARGV[4] == '1' then redis.call('SET', KEYS[3], '') end
+if ARGV[4] == '1' then
+  redis.call('DEL', KEYS[3])
+  redis.call('SET', KEYS[3], '')
+end
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return false end
 local own = redis.call('XRANGE', KEYS[2], ARGV[2] .. '-1', ARGV[2] .. '-1')[1]
 if not own or own[2][2] ~= ARGV[3] then return false end
@@ -74,6 +82,7 @@ return redis.call('XRANGE', KEYS[2], ARGV[2] .. '-2', '+')
 # KEYS: replicas. ARGV: name, its announcement, milliseconds that it lives.
 ANNOUNCE = """
 local now = redis.call('TIME')
+redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now[1] * 1000 + now[2] / 1000 + ARGV[3]) .. ARGV[2])
 """
 

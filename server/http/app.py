@@ -168,6 +168,7 @@ async def _follow(services: Services) -> None:
 
 
 async def _begin(services: Services) -> None:
+    """Begin, however often that has to be tried."""
     follower = services.catalogs.follower
     while True:
         try:

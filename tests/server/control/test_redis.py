@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from server.control import ControlStore, Limits, Position, Replica, State, Write, open_control_store
 from server.control.redis import RedisControlStore
+from server.control.redis_scripts import LOG, LOOK
 from server.try_again import ControlConflict, ControlFull, ControlUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
 
@@ -275,6 +276,12 @@ async def test_a_redis_without_memory_says_so_and_takes_nothing(start_redis: Cal
         await admin.config_set("maxmemory", "1mb")
         with pytest.raises(ControlFull, match="cannot serve the control store: command not allowed when used memory > 'maxmemory'"):
             await store.write(state.position, "a", {"filter/two": b"2"})
+        replica = Replica("a", state.position, True, None, 1.0, "1", "films")
+        await store.announce(replica)
+        assert await store.replicas() == [replica]
+        for script, args in ((LOOK, ()), (LOG, (state.position.generation, state.position.revision, state.position.write_id, 1))):
+            keys = [KEYS[0], *([KEYS[1]] if script == LOG else []), "{atspeed:control}:looks"]
+            assert await admin.eval(script, len(keys), *keys, *args) is not None
         await admin.config_set("maxmemory", "0")
     assert await store.state() == state
     await store.close()
