@@ -16,14 +16,11 @@ SWEEP = CHECKS.with_name("tree_kernel_sweep.py")
 COMPILE = """
 import torch
 from benchmarks.gpu.compiled import compile_kernel
+from verification.hosts.tree_kernel import _attend_stretch, _merge_stretches
 
 for biased in (False, True):
     kernel = compile_kernel(90, torch.bfloat16, 128, biased)
     print(kernel.uses_tensor_cores, kernel.spilled, kernel.programs)
-"""
-SPECIALISED = """
-from verification.hosts.tree_kernel import _attend_stretch, _merge_stretches
-
 for kernel in (_attend_stretch, _merge_stretches):
     print(*(one.name for one in kernel.params if not (one.is_constexpr or one.do_not_specialize)))
 """
@@ -42,18 +39,21 @@ def test_it_equals_the_pytorch_version() -> None:
     run("-m", "pytest", "-q", "--noconftest", str(CHECKS), **interpreted)
 
 
-def test_it_compiles_for_a_data_centre_gpu() -> None:
-    """Triton's interpreter takes what its compiler refuses; the compiler needs no device."""
-    lines = run("-c", COMPILE, TRITON_INTERPRET="0").splitlines()
-    assert lines == ["True 0 1"] * 2, "tensor cores are used, no register is spilled, a multiprocessor has room"
+@pytest.fixture(scope="module")
+def compiled() -> list[str]:
+    """What Triton's compiler says: its interpreter takes what it refuses. It needs no device."""
+    return run("-c", COMPILE, TRITON_INTERPRET="0").splitlines()
 
 
-def test_no_size_of_a_batch_makes_another_kernel() -> None:
+def test_it_compiles_for_a_data_centre_gpu(compiled: list[str]) -> None:
+    assert compiled[:2] == ["True 0 1"] * 2, "tensor cores are used, no register is spilled, a multiprocessor has room"
+
+
+def test_no_size_of_a_batch_makes_another_kernel(compiled: list[str]) -> None:
     """Triton compiles a kernel for each kind of each argument that is left to it: of these, only what the model's shape decides."""
-    attend, merge = run("-c", SPECIALISED, TRITON_INTERPRET="0").splitlines()
     strides = "query_token_stride query_head_stride slot_stride sum_stretch_stride"
-    assert attend == f"query cache keys mask biases queries sums norms scale {strides}"
-    assert merge == "sums norms sum_stretch_stride"
+    assert compiled[2] == f"query cache keys mask biases queries sums norms scale {strides}"
+    assert compiled[3] == "sums norms sum_stretch_stride"
 
 
 @pytest.mark.exhaustive
