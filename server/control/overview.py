@@ -41,8 +41,8 @@ class ControlOverview:
         self._metrics.up.set(follower.away_since is None)
         self._metrics.lost.set(follower.lost)
         self._metrics.revision.set(follower.applied.revision)
-        # A server that begins takes no requests yet, however long it fetches its first version.
-        self._metrics.behind.set(follower.behind_seconds() if follower.begun else 0.0)
+        # A server that begins takes no requests yet, however long it fetches its first version; that it can't has a metric of its own.
+        self._metrics.behind.set(follower.behind_seconds() if follower.begun or follower.has_ended else 0.0)
 
     def behind_seconds(self, position: Position) -> float:
         """Seconds since when the store has, as far as this replica has read it, what a replica at `position` has not."""

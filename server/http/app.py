@@ -169,7 +169,7 @@ async def _follow(services: Services) -> None:
 
 async def _begin(services: Services) -> None:
     """Begin, however often that has to be tried."""
-    follower = services.catalogs.follower
+    follower, failed = services.catalogs.follower, services.metrics.control.begin_failed
     while True:
         try:
             await services.replica.begin()
@@ -177,8 +177,10 @@ async def _begin(services: Services) -> None:
         except ServerError as error:
             logger.error("this server can't begin yet: %s", error)
             follower.problem = f"It can't begin yet: {error}"
+            failed.set(1)
         await asyncio.sleep(RETRY_SECONDS)
     follower.begun = True
+    failed.set(0)
 
 
 async def _leave(follower: Follower) -> None:

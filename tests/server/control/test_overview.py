@@ -124,8 +124,14 @@ async def test_who_has_stopped_to_follow_for_a_fault_is_behind_for_longer_and_lo
     assert before is not None
     await asyncio.sleep(0.02)
     assert a.metric("behind_seconds") >= before + 0.02
+
+
+async def test_who_begins_is_not_behind_unless_that_has_ended_for_a_fault(two: tuple[Replica, Replica]):
+    a, _ = two
     a.follower.begun = False
     assert a.metric("behind_seconds") == 0
+    a.follower.has_ended = True
+    assert a.metric("behind_seconds") != 0
 
 
 async def test_a_restored_state_replaces_what_was_written_since(two: tuple[Replica, Replica]):

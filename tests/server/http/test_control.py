@@ -7,14 +7,23 @@ from dataclasses import replace
 import pytest
 from starlette.requests import ClientDisconnect
 
+from server.http import app
 from server.http.app import build_api
+from server.try_again import FilesUnavailable
 from tests.server.http.test_app import Bench
 from tests.server.server_process import assert_problem
 
 ENDED = "This server does not do what the others do: it no longer follows them, for a fault that its log tells, and must be restarted."
 MISSING = "This server does not do what the others do: it has not read the control store yet."
+UNFETCHED = (
+    "This server does not do what the others do: It can't begin yet: The file of version 'films' can't be fetched: the store is away."
+)
 DAMAGED = "The backup is damaged or cut off: nothing was restored."
 NONE = "This is no backup of a control store, or one of another release: such a file is made by atspeed control backup."
+
+
+def failed(bench: Bench) -> float | None:
+    return bench.metrics.registry.get_sample_value("atspeed_begin_failed")
 
 
 @pytest.fixture
@@ -87,3 +96,30 @@ async def test_a_server_that_no_longer_follows_for_a_fault_asks_to_be_restarted(
         while (health := await bench.client.get("/health")).is_success:
             await asyncio.sleep(0)
         assert_problem(health, 503, ENDED)
+        assert_problem(await bench.client.get("/ready"), 503, ENDED)
+        assert not bench.services.announcer.replica().ready
+
+
+async def test_a_server_that_can_not_begin_yet_says_so_until_it_can(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    away, started = True, asyncio.Event()
+
+    async def begin() -> None:
+        if away:
+            raise FilesUnavailable("The file of version 'films' can't be fetched: the store is away.")
+
+    monkeypatch.setattr(app, "RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(bench.services.replica, "begin", begin)
+    monkeypatch.setattr(bench.engine.supervisor, "start", started.set)
+    api = build_api(bench.services)
+    assert failed(bench) == 0
+    async with api.router.lifespan_context(api), asyncio.timeout(20):
+        while not failed(bench):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        assert failed(bench) == 1
+        assert_problem(await bench.client.get("/ready"), 503, UNFETCHED)
+        assert (await bench.client.get("/health")).status_code == 200
+        assert not started.is_set()
+        away = False
+        await started.wait()
+        assert failed(bench) == 0
