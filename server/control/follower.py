@@ -48,6 +48,7 @@ class Follower(Reader):
         changing: held by whoever writes or applies, from judging until it has taken effect.
         applied: position up to which this replica has applied the store.
         problem: why this replica does not follow, as a sentence; None if it does.
+        follows: True while `changing` is held to apply what others have written, and not for a change of this replica's own.
         begun: False while the server of this replica begins, until it has read what there is, and serves it.
         has_ended: set by the server once nothing follows any more: at the end, or for a fault, which the log tells.
     """
@@ -65,6 +66,7 @@ class Follower(Reader):
         self._heard_at = self.asked_at
         self._refusal = ""
         self.problem: str | None = None
+        self.follows = False
         self.begun = True
         self.has_ended = False
         self._moved = asyncio.Event()
@@ -97,6 +99,7 @@ class Follower(Reader):
             ControlConflict: another replica has written meanwhile; nothing was written.
             ControlUnavailable: the store does not answer; the change may be there.
         """
+        asked_at = time.monotonic()
         try:
             write = await self.store.write(self.read, self.name, changes)
         except ControlUnavailable as error:
@@ -107,6 +110,7 @@ class Follower(Reader):
             raise
         self._refusal = ""
         self.take(write)
+        self._heard_at = asked_at
         self._move()
         if (told := written.get()) is not None:
             told[:] = [self.read.revision]
@@ -140,6 +144,7 @@ class Follower(Reader):
         self._stirred.clear()
         try:
             async with self.changing:
+                self.follows = True
                 await self.catch_up()
             return 0.0
         except ControlUnavailable:
@@ -148,6 +153,8 @@ class Follower(Reader):
             return _PAUSE_SECONDS
         except (ReplicaBehind, ControlLost, ControlEmpty):
             return RETRY_SECONDS
+        finally:
+            self.follows = False
 
     def behind_seconds(self) -> float:
         """For how long others may have written what this replica has not applied, as far as it knows."""

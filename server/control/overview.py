@@ -41,14 +41,24 @@ class ControlOverview:
         self._metrics.up.set(follower.away_since is None)
         self._metrics.lost.set(follower.lost)
         self._metrics.revision.set(follower.applied.revision)
-        # A server that begins takes no requests yet, however long it fetches its first version; that it can't has a metric of its own.
-        self._metrics.behind.set(follower.behind_seconds() if follower.begun or follower.has_ended else 0.0)
+        self._metrics.behind.set(self._own_behind_seconds())
 
     def behind_seconds(self, position: Position) -> float:
         """Seconds since when the store has, as far as this replica has read it, what a replica at `position` has not."""
         current = self._follower.read.generation
         newer = [at for seen, at in self._seen if seen.generation == current and not position.has(seen)]
         return max(0.0, time.time() - newer[0]) if newer else 0.0
+
+    def _own_behind_seconds(self) -> float:
+        follower = self._follower
+        if not follower.begun and not follower.has_ended:
+            # It takes no requests yet, however long it fetches its first version; that it can't has a metric of its own.
+            return 0.0
+        applied = self.behind_seconds(follower.applied)
+        if follower.changing.locked() and not follower.follows:
+            # The store is not asked while this replica makes a change, which may take as long as a catalog takes to load.
+            return applied
+        return max(applied, follower.behind_seconds())
 
     async def replicas(self) -> list[Replica]:
         """All replicas that live, by name; this one alone while the store does not tell of others."""

@@ -147,7 +147,14 @@ class Reader:
         return [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
 
     def take(self, write: Write) -> None:
-        """Take a write into the copy."""
+        """Take a write into the copy, all of it or nothing.
+
+        Raises:
+            ControlUnavailable: it is damaged.
+        """
+        with damage_told():
+            # Tried on an empty record, so that a write of which a part is damaged leaves this one as it is.
+            Record().take(write.changes)
         for key, value in write.changes.items():
             if value is None:
                 self.values.pop(key, None)

@@ -11,7 +11,9 @@ class ReplicaAnswer(BaseModel):
     name: str = Field(examples=["recommender-7d9f-x2x4q/1/9f86d081"])
     generation: str = Field(description="Of the state that it has applied; empty before it has applied any.")
     revision: int = Field(description="The last write that it has applied.", examples=[42])
-    behind_seconds: float = Field(description="Seconds since when it has not applied what others have written.", examples=[0.0])
+    behind_seconds: float = Field(
+        description="Seconds since when it has not applied what is written, as far as the replica that answers knows.", examples=[0.0]
+    )
     ready: bool = Field(description="Whether it takes requests.")
     problem: str | None = Field(description="Why it is not ready, or does not do what others have written; null if all is well.")
     started_at: float = Field(description="Seconds since 1970.")

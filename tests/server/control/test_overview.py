@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -13,7 +12,7 @@ from server.control import NOWHERE, Position, open_control_store
 from server.control.announcer import Announcer
 from server.control.follower import Follower
 from server.control.overview import ControlOverview
-from server.control.records import Record
+from server.control.records import Record, VersionRecord, version_added
 from server.errors import BackupRefused, CatalogRefused
 from server.metrics.control import ControlMetrics
 from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
@@ -113,12 +112,42 @@ async def test_who_starts_just_after_a_state_is_lost_begins_no_other_in_its_plac
     await newcomer.follower.store.close()
 
 
-async def test_who_has_stopped_to_follow_for_a_fault_is_behind_for_longer_and_longer(two: tuple[Replica, Replica]):
+async def test_a_write_that_is_damaged_is_taken_as_a_store_that_is_away_until_another_state_is_restored(two: tuple[Replica, Replica]):
+    """The follower goes on: processes that were started anew in its place could not read the state either, and serve nothing."""
+    a, b = two
+    await a.follow()
+    file = await a.overview.backup()
+    await b.follow()
+    await b.follower.store.write(
+        b.follower.read, "someone", version_added("shop", VersionRecord("f", 1.0)) | {"version/films": b"no version"}
+    )
+    following = asyncio.create_task(a.follower.follow())
+    async with asyncio.timeout(20):
+        while a.metric("up"):
+            await asyncio.sleep(0.001)
+        assert not a.follower.record.versions
+        assert a.follower.read == a.follower.applied
+        with pytest.raises(ControlUnavailable, match="restore"):
+            await b.follow()
+        await a.overview.restore(file)
+        while not a.metric("up"):
+            await asyncio.sleep(0.01)
+    assert not following.done()
+    following.cancel()
+
+
+async def test_who_has_stopped_to_follow_for_a_fault_is_behind_for_longer_and_longer(
+    two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+):
+    async def fail(_: Record) -> None:
+        raise RuntimeError
+
     a, _ = two
     await a.follow()
     assert a.follower.is_current
-    await a.follower.store.write(a.follower.read, "a later release", {"version/films": b"no version"})
-    with pytest.raises(msgspec.MsgspecError):
+    monkeypatch.setattr(a, "apply", fail)
+    await a.follower.store.write(a.follower.read, "another", {"filter/one": b"1"})
+    with pytest.raises(RuntimeError):
         await a.follower.follow()
     before = a.metric("behind_seconds")
     assert before is not None
@@ -132,6 +161,53 @@ async def test_who_begins_is_not_behind_unless_that_has_ended_for_a_fault(two: t
     assert a.metric("behind_seconds") == 0
     a.follower.has_ended = True
     assert a.metric("behind_seconds") != 0
+
+
+async def test_who_makes_a_change_is_behind_by_what_it_knows_of_alone(two: tuple[Replica, Replica]):
+    """A change may take as long as a catalog takes to load, and asks the store nothing meanwhile."""
+    a, b = two
+    await a.follow()
+    await b.follow()
+    a.overview.look()
+
+    async def judge() -> None:
+        await asyncio.sleep(0.02)
+        assert a.follower.behind_seconds() >= 0.02
+        assert a.metric("behind_seconds") == 0
+        await a.follower.write({"filter/one": b"1"})
+
+    async with a.follower.changing:
+        await a.follower.decide(judge)
+        assert a.follower.behind_seconds() < 0.02
+    await asyncio.sleep(0.02)
+    assert a.metric("behind_seconds") >= 0.02
+    await b.put("two", b"2")
+    a.refusal = "The model does not know its tokens."
+    async with a.follower.changing:
+        with pytest.raises(ReplicaBehind):
+            await a.follower.decide(judge)
+        a.overview.look()
+        await asyncio.sleep(0.02)
+        assert a.metric("behind_seconds") >= 0.02
+
+
+async def test_who_applies_for_long_what_others_have_written_is_behind(two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch):
+    entered = asyncio.Event()
+
+    async def take_long(_: Record) -> None:
+        entered.set()
+        await asyncio.sleep(60)
+
+    a, b = two
+    await a.follow()
+    await b.put("one", b"1")
+    monkeypatch.setattr(a, "apply", take_long)
+    following = asyncio.create_task(a.follower.follow())
+    await entered.wait()
+    await asyncio.sleep(0.02)
+    # The first look: that something was written has not been noted yet.
+    assert a.metric("behind_seconds") >= 0.02
+    following.cancel()
 
 
 async def test_a_restored_state_replaces_what_was_written_since(two: tuple[Replica, Replica]):
