@@ -20,6 +20,7 @@ from drafting.array_types import BoolArray, DoubleArray
 from drafting.catalog.parquet import whole_numbers
 from drafting.errors import InteractionError
 from drafting.preparation.columns import Roles
+from drafting.preparation.numbers import is_number, number_of
 from drafting.preparation.rows import BadLines, RowBatch, shown
 from drafting.preparation.times import parsed
 
@@ -239,15 +240,6 @@ def _with_numbers(name: str, column: Column) -> Column:
     if name == KIND:
         return Column(column.codes, tuple(map(str, column.values)))
     texts = [value for value in column.values if isinstance(value, str)]
-    if not texts or len(texts) < len(column.values) or not all(map(_is_number, texts)):
+    if not texts or len(texts) < len(column.values) or not all(map(is_number, texts)):
         return column
     return Column(column.codes, tuple(number_of(text) for text in texts))
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?(0|[1-9]\d{0,15})(\.\d+)?", text) is not None
-
-
-def number_of(text: str) -> int | float:
-    """The number that a text is."""
-    return float(text) if "." in text else int(text)

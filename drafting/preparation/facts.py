@@ -13,11 +13,10 @@ from decimal import Decimal
 from typing import Any
 
 from drafting.catalog.json_values import unusable
-from drafting.preparation.events import number_of
+from drafting.preparation.numbers import is_number, number_of
 from drafting.preparation.rows import BadLines
 from drafting.preparation.tables import Table
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?")
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 _LISTS = re.compile(r"genres?|categor(y|ies)|tags?|labels?|topics?|keywords?", re.IGNORECASE)
 _LIST_SIGN = "|"
@@ -52,7 +51,15 @@ class FactTable:
 
 
 def read_facts(
-    table: Table, key: str, wanted: Iterable[str], bad: BadLines, shape: Shape, columns: Sequence[str], *, find_types: bool
+    table: Table,
+    key: str,
+    wanted: Iterable[str],
+    bad: BadLines,
+    shape: Shape,
+    columns: Sequence[str],
+    *,
+    texts: Sequence[str] = (),
+    find_types: bool,
 ) -> FactTable:
     """Read what a table knows.
 
@@ -61,6 +68,7 @@ def read_facts(
         wanted: the names of whom something is to be known.
         shape: makes what is known of a row.
         columns: those that are read; all where none is named.
+        texts: names of what is a text, whatever it looks like, such as the title `1984`.
         find_types: whether numbers and lists are found among texts.
 
     Raises:
@@ -77,9 +85,9 @@ def read_facts(
             known.twice += 1
             continue
         row = dict(zip(read, values, strict=True))
-        known.facts[name] = _usable(shape(row), known)
+        known.facts[name] = _usable(shape(row), known, texts)
     if find_types:
-        _find_types(known.facts)
+        _find_types(known.facts, texts)
     return known
 
 
@@ -116,19 +124,35 @@ def _name(value: Any, wanted: frozenset[str]) -> str:
     return text.partition(".")[0]
 
 
-def _usable(facts: Facts, known: FactTable) -> Facts:
+def _usable(facts: Facts, known: FactTable, texts: Sequence[str]) -> Facts:
     """The facts that have a value that a catalog takes."""
     found = {}
     for name, value in facts.items():
         plain = plain_value(value)
         if plain is None:
             continue
-        if reason := unusable(plain):
+        if name in texts:
+            plain = _as_text(plain)
+        if reason := "is a list or an object, not a text" if plain is None else unusable(plain):
             known.unusable += 1
             known.reason = known.reason or f"{name} {reason}"
         else:
             found[name] = plain
     return found
+
+
+def _as_text(value: Any) -> str | None:
+    """A value as a text, a whole number without the `.0` that pandas writes where some are missing; None for a list or an object."""
+    match value:
+        case str():
+            return value
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer():
+            return str(int(value))
+        case int() | float():
+            return str(value)
+    return None
 
 
 def plain_value(value: Any) -> Any:
@@ -151,15 +175,15 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def _find_types(facts: Mapping[str, Facts]) -> None:
+def _find_types(facts: Mapping[str, Facts], texts: Sequence[str]) -> None:
     """Make numbers of the texts of columns that hold nothing else, and lists of those with signs between their parts."""
-    names = dict.fromkeys(name for known in facts.values() for name in known)
+    names = dict.fromkeys(name for known in facts.values() for name in known if name not in texts)
     for name in names:
         holders = [known for known in facts.values() if name in known]
-        texts = [known[name] for known in holders]
-        if all(map(_NUMBER.fullmatch, texts)):
+        values = [known[name] for known in holders]
+        if all(map(is_number, values)):
             for known in holders:
                 known[name] = number_of(known[name])
-        elif _LISTS.fullmatch(name.rpartition("_")[2]) and any(_LIST_SIGN in text for text in texts):
+        elif _LISTS.fullmatch(name.rpartition("_")[2]) and any(_LIST_SIGN in text for text in values):
             for known in holders:
                 known[name] = [part.strip() for part in known[name].split(_LIST_SIGN) if part.strip()]

@@ -99,7 +99,7 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) ->
     tell(_told(part.path, roles, table.names, settings.keep))
     bad = BadLines(settings.bad_lines)
     wanted = tuple(dict.fromkeys((*roles.columns, *settings.keep)))
-    events = EventReader(roles, settings.keep, bad, settings.time_format).read(table.read(wanted, bad))
+    events = EventReader(roles, settings.keep, bad, settings.time_format).read(table.read(wanted, bad, scalar=settings.keep))
     bad.check()
     if bad.bad:
         tell(f"{bad.bad:,} of {bad.lines:,} lines can't be used and are left out: {bad.described}.")
@@ -190,7 +190,8 @@ def _facts(
     shape = shape.kept(chosen)
     bad = BadLines(settings.bad_lines)
     find_types = not (table.typed or shape.has_types)
-    known = read_facts(table, key, names, bad, shape.make or as_they_stand, shape.columns, find_types=find_types)
+    texts = (TITLE,) if role == ITEM else ()
+    known = read_facts(table, key, names, bad, shape.make or as_they_stand, shape.columns, texts=texts, find_types=find_types)
     bad.check()
     renamed = keep_free(known, (ITEM_KEY, *RESERVED) if role == ITEM else (PROFILE_USER,))
     if len(known.names) > MAX_ATTRIBUTES:

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from drafting.preparation.columns import TITLE, guessed, plain
-from drafting.preparation.events import number_of
 from drafting.preparation.facts import Facts, Shape, as_they_stand
+from drafting.preparation.numbers import number_of
 
 _GENRES = (
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical Mystery Romance Sci-Fi "

@@ -88,16 +88,19 @@ class Table:
         """Its files."""
         return tuple(source.path for source in self.sources.files)
 
-    def read(self, wanted: Sequence[str], bad: BadLines) -> Iterator[RowBatch]:
+    def read(self, wanted: Sequence[str], bad: BadLines, scalar: Sequence[str] = ()) -> Iterator[RowBatch]:
         """Read columns: of parquet as they are, of all else as large strings.
 
+        Args:
+            scalar: those of them in which a list or an object is refused, rather than taken for nothing.
+
         Raises:
-            InteractionError: a file can't be read, or too many lines are bad.
+            InteractionError: a file can't be read, a value is nested where none may be, or too many lines are bad.
         """
         for source in self.sources.files:
             own, constants = _own(source, wanted)
             with _bar(source) as on_read:
-                for rows in self._rows(source, own, bad, on_read):
+                for rows in self._rows(source, own, bad, on_read, scalar):
                     bad.seen(rows.size)
                     more = {name: pa.array([value] * rows.size, pa.large_string()) for name, value in constants.items()}
                     yield RowBatch(rows.path, {**rows.columns, **more}, rows.line_of, rows.size)
@@ -121,17 +124,23 @@ class Table:
                     by_name = {**dict(zip(own, values, strict=True)), **{name: repeat(value, size) for name, value in constants.items()}}
                     yield from zip(*(by_name[name] for name in wanted), strict=True)
 
-    def _rows(self, source: Source, wanted: Sequence[str], bad: BadLines, on_read: Callable[[int], None]) -> Iterator[RowBatch]:
+    def _rows(
+        self, source: Source, wanted: Sequence[str], bad: BadLines, on_read: Callable[[int], None], scalar: Sequence[str] = ()
+    ) -> Iterator[RowBatch]:
         match source.format:
             case Format.DELIMITED:
                 yield from read_delimited(source.path, self._form_of(source.path, wanted), wanted, bad, on_read)
             case Format.JSON:
                 for rows, lines in read_json(source.path, wanted, bad, on_read):
-                    texts = [pa.array(map(_text, column), pa.large_string()) for column in zip(*rows, strict=True)]
+                    columns = dict(zip(wanted, zip(*rows, strict=True), strict=False))
+                    _refuse_nested(
+                        source.path, [name for name in scalar if any(isinstance(each, list | dict) for each in columns.get(name, ()))]
+                    )
                     if rows:
-                        yield RowBatch(source.path, dict(zip(wanted, texts, strict=True)), lines.__getitem__, len(rows))
+                        texts = {name: pa.array(map(_text, column), pa.large_string()) for name, column in columns.items()}
+                        yield RowBatch(source.path, texts, lines.__getitem__, len(rows))
             case Format.PARQUET:
-                yield from _parquet(source.path, wanted, on_read)
+                yield from _parquet(source.path, wanted, on_read, scalar)
 
     def _form_of(self, path: Path, wanted: Sequence[str]) -> DelimitedForm:
         """The form of a part: the columns of another part may stand in another order."""
@@ -151,9 +160,10 @@ def _own(source: Source, wanted: Sequence[str]) -> tuple[list[str], dict[str, st
     }
 
 
-def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None]) -> Iterator[RowBatch]:
+def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None], scalar: Sequence[str]) -> Iterator[RowBatch]:
     with open_parquet(path, "table", InteractionError) as file:
         _require(path, file.schema_arrow.names, wanted)
+        _refuse_nested(path, [name for name in scalar if name in wanted and pa.types.is_nested(file.schema_arrow.field(name).type)])
         rows, size = 0, path.stat().st_size
         for batch in checked_batches(file, batch_size=_ROWS_AT_ONCE, columns=list(wanted)):
             yield RowBatch(path, {name: batch.column(name) for name in wanted}, partial(_number, rows + 1), len(batch))
@@ -172,6 +182,11 @@ def _require(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
     twice = [name for name in wanted if names.count(name) > 1]
     if twice:
         raise InteractionError(f"{path} has two columns of the name {twice[0]}: rename one.")
+
+
+def _refuse_nested(path: Path, names: Sequence[str]) -> None:
+    if names:
+        raise InteractionError(f"The column {names[0]} of {path} holds lists or objects: what is kept is texts, numbers and booleans.")
 
 
 def _text(value: Any) -> str | None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from drafting.alignment.data.columns import Column
+from drafting.alignment.data.arrow_values import arrow_values
 from drafting.alignment.data.details import VALUE
 from drafting.alignment.data.loading import PARQUET_FILE
 from drafting.alignment.data.profiles import PROFILE_FILES, USER
@@ -74,7 +74,8 @@ def whole_directory(out: Path) -> Iterator[Path]:
 def write_events(folder: Path, events: Events) -> None:
     """Write interactions as `interactions.parquet`, in their order."""
     names = {"user": (events.users, _dictionary(events.user_names)), "item": (events.items, _dictionary(events.item_names))}
-    details = {name: (column.codes, _values(column)) for name, column in events.details.items()}
+    details = {name: (column.codes, *arrow_values(column)) for name, column in events.details.items()}
+    notes = {name: metadata for name, (_, _, metadata) in details.items()}
     with tqdm(total=len(events), desc="writing", unit="row", unit_scale=True, mininterval=0.5) as bar:
         writer: Any = None
         try:
@@ -84,8 +85,9 @@ def write_events(folder: Path, events: Events) -> None:
                 columns["timestamp"] = pa.array(events.times[rows])
                 if events.values is not None:
                     columns[VALUE] = pa.array(events.values[rows], from_pandas=True)
-                columns |= {name: _encoded(codes[rows], values) for name, (codes, values) in details.items()}
-                table = pa.table(columns)
+                columns |= {name: _encoded(codes[rows], values) for name, (codes, values, _) in details.items()}
+                schema = pa.schema([pa.field(name, column.type, metadata=notes.get(name)) for name, column in columns.items()])
+                table = pa.table(columns, schema)
                 writer = writer or pq.ParquetWriter(folder / PARQUET_FILE, table.schema)
                 writer.write_table(table)
                 bar.update(len(table))
@@ -116,13 +118,6 @@ def _write_lines(path: Path, lines: Iterator[dict[str, Any]]) -> None:
 
 def _dictionary(names: Sequence[str]) -> Any:
     return pa.array(names, pa.large_string())
-
-
-def _values(column: Column) -> Any:
-    try:
-        return pa.array(column.values)
-    except pa.ArrowException:
-        return pa.array([value if isinstance(value, str) else json.dumps(value) for value in column.values])
 
 
 def _encoded(codes: Any, values: Any) -> Any:

@@ -51,18 +51,19 @@ def load_parquet(path: Path, catalog: Catalog) -> Interactions:
             rows.append(np.array(row_of_user, np.int64)[users.indices.to_numpy()])
             indices.append(_indices(items.dictionary.to_pylist(), catalog, path)[items.indices.to_numpy()])
             times.append(_seconds(columns[2]))
-            for name, column in _flat(pa.Table.from_batches([batch]).select(more)):
-                add_values(details[name], count, _details(column, name, path))
+            for name, column, metadata in _flat(pa.Table.from_batches([batch]).select(more)):
+                add_values(details[name], count, _details(column, name, path), metadata)
             count += len(batch)
     if not rows:
         raise InteractionError(f"{path} holds no interactions.")
     return by_user(tuple(row_of), np.concatenate(rows), np.concatenate(indices), np.concatenate(times), details.columns(count))
 
 
-def _flat(table: Any) -> Iterator[tuple[str, Any]]:
-    """The columns of a table of one batch; those of the fields of `attributes` and `context` where these are columns of objects."""
+def _flat(table: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The columns of a table of one batch, with the metadata of each; those of the fields of `attributes` and `context` where these are
+    columns of objects."""
     flat = table.flatten()
-    yield from ((name, flat.column(name).combine_chunks()) for name in flat.column_names)
+    yield from ((name, flat.column(name).combine_chunks(), flat.schema.field(name).metadata) for name in flat.column_names)
 
 
 def _details(column: Any, name: str, path: Path) -> Any:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from drafting.alignment.data.record import prepared, split_kind
@@ -56,11 +58,32 @@ def test_a_file_without_a_header_and_without_times(tmp_path: Path) -> None:
 def test_kept_columns_are_numbers_where_all_their_texts_are(tmp_path: Path) -> None:
     data = written(tmp_path / "data.csv", "user,item,page,code\na,x,3,007\nb,y,,12\nb,x,1.5,x\n")
     found = made(tmp_path, data, keep=("page", "code"))
-    assert [row["attributes.page"] for row in found.rows] == [3.0, None, 1.5]
     assert [row["attributes.code"] for row in found.rows] == ["007", "12", "x"]
     details = found.loaded().details
     assert details is not None
-    assert details.event(0, 0, None).attributes == {"page": 3.0, "code": "007"}
+    assert [str(details.event(row, 0, None).attributes) for row in range(3)] == [
+        "{'page': 3, 'code': '007'}",
+        "{'code': '12'}",
+        "{'page': 1.5, 'code': 'x'}",
+    ]
+
+
+def test_kept_columns_of_nothing_are_kept(tmp_path: Path) -> None:
+    data = written(tmp_path / "data.csv", "user,item,page\na,x,\nb,y,\n")
+    details = made(tmp_path, data, keep=("page",)).loaded().details
+    assert details is not None
+    assert details.event(0, 0, None).attributes == {}
+
+
+@pytest.mark.parametrize("nested", [["war"], {"a": 1}, [{"a": 1}]], ids=repr)
+def test_kept_columns_of_lists_or_objects_are_refused_in_a_sentence(tmp_path: Path, nested: object) -> None:
+    sentence = r"The column tags of .*data holds lists or objects: what is kept is texts, numbers and booleans\.$"
+    rows = [{"user": "a", "item": "x", "tags": None}, {"user": "b", "item": "y", "tags": nested}]
+    with pytest.raises(InteractionError, match=sentence):
+        made(tmp_path, written(tmp_path / "data", "".join(f"{json.dumps(row)}\n" for row in rows)), keep=("tags",))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data")
+    with pytest.raises(InteractionError, match=sentence):
+        made(tmp_path, tmp_path / "data", keep=("tags",))
 
 
 def test_bad_lines_are_named_counted_and_refused_beyond_a_share(tmp_path: Path) -> None:
@@ -160,6 +183,33 @@ def test_items_and_users_of_any_table(tmp_path: Path) -> None:
     nameless = written(tmp_path / "nameless.csv", "a,b\n1,2\n")
     with pytest.raises(InteractionError, match=r"Which column of .*nameless.csv says the item\? Name it with --item-key: a, b"):
         made(tmp_path, data, items=nameless)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_titles_are_texts_whatever_they_look_like(tmp_path: Path, form: str) -> None:
+    """Else `atspeed catalog build` refuses them."""
+    titles = ["1984", "2001", "300"]
+    rows = [{"item": f"i{number}", "name": title if form == "csv" else int(title), "year": 1949} for number, title in enumerate(titles)]
+    items = tmp_path / "items"
+    match form:
+        case "csv":
+            written(items, "item,name,year\n" + "".join(",".join(map(str, row.values())) + "\n" for row in rows))
+        case "jsonl":
+            written(items, "".join(f"{json.dumps(row)}\n" for row in rows))
+        case "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), items)
+    data = written(tmp_path / "data.csv", "user,item\na,i0\na,i1\nb,i2\n")
+    found = made(tmp_path, data, items=items)
+    assert ItemList.read(found.folder / "items.jsonl").attributes == {"title": titles, "year": [1949] * 3}
+
+
+def test_titles_of_other_types_are_texts_or_told(tmp_path: Path) -> None:
+    titles = [7.0, 1.5, True, ["a", "b"]]
+    items = written(tmp_path / "items", "".join(f"{json.dumps({'item': f'i{n}', 'title': title})}\n" for n, title in enumerate(titles)))
+    data = written(tmp_path / "data.csv", "user,item\na,i0\na,i1\nb,i2\nb,i3\n")
+    found = made(tmp_path, data, items=items)
+    assert [item.get("title") for item in found.items] == ["7", "1.5", "true", None]
+    assert "1 values are left out, as no catalog takes them: the first title is a list or an object, not a text." in found.told
 
 
 def test_values_that_no_catalog_takes_are_left_out(tmp_path: Path) -> None:
