@@ -1,6 +1,7 @@
 """The users of requests: what the store has of them, beside what the request brings.
 
-Invariant: a stored user costs one round trip, but for one whose newest items have all left the catalog.
+Invariants: a stored user costs one round trip, but for one whose newest items have all left the catalog. And a store that does not answer
+within the time that it may take is counted as one, however little time the clients give.
 """
 
 import asyncio
@@ -30,6 +31,8 @@ class UserReader:
         self._histories = histories
         self._metrics = metrics
         self._patience_seconds = patience_seconds
+        # Reads that go on although nobody waits for them any more.
+        self._left: set[asyncio.Task[StoredUser]] = set()
 
     async def read(
         self, body: AskedUser, served: ServedCatalog, builder: PromptBuilder, deadline: float, window: int = 0, *, whole: bool = False
@@ -67,16 +70,31 @@ class UserReader:
         return user
 
     async def _stored(self, user_id: str, limit: int | None, deadline: float) -> StoredUser:
-        began = time.monotonic()
+        seconds = deadline - time.monotonic()
+        if seconds >= self._patience_seconds:
+            return await self._read_within(seconds, user_id, limit)
+        if seconds <= 0:
+            raise TimeoutError
+        # That the client's time is over is no failure of the store: whether it fails is seen by letting it answer.
+        reading = asyncio.create_task(self._read_within(self._patience_seconds, user_id, limit))
+        self._left.add(reading)
+        reading.add_done_callback(self._end)
+        async with asyncio.timeout(seconds):
+            return await asyncio.shield(reading)
+
+    async def _read_within(self, seconds: float, user_id: str, limit: int | None) -> StoredUser:
         with self._metrics.history_operation("read"):
             try:
-                async with asyncio.timeout(deadline - began):
+                async with asyncio.timeout(seconds):
                     return await self._histories.read_user(user_id, limit)
             except TimeoutError as error:
-                if time.monotonic() - began < self._patience_seconds:
-                    # The client is less patient than the store may be slow, or little was left of its time: no failure of the store.
-                    raise
                 raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
+
+    def _end(self, reading: "asyncio.Task[StoredUser]") -> None:
+        self._left.discard(reading)
+        if not reading.cancelled():
+            # It has been counted; whoever still waits is told, and Python need not log that nobody was.
+            reading.exception()
 
 
 def _brought(body: AskedUser, user: KnownUser, builder: PromptBuilder) -> KnownUser:

@@ -1,5 +1,6 @@
 """Of a stored user as much is read as a prompt may show, and what is told of it makes the prompt that all of it would make."""
 
+import asyncio
 import random
 import time
 from pathlib import Path
@@ -67,6 +68,39 @@ async def test_all_is_read_only_where_the_store_is_asked_for_a_kind() -> None:
     assert histories.limits[-1] == 100
     await reader.read(body, SERVED, BUILDER, time.monotonic() + 60, whole=True)
     assert histories.limits[-1] is None
+
+
+class SlowHistories(MemoryHistoryStore):
+    """A store that takes so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(Retention())
+        self._seconds = seconds
+
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
+        await asyncio.sleep(self._seconds)
+        return await super().read_user(user_id, limit)
+
+
+@pytest.mark.parametrize(("seconds", "failures"), [(60.0, 1), (0.02, 0)])
+async def test_a_store_that_hangs_is_counted_although_no_client_waits_so_long(seconds: float, failures: int) -> None:
+    metrics = Metrics()
+    reader = UserReader(SlowHistories(seconds), metrics, 0.2)
+    with pytest.raises(TimeoutError):
+        await reader.read(RecommendationRequest(user_id="ann"), SERVED, BUILDER, time.monotonic() + 0.005)
+    failed, count = (f"atspeed_history_{name}" for name in ("errors_total", "latency_seconds_count"))
+    async with asyncio.timeout(20):
+        while not metrics.registry.get_sample_value(count, {"operation": "read"}):
+            await asyncio.sleep(0.005)
+    assert metrics.registry.get_sample_value(failed, {"operation": "read"}) == failures
+
+
+async def test_a_patient_store_answers_whoever_has_less_time_than_it_may_take() -> None:
+    histories = SlowHistories(0.01)
+    await histories.append("ann", [Event("item-1", 1.0)])
+    reader = UserReader(histories, Metrics(), 60.0)
+    user = await reader.read(RecommendationRequest(user_id="ann"), SERVED, BUILDER, time.monotonic() + 20)
+    assert len(user.state.events) == 1
 
 
 @pytest.mark.parametrize("seed", range(30))
