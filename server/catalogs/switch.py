@@ -11,9 +11,12 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.control.records import Activation
 from server.engine.supervisor import EngineStatus, EngineSupervisor
-from server.errors import VersionNotServed, quoted
+from server.errors import NothingToRollBack, VersionNotFound, VersionNotServed, quoted
 from server.metrics.lists import HealthMetrics
 from server.try_again import EngineUnavailable
+
+# Of whoever asks; what others have written is to be served whatever they have asked for.
+_MISTAKES = VersionNotFound, VersionNotServed, NothingToRollBack
 
 
 class CatalogSwitch:
@@ -50,7 +53,7 @@ class CatalogSwitch:
             return await self._catalogs.activate(candidate, name, by, self._filters.prepare, without_engine=without_engine)
 
         before = self._catalogs.active
-        with self._health.activation(), self._catalogs.candidate() as candidate:
+        with self._health.activation(*_MISTAKES), self._catalogs.candidate() as candidate:
             activation = await self._catalogs.follower.decide(judge)
         self._begin_metrics(before)
         return activation

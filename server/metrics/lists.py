@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from server.errors import EmptyHistory, NothingToRollBack, StaleHistory, UserNotFound, VersionNotFound, VersionNotServed
+from server.errors import EmptyHistory, ServerError, StaleHistory, UserNotFound
 from verification.result import Source
 
 WINDOW_LISTS = 10_000
@@ -174,13 +174,13 @@ class HealthMetrics:
             self.blended_items.labels(source).inc()
 
     @contextmanager
-    def activation(self) -> Iterator[None]:
-        """Count an activation of a catalog; it has failed if it ends with an exception, but not where it was asked for by mistake."""
+    def activation(self, *mistakes: type[ServerError]) -> Iterator[None]:
+        """Count an activation of a catalog; it has failed if it ends with an exception, but one by which it was asked for by mistake."""
         outcome = "failed"
         try:
             yield
             outcome = "activated"
-        except (VersionNotFound, VersionNotServed, NothingToRollBack):
+        except mistakes:
             outcome = ""
             raise
         finally:

@@ -21,7 +21,7 @@ from server.catalogs.placing import Placed, PlaceOrder
 from server.control import ControlStore, Limits, Position, Replica, State, Write
 from server.control.announcer import Announcer
 from server.control.memory import MemoryControlStore
-from server.control.records import Changes, decode_filter
+from server.control.records import Activation, Changes, decode_filter
 from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterNotFound, NothingToRollBack, VersionActive, VersionExists, VersionNotFound
@@ -185,6 +185,16 @@ async def test_what_is_asked_for_by_mistake_is_no_failed_activation(fleet: list[
     assert activations(one) == {"activated": 0, "failed": 0}
     with pytest.raises(CatalogRefused):
         await one.activate("v1")
+    assert activations(one) == {"activated": 0, "failed": 1}
+
+
+async def test_a_version_that_others_serve_and_that_is_not_known_here_is_a_failed_activation(fleet: list[Shop]) -> None:
+    one, *_ = fleet
+    follower = one.catalogs.follower
+    async with one.catalogs.changing:
+        await follower.decide(lambda: follower.write(one.catalogs.record.activated(Activation("lost", "a test", 1.0))))
+        with pytest.raises(VersionNotFound):
+            await one.switch.follow("lost")
     assert activations(one) == {"activated": 0, "failed": 1}
 
 

@@ -106,9 +106,26 @@ def full_device() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-@pytest.mark.parametrize("take", [lambda: np.empty(2**60, np.uint8), lambda: torch.empty(2**55, dtype=torch.uint8), full_device])
-def test_a_catalog_that_finds_no_memory_ends_nobody(
-    model: Path, tmp_path: Path, take: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+def fail() -> None:
+    raise RecursionError("maximum recursion depth exceeded in a library")
+
+
+NO_MEMORY = "The engine has no memory for the catalog beside the one that it serves: start a server with it."
+NO_IDEA = "The engine can't load the catalog beside the one that it serves; its log says why."
+
+
+@pytest.mark.parametrize(
+    ("take", "sentence"),
+    [
+        (lambda: np.empty(2**60, np.uint8), NO_MEMORY),
+        (lambda: torch.empty(2**55, dtype=torch.uint8), NO_MEMORY),
+        (full_device, NO_MEMORY),
+        (fail, NO_IDEA),
+    ],
+    ids=["numpy", "host", "device", "fault"],
+)
+def test_a_catalog_that_can_not_be_loaded_ends_nobody(
+    model: Path, tmp_path: Path, take: Callable[[], object], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = Recommender.load(model, OLD, threads=1, kv_memory_gib=0.01, name="old")
     NEW.save(tmp_path / "new.jsonl")
@@ -119,8 +136,7 @@ def test_a_catalog_that_finds_no_memory_ends_nobody(
         broken.setattr(ItemTrie, "of", lambda *_: take())
         engines.load("new", str(tmp_path / "new.jsonl"))
         (told,) = wait_for(engines)
-    assert told.name == "new"
-    assert "can't load the catalog beside the one that it serves, for lack of memory perhaps (" in str(told.sentence)
+    assert told == CatalogLoaded("new", sentence)
     while not (finished := engines.step().finished):
         pass
     assert len(finished[0].items) >= 4
