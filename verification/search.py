@@ -126,9 +126,9 @@ class BeamSearch:
         return max(needed, sum(self.widths[1:-1]) - self.sequence.nodes) if self.request.caps else needed
 
     @property
-    def undrafted(self) -> int:
-        """Tokens before the beam that the draft has not computed."""
-        return len(self.sequence.undrafted(np.concatenate([np.arange(self.sequence.root), self.ancestors])))
+    def undrafted(self) -> IntArray:
+        """Slots of the tokens before the beam that the draft has not computed; searches may share those of their prompts."""
+        return self.sequence.slots[self.sequence.undrafted(np.concatenate([np.arange(self.sequence.root), self.ancestors]))]
 
     def computed_at(self, depth: int) -> IntArray:
         """Indices of the nodes at `depth` that the target has computed, newest first: where reading waits, rounds may repeat prefixes."""

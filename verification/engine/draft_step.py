@@ -257,4 +257,5 @@ def _group_key(search: DraftedSearch) -> GroupKey:
 
 
 def _mean_undrafted(searches: Sequence[BeamSearch]) -> float:
-    return sum(search.undrafted for search in searches) / len(searches)
+    """Tokens that the draft computes for each on average; those that several share are computed once."""
+    return len(np.unique(np.concatenate([search.undrafted for search in searches]))) / len(searches)

@@ -30,6 +30,7 @@ class Spy(FixedPlan):
     begun: list[str | None] = field(default_factory=list)
     asked: list[tuple[int, int, int]] = field(default_factory=list)
     widths: list[DraftRound] = field(default_factory=list)
+    uncomputed: list[float] = field(default_factory=list)
 
     @property
     def decides_by_group(self) -> bool:
@@ -40,6 +41,7 @@ class Spy(FixedPlan):
         return len(self.begun) > self.undrafted
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
+        self.uncomputed.append(state.uncomputed())
         self.asked.append((state.levels, state.group_size, state.sharing))
         return super().action(state, has_draft)
 
@@ -128,6 +130,18 @@ def test_the_draft_computes_what_all_prompts_begin_with_once(speculation: Specul
     # What was kept of the first user is in the same slots.
     assert draft_tokens(engine, requests[0]) == own
     assert draft_tokens(engine, requests[0]) == 1
+
+
+def test_what_is_shared_and_computed_once_is_foreseen_once(speculation: Speculation) -> None:
+    prompts = [np.concatenate([[1], speculation.identifiers[[0, 1, 2, 3, last]].reshape(-1)]) for last in range(10, 13)]
+    shared, own, plan = len(prompts[0]) - 5, 5, Spy("beam:20", 9)
+    engine = SpeculativeBeamEngine(speculation.target, speculation.tries[2], speculation.draft, shared_tokens=prompts[0][:shared])
+    first, *others = (BeamRequest(str(number), prompt, 5, 5, cache_key=str(number)) for number, prompt in enumerate(prompts))
+    assert draft_tokens(engine, first) == 0
+    engine.use_plan(plan)
+    # The beam's own node aside.
+    computed = draft_tokens(engine, *others) - 2
+    assert plan.uncomputed[0] == computed / 2 == (shared + 2 * (own - 1)) / 2
 
 
 def test_the_draft_computes_the_prompt_of_a_list_with_reserved_places_once(speculation: Speculation) -> None:
