@@ -6,8 +6,8 @@ filter can't be evaluated is not served. While an earlier version is on trial no
 What a name means stands in the control store, and beside each version in memory what its sets were evaluated from.
 
 Filters are worked out by a few threads, off the event loop, and new ones without the lock on what is served, unless another version is
-activated meanwhile. Their number is bounded, and
-so is what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and how many clients may wait for theirs.
+activated meanwhile. Their number is bounded, and so is what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and
+how many clients may wait for theirs.
 """
 
 import asyncio
@@ -77,6 +77,14 @@ class NamedFilter:
             raise FilterRefused(str(error)) from error
 
 
+@dataclass(frozen=True)
+class _WorkedOut:
+    """The items that pass a new filter, of the version that was served when that was asked for."""
+
+    served: ServedCatalog
+    items: ItemSet
+
+
 class NamedFilters:
     """The named filters, as one replica knows them."""
 
@@ -131,18 +139,15 @@ class NamedFilters:
     async def _put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
         named = NamedFilter(name, what if isinstance(what, str) else TextColumn.of(what))
         meaning = await self._in_thread(lambda: encode_filter(named.what))
-
-        active = self._catalogs.active
-        items = await self._new_items(named, active)
+        found = await self._work_out(named)
 
         async def keep() -> None:
-            nonlocal active, items
-            if active is not self._catalogs.active:
+            nonlocal found
+            if found.served is not self._catalogs.active:
                 # Activated while the filter was worked out. No other can be meanwhile, so it is worked out no more than once again.
-                active = self._catalogs.active
-                items = await self._new_items(named, active)
-            self._check_settled(active)
-            await self._keep(named, meaning, active, items)
+                found = await self._work_out(named)
+            self._check_settled(found.served)
+            await self._keep(named, meaning, found)
 
         async with self._catalogs.changing:
             await self._follower.decide(keep)
@@ -156,37 +161,38 @@ class NamedFilters:
         if self._catalogs.trying is not None or active not in (None, self._catalogs.active):
             raise EngineUnavailable("Engines died, and an earlier version of the catalog is being tried: send this again in a moment.", 5)
 
-    async def _new_items(self, named: NamedFilter, served: ServedCatalog) -> ItemSet:
-        """The items of a version that pass; an expression that another filter has is not evaluated again.
+    async def _work_out(self, named: NamedFilter) -> _WorkedOut:
+        """The items that pass of the version that is served; an expression that another filter has is not evaluated again.
 
         Raises:
             FilterRefused, UnknownItem: the expression can't be used for the catalog, or it has no such item.
         """
+        served = self._catalogs.active
         if named.expression is not None:
             same = next((each.name for each in self.all() if each.expression == named.expression), None)
             if same is not None and same in served.filters:
-                return served.filters[same]
+                return _WorkedOut(served, served.filters[same])
 
         def items() -> ItemSet:
             if isinstance(named.what, TextColumn):
                 known_items(served.catalog, named.what, "the filter")
             return named.items(served.catalog, is_new=True)
 
-        return await self._in_thread(items)
+        return _WorkedOut(served, await self._in_thread(items))
 
     async def _in_thread(self, work: Callable[[], _Answer]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _keep(self, named: NamedFilter, meaning: bytes, active: ServedCatalog, items: ItemSet) -> None:
+    async def _keep(self, named: NamedFilter, meaning: bytes, found: _WorkedOut) -> None:
         """Give the name its meaning, in the control store, here and in the engine."""
         others = [each for each in self.all() if each.name != named.name]
         if len(others) >= MAX_FILTERS:
             raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
-        if sum(each.nbytes + items.bits.nbytes for each in (*others, named)) > MAX_FILTER_BYTES:
+        if sum(each.nbytes + found.items.bits.nbytes for each in (*others, named)) > MAX_FILTER_BYTES:
             raise TooManyFilters(f"With this one, all filters would take more than {MAX_FILTER_BYTES >> 20:,} MiB: delete one first.")
         await self._follower.write({f"{FILTER}{named.name}": meaning})
         self._decoded[named.name] = meaning, named
-        self._catalogs.put_filter(active, named.name, items, meaning)
+        self._catalogs.put_filter(found.served, named.name, found.items, meaning)
 
     async def drop(self, name: str) -> None:
         """Forget a filter; requests that run with it are not disturbed.

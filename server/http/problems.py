@@ -4,7 +4,6 @@ Invariant: after any error the answer is `application/problem+json`, its `detail
 server's inside (paths, stack traces, credentials) is in it, nor any value of a profile, a context or the like.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -204,20 +203,6 @@ def invalid(error: ValidationError, place: str) -> errors.InvalidRequest:
     """A part of a request that its model does not let pass; `place` names the part."""
     first = error.errors()[0]
     return errors.InvalidRequest(validation_sentence({**first, "loc": (place, *first["loc"])}))
-
-
-def json_of(body: bytes) -> Any:
-    """The value of a body that a route reads itself; None of no body.
-
-    Raises:
-        RequestValidationError, HTTPException: it is no JSON, told as where FastAPI reads the body.
-    """
-    try:
-        return json.loads(body) if body else None
-    except json.JSONDecodeError as error:
-        raise RequestValidationError([{"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}]) from error
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400) from error
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:

@@ -1,11 +1,16 @@
 """The body of a request that a route reads itself, piece by piece.
 
-Invariant: a client that is gone before its body has ended is a client's mistake, told and counted as one, and not a fault of the server.
+Invariant: a client that is gone before its body has ended is a client's mistake, told and counted as one, and not a fault of the server;
+and so is a body that is no JSON where it must be, told as where FastAPI reads it.
 """
 
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from server.errors import UploadCutOff
@@ -29,3 +34,17 @@ async def pieces_of(request: Request) -> AsyncIterator[bytes]:
 async def body_of(request: Request) -> bytes:
     """The whole body; raises as `pieces_of`."""
     return b"".join([piece async for piece in pieces_of(request)])
+
+
+def parsed(body: bytes) -> Any:
+    """The value of a body in JSON; None of no body.
+
+    Raises:
+        RequestValidationError, HTTPException: it is no JSON.
+    """
+    try:
+        return json.loads(body) if body else None
+    except json.JSONDecodeError as error:
+        raise RequestValidationError([{"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}]) from error
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400) from error

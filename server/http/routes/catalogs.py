@@ -12,9 +12,9 @@ from server.catalogs.build import Built
 from server.catalogs.comparison import VersionComparison
 from server.catalogs.uploads import CatalogUploads
 from server.control.records import Activation
-from server.http.problems import documented, invalid, json_of
+from server.http.problems import documented, invalid
 from server.http.strict_route import needs, strict_route
-from server.http.upload import body_of, pieces_of
+from server.http.upload import body_of, parsed, pieces_of
 from server.http.wait import WaitQuery
 from server.keys.key import Scope
 from server.lists.lines import name_line
@@ -168,6 +168,6 @@ def _line(entry: Activation) -> ActivationAnswer:
 
 def _path(body: bytes) -> str:
     try:
-        return CatalogPath.model_validate(json_of(body)).path
+        return CatalogPath.model_validate(parsed(body)).path
     except ValidationError as error:
         raise invalid(error, "body") from error
