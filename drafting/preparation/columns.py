@@ -11,6 +11,8 @@ from pathlib import Path
 from drafting.errors import InteractionError
 
 USER, ITEM, TIME, VALUE, KIND, TITLE = "user", "item", "time", "rating", "kind", "title"
+# Said in place of a column, where none is to be guessed.
+NO_COLUMN = "none"
 # Names without signs between words, in small letters; the surer ones come first.
 NAMES: Mapping[str, str] = {
     USER: "user userid uid useridx reviewerid customer customerid clientid visitorid memberid accountid profileid buyerid readerid "
@@ -57,7 +59,7 @@ def found_roles(path: Path, names: Sequence[str], said: Mapping[str, str | None]
     """The roles of the columns of interactions.
 
     Args:
-        said: by role, the column that the caller names.
+        said: by role, the column that the caller names, or `NO_COLUMN`.
 
     Raises:
         InteractionError: a column that is named is not there, or there are none of users or items.
@@ -65,6 +67,9 @@ def found_roles(path: Path, names: Sequence[str], said: Mapping[str, str | None]
     chosen: dict[str, str | None] = {}
     for role in (USER, ITEM, TIME, VALUE, KIND):
         name = said.get(role)
+        if name == NO_COLUMN and name not in names and role not in (USER, ITEM):
+            chosen[role] = None
+            continue
         if name is not None and name not in names:
             raise InteractionError(f"{path} has no column {name!r}: it has {', '.join(names)}.")
         free = [each for each in names if each not in {*chosen.values(), *said.values()}]

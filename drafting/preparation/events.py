@@ -3,8 +3,8 @@
 Invariant: memory is that of the names and of a few numbers an interaction, whatever else stands in the files.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,14 +19,14 @@ from drafting.alignment.data.details import ATTRIBUTES, KIND
 from drafting.array_types import BoolArray, DoubleArray
 from drafting.catalog.parquet import whole_numbers
 from drafting.errors import InteractionError
-from drafting.preparation.columns import Roles
+from drafting.preparation.columns import NO_COLUMN, TIME, VALUE, Roles
+from drafting.preparation.names import Names
 from drafting.preparation.numbers import is_number, number_of
 from drafting.preparation.rows import BadLines, RowBatch, shown
 from drafting.preparation.times import parsed
 
 # What programs write where a number is missing.
 _MISSING = ("", "nan", "none", "null", "na")
-_WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,29 +66,6 @@ class Events:
         )
 
 
-class Names:
-    """Names and their numbers, in the order in which they are met."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def numbers(self, column: Any) -> npt.NDArray[np.int32]:
-        """The numbers of a column of texts without nulls."""
-        encoded = pc.dictionary_encode(column)
-        known = self._numbers
-        new = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
-        numbers: npt.NDArray[np.int32] = np.array(new, np.int32)[encoded.indices.to_numpy()]
-        return numbers
-
-    def all(self) -> list[str]:
-        """The names, by number; whole numbers that were written as floats, as pandas does where some are missing, as what they are."""
-        names = list(self._numbers)
-        if names and all(map(_WHOLE_FLOAT.fullmatch, names)):
-            short = [name.partition(".")[0] for name in names]
-            return short if len(set(short)) == len(short) else names
-        return names
-
-
 class EventReader:
     """Reads interactions out of batches of rows."""
 
@@ -113,7 +90,8 @@ class EventReader:
         for rows in batches:
             self._add(rows)
         if not self._count:
-            raise InteractionError(f"There is no interaction that can be used: {self._bad.described or 'the files have no rows'}.")
+            reason = self._bad.described or "the files have no rows"
+            raise InteractionError(f"There is no interaction that can be used: {reason}.{self._bad.advised}")
         users, items, times = (np.concatenate([part[number] for part in self._parts]) for number in range(3))
         values = None if self._roles.value is None else np.concatenate([part[3] for part in self._parts if part[3] is not None])
         details = {name: _with_numbers(name, column) for name, column in self._details.columns(self._count).items()}
@@ -126,17 +104,18 @@ class EventReader:
         good = has_user & has_item
         # A line without either is a blank one.
         blank = ~has_user & ~has_item
-        reasons = [(~good & ~blank, "it lacks a user or an item")]
+        reasons = [_Reason(~good & ~blank, "it lacks a user or an item")]
         if roles.time is None:
             times = np.arange(self._seen, self._seen + rows.size, dtype=np.float64)
         else:
             times, wrong = self._times(rows)
-            reasons.append((wrong & good, f"its {roles.time} is no time, {{}}"))
+            reasons.append(_Reason(wrong & good, f"its {roles.time} is no time", roles.time, _advice(TIME, roles.time)))
             good &= ~wrong
         values = None
         if roles.value is not None:
-            values, wrong = _numbers(rows.columns[roles.value])
-            reasons.append((wrong & good, f"its {roles.value} is no number, {{}}"))
+            with _advised(VALUE, roles.value):
+                values, wrong = _numbers(rows.columns[roles.value])
+            reasons.append(_Reason(wrong & good, f"its {roles.value} is no number", roles.value, _advice(VALUE, roles.value)))
             good &= ~wrong
         self._report(rows, reasons)
         self._seen += rows.size
@@ -152,24 +131,58 @@ class EventReader:
         )
         kinds = {} if roles.kind is None else {KIND: roles.kind}
         for name, column in {**kinds, **{attribute(name): name for name in self._keep}}.items():
-            add_values(self._details[name], self._count, _text_kinds(rows.columns[column], name).filter(kept))
+            with _advised(KIND, column) if name == KIND else nullcontext():
+                texts = _text_kinds(rows.columns[column], name)
+            add_values(self._details[name], self._count, texts.filter(kept))
         self._count += int(good.sum())
 
     def _times(self, rows: RowBatch) -> tuple[DoubleArray, BoolArray]:
         assert self._roles.time is not None
-        times, dated = parsed(rows.columns[self._roles.time], self._time_format)
+        with _advised(TIME, self._roles.time):
+            times, dated = parsed(rows.columns[self._roles.time], self._time_format)
         found = np.isfinite(times)
         if self._dated is None and found.any():
             # What the first time is, all must be: a number says nothing of its unit beside a date.
             self._dated = bool(dated[np.argmax(found)])
         return times, ~found | (dated != bool(self._dated))
 
-    def _report(self, rows: RowBatch, reasons: Sequence[tuple[BoolArray, str]]) -> None:
-        for wrong, reason in reasons:
-            name = self._roles.time if reason.endswith("time, {}") else self._roles.value
-            for row in np.flatnonzero(wrong).tolist():
-                value = "" if "{}" not in reason or name is None else rows.columns[name][row].as_py()
-                self._bad.add(rows.path, rows.line_of(row), reason.format("it has none" if value is None else shown(str(value))))
+    def _report(self, rows: RowBatch, reasons: Sequence["_Reason"]) -> None:
+        for reason in reasons:
+            for row in np.flatnonzero(reason.wrong).tolist():
+                told = reason.sentence
+                if reason.column is not None:
+                    value = rows.columns[reason.column][row].as_py()
+                    told += f", {'it has none' if value is None else shown(str(value))}"
+                self._bad.add(rows.path, rows.line_of(row), told, reason.advice)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reason:
+    """Why rows can't be used.
+
+    Attributes:
+        wrong: which rows, `[rows]`.
+        column: whose value is told; None for none.
+    """
+
+    wrong: BoolArray
+    sentence: str
+    column: str | None = None
+    advice: str = ""
+
+
+def _advice(role: str, column: str) -> str:
+    """How to decline a column that was guessed wrongly."""
+    return f"If {column} holds no {role}s, say --{role} {NO_COLUMN}, or --{role} with the column that does."
+
+
+@contextmanager
+def _advised(role: str, column: str) -> Iterator[None]:
+    """Say in a refusal of a column how to decline it."""
+    try:
+        yield
+    except InteractionError as error:
+        raise InteractionError(f"{error} {_advice(role, column)}") from error
 
 
 def attribute(name: str) -> str:

@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from drafting.catalog.json_values import unusable
+from drafting.preparation.names import whole
 from drafting.preparation.numbers import is_number, number_of
 from drafting.preparation.rows import BadLines
 from drafting.preparation.tables import Table
 
-_WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 _LISTS = re.compile(r"genres?|categor(y|ies)|tags?|labels?|topics?|keywords?", re.IGNORECASE)
 _LIST_SIGN = "|"
 
@@ -119,9 +119,7 @@ def as_they_stand(row: Mapping[str, Any]) -> Facts:
 
 def _name(value: Any, wanted: frozenset[str]) -> str:
     text = str(value).strip()
-    if text in wanted or not _WHOLE_FLOAT.fullmatch(text):
-        return text
-    return text.partition(".")[0]
+    return text if text in wanted else whole(text)
 
 
 def _usable(facts: Facts, known: FactTable, texts: Sequence[str]) -> Facts:

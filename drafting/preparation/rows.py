@@ -37,16 +37,27 @@ class BadLines:
 
     Attributes:
         share: share of all lines that may be bad.
+        lines: number of all lines.
+        bad: number of bad ones.
+        examples: the first few of these.
+        advice: sentences on what to do if they are too many, once each.
     """
 
     share: float = 0.01
     lines: int = 0
     bad: int = 0
     examples: list[str] = field(default_factory=list)
+    advice: dict[str, None] = field(default_factory=dict)
 
-    def add(self, path: Path, line: int, reason: str) -> None:
-        """Count a bad line."""
+    def add(self, path: Path, line: int, reason: str, advice: str = "") -> None:
+        """Count a bad line.
+
+        Args:
+            advice: a sentence on what to do if lines of this kind are too many.
+        """
         self.bad += 1
+        if advice:
+            self.advice[advice] = None
         if len(self.examples) < _NAMED:
             self.examples.append(f"line {line:,} of {path.name}: {reason}")
 
@@ -69,7 +80,7 @@ class BadLines:
         if self.bad > self.share * self.lines:
             raise InteractionError(
                 f"{self.bad:,} of {self.lines:,} lines can't be used, more than the share of {self.share:g} that --bad-lines allows: "
-                f"{self.described}."
+                f"{self.described}.{self.advised}"
             )
 
     @property
@@ -77,6 +88,11 @@ class BadLines:
         """The first few bad lines."""
         more = "" if self.bad <= len(self.examples) else "; …"
         return "; ".join(self.examples) + more
+
+    @property
+    def advised(self) -> str:
+        """What to do if they are too many, as sentences behind another."""
+        return "".join(f" {sentence}" for sentence in self.advice)
 
 
 def shown(text: str) -> str:

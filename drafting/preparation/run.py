@@ -23,6 +23,7 @@ from drafting.preparation.core import k_core, last_of_same, of_pairs
 from drafting.preparation.events import EventReader, Events
 from drafting.preparation.facts import FactTable, as_they_stand, keep_free, read_facts
 from drafting.preparation.layouts import Layout, Part, found_layout
+from drafting.preparation.names import whole, with_whole_numbers
 from drafting.preparation.rows import BadLines
 from drafting.preparation.settings import ALL, FIRST, PrepareSettings
 from drafting.preparation.shapes import TableShape, found_shape
@@ -103,21 +104,39 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) ->
     bad.check()
     if bad.bad:
         tell(f"{bad.bad:,} of {bad.lines:,} lines can't be used and are left out: {bad.described}.")
-    events, unit = _with_dates(events, roles, settings, tell)
+    events = _with_whole_numbers(events, roles, tell)
+    events, unit = with_dates(events, roles.time, settings.time_unit, tell)
     return events, Read(roles, table.paths, bad, unit)
 
 
-def _with_dates(events: Events, roles: Roles, settings: PrepareSettings, tell: Tell) -> tuple[Events, str]:
-    """The events with times in seconds, if they are dates."""
-    if roles.time is None:
+def _with_whole_numbers(events: Events, roles: Roles, tell: Tell) -> Events:
+    """The events with names that are whole numbers as these, so that users and items are the same in files where they are floats."""
+    user_names, users, user_floats = with_whole_numbers(events.user_names, events.users)
+    item_names, items, item_floats = with_whole_numbers(events.item_names, events.items)
+    for column, floats in ((roles.user, user_floats), (roles.item, item_floats)):
+        if floats:
+            tell(f"{len(floats):,} ids of the column {column} are written like {floats[0]} and mean whole numbers: {whole(floats[0])}.")
+    return replace(events, user_names=user_names, users=users, item_names=item_names, items=items)
+
+
+def with_dates(events: Events, column: str | None, time_unit: str, tell: Tell) -> tuple[Events, str]:
+    """The events with times in seconds, if they are dates, and the name of the unit that they had.
+
+    Args:
+        column: that of the times.
+
+    Raises:
+        InteractionError: the times have no such unit.
+    """
+    if column is None:
         tell("There is no column of times, so the order of the rows is the order of time.")
         return events, "order of rows"
     if events.dated:
-        if settings.time_unit != AUTO:
-            raise InteractionError(f"The column {roles.time} holds dates, not numbers: leave out --time-unit.")
+        if time_unit != AUTO:
+            raise InteractionError(f"The column {column} holds dates, not numbers: leave out --time-unit.")
         return events, "dates"
-    unit = found_unit(events.times, settings.time_unit)
-    tell(f"The times ({roles.time}) {unit.sentence}; if that is wrong, say --time-unit.")
+    unit = found_unit(events.times, time_unit)
+    tell(f"The times ({column}) {unit.sentence}; if that is wrong, say --time-unit.")
     if odd := strange(events.times, unit):
         tell(f"{odd:,} of the times lie before 1973 or after 5138 then, and stay where they are: are they of another unit?")
     return replace(events, times=in_seconds(events.times, unit), dated=unit.dated), unit.name

@@ -41,9 +41,9 @@ def import_histories(
     ] = None,
     user: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the users.", show_default="by its name")] = None,
     item: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the items.", show_default="by its name")] = None,
-    time: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the times.", show_default="by its name")] = None,
-    rating: Annotated[str | None, typer.Option(help=f"{_COLUMN} with a value, such as a rating.", show_default="by its name")] = None,
-    kind: Annotated[str | None, typer.Option(help=f"{_COLUMN} that says view, buy, …", show_default="by its name")] = None,
+    time: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the times; or none.", show_default="by its name")] = None,
+    rating: Annotated[str | None, typer.Option(help=f"{_COLUMN} with a value, as a rating; or none.", show_default="by its name")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"{_COLUMN} that says view, buy, …; or none.", show_default="by its name")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="A further column to store, as an attribute; may be given several times.")] = None,
     event_id: Annotated[
         str | None, typer.Option(help=f"{_COLUMN} with ids of events that clients send too.", show_default="made of item, time and kind")
@@ -81,22 +81,32 @@ def _read(
     source: Path, columns: "dict[str, str | None]", keep: list[str], event_id: str | None, time_unit: str, bad_lines: float
 ) -> "tuple[Events, Column | None]":
     """The interactions, and the ids that they have already."""
-    from drafting.alignment.data.details import ATTRIBUTES
-    from drafting.alignment.data.loading import PARQUET_FILE
-
     try:
         from drafting.preparation.events import attribute
         from drafting.preparation.run import layout_of, read_events
         from drafting.preparation.settings import PrepareSettings
+        from drafting.preparation.streams import read_stream, stream_file
         from drafting.preparation.tables import Table
     except ImportError as missing:
         fail(f"Importing histories needs the extra 'train' ({missing}): pip install 'atspeed-server[train]'.")
-    if (source / PARQUET_FILE).is_file():
-        source = source / PARQUET_FILE
-        keep = [*keep, *(name for name in Table.open(source).names if name.startswith(ATTRIBUTES))]
+    from drafting.alignment.data.details import ATTRIBUTES
+
+    def tell(sentence: str) -> None:
+        typer.echo(sentence, err=True)
+
     kept = tuple(dict.fromkeys([*keep, *([event_id] if event_id else [])]))
-    settings = PrepareSettings(source, source, columns=columns, keep=kept, time_unit=time_unit, bad_lines=bad_lines)
-    events, _ = read_events(settings, layout_of(settings), lambda sentence: typer.echo(sentence, err=True))
+    stream = stream_file(source)
+    known = () if stream is None else Table.open(stream).names
+    attributes = [name for name in known if name.startswith(ATTRIBUTES)]
+    more = [name for name in kept if name in known and name not in attributes]
+    if stream is not None and not more and not any(columns.values()):
+        events = read_stream(stream, time_unit, tell)
+        if unknown := next((name for name in kept if attribute(name) not in events.details), None):
+            fail(f"The interactions of {stream} have no attribute {unknown!r}: there are {', '.join(events.details) or 'none'}.")
+    else:
+        kept = tuple(dict.fromkeys([*kept, *attributes]))
+        settings = PrepareSettings(stream or source, source, columns=columns, keep=kept, time_unit=time_unit, bad_lines=bad_lines)
+        events, _ = read_events(settings, layout_of(settings), tell)
     details = dict(events.details)
     ids = details.pop(attribute(event_id), None) if event_id else None
     from dataclasses import replace

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from drafting.alignment.data.interactions import Interactions
-from drafting.catalog.catalog import Catalog
+from drafting.alignment.data.item_index import ItemIndex
 from drafting.errors import InteractionError, check_file
 from drafting.trie.arrays import offsets_of
 
@@ -19,7 +19,7 @@ SUFFIX = ".inter.json"
 _FORM = '{"user": ["item", …], …}'
 
 
-def load_inter(path: Path, catalog: Catalog) -> Interactions:
+def load_inter(path: Path, catalog: ItemIndex) -> Interactions:
     """Read the users and their items.
 
     Raises:

@@ -17,6 +17,7 @@ from drafting.alignment.data.hashes import file_hash
 from drafting.alignment.data.inter_file import SUFFIX as INTER_SUFFIX
 from drafting.alignment.data.inter_file import load_inter
 from drafting.alignment.data.interactions import Interactions, Split, by_user, leave_one_out
+from drafting.alignment.data.item_index import ItemIndex
 from drafting.alignment.data.lines import open_lines
 from drafting.alignment.data.parquet import load_parquet
 from drafting.alignment.data.profiles import PROFILE_FILES, load_profiles
@@ -101,7 +102,7 @@ def load_split(directory: Path, catalog: Catalog, rule: SplitRule | None = None)
     path = profile_file(directory)
     profiles = None if path is None else load_profiles(path)
     if len(files) == 1:
-        stream = replace(_LOADERS.get(files[0].suffix, load_events)(files[0], catalog), profiles=profiles)
+        stream = replace(load_stream(files[0], catalog), profiles=profiles)
         return leave_one_out(stream) if rule is None else rule(stream)
     if rule is not None and rule.label_kind is not None:
         raise InteractionError(no_kind(rule.label_kind, ()))
@@ -112,6 +113,15 @@ def load_split(directory: Path, catalog: Catalog, rule: SplitRule | None = None)
                 f"{path} lists other users than {files[0]}: every file of a split must name the same users in the same order."
             )
     return Split(train, valid, test)
+
+
+def load_stream(path: Path, catalog: ItemIndex) -> Interactions:
+    """Read one of the files that hold all interactions: JSONL events, parquet, or LC-Rec's lists of items.
+
+    Raises:
+        InteractionError: it is malformed, or names an item that the catalog does not have.
+    """
+    return _LOADERS.get(path.suffix, load_events)(path, catalog)
 
 
 def load_sequential(path: Path, catalog: Catalog) -> Interactions:
@@ -149,7 +159,7 @@ def _numbered_items(numbers: IntArray, catalog: Catalog, path: Path) -> npt.NDAr
     return indices.astype(np.int32)[inverse.reshape(-1)]
 
 
-def load_events(path: Path, catalog: Catalog) -> Interactions:
+def load_events(path: Path, catalog: ItemIndex) -> Interactions:
     """Read JSONL of `{"user", "item", "timestamp"}` in any order and sort each user's by time; equal times keep the order of the file.
 
     Raises:

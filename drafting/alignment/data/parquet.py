@@ -15,15 +15,15 @@ from drafting.alignment.data.arrow_values import add_values
 from drafting.alignment.data.columns import TableBuilder
 from drafting.alignment.data.details import ATTRIBUTES, CONTEXT, KIND, VALUE
 from drafting.alignment.data.interactions import Interactions, by_user
+from drafting.alignment.data.item_index import ItemIndex
 from drafting.array_types import DoubleArray
-from drafting.catalog.catalog import Catalog
 from drafting.catalog.parquet import checked_batches, name_texts, open_parquet
 from drafting.errors import InteractionError, first_line
 
 COLUMNS = ("user", "item", "timestamp")
 
 
-def load_parquet(path: Path, catalog: Catalog) -> Interactions:
+def load_parquet(path: Path, catalog: ItemIndex) -> Interactions:
     """Read interactions in any order and sort each user's by time; equal times keep the order of the file.
 
     Raises:
@@ -43,14 +43,15 @@ def load_parquet(path: Path, catalog: Catalog) -> Interactions:
         more = [name for name in names if f"{name}.".startswith((f"{KIND}.", f"{VALUE}.", ATTRIBUTES, CONTEXT))]
         for batch in checked_batches(file, columns=[*COLUMNS, *more]):
             columns = [batch.column(name) for name in COLUMNS]
-            if any(column.null_count for column in columns):
+            seconds = _seconds(columns[2])
+            if any(column.null_count for column in columns) or np.isnan(seconds).any():
                 raise InteractionError(f"{path} has interactions without a user, an item or a timestamp.")
             texts = [name_texts(column, path, name, InteractionError) for column, name in zip(columns, COLUMNS[:2], strict=False)]
             users, items = map(pc.dictionary_encode, texts)
             row_of_user = [row_of.setdefault(user, len(row_of)) for user in users.dictionary.to_pylist()]
             rows.append(np.array(row_of_user, np.int64)[users.indices.to_numpy()])
             indices.append(_indices(items.dictionary.to_pylist(), catalog, path)[items.indices.to_numpy()])
-            times.append(_seconds(columns[2]))
+            times.append(seconds)
             for name, column, metadata in _flat(pa.Table.from_batches([batch]).select(more)):
                 add_values(details[name], count, _details(column, name, path), metadata)
             count += len(batch)
@@ -89,7 +90,7 @@ def _seconds(column: Any) -> DoubleArray:
     return numbers
 
 
-def _indices(names: list[str], catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:
+def _indices(names: list[str], catalog: ItemIndex, path: Path) -> npt.NDArray[np.int32]:
     indices = catalog.indices_of(names)
     if (missing := np.flatnonzero(indices < 0)).size:
         raise InteractionError(f"{path} names item {names[missing[0]]!r}, but the catalog has no such item.")

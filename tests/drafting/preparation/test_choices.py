@@ -104,6 +104,55 @@ def test_bad_lines_are_named_counted_and_refused_beyond_a_share(tmp_path: Path) 
         made(tmp_path, data, bad_lines=0.019)
 
 
+@pytest.mark.parametrize(
+    ("role", "column", "values", "sentence"),
+    [
+        ("rating", "value", ["high", "low", "high"], "its value is no number, 'high'"),
+        ("time", "day", ["Monday", "Friday", "Monday"], "its day is no time, 'Monday'"),
+    ],
+)
+def test_a_column_that_was_guessed_can_be_declined_and_the_refusal_says_how(
+    tmp_path: Path, role: str, column: str, values: list[str], sentence: str
+) -> None:
+    rows = "".join(f"u{number},i{number},{value}\n" for number, value in enumerate(values))
+    data = written(tmp_path / "data.csv", f"user,item,{column}\n{rows}")
+    for bad_lines in (0.01, 1.0):
+        with pytest.raises(InteractionError, match=sentence) as refused:
+            made(tmp_path, data, bad_lines=bad_lines)
+        said = str(refused.value)
+        assert said.endswith(f"If {column} holds no {role}s, say --{role} none, or --{role} with the column that does.")
+    found = made(tmp_path, data, columns={role: "none"}, keep=(column,))
+    assert [row[f"attributes.{column}"] for row in found.rows] == values
+    assert found.record["columns"][role if role == "time" else "value"] is None
+
+
+def test_kinds_can_be_declined_but_neither_users_nor_items(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{"user": "a", "item": "x", "event": {"id": 1}}]), tmp_path / "data")
+    with pytest.raises(InteractionError, match=r"of type struct.* say --kind none"):
+        made(tmp_path, tmp_path / "data")
+    assert made(tmp_path, tmp_path / "data", columns={"kind": "none"}).triples == [("a", "x", 0.0)]
+    with pytest.raises(InteractionError, match="has no column 'none'"):
+        made(tmp_path, tmp_path / "data", columns={"kind": "none", "item": "none"})
+    named = written(tmp_path / "named.csv", "user,item,none\na,x,buy\n")
+    assert made(tmp_path, named, columns={"kind": "none"}).rows[0]["kind"] == "buy"
+
+
+def test_whole_numbers_that_are_floats_in_some_files_are_the_same_users_and_items(tmp_path: Path) -> None:
+    """As pandas writes a file in which an id is missing."""
+    whole = "".join(f"{user},{user % 3},{1_700_000_000 + user}\n" for user in range(10))
+    floats = "".join(f"{user}.0,{user % 4}.0,{1_700_000_100 + user}\n" for user in range(12))
+    written(tmp_path / "parts/a.csv", f"user,item,time\n{whole}")
+    written(tmp_path / "parts/b.csv", f"user,item,time\n{floats},3.0,1700000200\n")
+    found = made(tmp_path, tmp_path / "parts", bad_lines=0.1)
+    assert {row["user"] for row in found.rows} == {str(user) for user in range(12)}
+    assert {row["item"] for row in found.rows} == {"0", "1", "2", "3"}
+    assert "12 ids of the column user are written like 0.0 and mean whole numbers: 0." in found.told
+    written(tmp_path / "parts/c.csv", "user,item,time\nguest,1,1700000300\n")
+    assert len({row["user"] for row in made(tmp_path, tmp_path / "parts", bad_lines=0.1).rows}) == 13
+    versions = written(tmp_path / "versions.csv", "user,item,time\na,1.0,1700000000\na,1.5,1700000001\n")
+    assert [row["item"] for row in made(tmp_path, versions).rows] == ["1.0", "1.5"]
+
+
 def test_bad_lines_of_json_are_named(tmp_path: Path) -> None:
     lines = [json.dumps({"user": "u", "item": number, "time": 1.7e9 + number}) for number in range(20)]
     lines[3], lines[5] = '{"user": "u", "item"', '{"user": {"id": 5}, "item": 1, "time": 5}'

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,6 +176,14 @@ async def stored(url: str, user: str) -> tuple[list[tuple], dict | None]:
     return [(event.item_id, event.timestamp, event.kind, event.value, dict(event.attributes)) for event in known.events], known.profile
 
 
+async def ids(url: str, user: str) -> list[str]:
+    store = open_history_store(url)
+    try:
+        return [event.event_id for event in await store.read(user)]
+    finally:
+        await store.close()
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     (tmp_path / "log.csv").write_text(
@@ -195,6 +205,74 @@ def test_the_command_loads_a_data_directory_and_can_be_repeated(tmp_path: Path, 
     assert events == [("a", 1.7e9, "buy", 5.0, {"page": 3}), ("b", 1.7e9 + 1, "view", None, {})]
     assert profile == {"age": 30}
     assert "0 were new" in run("histories", "import", data, "--histories", url)[1]
+
+
+EVENTS = [
+    {"user": "ann", "item": 7, "timestamp": 1.7e9, "kind": "buy", "value": 5, "attributes": {"price": 5, "device": "tv"}},
+    {"user": "ann", "item": 8, "timestamp": 1.7e9 + 1, "attributes": {"price": 4.5, "gift": True}, "context": {"query": "war"}},
+    {"user": "bob", "item": 7, "timestamp": 1.7e9 + 2, "kind": "view"},
+]
+ANN = [
+    ("7", 1.7e9, "buy", 5.0, {"price": 5, "device": "tv"}),
+    ("8", 1.7e9 + 1, None, None, {"price": 4.5, "gift": True}),
+]
+
+
+def as_columns(event: dict) -> dict:
+    flat = {name: value for name, value in event.items() if name not in ("attributes", "context", "item")}
+    return flat | {"item": str(event["item"])} | {f"attributes.{name}": value for name, value in event.get("attributes", {}).items()}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["a directory", "its file"])
+@pytest.mark.parametrize("form", ["jsonl", "objects", "columns"])
+def test_the_command_stores_what_training_reads_from_a_data_directory(tmp_path: Path, form: str, named: bool) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "profiles.jsonl").write_text('{"user": "ann", "age": 30}\n')
+    match form:
+        case "jsonl":
+            (folder / "interactions.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
+        case "objects":
+            pq.write_table(pa.Table.from_pylist(EVENTS), folder / "interactions.parquet")
+        case "columns":
+            names = dict.fromkeys(name for event in EVENTS for name in as_columns(event))
+            rows = [as_columns(event) for event in EVENTS]
+            pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), folder / "interactions.parquet")
+    url = f"sqlite:///{tmp_path}/h.db"
+    source = next(folder.glob("interactions.*")) if named else folder
+    status, output = run("histories", "import", source, "--histories", url)
+    assert status == 0, output
+    events, profile = asyncio.run(stored(url, "ann"))
+    assert events == ANN
+    assert profile == (None if named else {"age": 30})
+    assert asyncio.run(stored(url, "bob"))[0] == [("7", 1.7e9 + 2, "view", None, {})]
+
+
+def test_ids_of_events_in_a_data_directory_are_attributes_or_columns_and_no_others_are_guessed(tmp_path: Path) -> None:
+    lines = [{"user": "ann", "item": "a", "timestamp": 1.7e9, "id": "e1", "attributes": {"order": "o1"}}]
+    (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for event_id, found in (("order", "o1"), ("attributes.order", "o1"), ("id", "e1")):
+        url = f"sqlite:///{tmp_path}/{event_id}.db"
+        status, output = run("histories", "import", tmp_path / "interactions.jsonl", "--histories", url, "--event-id", event_id)
+        assert status == 0, output
+        assert asyncio.run(ids(url, "ann")) == [found]
+    url = f"sqlite:///{tmp_path}/none.db"
+    status, output = run("histories", "import", tmp_path / "interactions.jsonl", "--histories", url, "--keep", "colour")
+    assert status == 1
+    assert "have no attribute 'colour': there are attributes.order." in output
+    status, output = run("histories", "import", tmp_path / "interactions.jsonl", "--histories", url, "--keep", "attributes")
+    assert status == 1
+    assert "The column attributes of" in output
+    assert "holds lists or objects" in output
+
+
+def test_numbers_that_are_whole_in_part_stay_so_from_the_table_to_the_store(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time,price\nann,a,1700000000,5\nann,b,1700000001,4.5\n")
+    assert run("prepare", tmp_path / "log.csv", "--keep", "price", "--out", tmp_path / "data")[0] == 0
+    for source, flags in ((tmp_path / "data", ()), (tmp_path / "log.csv", ("--keep", "price")), (tmp_path / "data", ("--kind", "none"))):
+        url = f"sqlite:///{tmp_path}/{source.name}{len(flags)}{'-'.join(flags)}.db"
+        assert run("histories", "import", source, "--histories", url, *flags)[0] == 0
+        assert [repr(event[4]) for event in asyncio.run(stored(url, "ann"))[0]] == ["{'price': 5}", "{'price': 4.5}"]
 
 
 def test_the_command_loads_any_file_and_refuses_memory(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_floats_of_parquet_name_the_users_and_items_that_integers_name(tmp_path:
         ({"user": [1], "item": [2]}, "has no column 'timestamp': it needs user, item, timestamp"),
         ({"user": [1], "item": [99], "timestamp": [0]}, "names item '99', but the catalog has no such item"),
         ({"user": [1], "item": [None], "timestamp": [0]}, "has interactions without a user, an item or a timestamp"),
+        ({"user": [1], "item": ["0"], "timestamp": [float("nan")]}, "has interactions without a user, an item or a timestamp"),
         ({"user": [1.5], "item": [2], "timestamp": [0]}, "has 1.5 in its column user, which is not a whole number"),
         ({"user": [1], "item": [True], "timestamp": [0]}, "The column item of .* holds values of type bool"),
     ],

@@ -1,0 +1,61 @@
+"""Names of users and of items while they are read, once each."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+_WHOLE = re.compile(r"-?\d+")
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
+
+
+class Names:
+    """Names and their numbers, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def numbers(self, column: Any) -> npt.NDArray[np.int32]:
+        """The numbers of a column of texts without nulls."""
+        encoded = pc.dictionary_encode(column)
+        known = self._numbers
+        new = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
+        numbers: npt.NDArray[np.int32] = np.array(new, np.int32)[encoded.indices.to_numpy()]
+        return numbers
+
+    def all(self) -> list[str]:
+        """The names, by number."""
+        return list(self._numbers)
+
+
+def whole(name: str) -> str:
+    """A whole number that was written as a float, as pandas does where some are missing, as what it is; other names as they are."""
+    return name.partition(".")[0] if _WHOLE_FLOAT.fullmatch(name) else name
+
+
+def with_whole_numbers(names: Sequence[str], numbers: npt.NDArray[np.int32]) -> tuple[list[str], npt.NDArray[np.int32], list[str]]:
+    """Names in which whole numbers are no floats, where names are numbers: pandas writes `1.0` in the files where some are missing.
+
+    Names are numbers if all are, or if one of them stands among them with and without `.0`.
+
+    Args:
+        names: by number.
+        numbers: `[n]`, of names.
+
+    Returns:
+        the names; `[n]`, of those; and the names that were floats.
+    """
+    floats = [name for name in names if _WHOLE_FLOAT.fullmatch(name)]
+    known = frozenset(names)
+    if not floats or not (all(map(_is_whole, names)) or any(whole(name) in known for name in floats)):
+        return list(names), numbers, []
+    new: dict[str, int] = {}
+    places = [new.setdefault(whole(name), len(new)) for name in names]
+    return list(new), np.array(places, np.int32)[numbers], floats
+
+
+def _is_whole(name: str) -> bool:
+    return _WHOLE.fullmatch(whole(name)) is not None

@@ -1,0 +1,57 @@
+"""Interactions of a data directory as training reads them, whatever their items, for those who store histories.
+
+Invariant: training and this see the same events, with kinds, values and all attributes, in columns of their own or in objects.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from drafting.alignment.data.columns import Column
+from drafting.alignment.data.details import ATTRIBUTES, KIND, VALUE, EventDetails
+from drafting.alignment.data.item_index import MetItems
+from drafting.alignment.data.loading import EVENTS_FILE, PARQUET_FILE, data_files, load_stream
+from drafting.alignment.data.parquet import COLUMNS
+from drafting.preparation.events import Events
+from drafting.preparation.run import Tell, with_dates
+from drafting.preparation.tables import Table
+
+_STREAMS = (EVENTS_FILE, PARQUET_FILE)
+
+
+def stream_file(source: Path) -> Path | None:
+    """The file of a data directory that holds its interactions, or `source` if it is one; None if it is other data.
+
+    Raises:
+        InteractionError: a directory holds two of them, or the file can't be read.
+    """
+    if not source.is_dir():
+        return source if source.name in _STREAMS and set(COLUMNS) <= set(Table.open(source).names) else None
+    if not any((source / name).is_file() for name in _STREAMS):
+        return None
+    file = data_files(source)[0]
+    return file if file.name in _STREAMS else None
+
+
+def read_stream(path: Path, time_unit: str, tell: Tell) -> Events:
+    """Read all interactions, with times in seconds.
+
+    Args:
+        path: as `stream_file` finds it.
+        tell: told the unit of the times.
+
+    Raises:
+        InteractionError: a line is malformed, or a value is none that a prompt can show.
+    """
+    met = MetItems()
+    found = load_stream(path, met)
+    details = found.details or EventDetails(np.arange(len(found)), {})
+    columns = {name: Column(column.codes[details.rows], column.values) for name, column in details.columns.items()}
+    values = columns.get(VALUE)
+    # The last place is that of -1.
+    numbers = None if values is None else np.array([*values.values, np.nan], np.float64)[values.codes]
+    kept = {name: column for name, column in columns.items() if name == KIND or name.startswith(ATTRIBUTES)}
+    # Only LC-Rec's lists have no times.
+    assert found.timestamps is not None
+    events = Events(found.users, met.names, found.owners.astype(np.int32), found.items, found.timestamps, values=numbers, details=kept)
+    return with_dates(events, COLUMNS[2], time_unit, tell)[0]
