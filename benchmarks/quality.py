@@ -36,14 +36,14 @@ DATA_SETS = ("beauty", "games", "movielens")
 NETWORKS = ("gru4rec", "sasrec")
 # A network's figures differ from seed to seed as those of a target do.
 NETWORK_SEEDS = 3
+WEIGHTS = "0.25,0.5,1,2,4,8"
+# Validation users that choose: with a quarter of them, weights and epochs are told apart by chance.
+CHOOSING = "4000"
 # What was best on validation users: see docs/alignment.md.
 FILMS = ("--levels", "1", "--codes", "64", "--item-token")
 SHOP = ("--levels", "1", "--balanced", "--item-token")
 RECIPE = {"--base": "small", "--normalise": "children"}
-SHOP_RECIPE = RECIPE | {"--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128", "--precision": "bfloat16"}
-WEIGHTS = "0.25,0.5,1,2,4,8"
-# Validation users that choose among them: with a quarter of them, weights are told apart by chance.
-CHOOSING = "4000"
+SHOP_RECIPE = {"--base": "sparse", "--normalise": "children", "--validate-users": CHOOSING}
 RAW_FILMS = "movielens/raw"
 _WHEEL_FILMS = "recbole/dataset_example/ml-100k/"
 
@@ -58,6 +58,7 @@ class DataSet:
         identifiers: flags of `catalog build`.
         given: a catalog that is taken as it is; None for one that is built.
         recipe: flags of `train target`, before which the preset's recipe steps back.
+        taught: targets learn what the neighbour model says, too.
     """
 
     name: str
@@ -67,6 +68,7 @@ class DataSet:
     identifiers: tuple[str, ...] = ()
     given: Path | None = None
     recipe: dict[str, str] = field(default_factory=lambda: {"--base": "small"})
+    taught: bool = True
 
 
 def data_set(name: str, shared: Path, work: Path) -> DataSet:
@@ -80,7 +82,7 @@ def data_set(name: str, shared: Path, work: Path) -> DataSet:
     if name == "movielens":
         prepare = Stage.keyed(work, "movielens/data", ("prepare", str(work / RAW_FILMS)))
         return DataSet(name, prepare.result, (prepare,), identifiers=FILMS, recipe=RECIPE)
-    return DataSet(name, shared / name, items=index_of(name, shared), identifiers=SHOP, recipe=SHOP_RECIPE)
+    return DataSet(name, shared / name, items=index_of(name, shared), identifiers=SHOP, recipe=SHOP_RECIPE, taught=False)
 
 
 def index_of(name: str, shared: Path) -> Path:
@@ -182,7 +184,7 @@ class Stages:
         return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, out="--report", inside=REPORT, also=also)
 
     def _train(self, name: str, fit: str, seed: int, more: dict[str, str]) -> Stage:
-        taught = ("--neighbours", str(self.neighbours(fit).result))
+        taught = ("--neighbours", str(self.neighbours(fit).result)) if self.source.taught else ()
         recipe = self.source.recipe | more
         asked = (*(part for flag in recipe.items() for part in flag), *taught, "--fit", fit, "--seed", str(seed))
         also = TargetSettings(), RECIPES.get(recipe["--base"]), PRESETS.get(recipe["--base"])

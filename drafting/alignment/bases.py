@@ -56,6 +56,23 @@ PAPER: dict[str, Any] = SMALL | {
 # The same shape, trained by a recipe of its own.
 BASE: dict[str, Any] = PAPER
 
+# For sparse data, where most items were met by few: an item has one vector, by which it is read and predicted, as in SASRec (Kang and
+# McAuley, 2018), so that it learns from both. Vectors begin at length 1 and are read multiplied, so that they are not drowned by what
+# layers add to them.
+SPARSE: dict[str, Any] = {
+    "model_type": "granite",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "initializer_range": 64**-0.5,
+    "embedding_multiplier": 64**0.5,
+    "attention_multiplier": 32**-0.5,
+}
+
 # About 0.1 million parameters: one layer, much cheaper than the target.
 DRAFT: dict[str, Any] = SMALL | {
     "hidden_size": 64,
@@ -77,7 +94,7 @@ TIGER: dict[str, Any] = {
     "feed_forward_proj": "relu",
     "dropout_rate": 0.1,
 }
-PRESETS = {"small": SMALL, "base": BASE, "paper": PAPER, "draft": DRAFT, "t5-scratch": TIGER}
+PRESETS = {"small": SMALL, "base": BASE, "sparse": SPARSE, "paper": PAPER, "draft": DRAFT, "t5-scratch": TIGER}
 
 
 class BaseError(SetupError):
