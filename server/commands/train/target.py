@@ -28,8 +28,8 @@ def target(
     base: Annotated[
         str,
         typer.Option(
-            help="Where to start: 'small' or 'base' (from scratch, by a recipe); 'paper', 't5-scratch' or a config.json (from scratch); or "
-            "a model directory."
+            help="Where to start: 'small', 'base' or, where most items were met by few, 'sparse' (from scratch, by a recipe); 'paper', "
+            "'t5-scratch' or a config.json (from scratch); or a model directory."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model directory to write; `atspeed serve --target` takes it as it is.")],
@@ -64,7 +64,7 @@ def target(
 
     Example: atspeed train target --data data/beauty --catalog data/beauty/beauty.index.json --base small --subsequences --out models/beauty
 
-    The presets small and base have recipes: defaults that keep a small model from learning the data by heart, and judge each epoch's lists.
+    The presets small, base and sparse have recipes: defaults that keep a small model from learning the data by heart, and judge each epoch's lists.
     A flag that is given goes before its recipe. Of models that are served, --fit all learns the newest interactions, too.
 
     An interrupted run goes on from its last checkpoint when the same command is given again. For several devices, put
