@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from drafting.alignment.data.samples import Batch
+from drafting.alignment.data.samples import IGNORED_LABEL, Batch
 from drafting.alignment.settings import TrainingError, TrainingMetrics, ValidatedEpoch
 from drafting.alignment.validation import EpochValidation
 
@@ -25,12 +25,19 @@ class Course:
         valid_loss: loss of a validation batch; by default the cross-entropy of the model.
         validation: judges each epoch and keeps the best; by default the model of the last epoch is the result.
         trial: a run on fewer interactions; this one ends after its best epoch, on the learning rates of the whole run.
+        labels: of a training batch on average, where every label counts as much, in a batch of long samples and in one of short ones; by
+            default every batch counts as much.
     """
 
     loss: Loss | None = None
     valid_loss: Loss | None = None
     validation: EpochValidation | None = None
     trial: TrainingMetrics | None = None
+    labels: float | None = None
+
+    def weighted(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The loss of a training batch as a step minimises it, from its mean over the batch's labels."""
+        return loss if self.labels is None else loss * ((batch["labels"] != IGNORED_LABEL).sum() / self.labels)
 
     def last_step(self, batches: int) -> int | None:
         """The step that the run ends at before its time, if that is known, in epochs of so many batches."""

@@ -4,6 +4,7 @@ Invariant: `training.json` in the directory holds every setting, the hashes of t
 LoRA weights are merged into the model, so it is loaded like any other.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def train_target(
             if not len(made.samples[1]):
                 raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
             validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
-        course = Course(*losses, validation, trial)
+        learnt = made.samples[0]
+        course = Course(*losses, validation, trial, learnt.labels / math.ceil(len(learnt) / settings.batch_size))
         merge = merged if settings.lora_rank else None
         what = made.start, made.model, made.samples, settings, made.record, template
         return train_model(run, *what, overwrite=overwrite, course=course, merge=merge)

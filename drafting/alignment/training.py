@@ -90,10 +90,10 @@ class _SampleTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **options: Any) -> Any:
         loss = self._course.loss if model.training else self._course.valid_loss
-        if loss is None:
-            return super().compute_loss(model, inputs, *args, **options)
-        value = loss(model, inputs)
-        return (value, {}) if options.get("return_outputs") else value
+        found = super().compute_loss(model, inputs, *args, **options) if loss is None else loss(model, inputs)
+        value, outputs = found if isinstance(found, tuple) else (found, {})
+        value = self._course.weighted(value, inputs) if model.training else value
+        return (value, outputs) if options.get("return_outputs") else value
 
 
 def _identity(batch: Batch) -> Batch:

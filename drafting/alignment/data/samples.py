@@ -84,6 +84,12 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def labels(self) -> int:
+        """The number of tokens that are predicted, with all items."""
+        scored: int = self.windows.scored.sum().item()
+        return scored * self._identifiers.shape[1]
+
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
