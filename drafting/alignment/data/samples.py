@@ -87,8 +87,8 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     @property
     def labels(self) -> int:
         """The number of tokens that are predicted, with all items."""
-        scored: int = self.windows.scored.sum().item()
-        return scored * self._identifiers.shape[1]
+        found: int = self.windows.scored.sum().item() * self._identifiers.shape[1]
+        return found
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])

@@ -60,7 +60,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path, catalog: Catalog, config: str) -> Path:
     """A target that was trained long enough to know the pattern."""
     out = tmp_path_factory.mktemp("models") / "target"
-    settings = TargetSettings(epochs=20, batch_size=8, learning_rate=1e-2, subsequences=True)
+    settings = TargetSettings(epochs=22, batch_size=8, learning_rate=1e-2, subsequences=True)
     train_target(data, catalog, config, out, settings=settings, template=PromptTemplate(max_items=6))
     return out
 
@@ -111,7 +111,7 @@ def test_the_directory_says_how_it_came_to_be(trained: Path, catalog: Catalog) -
     ]
     assert load_prompt(trained) == PromptTemplate(max_items=6)
     record = json.loads((trained / "training.json").read_text())
-    assert record["settings"]["epochs"] == 20
+    assert record["settings"]["epochs"] == 22
     assert record["settings"]["seed"] == 0
     assert record["catalog"] == {"version": catalog.version, "items": ITEMS}
     assert len(record["data"]["sha256"]["interactions.jsonl"]) == 64
@@ -268,7 +268,7 @@ def test_lora_learns_the_new_tokens_and_is_written_merged(
         (
             "enormous",
             PromptTemplate(),
-            r"There is no base .enormous.: give a preset \(small, base, paper, draft, t5-scratch\), a config.json",
+            r"There is no base .enormous.: give a preset \(small, base, sparse, paper, draft, t5-scratch\), a config.json",
         ),
         ("small", PromptTemplate(separator=", "), "A model from scratch knows the catalog's codes and no words"),
         ("small", PromptTemplate(max_items=300), "A prompt of 300 items and its answer take 603 tokens, but small reads at most 512"),

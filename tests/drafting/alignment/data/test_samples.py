@@ -172,7 +172,9 @@ def test_packed_windows_lose_what_all_prefixes_lose(longest: int, stride: int) -
     assert len(packed) <= len(prefixes)
     llama = model()
     one_by_one = sum(total_loss(llama, prefixes[index]) for index in range(len(prefixes)))
-    assert total_loss(llama, packed.__getitems__(range(len(packed)))) == pytest.approx(one_by_one, rel=1e-5)
+    whole = packed.__getitems__(range(len(packed)))
+    assert total_loss(llama, whole) == pytest.approx(one_by_one, rel=1e-5)
+    assert packed.labels == prefixes.labels == int((whole["labels"] != IGNORED_LABEL).sum())
 
 
 def test_padding_changes_no_loss() -> None:
