@@ -64,7 +64,7 @@ def target(
 
     Example: atspeed train target --data data/beauty --catalog data/beauty/beauty.index.json --base small --subsequences --out models/beauty
 
-    The presets small, base and sparse have recipes: defaults that keep a small model from learning the data by heart, and judge each epoch's lists.
+    The presets small, base and sparse have recipes: defaults that keep a small model from learning data by heart, and judge each epoch.
     A flag that is given goes before its recipe. Of models that are served, --fit all learns the newest interactions, too.
 
     An interrupted run goes on from its last checkpoint when the same command is given again. For several devices, put
