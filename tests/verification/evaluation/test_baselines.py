@@ -113,6 +113,35 @@ def test_settings_are_chosen_without_a_look_at_the_test_part() -> None:
     assert max(each.quality.recall + each.quality.ndcg for each in tried) == best_of(tried).quality.recall + best_of(tried).quality.ndcg
 
 
+def repeats() -> Split:
+    """Everyone has met the items of a circle, and meets one of them again, or another one: the newest, in four of five cases."""
+    rng = np.random.default_rng(3)
+
+    def part(*columns: list[int]) -> Interactions:
+        items = np.array(columns, np.int32).T
+        return Interactions(tuple(map(str, range(60))), offsets_of([items.shape[1]] * 60), items.reshape(-1))
+
+    rows = [[(user + step) % ITEMS for step in range(6)] for user in range(60)]
+    later = [[row[-1] if rng.random() < 0.8 else int(rng.integers(ITEMS)) for _ in range(2)] for row in rows]
+    known = [list(column) for column in zip(*rows, strict=True)]
+    return Split(part(*known), part([pair[0] for pair in later]), part([pair[1] for pair in later]))
+
+
+@pytest.mark.parametrize("kind", ["knn", "ease"])
+def test_settings_are_chosen_by_lists_of_the_kind_that_is_compared(kind: str) -> None:
+    split, chosen = repeats(), {}
+    users, validation = held_out(split), held_out(split, "valid")
+    for keep_seen in (False, True):
+        tried = list(try_settings(validation, ITEMS, kind, keep_seen=keep_seen))
+        for each in tried:
+            scores = neighbour_scores(validation, each.settings.weights(validation.known, ITEMS), each.settings.decay, each.settings.window)
+            assert each.quality == quality_of(validation, ranked_lists(validation, scores, 10, keep_seen=keep_seen), 10)
+        (found,) = baseline_lists((kind,), split, users, ITEMS, 10, keep_seen=keep_seen)
+        chosen[keep_seen] = found.chosen
+        assert found.chosen == str(best_of(tried).settings)
+    assert chosen[False] != chosen[True]
+
+
 def test_candidates_are_judged_at_their_own_length() -> None:
     users = held_out(random_split(1), "valid")
     for each in try_settings(users, ITEMS, "knn", kept=9, decays=(0.5, 0.9), at=3):

@@ -140,6 +140,46 @@ def test_an_interrupted_baseline_goes_on_to_the_same_lists(ended: int, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
 
 
+def test_the_network_that_is_compared_on_the_part_that_chose_is_that_of_the_chosen_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of the same lesson as the one that was kept while it was tried whether more epochs are better."""
+    monkeypatch.setattr(neural, "MOST_EPOCHS", 7)
+    monkeypatch.setattr(neural, "PATIENCE", 3)
+    # The first epoch is the best, so that those that follow it are learnt for nothing.
+    merits = iter(range(1000, 0, -1))
+    monkeypatch.setattr(neural, "merit", lambda quality: next(merits))
+    split, asked = circles(), {"networks": 2}
+    users = held_out(split, "valid")
+    expected = list(baseline_lists(("gru4rec",), split, users, ITEMS, 3, **asked))
+    assert expected[0].chosen == "dropout 0.2, 1 epochs"
+    for _ in range(2):
+        assert list(baseline_lists(("gru4rec",), split, users, ITEMS, 3, folder=tmp_path, **asked)) == expected
+
+
+def test_epochs_are_chosen_by_lists_of_the_kind_that_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a folder holds networks whose epochs were chosen by lists of the other kind."""
+    monkeypatch.setattr(neural, "MOST_EPOCHS", 2)
+    judged = []
+
+    def judge(*asked: object, keep_seen: bool) -> list[list[int]]:
+        judged.append(keep_seen)
+        return ranked_lists(*asked, keep_seen=keep_seen)
+
+    monkeypatch.setattr(neural, "ranked_lists", judge)
+    split = circles()
+    for keep_seen, folder in ((False, tmp_path), (True, tmp_path), (False, tmp_path)):
+        judged.clear()
+        asked = ("gru4rec",), split, held_out(split), ITEMS, 3
+        found = list(baseline_lists(*asked, keep_seen=keep_seen, folder=folder))
+        assert judged == [keep_seen] * 4, "both epochs of each dropout are judged"
+        assert found == list(baseline_lists(*asked, keep_seen=keep_seen))
+        # What was chosen is not chosen again.
+        judged.clear()
+        assert list(baseline_lists(*asked, keep_seen=keep_seen, folder=folder)) == found
+        assert not judged
+
+
 def test_networks_of_other_data_are_not_gone_on_from() -> None:
     first, other = (held_out(circles(known=known)).known for known in (3, 4))
     lessons = [Lesson("gru4rec", first, ITEMS, 0.2, 0), Lesson("sasrec", first, ITEMS, 0.2, 0), Lesson("gru4rec", other, ITEMS, 0.2, 0)]

@@ -76,6 +76,7 @@ def baseline_lists(
     Args:
         names: keys of `BASELINES`.
         users: of a part of `split`; what they know is what baselines learn from.
+        keep_seen: keep what users have met, in these lists and in those that settings are chosen by.
         networks: seeds of each neural baseline.
         folder: where these are kept while they learn; what is interrupted goes on there.
         on_step: called with what is being done, as a text.
@@ -86,11 +87,11 @@ def baseline_lists(
     make: dict[str, Callable[[], tuple[str, Iterable[Scorer]]]] = {
         "popular": lambda: ("", [most_popular(users, items)]),
         "co-occurrence": lambda: ("", [co_occurring(users, items)]),
-        "knn": partial(_neighbours, "knn", split, users, items, on_step),
-        "ease": partial(_neighbours, "ease", split, users, items, on_step),
+        "knn": partial(_neighbours, "knn", split, users, items, keep_seen, on_step),
+        "ease": partial(_neighbours, "ease", split, users, items, keep_seen, on_step),
     }
     for name in ("sasrec", "gru4rec"):
-        make[name] = partial(_neural, name, split, users, items, networks, folder, on_step)
+        make[name] = partial(_neural, name, split, users, items, keep_seen, networks, folder, on_step)
     for name in names:
         on_step(BASELINES[name])
         try:
@@ -135,14 +136,14 @@ def _made(name: str, make: Callable[[], tuple[str, Iterable[Scorer]]], users: He
     return BaselineLists(name, chosen, lists, others)
 
 
-def _neighbours(kind: str, split: Split, users: HeldOut, items: int, on_step: Step) -> tuple[str, Iterable[Scorer]]:
+def _neighbours(kind: str, split: Split, users: HeldOut, items: int, keep_seen: bool, on_step: Step) -> tuple[str, Iterable[Scorer]]:
     if kind == "ease" and (refusal := ease_refusal(items)):
         raise NeighbourError(f"{refusal}.")
     validation = validation_users(split)
     settings = NeighbourSettings(kind, STRENGTHS[kind][0], DECAYS[0])
     if validation is not None:
         tried = []
-        for each in try_settings(validation, items, kind):
+        for each in try_settings(validation, items, kind, keep_seen=keep_seen):
             on_step(f"{BASELINES[kind]}, {each.settings}")
             tried.append(each)
         settings = best_of(tried).settings
@@ -151,11 +152,12 @@ def _neighbours(kind: str, split: Split, users: HeldOut, items: int, on_step: St
 
 
 def _neural(
-    name: str, split: Split, users: HeldOut, items: int, networks: int, folder: Path | None, on_step: Step
+    name: str, split: Split, users: HeldOut, items: int, keep_seen: bool, networks: int, folder: Path | None, on_step: Step
 ) -> tuple[str, Iterable[Scorer]]:
     from verification.evaluation.baselines.neural import neural_scores
 
-    return neural_scores(name, validation_users(split), users, items, lambda said: on_step(f"{BASELINES[name]}, {said}"), networks, folder)
+    asked = name, validation_users(split), users, items, lambda said: on_step(f"{BASELINES[name]}, {said}")
+    return neural_scores(*asked, networks, folder, keep_seen=keep_seen)
 
 
 def validation_users(split: Split) -> HeldOut | None:

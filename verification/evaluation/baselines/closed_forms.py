@@ -119,12 +119,15 @@ def try_settings(
     decays: Sequence[float] = DECAYS,
     window: int = WINDOW,
     at: int = CHOSEN_AT,
+    *,
+    keep_seen: bool = False,
 ) -> Iterator[Tried]:
-    """Try the settings of a kind on validation users, seen items left out; a matrix is made once for all decays.
+    """Try the settings of a kind on validation users; a matrix is made once for all decays.
 
     Args:
         kept: how many of the largest weights of each row, as a served model has them; all by default.
         at: length of the lists that are judged.
+        keep_seen: keep what the users have met in these.
     """
     matrices = _matrices(kind, users.known, items, STRENGTHS[kind], kept)
     for strength in STRENGTHS[kind]:
@@ -132,7 +135,7 @@ def try_settings(
         weights: Weights | None = None
         weights = next(matrices)
         for decay in decays:
-            lists = ranked_lists(users, neighbour_scores(users, weights, decay, window), at)
+            lists = ranked_lists(users, neighbour_scores(users, weights, decay, window), at, keep_seen=keep_seen)
             yield Tried(NeighbourSettings(kind, strength, decay, window), quality_of(users, lists, at))
 
 

@@ -24,6 +24,8 @@ MOST_EPOCHS = 80
 PATIENCE = 6
 # Without validation users.
 DEFAULT_EPOCHS = 20
+# What is noted of lists that kept what users have met.
+_KEPT = "keep_seen"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def neural_scores(
     on_step: Callable[[str], None],
     seeds: int = 1,
     folder: Path | None = None,
+    *,
+    keep_seen: bool = False,
 ) -> tuple[str, Iterator[Scorer]]:
     """The chosen settings as a text, and the scores of networks that learned from what `users` know, one a seed.
 
@@ -52,18 +56,21 @@ def neural_scores(
         name: a key of `NETWORKS`.
         validation: users to choose by, with the first seed; None for default settings.
         folder: where networks are kept after each epoch, so that the same call goes on there; None for nowhere.
+        keep_seen: choose by lists that keep what the users have met.
     """
     settings = NeuralSettings(DROPOUTS[0], DEFAULT_EPOCHS)
     if validation is not None:
-        tried = [
-            _chosen(Training(Lesson(name, validation.known, items, dropout, 0), folder), validation, dropout, on_step)
-            for dropout in DROPOUTS
-        ]
+        lessons = [Lesson(name, validation.known, items, dropout, 0) for dropout in DROPOUTS]
+        tried = [_chosen(lesson, folder, validation, keep_seen, on_step) for lesson in lessons]
         settings = max(tried, key=lambda pair: pair[0])[1]
 
     def trained() -> Iterator[Scorer]:
         for seed in range(seeds):
-            training = Training(Lesson(name, users.known, items, settings.dropout, seed), folder)
+            lesson = Lesson(name, users.known, items, settings.dropout, seed)
+            training = Training(lesson, folder)
+            if training.epoch > settings.epochs:
+                # The network that the settings were chosen by, of the same data, learnt on to see that it gets no better.
+                training = Training(lesson)
             while training.epoch < settings.epochs:
                 training.advance()
                 training.keep()
@@ -73,18 +80,24 @@ def neural_scores(
     return str(settings), trained()
 
 
-def _chosen(training: Training, validation: HeldOut, dropout: float, on_step: Callable[[str], None]) -> tuple[float, NeuralSettings]:
+def _chosen(
+    lesson: Lesson, folder: Path | None, validation: HeldOut, keep_seen: bool, on_step: Callable[[str], None]
+) -> tuple[float, NeuralSettings]:
     """The best epoch of one dropout, and its merit on the validation users."""
+    training = Training(lesson, folder)
+    if training.epoch and bool(training.noted.get(_KEPT)) != keep_seen:
+        # Its epochs were judged by lists of the other kind.
+        training = Training(lesson, folder, anew=True)
     best = training.noted
     while training.epoch < MOST_EPOCHS and training.epoch - best.get("epoch", 0) < PATIENCE:
         training.advance()
-        lists = ranked_lists(validation, scores_of(training.network, validation), CHOSEN_AT)
+        lists = ranked_lists(validation, scores_of(training.network, validation), CHOSEN_AT, keep_seen=keep_seen)
         quality = quality_of(validation, lists, CHOSEN_AT)
-        on_step(f"dropout {dropout:g}, epoch {training.epoch}: Recall@10 {quality.recall:.4f} of validation users")
+        on_step(f"dropout {lesson.dropout:g}, epoch {training.epoch}: Recall@10 {quality.recall:.4f} of validation users")
         if not best or merit(quality) > best["merit"]:
-            best.update(epoch=training.epoch, merit=merit(quality))
+            best.update({"epoch": training.epoch, "merit": merit(quality), _KEPT: keep_seen})
         training.keep()
-    return best["merit"], NeuralSettings(dropout, int(best["epoch"]))
+    return best["merit"], NeuralSettings(lesson.dropout, int(best["epoch"]))
 
 
 def scores_of(network: SequenceNetwork, users: HeldOut) -> Scorer:

@@ -59,8 +59,8 @@ class Training:
         noted: what whoever trains has found out so far; kept with the network.
     """
 
-    def __init__(self, lesson: Lesson, folder: Path | None = None) -> None:
-        """Begin, or go on from what a folder holds of this lesson."""
+    def __init__(self, lesson: Lesson, folder: Path | None = None, *, anew: bool = False) -> None:
+        """Begin, or go on from what a folder holds of this lesson, unless it is to be learnt `anew`."""
         self._lesson, self._rows = lesson, training_rows(lesson.known, lesson.items)
         with _numbers(lesson.seed, 0):
             self.network = NETWORKS[lesson.name](lesson.items, lesson.dropout)
@@ -68,7 +68,7 @@ class Training:
         self.epoch = 0
         self.noted: dict[str, float] = {}
         self._file = None if folder is None else folder / f"{lesson.name}-{lesson.digest}.pt"
-        if self._file is not None and self._file.exists():
+        if self._file is not None and self._file.exists() and not anew:
             kept = torch.load(self._file, weights_only=True)
             self.network.load_state_dict(kept["network"])
             self._optimizer.load_state_dict(kept["optimizer"])
