@@ -127,14 +127,15 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
     add_tokens: tuple[str, ...] = ()
     lora_rank: int = 0
     lora_alpha: Annotated[int, Meta(description="Scale of the LoRA adapters, divided by their rank.")] = 16
+    keep_seen: Annotated[
+        bool, Meta(description="Keep what validation users have met in their lists, as `evaluate --keep-seen` does; else it is left out.")
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stride is not None and self.stride < 1:
             raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
-        if not 0 <= self.left_out < 1:
-            raise TrainingError(f"left_out must lie in [0, 1), got {self.left_out}.")
-        for name, share in (("dropout", self.dropout or 0.0), ("label_smoothing", self.label_smoothing)):
+        for name, share in (("left_out", self.left_out), ("dropout", self.dropout or 0.0), ("label_smoothing", self.label_smoothing)):
             if not 0 <= share < 1:
                 raise TrainingError(f"{name} must lie in [0, 1), got {share}.")
         if not 0 < self.neighbour_share <= 1:

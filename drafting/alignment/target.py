@@ -19,6 +19,7 @@ from drafting.alignment.data.encoder_samples import EncoderSampleSet
 from drafting.alignment.data.fit import FIT_TRAIN, learnt_part
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.alignment.data.loading import data_hashes, load_split
+from drafting.alignment.data.met_labels import check_labels_are_new
 from drafting.alignment.data.record import split_kind
 from drafting.alignment.data.samples import SampleSet
 from drafting.alignment.data.splits import SplitRule
@@ -131,6 +132,8 @@ def train_target(
 
     if settings.validate_users and validate is None:
         raise TrainingError("validate_users needs someone to judge the lists: pass validate.")
+    if settings.validate_users and not settings.keep_seen:
+        check_labels_are_new(split)
     if settings.fit == FIT_TRAIN or not settings.validate_users:
         return train(run, settings, validates=bool(settings.validate_users))
     open_run(run, begun(settings)[1], overwrite)

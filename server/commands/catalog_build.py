@@ -111,6 +111,9 @@ def build(
             "`atspeed catalog compare` finds out; minutes for each, on as many threads as OMP_NUM_THREADS or the quota says.",
         ),
     ] = False,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="With --choose: keep what users have met in the lists that are judged, as for `evaluate`.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
     """Make identifiers by residual k-means, so that similar items share the front of theirs.
@@ -132,6 +135,8 @@ def build(
         fail("Give one of --unique, --digit and --item-token: each makes identifiers that no two items share.")
     if choose and (data is None or endings or balanced or levels is not None):
         fail("--choose finds the form of identifiers from --data: leave out --levels, --balanced, --unique, --digit and --item-token.")
+    if keep_seen and not choose:
+        fail("--keep-seen says how --choose judges identifiers: pass both, or neither.")
     if data is None and (text_weight is not None or text_model is not None or label_kind is not None or min_items > 1 or fit != FIT_TRAIN):
         fail("--fit, --text-weight, --text-model, --label-kind and --min-items are for --data: a matrix of --embeddings is taken as it is.")
     if fit not in FITS:
@@ -179,7 +184,7 @@ def build(
                 named = list(zip(listed.names, quantised.identifiers(), strict=True))
                 made[each] = quantised, catalog_of(named, attributes=listed.attributes)
         if choose and data is not None:
-            form = _chosen({each: catalog for each, (_, catalog) in made.items()}, data, rule)
+            form = _chosen({each: catalog for each, (_, catalog) in made.items()}, data, rule, keep_seen)
     except SetupError as error:
         fail(str(error))
     quantised, catalog = made[form]
@@ -195,11 +200,11 @@ def build(
     typer.echo(f"{quantised.shared_identifiers:,} items share an identifier with another.")
 
 
-def _chosen(catalogs: "dict[IdentifierForm, Catalog]", data: Path, rule: "SplitRule") -> "IdentifierForm":
+def _chosen(catalogs: "dict[IdentifierForm, Catalog]", data: Path, rule: "SplitRule", keep_seen: bool) -> "IdentifierForm":
     """The form that a tiny target learns best; the table of all is printed."""
     with loading_libraries(None):
         from verification.evaluation.proxy import ProxySettings
-    best = best_of({str(form): catalog for form, catalog in catalogs.items()}, data, ProxySettings(rule=rule))
+    best = best_of({str(form): catalog for form, catalog in catalogs.items()}, data, ProxySettings(rule=rule, keep_seen=keep_seen))
     return next(form for form in catalogs if str(form) == best)
 
 

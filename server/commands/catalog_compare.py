@@ -28,9 +28,10 @@ def compare(
         str | None, typer.Option(help="Kind of interactions of DATA to predict; as for `train target`.", show_default="all")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all tiny targets.", min=0, max=LARGEST_SEED)] = 0,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Keep what users have met in their lists, as for `evaluate`.")] = False,
     threads: Threads = None,
 ) -> None:
-    """Train a tiny target with each catalog and print what its lists are worth on the validation part, seen items left out.
+    """Train a tiny target with each catalog and print what its lists are worth on the validation part.
 
     The figures rank identifiers; a target worth serving is larger and reaches more.
 
@@ -46,7 +47,7 @@ def compare(
         with loading_libraries(threads):
             from drafting.alignment.data.splits import SplitRule
             from verification.evaluation.proxy import ProxySettings
-        settings = ProxySettings(base, epochs, users, SplitRule(split_kind(split, data), min_items, label_kind), seed)
+        settings = ProxySettings(base, epochs, users, SplitRule(split_kind(split, data), min_items, label_kind), seed, keep_seen)
         best_of(dict(zip(map(str, catalogs), loaded, strict=True)), data, settings)
 
 
@@ -67,5 +68,6 @@ def best_of(catalogs: "Mapping[str, Catalog]", data: Path, settings: "ProxySetti
         rows.append((found.recall, (name, f"{catalog.identifier_length}", f"{len(catalog.tokens):,}", *figures)))
     best_first = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
     columns = ("catalog", "length", "tokens", "Recall@10", "NDCG@10", "loss", "took")
-    print_table(f"{found.users:,} validation users, best first", columns, best_first, left=("catalog",))
+    seen = "kept" if settings.keep_seen else "left out"
+    print_table(f"{found.users:,} validation users, seen items {seen}, best first", columns, best_first, left=("catalog",))
     return best_first[0][0]

@@ -44,6 +44,9 @@ def build(
     split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; auto as it was prepared for.")] = "auto",
     min_items: Annotated[int, typer.Option(help="Leave out shorter users.", min=1)] = 1,
     label_kind: Annotated[str | None, typer.Option(help="Kind of interactions to predict.", show_default="all")] = None,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Keep what users have met in the lists that settings are chosen by, as for `evaluate`.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Choose a neighbour model's settings on the validation part, make the model, and write it.
@@ -53,6 +56,7 @@ def build(
     _check(out, kind, fit, overwrite)
     try:
         from drafting.alignment.data.loading import load_split
+        from drafting.alignment.data.met_labels import check_labels_are_new
         from drafting.alignment.data.record import split_kind
         from drafting.alignment.data.splits import SplitRule
         from drafting.catalog.loading import load_catalog
@@ -66,9 +70,11 @@ def build(
         items = load_catalog(catalog)
         rule = SplitRule(split_kind(split, data), min_items, label_kind)
         parts = load_split(data, items, rule)
-        tried = _try_all(parts, len(items), _kinds(kind, len(items)), kept, window)
+        if not keep_seen:
+            check_labels_are_new(parts)
+        tried = _try_all(parts, len(items), _kinds(kind, len(items)), kept, window, keep_seen)
         best = best_of(tried)
-        _print(tried, best)
+        _print(tried, best, keep_seen)
         typer.echo(f"Making the model: {best.settings.kind}, {best.settings}, from {fit} …")
         weights = best.settings.weights(learnt_part(parts, fit), len(items), kept)
         kind, decay, source = best.settings.kind, best.settings.decay, source_of(data, rule)
@@ -111,7 +117,7 @@ def _kinds(kind: str, items: int) -> list[str]:
     return ["knn"]
 
 
-def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, window: int) -> "list[Tried]":
+def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, window: int, keep_seen: bool) -> "list[Tried]":
     """Try all settings on the validation part, with matrices cut down as they are served."""
     from tqdm import tqdm
 
@@ -122,18 +128,19 @@ def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, wind
     tried = []
     with tqdm(total=sum(len(STRENGTHS[kind]) for kind in kinds) * len(DECAYS), desc="choosing settings", unit="setting") as bar:
         for kind in kinds:
-            for each in try_settings(users, items, kind, kept, window=window, at=CANDIDATES_AT):
+            for each in try_settings(users, items, kind, kept, window=window, at=CANDIDATES_AT, keep_seen=keep_seen):
                 tried.append(each)
                 bar.update()
     return tried
 
 
-def _print(tried: "Sequence[Tried]", best: "Tried") -> None:
+def _print(tried: "Sequence[Tried]", best: "Tried", keep_seen: bool) -> None:
     from verification.evaluation.baselines.closed_forms import CANDIDATES_AT as AT
 
     rows = [
         [each.settings.kind, str(each.settings), f"{each.quality.recall:.4f}", f"{each.quality.ndcg:.4f}", "chosen" * (each is best)]
         for each in tried
     ]
+    title = f"Users of the validation part, seen items {'kept' if keep_seen else 'left out'}"
     heads = ("kind", "settings", f"Recall@{AT}", f"NDCG@{AT}", "")
-    print_table("Users of the validation part, seen items left out", heads, rows, left=("kind", "settings", ""))
+    print_table(title, heads, rows, left=("kind", "settings", ""))

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from drafting.alignment.data.loading import load_split
+from drafting.alignment.data.met_labels import check_labels_are_new
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.settings import TargetSettings
 from drafting.alignment.target import train_target
@@ -29,6 +30,7 @@ class ProxySettings:
         users: most validation users, spread evenly.
         rule: how one stream of interactions is split.
         seed: of the weights and the order of the samples.
+        keep_seen: keep what users have met in their lists.
     """
 
     base: str = "draft"
@@ -36,11 +38,12 @@ class ProxySettings:
     users: int = 1000
     rule: SplitRule = field(default_factory=SplitRule)
     seed: int = 0
+    keep_seen: bool = False
 
 
 @dataclass(frozen=True)
 class ProxyQuality:
-    """Recall@10 with its standard error and NDCG@10 on validation users, seen items left out, and what training came to.
+    """Recall@10 with its standard error and NDCG@10 on validation users, and what training came to.
 
     Attributes:
         loss: of the validation part, of a whole identifier: the sum over its tokens, in nats; None without validation items.
@@ -63,6 +66,8 @@ def judge_identifiers(data: Path, catalog: Catalog, settings: ProxySettings) -> 
     """
     started = time.monotonic()
     split = load_split(data, catalog, settings.rule)
+    if not settings.keep_seen:
+        check_labels_are_new(split)
     users = held_out(split, "valid", settings.users)
     training = TargetSettings(
         epochs=settings.epochs,
@@ -80,7 +85,7 @@ def judge_identifiers(data: Path, catalog: Catalog, settings: ProxySettings) -> 
     with TemporaryDirectory(prefix="atspeed-proxy-") as directory:
         model = Path(directory) / "model"
         metrics = train_target(data, catalog, settings.base, model, settings=training)
-        quality = served_quality(model, catalog, users)
+        quality = served_quality(model, catalog, users, keep_seen=settings.keep_seen)
     return ProxyQuality(
         recall=quality.recall,
         error=quality.recall_error,

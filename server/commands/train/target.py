@@ -88,7 +88,7 @@ def target(
         with loading_libraries(threads):
             from drafting.alignment.target import train_target
             from verification.evaluation.validation import ListValidation
-        validate = ListValidation(items, chosen.validate_users) if chosen.validate_users else None
+        validate = ListValidation(items, chosen.validate_users, keep_seen=chosen.keep_seen) if chosen.validate_users else None
         taught = None if neighbours is None else NeighbourModel.load(neighbours)
         inputs = data, items, base, out
         metrics = train_target(*inputs, settings=chosen, template=template, overwrite=overwrite, validate=validate, neighbours=taught)

@@ -20,6 +20,7 @@ from drafting.alignment.smoothing import SmoothedLoss
 from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
+from drafting.errors import InteractionError
 from tests.models import TINY_CONFIG
 
 ITEMS = 12
@@ -212,6 +213,19 @@ def test_without_validation_users_nothing_is_begun(tmp_path: Path, catalog: Cata
     (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(TrainingError, match=r"No epoch can be judged: .* Pass --validate-users 0"):
         train_target(tmp_path, catalog, config, tmp_path / "out", settings=QUICK, validate=Judge())
+
+
+def test_labels_that_users_have_met_are_kept_or_refused(tmp_path: Path, catalog: Catalog, config: str) -> None:
+    lines = [{"user": user, "item": (user + time % 2) % ITEMS, "timestamp": time} for user in range(30) for time in range(5)]
+    (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InteractionError, match=r"30 of 30 validation labels .*pass --keep-seen"):
+        train_target(tmp_path, catalog, config, tmp_path / "out", settings=QUICK, validate=Judge())
+    assert [path.name for path in tmp_path.iterdir()] == ["interactions.jsonl"]
+    unjudged = msgspec.structs.replace(QUICK, validate_users=0, epochs=1)
+    train_target(tmp_path, catalog, config, tmp_path / "unjudged", settings=unjudged)
+    kept = msgspec.structs.replace(QUICK, keep_seen=True, epochs=1)
+    assert train_target(tmp_path, catalog, config, tmp_path / "out", settings=kept, validate=Judge(0.5)).best_epoch == 1
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["settings"]["keep_seen"] is True
 
 
 def test_a_recipe_gives_way_to_what_is_given() -> None:

@@ -241,7 +241,7 @@ def test_compare_ranks_identifiers_that_say_something_first(tmp_path: Path, data
     catalog_of(random).save(tmp_path / "random.jsonl")
     compared = run("compare", tmp_path / "random.jsonl", tmp_path / "halves.jsonl", "--data", data, "--epochs", 6)
     assert compared.exit_code == 0, compared.output
-    table = compared.stdout[compared.stdout.index("validation users, best first") :]
+    table = compared.stdout[compared.stdout.index("validation users, seen items left out, best first") :]
     assert "80 validation users" in compared.stdout
     assert table.index("halves.jsonl") < table.index("random.jsonl")
 
@@ -472,11 +472,12 @@ def test_build_chooses_the_form_that_a_tiny_target_learns_best(tmp_path: Path, d
 
     def judge(where: Path, catalog: Catalog, settings: ProxySettings) -> ProxyQuality:
         judged.append(catalog)
-        assert (where, settings.rule.min_items) == (data, 2)
+        assert (where, settings.rule.min_items, settings.keep_seen) == (data, 2, True)
         return ProxyQuality(0.1 * len(judged), 0.01, 0.0, None, 7, 1.0)
 
     monkeypatch.setattr("verification.evaluation.proxy.judge_identifiers", judge)
-    asked = ("build", "--data", data, "--out", out, "--codes", 8, "--text-weight", 0, "--dims", 8, "--min-items", 2, "--choose")
+    given = ("--data", data, "--out", out, "--codes", 8, "--text-weight", 0, "--dims", 8, "--min-items", 2)
+    asked = ("build", *given, "--keep-seen", "--choose")
     built = run(*asked)
     assert built.exit_code == 0, built.output
     assert [catalog.identifier_length for catalog in judged] == [2, 2, 3, 3]
@@ -489,6 +490,8 @@ def test_build_chooses_the_form_that_a_tiny_target_learns_best(tmp_path: Path, d
     assert len(rows) == 4
     assert "leave out --levels" in run(*asked, "--overwrite", "--balanced").output
     assert "leave out --levels" in run(*asked, "--overwrite", "--levels", 3).output
+    assert "seen items kept" in built.output
+    assert "--keep-seen says how --choose judges identifiers" in run(*asked[:-1], "--overwrite").output
 
 
 def test_build_from_texts_alone_clusters_by_words_and_keeps_codebooks(tmp_path: Path, data: Path) -> None:

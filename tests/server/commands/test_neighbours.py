@@ -101,6 +101,21 @@ def test_what_is_wrong_is_said_before_anything_is_read(folder: Path, tmp_path: P
     assert build(folder, taken, "--kind", "knn", "--overwrite").exit_code == 0
 
 
+def test_settings_are_chosen_by_lists_that_hold_what_users_have_met_where_it_is_kept(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "catalog.jsonl").symlink_to(folder / "catalog.jsonl")
+    (tmp_path / "data").mkdir()
+    lines = [f'{{"user": {user}, "item": {(user + step % 2) % ITEMS}, "timestamp": {step}}}' for user in range(20) for step in range(6)]
+    (tmp_path / "data" / "interactions.jsonl").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "a.neighbours.safetensors"
+    refused = build(tmp_path, out, "--kind", "knn")
+    assert refused.exit_code == 1
+    assert "20 of 20 validation labels are items that their users had met before" in refused.output.replace("\n", " ")
+    done = build(tmp_path, out, "--kind", "knn", "--keep-seen")
+    assert done.exit_code == 0, done.output
+    assert "seen items kept" in done.output
+    assert {line.split("│")[3].strip() for line in done.output.splitlines() if line.startswith("│ knn")} == {"1.0000"}
+
+
 def test_a_prepared_directory_is_split_as_it_was_prepared_for(tmp_path: Path) -> None:
     """Items follow each other in time, so that a split by time holds other items out than each user's last ones."""
     catalog = random_catalog(items=ITEMS, depth=2, codes=7)

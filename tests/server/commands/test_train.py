@@ -79,6 +79,20 @@ def test_a_preset_brings_its_recipe_and_a_flag_goes_before_it(flags: dict[str, o
         assert refused.stderr.rstrip().endswith(f"--fit {other}.")
 
 
+def test_lists_of_validation_users_keep_what_these_have_met_where_it_is_said(flags: dict[str, object], tmp_path: Path) -> None:
+    """Lists of ten hold all nine items, and so each label, which its user had met."""
+    lines = [{"user": user, "item": (user + step % 2) % ITEMS, "timestamp": step} for user in range(45) for step in range(6)]
+    flags |= {"--data": tmp_path / "repeats", "--validate-users": 45}
+    (tmp_path / "repeats").mkdir()
+    (tmp_path / "repeats" / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    refused = run(flags)
+    assert refused.exit_code == 1
+    assert "45 of 45 validation labels are items that their users had met before" in refused.output.replace("\n", " ")
+    done = run(flags, "--keep-seen")
+    assert done.exit_code == 0, done.output
+    assert "validation Recall@10 1.0000" in done.output
+
+
 def test_without_a_preset_the_defaults_are_those_of_the_settings(flags: dict[str, object], tmp_path: Path) -> None:
     assert run(flags).exit_code == 0
     settings = json.loads((tmp_path / "model" / "training.json").read_text())["settings"]
