@@ -209,7 +209,7 @@ def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, n
     config.pad_token_id, config.bos_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id, None
     if config.is_encoder_decoder:
         config.decoder_start_token_id = config.pad_token_id
-    _check_encoder(config, name)
+    _check_served(config, name)
     try:
         model = _auto_class(config).from_config(config, dtype=torch.float32, attn_implementation=_attention(config))
     except ValueError as error:
@@ -225,7 +225,7 @@ def _unknown(template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> bo
 
 def _from_model(path: Path, tokens: Sequence[str]) -> Base:
     config = _read_config(path / "config.json")
-    _check_encoder(config, str(path))
+    _check_served(config, str(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = _auto_class(config).from_pretrained(path, dtype="float32", attn_implementation=_attention(config))
@@ -247,9 +247,13 @@ def _auto_class(config: PretrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def _check_encoder(config: PretrainedConfig, name: str) -> None:
-    """Refuse encoder-decoder models that can't be served, before they are trained for hours."""
+def _check_served(config: PretrainedConfig, name: str) -> None:
+    """Refuse models that can't be served, before they are trained for hours."""
     if not config.is_encoder_decoder:
+        if not hasattr(config, "max_position_embeddings"):
+            raise BaseError(
+                f"The config.json of the base {name} does not say how many tokens the model reads: it has no max_position_embeddings."
+            )
         return
     if config.model_type not in ENCODER_DECODERS:
         raise BaseError(

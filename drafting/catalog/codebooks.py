@@ -28,6 +28,8 @@ Codes = npt.NDArray[np.int32]
 
 # Levels of the token pattern are letters.
 MAX_LEVELS = 26
+# How many seeds scikit-learn takes, from 0 on.
+_SEEDS = 2**32
 
 
 class CodebookError(SetupError):
@@ -169,7 +171,7 @@ def residual_kmeans(
     books: list[Floats] = []
     codes = np.empty((len(residual), levels), np.int32)
     for level in range(levels):
-        centroids = _kmeans(residual, codes_per_level, seed + level)
+        centroids = _kmeans(residual, codes_per_level, (seed + level) % _SEEDS)
         if balanced:
             centroids, codes[:, level] = balanced_kmeans(residual, centroids)
         else:

@@ -20,8 +20,10 @@ from drafting.errors import SetupError
 
 _TEXTS_AT_ONCE = 32
 _MOST_TOKENS = 256
-# A word is a run of letters and digits; what attributes hold is one word, see `item_texts`.
-_WORD = r"[^\W_]+|\S+=\S+"
+# Longer entries of lists are texts: as one word, no two items would share any.
+_MOST_WORDS = 8
+# What attributes hold is one word, see `item_texts`; other words are runs of letters and digits.
+_WORD = r"(?<!\S)\S+=\S+|[^\W_]+"
 
 
 class EmbeddingError(SetupError):
@@ -32,8 +34,8 @@ def item_texts(items: ItemList, *, named: bool = True) -> list[str]:
     """What is known of each item, as one text: titles and other texts as they are.
 
     Args:
-        named: write numbers and entries of lists as `name=value`, so that a bag of words tells a price of 5 from a size of 5; an encoder
-            reads plain text better.
+        named: write numbers and entries of lists, up to a few words, as `name=value`, so that a bag of words tells a price of 5 from a
+            size of 5; an encoder reads plain text better.
     """
     rows: list[list[str]] = [[] for _ in items.names]
     for name, column in sorted(items.attributes.items(), key=lambda each: (each[0] != "title", each[0])):
@@ -42,8 +44,14 @@ def item_texts(items: ItemList, *, named: bool = True) -> list[str]:
                 words.append(value)
             elif value is not None:
                 entries = value if isinstance(value, list) else [value]
-                words += [f"{name}={'_'.join(str(entry).split())}" if named else str(entry) for entry in entries]
+                words += [_named(name, str(entry)) if named else str(entry) for entry in entries]
     return [" ".join(words) for words in rows]
+
+
+def _named(name: str, entry: str) -> str:
+    """An entry as one word that says of what it is."""
+    words = entry.split()
+    return entry if len(words) > _MOST_WORDS else f"{'_'.join(name.split())}={'_'.join(words)}"
 
 
 def from_texts(texts: Sequence[str], dims: int, seed: int = 0) -> FloatArray:

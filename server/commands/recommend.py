@@ -82,7 +82,12 @@ def recommend(
     k: Annotated[int, typer.Option("--k", "-k", help="Identifiers to return.", min=1, max=LONGEST_LIST)] = 10,
     beam_width: Annotated[
         int | None,
-        typer.Option(help="Prefixes that the search keeps, at least k.", min=1, max=WIDEST_BEAM, show_default="50, or k"),
+        typer.Option(
+            help="Prefixes that the search keeps, at least k; not for users whose own k is larger.",
+            min=1,
+            max=WIDEST_BEAM,
+            show_default="50, or k",
+        ),
     ] = None,
     beam_widths: Annotated[
         str | None,

@@ -107,8 +107,8 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     """
     k = defaults.k if line.k is None else line.k
     widths: tuple[int | None, Sequence[int] | None] = line.beam_width, line.beam_widths
-    if line.k is None and widths == (None, None):
-        widths = defaults.beam_width, defaults.beam_widths
+    if widths == (None, None):
+        widths = _default_widths(defaults, k)
     if stored is None and not line.history and not line.behaviours and not line.context:
         if line.history is None:
             return "The line has no history: give one, or behaviours or a context of which a prompt can be made."
@@ -131,6 +131,12 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     barred = {item for item in excluded if item >= 0} | ({*user.met} if defaults.exclude_history else set())
     asked = k, widths[0], sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending
     return Question(user.state, *asked, " ".join(told_unknown(unknown)), widths[1], defaults.diversity, defaults.tolerance)
+
+
+def _default_widths(defaults: Defaults, k: int) -> tuple[int | None, Sequence[int] | None]:
+    """The widths of a line that sets none; where it asks for more than fits in them, none, and the engine widens them."""
+    last = defaults.beam_widths[-1] if defaults.beam_widths else defaults.beam_width
+    return (None, None) if last is None or last < k else (defaults.beam_width, defaults.beam_widths)
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:

@@ -285,6 +285,18 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, catalog: Catalo
         load_base(str(tmp_path / "config.json"), catalog, PromptTemplate())
 
 
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("family", ["bloom", "mpt"])
+def test_a_base_that_does_not_say_how_many_tokens_it_reads_is_refused_as_a_server_does(
+    tmp_path: Path, catalog: Catalog, family: str, weights: bool
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, "hidden_size": 8, "d_model": 8, "n_heads": 2, "n_layers": 1}))
+    if weights:
+        (tmp_path / "model.safetensors").write_bytes(b"which are not looked at")
+    with pytest.raises(BaseError, match=r"does not say how many tokens the model reads: it has no max_position_embeddings\."):
+        load_base(str(tmp_path), catalog, PromptTemplate())
+
+
 def test_nothing_to_learn_from_is_said(tmp_path: Path, catalog: Catalog, config: str) -> None:
     (tmp_path / "interactions.jsonl").write_text('{"user": 1, "item": 1, "timestamp": 1}\n')
     with pytest.raises(TrainingError, match="There is nothing to learn from: no user has two items"):

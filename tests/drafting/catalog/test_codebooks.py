@@ -36,6 +36,12 @@ def test_same_seed_same_codes_other_seed_other_codes(embeddings: np.ndarray) -> 
     assert (first.codes != other.codes).any()
 
 
+def test_the_largest_seed_has_seeds_behind_it_for_further_levels(embeddings: np.ndarray) -> None:
+    last = residual_kmeans(embeddings, levels=2, codes_per_level=8, seed=2**32 - 1)
+    rest = embeddings - last.codebooks.levels[0][last.codes[:, 0]]
+    np.testing.assert_array_equal(residual_kmeans(rest, levels=1, codes_per_level=8, seed=0).codes[:, 0], last.codes[:, 1])
+
+
 def test_a_code_is_the_nearest_centroid_of_the_residual(embeddings: np.ndarray) -> None:
     quantised = residual_kmeans(embeddings, levels=2, codes_per_level=8)
     first, second = quantised.codebooks.levels

@@ -120,6 +120,17 @@ def test_items_that_share_an_attribute_alone_are_alike() -> None:
     assert purity(from_texts(item_texts(items), 8), GROUP) == 1.0
 
 
+def test_attributes_are_one_word_each_and_long_entries_are_texts() -> None:
+    prices = ItemList(["a", "b", "c"], {"price": [5, None, 5], "shelf life": [None, 5, None]})
+    price, shelf_life, other = from_texts(item_texts(prices), 8)
+    assert price @ other == pytest.approx(1.0)
+    assert price @ shelf_life == pytest.approx(0.0, abs=1e-6), "they share a number, and it is of something else"
+    told = [f"This kettle boils {litres} litres of water in {minutes} minutes" for litres, minutes in ((1, 3), (2, 4), (1, 3))]
+    notes = ItemList(["a", "b", "c"], {"notes": [[text] for text in told]})
+    assert item_texts(notes) == told
+    assert from_texts(item_texts(notes), 8)[0] @ from_texts(item_texts(notes), 8)[1] > 0.3
+
+
 def test_no_words_at_all_are_refused_in_a_sentence() -> None:
     with pytest.raises(EmbeddingError, match="No item has a title or an attribute to embed"):
         from_texts(["", "!"], 8)

@@ -97,6 +97,28 @@ def test_a_line_brings_events_behaviours_profile_and_context():
         assert alone.history == UserState([], context={"query": "rain"})
 
 
+@pytest.mark.parametrize(
+    ("given", "line", "widths"),
+    [
+        ({"beam_width": 9}, {}, (9, None)),
+        ({"beam_width": 9}, {"k": 9}, (9, None)),
+        ({"beam_width": 9}, {"k": 10}, (None, None)),
+        ({"beam_width": 9}, {"k": 2, "beam_width": 4}, (4, None)),
+        ({"beam_width": 9}, {"beam_widths": [4]}, (None, [4])),
+        ({"beam_widths": [4, 9]}, {"k": 9}, (None, [4, 9])),
+        ({"beam_widths": [9, 4]}, {"k": 5}, (None, None)),
+        ({"beam_widths": [4, 9]}, {"k": 2, "beam_width": 7}, (7, None)),
+        ({}, {"k": 2}, (None, None)),
+    ],
+)
+def test_the_widths_of_all_lines_are_those_of_a_line_with_a_k_that_fits_in_them(
+    given: dict[str, object], line: dict[str, object], widths: tuple[object, object]
+) -> None:
+    question = make_question(random_catalog(items=20), UserLine(["item-1"], **line), replace(DEFAULTS, **given))
+    assert isinstance(question, Question)
+    assert (question.beam_width, question.beam_widths) == widths
+
+
 def test_a_line_of_ids_may_be_longer_than_a_request():
     question = asked(history=["item-1"] * 10_001)
     assert isinstance(question, Question)
