@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from drafting.alignment.bases import scratch_tokenizer
@@ -328,7 +329,11 @@ def shop(tmp_path: Path) -> tuple[object, ...]:
     catalog = random_catalog(items=30, depth=2, codes=5)
     catalog.save(tmp_path / "catalog.jsonl")
     save_random_model(tmp_path / "model", catalog)
-    scratch_tokenizer((*sorted(catalog.tokens), BEGIN, AND)).save_pretrained(tmp_path / "model")
+    tokenizer = scratch_tokenizer((*sorted(catalog.tokens), BEGIN, AND))
+    tokenizer.save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(tmp_path / "model")
     PromptTemplate(f"{BEGIN}{{history}}{BEGIN}", AND, max_items=3, min_items=3, add_bos=True).save(tmp_path / "model")
     url = f"sqlite:///{tmp_path / 'histories.db'}"
 
