@@ -31,7 +31,7 @@ class UserReader:
         self._histories = histories
         self._metrics = metrics
         self._patience_seconds = patience_seconds
-        # Reads that go on although nobody waits for them any more.
+        # Reads that may go on when nobody waits for them any more.
         self._left: set[asyncio.Task[StoredUser]] = set()
 
     async def read(
