@@ -8,11 +8,13 @@ Invariant: candidates follow from what the user met before the label, never from
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.soft_labels import SoftLabels
 from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.neighbours.decayed import decayed
 from drafting.trie.arrays import offsets_of, ranges
 
 TAUGHT_CANDIDATES = 50
@@ -30,36 +32,30 @@ def neighbour_labels(neighbours: CatalogNeighbours, interactions: Interactions) 
     """
     items, size = len(neighbours.in_model), len(interactions)
     begins = interactions.offsets[interactions.owners]
+    weights, model = _weights(neighbours), neighbours.model
+    in_model = neighbours.in_model[interactions.items]
+    # A history is what the model knows of it.
+    known, before = in_model[in_model >= 0], offsets_of(in_model >= 0)
     found = np.zeros((size, min(TAUGHT_CANDIDATES, items)), np.int32)
     shares = np.zeros(found.shape, np.float32)
     step = max(1, _CELLS // items)
     for start in tqdm(range(0, size, step), desc="asking the neighbour model", unit="block", disable=size < _SOON_READY):
         block = np.arange(start, min(size, start + step))
-        scores = torch.from_numpy(_scores(neighbours, interactions, begins, block).astype(np.float32))
-        values, columns = scores.topk(found.shape[1], dim=1)
+        last = before[block]
+        histories = decayed(known, np.maximum(before[begins[block]], last - model.window), last, model.decay, len(model))
+        scores = (histories @ weights).toarray()
+        seen = block - begins[block]
+        scores[np.repeat(np.arange(len(block)), seen), interactions.items[ranges(begins[block], seen)]] = 0
+        values, columns = torch.from_numpy(scores.astype(np.float32)).topk(found.shape[1], dim=1)
         spread = (values / TEMPERATURE).masked_fill(values <= 0, float("-inf")).softmax(1)
         found[block], shares[block] = columns.numpy(), spread.nan_to_num(0.0).numpy()
     return SoftLabels(found, shares)
 
 
-def _scores(neighbours: CatalogNeighbours, interactions: Interactions, begins: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """The scores of all items before each interaction of a block, `[block, items]`; 0 of those that the user has met."""
-    model, items, rows = neighbours.model, len(neighbours.in_model), np.arange(len(block))
-    first = int(begins[block[0]])
-    in_model = neighbours.in_model[interactions.items[first : block[-1] + 1]]
-    known, before = np.flatnonzero(in_model >= 0), offsets_of(in_model >= 0)
-    last = before[block - first]
-    counts = last - np.maximum(before[begins[block] - first], last - model.window)
-    entries = ranges(last - counts, counts)
-    weights = model.decay ** (np.repeat(last, counts) - 1 - entries)
-    met = in_model[known[entries]]
-    starts, widths = model.indptr[met], model.indptr[met + 1] - model.indptr[met]
-    entries = ranges(starts, widths)
-    columns = neighbours.in_catalog[model.neighbours[entries]]
-    cells = np.repeat(np.repeat(rows, counts), widths) * items + columns
+def _weights(neighbours: CatalogNeighbours) -> csr_array:
+    """The model's matrix with the catalog's items for columns, `[model's items, catalog items]`."""
+    model = neighbours.model
+    columns = neighbours.in_catalog[model.neighbours]
     there = columns >= 0
-    sums = np.bincount(cells[there], (model.weights[entries] * np.repeat(weights, widths))[there], len(block) * items)
-    scores: np.ndarray = sums.reshape(len(block), items)
-    seen = block - begins[block]
-    scores[np.repeat(rows, seen), interactions.items[ranges(begins[block], seen)]] = 0
-    return scores
+    entries = model.weights[there].astype(np.float64), columns[there], offsets_of(there)[model.indptr]
+    return csr_array(entries, shape=(len(model), len(neighbours.in_model)))

@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import FloatArray
 from drafting.neighbours.build import Weights, ease, largest
+from drafting.neighbours.decayed import decayed
 from drafting.neighbours.knn import knn
-from drafting.trie.arrays import offsets_of, ranges
 from verification.evaluation.baselines.ranking import CHOSEN_AT, Scorer, merit, quality_of, ranked_lists
 from verification.evaluation.report import Quality
 from verification.evaluation.users import HeldOut
@@ -90,12 +90,7 @@ def neighbour_scores(users: HeldOut, weights: Weights, decay: float, window: int
 def decayed_histories(users: HeldOut, items: int, decay: float, window: int) -> csr_array:
     """The newest `window` items of each history, the j-th newest with `decay**j`, `[users, items]` float32; equal items are summed."""
     last = users.windows.last
-    first = np.maximum(users.windows.first, last - window)
-    lengths = last - first
-    places = ranges(first, lengths)
-    ages = np.repeat(last, lengths) - places - 1
-    values = (decay ** ages.astype(np.float64)).astype(np.float32)
-    matrix = csr_array((values, users.joined.items[places], offsets_of(lengths)), shape=(len(users), items))
+    matrix = decayed(users.joined.items, np.maximum(users.windows.first, last - window), last, decay, items).astype(np.float32)
     matrix.sum_duplicates()
     return matrix
 
