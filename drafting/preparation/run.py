@@ -206,6 +206,9 @@ def _facts(
     wrong = next((name for name in named if name not in table.names), None)
     if wrong is not None:
         raise InteractionError(f"{part.path} has no column {wrong!r}: it has {', '.join(table.names)}.")
+    if shape.counts and not chosen:
+        reason = "they count what is held out, too; --item-columns keeps what it names"
+        tell(f"Of {part.path.name}, {listed(shape.counts)} are left out: {reason}.")
     shape = shape.kept(chosen)
     bad = BadLines(settings.bad_lines)
     find_types = not (table.typed or shape.has_types)

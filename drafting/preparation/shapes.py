@@ -21,7 +21,9 @@ _GENRES = (
 # The flags of MovieLens 100k, in its order.
 GENRES_OF_100K = tuple(_GENRES.split())
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
-_AMAZON = ("title", "brand", "store", "main_category", "categories", "category", "price", "average_rating", "rating_number")
+_AMAZON = ("title", "brand", "store", "main_category", "categories", "category", "price")
+# As of the day on which the table was made, so they count reviews that are held out.
+_AMAZON_COUNTS = ("average_rating", "rating_number")
 _RENAMED = {"class": "genres", "genre": "genres", "release_year": "year"}
 
 
@@ -34,17 +36,19 @@ class TableShape:
         columns: those that it takes; none for all.
         title: the column of titles of a table whose rows are taken as they stand; None for other tables.
         has_types: whether it tells numbers and lists from texts by itself.
+        counts: facts that are kept only where they are chosen, because they are made of interactions, held out ones among them.
     """
 
     make: Shape | None = None
     columns: tuple[str, ...] = ()
     title: str | None = None
     has_types: bool = True
+    counts: tuple[str, ...] = ()
 
     def kept(self, chosen: Sequence[str]) -> "TableShape":
-        """The shape that keeps the title and the chosen facts."""
+        """The shape that keeps the title and the chosen facts; all but the counts where none is chosen."""
         if not chosen:
-            return self
+            return replace(self, columns=tuple(name for name in self.columns if name not in self.counts))
         named = {TITLE, *chosen}
 
         def make(row: Mapping[str, Any]) -> Facts:
@@ -63,7 +67,8 @@ def found_shape(names: Sequence[str], key: str, title: str | None) -> TableShape
         title: the column of titles that the caller names.
     """
     if title is None and key in ("asin", "parent_asin"):
-        return TableShape(_amazon, tuple(name for name in _AMAZON if name in names))
+        counts = tuple(name for name in _AMAZON_COUNTS if name in names)
+        return TableShape(_amazon, (*(name for name in _AMAZON if name in names), *counts), counts=counts)
     if title is None and set(GENRES_OF_100K) < set(names):
         return TableShape(_movielens_100k, ("title", "release_date", *GENRES_OF_100K))
     if title is None and {"title", "genres"} < set(names) and plain(key) == "movieid" and len(names) == 3:
@@ -110,7 +115,7 @@ def _amazon(row: Mapping[str, Any]) -> Facts:
     price = re.fullmatch(r"\$?\s*([\d,]+(\.\d+)?)", str(row.get("price") or ""))
     if price:
         facts["price"] = float(price[1].replace(",", ""))
-    facts |= {name: row[name] for name in ("average_rating", "rating_number") if row.get(name) is not None}
+    facts |= {name: row[name] for name in _AMAZON_COUNTS if row.get(name) is not None}
     return facts
 
 

@@ -26,7 +26,13 @@ _CATALOGS = (".json", ".parquet", ".catalog")
 
 
 def build(
-    out: Annotated[Path, typer.Option(help="The catalog to write, JSONL; its codebooks go to OUT with the ending .codebooks.safetensors.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The catalog to write, JSONL; its codebooks go to OUT with the ending .codebooks.safetensors, and what it has learnt from "
+            "DATA to OUT with the ending .learnt.json."
+        ),
+    ],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -129,6 +135,7 @@ def build(
     if (data is None) == (embeddings is None):
         fail("Say what makes items alike: give --data, a directory of interactions, or --embeddings, a matrix of your own.")
     from drafting.catalog.identifier_form import DIGIT, ITEM_TOKEN, UNIQUE, IdentifierForm, forms_to_try
+    from drafting.embeddings.learnt import learnt_file
 
     endings = [name for name, asked in ((UNIQUE, unique), (DIGIT, digit), (ITEM_TOKEN, item_token)) if asked]
     if len(endings) > 1:
@@ -152,7 +159,9 @@ def build(
     form = IdentifierForm(levels or 3, codes, balanced, *endings)
     forms = forms_to_try(codes) if choose else (form,)
     codebooks_file = out.with_suffix(".codebooks.safetensors")
-    for path in (out, codebooks_file) if any(each.has_codebooks for each in forms) else (out,):
+    record_file = learnt_file(out)
+    written = [out, *([codebooks_file] if any(each.has_codebooks for each in forms) else []), *([] if data is None else [record_file])]
+    for path in written:
         if path.exists() and not overwrite:
             fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
     if not out.parent.is_dir():
@@ -166,13 +175,16 @@ def build(
     from drafting.alignment.data.splits import SplitRule
     from drafting.cache import whole_file
     from drafting.catalog.builder import catalog_of
+    from drafting.embeddings.learnt import Learnt, write_learnt
     from drafting.embeddings.sources import Sources
     from drafting.errors import SetupError
+    from drafting.neighbours.source_check import source_of
 
     try:
         listed = _items(items)
         if data is not None:
             rule = SplitRule(split_kind(split, data), min_items, label_kind)
+            source = source_of(data, rule)
             weight = (0.3 if listed.attributes else 0.0) if text_weight is None else text_weight
             matrix = _embedded(data, listed, rule, Sources(dims, weight, text_model, seed, fit))
         elif embeddings is not None:
@@ -189,10 +201,13 @@ def build(
         fail(str(error))
     quantised, catalog = made[form]
     try:
-        # Both are written before one of them takes the place of what was there.
+        # All are written before one of them takes the place of what was there.
         with ExitStack() as files:
             if form.has_codebooks:
                 quantised.codebooks.save(files.enter_context(whole_file(codebooks_file)))
+            # Texts alone say nothing of who met what.
+            if data is not None and weight < 1:
+                write_learnt(files.enter_context(whole_file(record_file)), Learnt(catalog.version, fit, source))
             catalog.save(files.enter_context(whole_file(out)))
     except OSError as error:
         fail(f"{out} cannot be written: {error.strerror}.")

@@ -8,6 +8,7 @@ import typer
 
 from drafting.alignment.data.record import AUTO, split_kind
 from drafting.alignment.settings import LARGEST_SEED
+from server.commands.learnt import refuse_learnt_identifiers
 from server.commands.terminal import fail, print_table
 from server.commands.train.running import Threads, failing, loading_libraries
 
@@ -48,6 +49,8 @@ def compare(
             from drafting.alignment.data.splits import SplitRule
             from verification.evaluation.proxy import ProxySettings
         settings = ProxySettings(base, epochs, users, SplitRule(split_kind(split, data), min_items, label_kind), seed, keep_seen)
+        for path, catalog in zip(catalogs, loaded, strict=True):
+            refuse_learnt_identifiers(path, catalog, data, settings.rule, "valid")
         best_of(dict(zip(map(str, catalogs), loaded, strict=True)), data, settings)
 
 

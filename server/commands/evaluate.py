@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from drafting.alignment.data.fit import FIT_TRAIN, FIT_VALID, has_learnt
+from drafting.alignment.data.fit import FIT_TRAIN
 from drafting.beam.rule import LONGEST_LIST
 from drafting.errors import SetupError
+from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, print_table
 from server.engine.processors import usable_processors
@@ -98,7 +99,7 @@ def evaluate(
     trained = record.get("settings", {})
     fit = trained.get("fit", FIT_TRAIN)
     if target is not None:
-        _refuse_learnt(target, fit, settings.part)
+        refuse_learnt(target, fit, settings.part)
     try:
         kind = label_kind or trained.get("label_kind")
         rule = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)
@@ -107,13 +108,15 @@ def evaluate(
         if (learnt := record.get("data", {}).get("sha256")) and learnt != data_hashes(data):
             typer.echo(f"The target has learnt other interactions than {data} holds: it may know what is held out here.", err=True)
         items = load_catalog(catalog)
+        if target is not None:
+            refuse_learnt_identifiers(catalog, items, data, rule, settings.part)
         held_out = load_split(data, items, rule)
         beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), items)
         if target is not None and neighbours is not None and beside is not None:
-            _refuse_learnt(neighbours, beside.model.fit, settings.part)
+            refuse_learnt(neighbours, beside.model.fit, settings.part)
             check_source(beside.model, data, rule)
             for path, learnt in ((target, fit), (neighbours, beside.model.fit)) if len(weights) > 1 else ():
-                _refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
+                refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
     except SetupError as error:
         fail(str(error))
     drafts = {} if target is None else _drafts(draft or [], target, base)
@@ -167,15 +170,6 @@ def _check_rule(asked: "SplitRule", learnt: "SplitRule") -> None:
 def _unfinished(report: Path) -> Path:
     """Where networks are kept until the report is there."""
     return report.with_name(f"{report.name}.partial")
-
-
-def _refuse_learnt(path: Path, fit: str, part: str, instead: str = "") -> None:
-    """End the command if a model or a file has learnt the labels of a part."""
-    if has_learnt(fit, part):
-        fail(
-            f"{path} has learnt the part {part} (--fit {fit}), so figures there would say nothing: give one that was made alike with "
-            f"--fit {FIT_VALID if part == 'test' else FIT_TRAIN}.{instead}"
-        )
 
 
 def _lengths(text: str) -> tuple[int, ...]:

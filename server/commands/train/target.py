@@ -5,8 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from drafting.alignment.data.fit import has_learnt
+from drafting.alignment.data.record import split_kind
 from drafting.alignment.recipes import with_recipe
 from drafting.alignment.settings import TargetSettings
+from server.commands.learnt import warn_of_learnt_identifiers
 from server.commands.options import setting, takes_given
 from server.commands.terminal import fail
 from server.commands.train.running import Threads, failing, loading_libraries
@@ -70,6 +73,7 @@ def target(
     An interrupted run goes on from its last checkpoint when the same command is given again. For several devices, put
     `accelerate launch -m server.cli` in the place of `atspeed`.
     """
+    from drafting.alignment.data.splits import SplitRule
     from drafting.alignment.runs import RunDirectory
     from drafting.catalog.loading import load_catalog
     from drafting.model_files import PROMPT_FILE
@@ -83,6 +87,8 @@ def target(
         more = {"lora_rank": lora_rank if lora else 0, "add_tokens": tuple(add_tokens or ())}
         chosen = TargetSettings(**with_recipe(base, settings | more))
         items = load_catalog(catalog)
+        rule = SplitRule(split_kind(chosen.split, data), chosen.min_items, chosen.label_kind)
+        warn_of_learnt_identifiers(catalog, items, data, rule, [part for part in ("valid", "test") if not has_learnt(chosen.fit, part)])
         path = prompt or Path(base) / PROMPT_FILE
         template = read_prompt(path) if prompt or path.is_file() else None
         with loading_libraries(threads):

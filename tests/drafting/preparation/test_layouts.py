@@ -140,7 +140,7 @@ def amazon_2023(folder: Path) -> Path:
     ]  # fmt: skip
     products = [
         {"title": title, "store": "Bo's", "categories": ["Music", "Drums"], "price": price, "features": [], "details": {"x": 1},
-         "parent_asin": item}
+         "parent_asin": item, "average_rating": 4.5, "rating_number": 7}
         for item, title, price in PRODUCTS
     ]  # fmt: skip
     written(folder / "meta_Music.jsonl", "".join(json.dumps(product) + "\n" for product in products))
@@ -161,6 +161,15 @@ def test_products(tmp_path: Path, write: Callable[[Path], Path], name: str, name
         {"item_id": "B00004Y2UT", "title": "Strings", **common},
     ]
     assert found.summary.span == ("2009-09-13", "2009-09-13")
+
+
+def test_what_counts_reviews_that_are_held_out_is_kept_only_where_it_is_chosen(tmp_path: Path) -> None:
+    reviews = amazon_2023(tmp_path / "amazon")
+    found = made(tmp_path, reviews)
+    assert "Of meta_Music.jsonl, average_rating, rating_number are left out: they count what is held out, too" in found.told
+    assert not {"average_rating", "rating_number"} & set(found.items[0])
+    chosen = made(tmp_path, reviews, item_columns=("rating_number",))
+    assert chosen.items[0] == {"item_id": "0000013714", "title": "Rock & Roll", "rating_number": 7}
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["2014", "2018"])

@@ -509,6 +509,17 @@ def test_build_from_texts_alone_clusters_by_words_and_keeps_codebooks(tmp_path: 
     assert len(Codebooks.load(tmp_path / "catalog.codebooks.safetensors").levels) == 1
 
 
+def test_identifiers_that_know_the_validation_part_are_not_compared(tmp_path: Path, data: Path) -> None:
+    flags = ("--data", data, "--levels", 1, "--codes", 2, "--dims", 8)
+    for fit, weight in (("all", 0), ("train", 0), ("all", 1)):
+        out = tmp_path / f"{fit}{weight}.jsonl"
+        built = run("build", *flags, "--fit", fit, "--text-weight", weight, "--out", out)
+        assert built.exit_code == 0, built.output
+        refused = run("compare", out, "--data", data, "--epochs", 0.1)
+        assert (refused.exit_code == 1) is (fit == "all" and weight == 0)
+        assert ("were made from the part valid, too" in refused.output.replace("\n", " ")) is (refused.exit_code == 1)
+
+
 def test_build_takes_the_items_of_another_catalog(tmp_path: Path, data: Path) -> None:
     index = tmp_path / "items.json"
     index.write_text(json.dumps({f"i{item}": ["<a_0>", f"<b_{item}>"] for item in range(ITEMS)}))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
+from drafting.embeddings.learnt import Learnt, learnt_file, write_learnt
 from drafting.neighbours.build import neighbour_model
 from drafting.neighbours.source_check import source_of
 from server.commands.evaluate import evaluate
@@ -238,6 +240,23 @@ def test_a_blend_comes_from_the_data_that_it_is_judged_on(folder: Path, tmp_path
         refused = run(folder, "--neighbours", str(model), "--blend", "1", "--k", "3", "--timed", "0", "--baselines", "none")
         assert refused.exit_code == 1
         assert reason in refused.output.replace("\n", " ")
+
+
+def test_identifiers_are_not_judged_by_what_made_them(folder: Path, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.jsonl"
+    shutil.copy(folder / "catalog.jsonl", catalog)
+    version, source = load_catalog(catalog).version, source_of(folder / "data", SplitRule())
+    flags = ("--catalog", str(catalog), "--k", "1", "--timed", "0", "--baselines", "none")
+    write_learnt(learnt_file(catalog), Learnt(version, "all", source))
+    refused = run(folder, *flags)
+    assert refused.exit_code == 1
+    assert "were made from the part test, too" in refused.output.replace("\n", " ")
+    write_learnt(learnt_file(catalog), Learnt(version, "train+valid", source))
+    assert run(folder, *flags).exit_code == 0
+    write_learnt(learnt_file(catalog), Learnt(version, "all", replace(source, data="0")))
+    doubted = run(folder, *flags)
+    assert doubted.exit_code == 0, doubted.output
+    assert "were made from other interactions" in doubted.output.replace("\n", " ")
 
 
 def test_a_target_is_judged_by_the_split_that_it_was_trained_with(folder: Path, tmp_path: Path) -> None:

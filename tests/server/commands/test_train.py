@@ -7,10 +7,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
+from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.recipes import RECIPES
 from drafting.alignment.settings import TargetSettings
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
+from drafting.embeddings.learnt import Learnt, learnt_file, write_learnt
+from drafting.neighbours.source_check import source_of
 from drafting.prompts.loading import load_prompt
 from server.commands.app import app
 from server.commands.train import train_app
@@ -146,6 +149,16 @@ def test_a_wrong_flag_is_said(flags: dict[str, object], change: dict[str, object
     done = run(flags | change)
     assert done.exit_code == 1
     assert sentence in done.output
+
+
+def test_a_target_whose_identifiers_know_more_than_it_learns_is_mentioned(flags: dict[str, object], tmp_path: Path) -> None:
+    catalog, source = tmp_path / "catalog.jsonl", source_of(tmp_path / "data", SplitRule())
+    write_learnt(learnt_file(catalog), Learnt(load_catalog(catalog).version, "all", source))
+    for fit, part in (("train", "valid"), ("train+valid", "test"), ("all", None)):
+        done = run(flags | {"--fit": fit, "--epochs": 0.1, "--out": tmp_path / fit})
+        assert done.exit_code == 0, done.output
+        assert ("so figures there would say little" in done.output) is (part is not None)
+        assert part is None or f"were made from the part {part}, too" in done.output
 
 
 def test_data_that_names_unknown_items_is_said(flags: dict[str, object], tmp_path: Path) -> None:
