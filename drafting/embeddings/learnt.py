@@ -59,6 +59,21 @@ def write_learnt(path: Path, learnt: Learnt) -> None:
     path.write_bytes(msgspec.json.encode(learnt) + b"\n")
 
 
+def copy_learnt(path: Path, catalog: Catalog, out: Path) -> None:
+    """Write what the identifiers of a catalog have learnt beside another file of the same catalog, if anything is known.
+
+    Args:
+        path: where the catalog was read from.
+
+    Raises:
+        LearntError: the record is damaged.
+        OSError: it can't be written.
+    """
+    learnt = _read(path)
+    if learnt is not None and learnt.version == catalog.version and learnt_file(path) != learnt_file(out):
+        write_learnt(learnt_file(out), learnt)
+
+
 def doubt_of(path: Path, catalog: Catalog, data: Path, rule: SplitRule, part: str) -> Doubt | None:
     """Why lists would be judged too well by a part of the data, "valid" or "test"; None where nothing speaks for it.
 

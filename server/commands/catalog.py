@@ -56,6 +56,7 @@ def convert(
 
     from drafting.catalog.artefact import save_artefact
     from drafting.catalog.loading import load_catalog
+    from drafting.embeddings.learnt import copy_learnt
     from drafting.errors import SetupError
 
     try:
@@ -70,6 +71,9 @@ def convert(
         fail(str(error))
     try:
         save_artefact(catalog, out)
+        copy_learnt(file, catalog, out)
+    except SetupError as error:
+        fail(str(error))
     except OSError as error:
         fail(f"{out} cannot be written: {error.strerror}.")
     typer.echo(f"Wrote {out} ({len(catalog):,} items, {catalog.identifiers:,} identifiers, version {catalog.version}).")

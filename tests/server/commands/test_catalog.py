@@ -518,6 +518,8 @@ def test_identifiers_that_know_the_validation_part_are_not_compared(tmp_path: Pa
         refused = run("compare", out, "--data", data, "--epochs", 0.1)
         assert (refused.exit_code == 1) is (fit == "all" and weight == 0)
         assert ("were made from the part valid, too" in refused.output.replace("\n", " ")) is (refused.exit_code == 1)
+    assert run("convert", tmp_path / "all0.jsonl", "--out", tmp_path / "served.catalog").exit_code == 0
+    assert "were made from the part valid" in run("compare", tmp_path / "served.catalog", "--data", data).output.replace("\n", " ")
 
 
 def test_build_takes_the_items_of_another_catalog(tmp_path: Path, data: Path) -> None:
