@@ -26,7 +26,6 @@ from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.alignment.dropout import add_dropout
 from drafting.alignment.lora import add_lora, merged
-from drafting.alignment.neighbour_labels import neighbour_labels
 from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
@@ -170,7 +169,12 @@ def _samples(
     learnt = learnt_part(split, settings.fit)
     windows = training_windows(learnt, builder, settings, packed=start.start_token is None and template.is_bare)
     common = builder, identifiers, start.pad_token_id
-    soft = None if neighbours is None else neighbour_labels(neighbours, learnt)
+    soft = None
+    if neighbours is not None:
+        # It needs scipy, without which targets are trained and searched.
+        from drafting.alignment.neighbour_labels import neighbour_labels
+
+        soft = neighbour_labels(neighbours, learnt)
     chosen: dict[str, Any] = {"left_out": settings.left_out, "seed": settings.seed, "soft": soft}
     train = kind(learnt, windows, *common, unknown_token=start.unknown_token, **chosen)
     joined, ahead = next_windows(split.train, split.valid, builder.max_items + 1)
