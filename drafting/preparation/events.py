@@ -95,7 +95,7 @@ class EventReader:
         users, items, times = (np.concatenate([part[number] for part in self._parts]) for number in range(3))
         values = None if self._roles.value is None else np.concatenate([part[3] for part in self._parts if part[3] is not None])
         details = {name: _with_numbers(name, column) for name, column in self._details.columns(self._count).items()}
-        return Events(self._users.all(), self._items.all(), users, items, times, bool(self._dated), values, details)
+        return Events(self._users.names, self._items.names, users, items, times, bool(self._dated), values, details)
 
     def _add(self, rows: RowBatch) -> None:
         roles = self._roles

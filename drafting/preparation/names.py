@@ -8,27 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from drafting.alignment.data.item_index import MetNames
+
 _WHOLE = re.compile(r"-?\d+")
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
 
 
-class Names:
-    """Names and their numbers, in the order in which they are met."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+class Names(MetNames):
+    """Names in columns, and their numbers."""
 
     def numbers(self, column: Any) -> npt.NDArray[np.int32]:
         """The numbers of a column of texts without nulls."""
         encoded = pc.dictionary_encode(column)
-        known = self._numbers
-        new = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
-        numbers: npt.NDArray[np.int32] = np.array(new, np.int32)[encoded.indices.to_numpy()]
+        numbers: npt.NDArray[np.int32] = self.indices_of(encoded.dictionary.to_pylist()).astype(np.int32)[encoded.indices.to_numpy()]
         return numbers
-
-    def all(self) -> list[str]:
-        """The names, by number."""
-        return list(self._numbers)
 
 
 def whole(name: str) -> str:
@@ -52,9 +45,9 @@ def with_whole_numbers(names: Sequence[str], numbers: npt.NDArray[np.int32]) -> 
     known = frozenset(names)
     if not floats or not (all(map(_is_whole, names)) or any(whole(name) in known for name in floats)):
         return list(names), numbers, []
-    new: dict[str, int] = {}
-    places = [new.setdefault(whole(name), len(new)) for name in names]
-    return list(new), np.array(places, np.int32)[numbers], floats
+    new = MetNames()
+    places = new.indices_of([*map(whole, names)]).astype(np.int32)
+    return new.names, places[numbers], floats
 
 
 def _is_whole(name: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from drafting.alignment.data.columns import Column
 from drafting.alignment.data.details import ATTRIBUTES, KIND, VALUE, EventDetails
-from drafting.alignment.data.item_index import MetItems
+from drafting.alignment.data.item_index import MetNames
 from drafting.alignment.data.loading import EVENTS_FILE, PARQUET_FILE, data_files, load_stream
 from drafting.alignment.data.parquet import COLUMNS
 from drafting.preparation.events import Events
@@ -43,7 +43,7 @@ def read_stream(path: Path, time_unit: str, tell: Tell) -> Events:
     Raises:
         InteractionError: a line is malformed, or a value is none that a prompt can show.
     """
-    met = MetItems()
+    met = MetNames()
     found = load_stream(path, met)
     details = found.details or EventDetails(np.arange(len(found)), {})
     columns = {name: Column(column.codes[details.rows], column.values) for name, column in details.columns.items()}

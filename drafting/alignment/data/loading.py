@@ -17,7 +17,7 @@ from drafting.alignment.data.hashes import file_hash
 from drafting.alignment.data.inter_file import SUFFIX as INTER_SUFFIX
 from drafting.alignment.data.inter_file import load_inter
 from drafting.alignment.data.interactions import Interactions, Split, by_user, leave_one_out
-from drafting.alignment.data.item_index import ItemIndex
+from drafting.alignment.data.item_index import ItemIndex, MetNames
 from drafting.alignment.data.lines import open_lines
 from drafting.alignment.data.parquet import load_parquet
 from drafting.alignment.data.profiles import PROFILE_FILES, load_profiles
@@ -166,7 +166,7 @@ def load_events(path: Path, catalog: ItemIndex) -> Interactions:
         InteractionError: a line is malformed, or names an item that the catalog does not have.
     """
     decoder = msgspec.json.Decoder(EventLine)
-    row_of: dict[str, int] = {}
+    met = MetNames()
     index_of: dict[str, int | None] = {}
     rows, items, times = array("q"), array("i"), array("d")
     details = TableBuilder()
@@ -181,11 +181,11 @@ def load_events(path: Path, catalog: ItemIndex) -> Interactions:
         index = index_of[item]
         if index is None:
             raise InteractionError(f"Line {line_number} of {path} names item {item!r}, but the catalog has no such item.")
-        rows.append(row_of.setdefault(str(event.user), len(row_of)))
+        rows.append(met.index_of(str(event.user)))
         items.append(index)
         times.append(event.timestamp)
     columns = details.columns(len(rows))
-    return by_user(tuple(row_of), np.array(rows, np.int64), np.array(items, np.int32), np.array(times, np.float64), columns)
+    return by_user(tuple(met.names), np.array(rows, np.int64), np.array(items, np.int32), np.array(times, np.float64), columns)
 
 
 def _add_details(event: EventLine, details: TableBuilder, row: int) -> None:

@@ -15,7 +15,7 @@ from drafting.alignment.data.arrow_values import add_values
 from drafting.alignment.data.columns import TableBuilder
 from drafting.alignment.data.details import ATTRIBUTES, CONTEXT, KIND, VALUE
 from drafting.alignment.data.interactions import Interactions, by_user
-from drafting.alignment.data.item_index import ItemIndex
+from drafting.alignment.data.item_index import ItemIndex, MetNames
 from drafting.array_types import DoubleArray
 from drafting.catalog.parquet import checked_batches, name_texts, open_parquet
 from drafting.errors import InteractionError, first_line
@@ -29,7 +29,7 @@ def load_parquet(path: Path, catalog: ItemIndex) -> Interactions:
     Raises:
         InteractionError: pyarrow is not installed, the file is not parquet, lacks a column or a value, or names an unknown item.
     """
-    row_of: dict[str, int] = {}
+    met = MetNames()
     rows, indices, times = [], [], []
     details, count = TableBuilder(), 0
     with open_parquet(path, "interactions", InteractionError) as file:
@@ -48,8 +48,7 @@ def load_parquet(path: Path, catalog: ItemIndex) -> Interactions:
                 raise InteractionError(f"{path} has interactions without a user, an item or a timestamp.")
             texts = [name_texts(column, path, name, InteractionError) for column, name in zip(columns, COLUMNS[:2], strict=False)]
             users, items = map(pc.dictionary_encode, texts)
-            row_of_user = [row_of.setdefault(user, len(row_of)) for user in users.dictionary.to_pylist()]
-            rows.append(np.array(row_of_user, np.int64)[users.indices.to_numpy()])
+            rows.append(met.indices_of(users.dictionary.to_pylist())[users.indices.to_numpy()])
             indices.append(_indices(items.dictionary.to_pylist(), catalog, path)[items.indices.to_numpy()])
             times.append(seconds)
             for name, column, metadata in _flat(pa.Table.from_batches([batch]).select(more)):
@@ -57,7 +56,7 @@ def load_parquet(path: Path, catalog: ItemIndex) -> Interactions:
             count += len(batch)
     if not rows:
         raise InteractionError(f"{path} holds no interactions.")
-    return by_user(tuple(row_of), np.concatenate(rows), np.concatenate(indices), np.concatenate(times), details.columns(count))
+    return by_user(tuple(met.names), np.concatenate(rows), np.concatenate(indices), np.concatenate(times), details.columns(count))
 
 
 def _flat(table: Any) -> Iterator[tuple[str, Any, Any]]:
