@@ -128,7 +128,7 @@ class BeamSearch:
     @property
     def undrafted(self) -> IntArray:
         """Slots of the tokens before the beam that the draft has not computed; searches may share those of their prompts."""
-        return self.sequence.slots[self.sequence.undrafted(np.concatenate([np.arange(self.sequence.root), self.ancestors]))]
+        return self.sequence.slots[self.sequence.undrafted(self.ancestors)]
 
     def computed_at(self, depth: int) -> IntArray:
         """Indices of the nodes at `depth` that the target has computed, newest first: where reading waits, rounds may repeat prefixes."""

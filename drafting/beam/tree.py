@@ -179,8 +179,9 @@ class SequenceState:
         self._indices[first:] = indices = np.arange(first, self.length)
         return indices
 
-    def undrafted(self, indices: IntArray) -> IntArray:
-        """Those of the tokens that the draft has not computed."""
+    def undrafted(self, nodes: IntArray) -> IntArray:
+        """Indices of the tokens before the root and of those nodes that the draft has not computed."""
+        indices = np.concatenate([np.arange(self.root), nodes])
         missing: IntArray = indices[self._drafted.take(self.slots.take(indices)) == 0]
         return missing
 
