@@ -85,8 +85,9 @@ def _renamed(title: str, row: Mapping[str, Any]) -> Facts:
 
 
 def _movielens(row: Mapping[str, Any]) -> Facts:
-    genres = [genre for genre in (row["genres"] or "").split("|") if genre and genre != "(no genres listed)"]
-    return {**_with_year(row["title"]), "genres": genres}
+    # Tables of other makes under the same names, such as parquet, hold lists.
+    found = row["genres"] if isinstance(row["genres"], list) else str(row["genres"] or "").split("|")
+    return {**_with_year(row["title"]), "genres": [genre for genre in found if genre and genre != "(no genres listed)"]}
 
 
 def _movielens_100k(row: Mapping[str, Any]) -> Facts:
@@ -97,9 +98,9 @@ def _movielens_100k(row: Mapping[str, Any]) -> Facts:
     return {**facts, "genres": [genre for genre in GENRES_OF_100K[1:] if row[genre] == "1"]}
 
 
-def _with_year(title: str | None) -> Facts:
+def _with_year(title: Any) -> Facts:
     """A title, and the year at its end."""
-    found = _YEAR.search(title or "")
+    found = _YEAR.search(title if isinstance(title, str) else "")
     return {TITLE: title, **({"year": int(found[1])} if found else {})}
 
 

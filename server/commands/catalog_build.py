@@ -14,6 +14,7 @@ from server.commands.terminal import fail
 from server.commands.train.running import loading_libraries
 
 if TYPE_CHECKING:
+    from drafting.alignment.data.interactions import Split
     from drafting.alignment.data.splits import SplitRule
     from drafting.array_types import FloatArray
     from drafting.catalog.catalog import Catalog
@@ -172,11 +173,12 @@ def build(
         fail(f"The catalog is written as JSONL, and a file of the name {out.name} is read as something else: let it end in .jsonl.")
     from tqdm import tqdm
 
+    from drafting.alignment.data.met_labels import check_labels_are_new
     from drafting.alignment.data.splits import SplitRule
     from drafting.cache import whole_file
     from drafting.catalog.builder import catalog_of
     from drafting.embeddings.learnt import Learnt, write_learnt
-    from drafting.embeddings.sources import Sources
+    from drafting.embeddings.sources import Sources, split_of
     from drafting.errors import SetupError
     from drafting.neighbours.source_check import source_of
 
@@ -185,8 +187,11 @@ def build(
         if data is not None:
             rule = SplitRule(split_kind(split, data), min_items, label_kind)
             source = source_of(data, rule)
+            parts = split_of(data, listed, rule)
+            if choose and not keep_seen:
+                check_labels_are_new(parts)
             weight = (0.3 if listed.attributes else 0.0) if text_weight is None else text_weight
-            matrix = _embedded(data, listed, rule, Sources(dims, weight, text_model, seed, fit))
+            matrix = _embedded(parts, listed, Sources(dims, weight, text_model, seed, fit))
         elif embeddings is not None:
             matrix = _matrix(embeddings, items, len(listed.names))
         made = {}
@@ -250,16 +255,15 @@ def _matrix(embeddings: Path, items: Path, rows: int) -> "FloatArray":
     return matrix
 
 
-def _embedded(data: Path, items: "ItemList", rule: "SplitRule", sources: "Sources") -> "FloatArray":
+def _embedded(parts: "Split", items: "ItemList", sources: "Sources") -> "FloatArray":
     """The embeddings of a data directory's items."""
     from tqdm import tqdm
 
-    from drafting.embeddings.sources import embed_items, split_of
+    from drafting.embeddings.sources import embed_items
     from drafting.neighbours.build import ease_refusal
 
     if sources.text_weight < 1 and (refusal := ease_refusal(len(items.names))):
         typer.echo(f"{refusal}: what users met is embedded by plain co-occurrence, from which targets learn less.", err=True)
-    parts = split_of(data, items, rule)
     with tqdm(desc="reading texts", unit="text", disable=sources.encoder is None) as bar:
         matrix = embed_items(parts, items, sources, bar.update)
     if unknown := int((~matrix.any(axis=1)).sum()):

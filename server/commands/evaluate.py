@@ -11,16 +11,16 @@ import typer
 from drafting.alignment.data.fit import FIT_TRAIN
 from drafting.beam.rule import LONGEST_LIST
 from drafting.errors import SetupError
+from server.commands.evaluation_table import print_report
 from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
 from server.commands.options import setting, takes_struct
-from server.commands.terminal import fail, print_table
+from server.commands.terminal import fail
 from server.engine.processors import usable_processors
 from server.settings import MOST_WEIGHT
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
 
 if TYPE_CHECKING:
     from drafting.alignment.data.splits import SplitRule
-    from verification.evaluation.report import ModeRow, Quality, Report
 
 _WEIGHTS = "0.25,0.5,1,2,4,8"
 _ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
@@ -75,6 +75,7 @@ def evaluate(
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
     from drafting.alignment.data.loading import data_hashes, load_split
+    from drafting.alignment.data.met_labels import met_labels
     from drafting.alignment.data.record import AUTO, split_kind
     from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.loading import load_catalog
@@ -111,6 +112,12 @@ def evaluate(
         if target is not None:
             refuse_learnt_identifiers(catalog, items, data, rule, settings.part)
         held_out = load_split(data, items, rule)
+        if not settings.keep_seen and (met := met_labels(held_out, settings.part)).are_most:
+            typer.echo(
+                f"{met} labels of the part {settings.part} are items that their users had met before, which lists leave out, so that none "
+                "can hold them: pass --keep-seen if such items are to be predicted.",
+                err=True,
+            )
         beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), items)
         if target is not None and neighbours is not None and beside is not None:
             refuse_learnt(neighbours, beside.model.fit, settings.part)
@@ -145,7 +152,7 @@ def evaluate(
             found = run(target, drafts, items, held_out, settings, base, beside, unfinished)
     except ValueError as error:
         fail(str(error))
-    _print(found)
+    print_report(found)
     if report is not None:
         from verification.evaluation.baselines.training import forget_networks
         from verification.evaluation.markdown import to_markdown
@@ -250,45 +257,3 @@ def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Pat
         if taught != here:
             typer.echo(f"The draft {path} was taught by another target (hash {taught}, this one is {here}): expect it to guess badly.")
     return dict(zip(names, paths, strict=True))
-
-
-def _print(report: "Report") -> None:
-    setting, users = report.setting, f"{report.users:,} users, {report.warm_users:,} with a warm label"
-    name = setting["target"]["name"] if "target" in setting else "baselines"
-    title = f"{name}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads"
-    heads = ["K", "beam", "draft", "mode", "Recall", "±", "NDCG", "±", "warm", "AS", "forwards", "= plain"]
-    heads += ["ms", "p99", "speed-up", "/ generate"] if setting["timed_users"] else []
-    rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", row.chosen, row.name, row.quality) for row in report.baselines)]
-    if (whole := report.exhaustive) is not None:
-        rows += [_quality_cells(length, "all", "", "whole catalog", quality) for length, quality in whole.quality.items()]
-    print_table(title, heads, sorted(rows, key=lambda cells: int(cells[0])), left=("draft", "mode"))
-    if whole is not None:
-        typer.echo(
-            f"The whole catalog: the best held-out item has rank {whole.rank.mean:.1f} on average (median {whole.rank.p50:.0f}, p99 "
-            f"{whole.rank.p99:.0f}); NDCG {whole.ndcg:.4f}, AUC {whole.auc:.4f}."
-        )
-    for baseline, reason in report.left_out.items():
-        typer.echo(f"{baseline} is left out: {reason}")
-    for length, ms in report.generate_ms.items():
-        asked = min(setting["settings"]["generated"], setting["timed_users"])
-        equal = report.generate_equal[length]
-        typer.echo(f"transformers' generate, K = {length}: {ms.mean:.1f} ms, plain beam search's list for {equal} of {asked} users")
-
-
-def _cells(row: "ModeRow") -> list[str]:
-    cells = [
-        *_quality_cells(row.k, row.beam, row.draft, row.mode, row.quality),
-        f"{row.accepted_steps.mean:.2f}",
-        f"{row.target_forwards.mean:.2f}",
-    ]
-    cells.append(str(row.lists_equal))
-    if row.timing is None:
-        return cells
-    beside = row.timing.generate_speedup
-    timing = [f"{row.timing.ms.mean:.1f}", f"{row.timing.ms.p99:.1f}", f"{row.timing.speedup:.2f}x"]
-    return [*cells, *timing, "" if beside is None else f"{beside:.2f}x"]
-
-
-def _quality_cells(k: int, beam: str, draft: str, mode: str, quality: "Quality") -> list[str]:
-    figures = (quality.recall, quality.recall_error, quality.ndcg, quality.ndcg_error, quality.warm_recall)
-    return [str(k), beam, draft, mode, *(f"{value:.4f}" for value in figures)]

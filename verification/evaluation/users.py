@@ -66,7 +66,7 @@ def held_out(split: Split, part: str = "test", most: int | None = None) -> HeldO
     Raises:
         InteractionError: no user has a history and held-out items.
     """
-    known, later = (split.train.followed_by(split.valid), split.test) if part == "test" else (split.train, split.valid)
+    known, later = split.asked(part)
     joined, windows = next_windows(known, later, STORED_EVENTS)
     if not len(windows.owners):
         raise InteractionError(f"There are no users to evaluate: no user has {part} items and a history before them.")

@@ -117,6 +117,10 @@ class Split:
     valid: Interactions
     test: Interactions
 
+    def asked(self, part: str) -> tuple[Interactions, Interactions]:
+        """What is known when the labels of a part, "valid" or "test", are asked for, and the part."""
+        return (self.train, self.valid) if part == "valid" else (self.train.followed_by(self.valid), self.test)
+
 
 def leave_one_out(interactions: Interactions) -> Split:
     """Split: the last label of each user to test, the one before to validation, what is before that to training.

@@ -1,8 +1,10 @@
 """Labels that their users had met before: no list that leaves out what users have met can hold one.
 
 Where people come back to items, or view what they buy, most labels are such. Lists without them find next to nothing, so nothing can be
-chosen by them: neither an epoch, nor identifiers, nor the settings of a neighbour model.
+chosen by them: neither an epoch, nor identifiers, nor the settings of a neighbour model; and what they are worth says little.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,29 +16,45 @@ from drafting.prompts.user_state import STORED_EVENTS
 from drafting.trie.arrays import ranges
 
 
+@dataclass(frozen=True)
+class MetLabels:
+    """How many distinct labels the users of a part have, and how many of these are in their stored histories."""
+
+    met: int
+    labels: int
+
+    @property
+    def are_most(self) -> bool:
+        return 2 * self.met > self.labels
+
+    def __str__(self) -> str:
+        return f"{self.met:,} of {self.labels:,}"
+
+
 def check_labels_are_new(split: Split) -> None:
     """Refuse to choose anything by lists that leave out what users have met, where more than half of the validation labels are such items.
 
     Raises:
         InteractionError: as this says.
     """
-    met, labels = _validation_labels(split)
-    if 2 * met > labels:
+    found = met_labels(split, "valid")
+    if found.are_most:
         raise InteractionError(
-            f"{met:,} of {labels:,} validation labels are items that their users had met before, which lists leave out, so the validation "
+            f"{found} validation labels are items that their users had met before, which lists leave out, so the validation "
             "part cannot tell good lists from bad: pass --keep-seen, and lists keep them; or prepare the data with --repeats first if such "
             "items are not to be predicted."
         )
 
 
-def _validation_labels(split: Split) -> tuple[int, int]:
-    """How many distinct labels validation users have, and how many of these are in their stored histories: those, then all."""
-    joined, windows = next_windows(split.train, split.valid, STORED_EVENTS)
+def met_labels(split: Split, part: str) -> MetLabels:
+    """The labels of a part, "valid" or "test", that their users had met before."""
+    known, later = split.asked(part)
+    joined, windows = next_windows(known, later, STORED_EVENTS)
     lengths = windows.last - windows.first
     met = _pairs(np.repeat(windows.owners, lengths), joined.items[ranges(windows.first, lengths)])
-    asked = split.valid.labels & np.isin(split.valid.owners, windows.owners)
-    labels = np.unique(_pairs(split.valid.owners[asked], split.valid.items[asked]))
-    return int(np.isin(labels, met).sum()), len(labels)
+    asked = later.labels & np.isin(later.owners, windows.owners)
+    labels = np.unique(_pairs(later.owners[asked], later.items[asked]))
+    return MetLabels(int(np.isin(labels, met).sum()), len(labels))
 
 
 def _pairs(users: IntArray, items: np.ndarray) -> IntArray:

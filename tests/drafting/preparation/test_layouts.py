@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from drafting.errors import InteractionError
@@ -184,6 +186,9 @@ def test_a_table_that_is_named_is_read_like_one_that_was_found(tmp_path: Path) -
     ratings = written(tmp_path / "mine.csv", "user,movieId\n1,1\n")
     movielens_25m(tmp_path / "csv")
     assert made(tmp_path, ratings, items=tmp_path / "csv/movies.csv").items == [TOY]
+    films = pa.table({"movieId": ["1"], "title": [TOY["title"]], "genres": [TOY["genres"]]})
+    pq.write_table(films, tmp_path / "movies.parquet")
+    assert made(tmp_path, ratings, items=tmp_path / "movies.parquet").items == [TOY]
     amazon_2014(tmp_path / "amazon")
     bought = written(tmp_path / "bought.csv", "user,product\na,B00004Y2UT\n")
     assert made(tmp_path, bought, items=tmp_path / "amazon/meta_Music.json.gz").items[0]["brand"] == "Bo's"

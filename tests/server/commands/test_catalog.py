@@ -499,6 +499,15 @@ def test_build_chooses_the_form_that_a_tiny_target_learns_best(tmp_path: Path, d
     assert "--keep-seen says how --choose judges identifiers" in run(*asked[:-1], "--overwrite").output
 
 
+def test_nothing_is_clustered_where_validation_labels_can_not_choose(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = (f'{{"user": {user}, "item": "i{(user + time) % 2}", "timestamp": {time}}}\n' for user in range(9) for time in range(6))
+    (data / "interactions.jsonl").write_text("".join(events))
+    monkeypatch.setattr("drafting.embeddings.sources.embed_items", None)
+    refused = run("build", "--data", data, "--out", tmp_path / "catalog.jsonl", "--codes", 8, "--choose")
+    assert refused.exit_code == 1
+    assert "9 of 9 validation labels are items that their users had met before" in refused.output
+
+
 def test_build_from_texts_alone_clusters_by_words_and_keeps_codebooks(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "catalog.jsonl"
     built = run("build", "--data", data, "--out", out, "--levels", 1, "--codes", 2, "--text-weight", 1, "--dims", 8)

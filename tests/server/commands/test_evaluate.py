@@ -242,6 +242,16 @@ def test_a_blend_comes_from_the_data_that_it_is_judged_on(folder: Path, tmp_path
         assert reason in refused.output.replace("\n", " ")
 
 
+def test_labels_that_no_list_can_hold_are_told(folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    (data / "sequential_test.txt").write_text((data / "sequential_valid.txt").read_text())
+    flags = ("--data", str(data), "--k", "1", "--timed", "0", "--baselines", "none")
+    told = "6 of 6 labels of the part test are items that their users had met before"
+    assert told in run(folder, *flags).output
+    assert told not in run(folder, *flags, "--keep-seen").output
+    assert told not in run(folder, *flags, "--part", "valid").output
+
+
 def test_identifiers_are_not_judged_by_what_made_them(folder: Path, tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.jsonl"
     shutil.copy(folder / "catalog.jsonl", catalog)

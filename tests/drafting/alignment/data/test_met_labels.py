@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drafting.alignment.data.interactions import Interactions, Split, leave_one_out
-from drafting.alignment.data.met_labels import check_labels_are_new
+from drafting.alignment.data.met_labels import MetLabels, check_labels_are_new, met_labels
 from drafting.errors import InteractionError
 from drafting.trie.arrays import offsets_of
 from verification.evaluation.users import held_out
@@ -25,13 +25,19 @@ def random_split(seed: int) -> Split:
     return leave_one_out(some(12)) if seed % 2 else Split(some(9), some(5), some(5))
 
 
+def counted(split: Split, part: str) -> MetLabels:
+    users = held_out(split, part)
+    met = sum(len(set(labels) & set(history)) for labels, history in zip(users.labels, users.histories, strict=True))
+    return MetLabels(met, sum(map(len, users.labels)))
+
+
 def test_what_lists_without_seen_items_can_not_hold_is_counted() -> None:
     refused = 0
     for seed in range(40):
         split = random_split(seed)
-        users = held_out(split, "valid")
-        met = sum(len(set(labels) & set(history)) for labels, history in zip(users.labels, users.histories, strict=True))
-        labels = sum(map(len, users.labels))
+        assert met_labels(split, "test") == counted(split, "test")
+        found = counted(split, "valid")
+        met, labels = found.met, found.labels
         if 2 * met <= labels:
             check_labels_are_new(split)
             continue
