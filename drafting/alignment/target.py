@@ -5,12 +5,10 @@ LoRA weights are merged into the model, so it is loaded like any other.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
@@ -42,21 +40,6 @@ from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A base and its samples, before the first step.
-
-    Attributes:
-        record: contents of `training.json` without the metrics.
-        model: the base's model, or a wrapper of it.
-    """
-
-    start: Base
-    samples: tuple[SampleSet, SampleSet]
-    record: dict[str, Any]
-    model: torch.nn.Module
-
-
 @quiet_library()
 def train_target(
     data: Path,
@@ -86,6 +69,8 @@ def train_target(
         SetupError: inputs or settings cannot be used; nothing was overwritten.
     """
     settings, template = settings or TargetSettings(), template or PromptTemplate()
+    if settings.validate_users and validate is None:
+        raise TrainingError("validate_users needs someone to judge the lists: pass validate.")
     run = RunDirectory(out)
     run.refuse_existing(overwrite)
     settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
@@ -107,30 +92,22 @@ def train_target(
             record["neighbours"] = {"kind": neighbours.kind, "fit": neighbours.fit, "digest": neighbours.digest}
         return start, record
 
-    def ready(settings: TargetSettings) -> _Ready:
+    def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
         start, record = begun(settings)
-        samples = _samples(split, catalog, start, template, settings, known)
+        learnt, valid = _samples(split, catalog, start, template, settings, known)
         if settings.dropout is not None:
             add_dropout(start.model, settings.dropout)
         model = add_lora(start.model, settings) if settings.lora_rank else start.model
-        return _Ready(start, samples, record, model)
-
-    def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
-        made = ready(settings)
-        losses = target_losses(made.start, catalog, settings, soft=neighbours is not None)
+        losses = target_losses(start, catalog, settings, soft=neighbours is not None)
         validation = None
         if validates and validate is not None:
-            if not len(made.samples[1]):
+            if not len(valid):
                 raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
             validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
-        learnt = made.samples[0]
         course = Course(*losses, validation, trial, learnt.labels / math.ceil(len(learnt) / settings.batch_size))
         merge = merged if settings.lora_rank else None
-        what = made.start, made.model, made.samples, settings, made.record, template
-        return train_model(run, *what, overwrite=overwrite, course=course, merge=merge)
+        return train_model(run, start, model, (learnt, valid), settings, record, template, overwrite=overwrite, course=course, merge=merge)
 
-    if settings.validate_users and validate is None:
-        raise TrainingError("validate_users needs someone to judge the lists: pass validate.")
     if settings.validate_users and not settings.keep_seen:
         check_labels_are_new(split)
     if settings.fit == FIT_TRAIN or not settings.validate_users:
