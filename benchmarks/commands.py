@@ -72,7 +72,8 @@ def paper(
     require("matplotlib")
     if (data is None) != (catalog_file is None):
         fail("Give --data and --catalog together, or neither for the paper's data sets.")
-    from benchmarks.paper import OBJECTIVES, given, papers, run
+    from benchmarks.paper import given, papers, run
+    from drafting.alignment.needs import OBJECTIVES
 
     with sentences():
         sources = papers(only.split(","), shared) if data is None or catalog_file is None else [given(data, catalog_file)]

@@ -35,7 +35,6 @@ from verification.evaluation.plots import accepted_steps_plot
 from verification.evaluation.report import Report
 from verification.evaluation.settings import EvaluationSettings
 
-OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 # Those of the paper's table whose speed is measured: the baseline, and the two that it proposes.
 TIMED = ("sft", "atspeed-s", "atspeed-r")
 # The paper's beams are as wide as its lists. Users are evenly spread over the test part: all of them would take hours, and

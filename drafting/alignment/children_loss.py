@@ -11,15 +11,17 @@ from drafting.alignment.soft_loss import SoftTokens
 class ChildrenLoss:
     """Mean cross-entropy per label, in nats, over the children of each prefix in the catalog's trie."""
 
-    def __init__(self, log_probs: ChildrenLogProbs, smoothing: float = 0.0, soft: SoftTokens | None = None, share: float = 0.0) -> None:
+    def __init__(
+        self, log_probs: ChildrenLogProbs, *, smoothing: float = 0.0, soft: SoftTokens | None = None, soft_share: float = 0.0
+    ) -> None:
         """
         Args:
             smoothing: share of each true label that is spread over all children of its prefix.
             soft: labels of a second kind.
-            share: of these in the loss, from 0 to 1.
+            soft_share: of these in the loss, from 0 to 1.
         """
         self._log_probs, self._smoothing = log_probs, smoothing
-        self._soft, self._share = soft, share
+        self._soft, self._soft_share = soft, soft_share
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         levels, true = self._log_probs(model, batch)
@@ -36,4 +38,4 @@ class ChildrenLoss:
             slots = self._log_probs.slots(part.prefixes[:, None].expand(tokens.shape[:2]), tokens[..., level])
             log_probs = part.log_probs.gather(1, slots.clamp(0, part.log_probs.shape[1] - 1))
             soft = soft + (log_probs * weights[..., level]).sum()
-        return -((1 - self._share) * agreed + self._share * soft / true.numel())
+        return -((1 - self._soft_share) * agreed + self._soft_share * soft / true.numel())

@@ -41,8 +41,7 @@ class CoverageLevels:
             drafted, taught = self._continuations(logits, batch, nodes, level)
             drafted, taught = drafted + scores[nodes, None], taught + truth[nodes, None]
             rows, wanted = self._per_tree(drafted, taught, batch["node_tree"][nodes], settings.beam_width)
-            mask = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-            losses.append(objectives.coverage(rows, wanted, mask, settings.reach, settings.margin))
+            losses.append(objectives.coverage(rows, wanted, settings.reach, settings.margin))
             scores, truth = self._descend(scores, drafted, nodes, batch, level), self._descend(truth, taught, nodes, batch, level)
         return torch.stack(losses).mean()
 

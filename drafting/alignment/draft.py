@@ -12,8 +12,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from drafting.alignment.bases import Base, load_base
 from drafting.alignment.course import Course
-from drafting.alignment.draft_loss import NEEDS, DraftLoss
+from drafting.alignment.draft_loss import DraftLoss
 from drafting.alignment.levels import LevelCodes
+from drafting.alignment.needs import NEEDS
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import COMPARING, DraftSettings, TrainingError, TrainingMetrics
 from drafting.alignment.teacher.data import CATALOG_FILE, TeacherManifest, check_provenance, read_manifest

@@ -4,44 +4,19 @@ Invariant: loss = (1 - alpha) * CE + alpha * L, each a mean over its positions, 
 padding are in neither. The labels of CE are the users' items or, for objectives with the target's lists, these lists.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from drafting.alignment import objectives
 from drafting.alignment.coverage import CoverageLevels
 from drafting.alignment.levels import LevelCodes
+from drafting.alignment.needs import NEEDS
 from drafting.alignment.settings import DraftSettings
 from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import Batch, answer_rows
 from drafting.trie.item_trie import ItemTrie
 
 MODEL_INPUTS = ("input_ids", "position_ids", "attention_mask")
-
-
-@dataclass(frozen=True)
-class Needs:
-    """The parts of the teacher data that an objective needs.
-
-    Attributes:
-        answers: the teacher's distributions at the users' items.
-        trees: the teacher's lists, and its distributions at their prefixes.
-    """
-
-    answers: bool = False
-    trees: bool = False
-
-
-NEEDS = {
-    "sft": Needs(),
-    "wordkd": Needs(answers=True),
-    "tvdkd": Needs(answers=True),
-    "seqkd": Needs(trees=True),
-    "atspeed-s": Needs(trees=True),
-    "atspeed-r": Needs(answers=True, trees=True),
-    "atspeed-c": Needs(trees=True),
-}
 
 
 class DraftLoss:
@@ -70,7 +45,7 @@ class DraftLoss:
     def _truth(self, logits: Tensor, rows: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the users' items."""
         labels = batch["labels"].flatten()[rows + 1]
-        return objectives.cross_entropy(logits[rows], labels, torch.ones_like(labels, dtype=torch.bool))
+        return torch.nn.functional.cross_entropy(logits[rows], labels)
 
     def _on_answers(self, logits: Tensor, batch: Batch) -> Tensor:
         """WordKD and TVDKD, over the whole vocabulary; the teacher's probability outside the level is taken as zero."""
@@ -80,10 +55,9 @@ class DraftLoss:
             rows = (level_of_row == level).nonzero()[:, 0]
             taught = dense(batch["answer_codes"][rows], batch["answer_probabilities"][rows], len(tokens))
             teacher[rows[:, None], tokens.to(logits.device)] = taught
-        mask = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
         if self._settings.objective == "wordkd":
-            return objectives.forward_kl(logits, teacher, mask)
-        return objectives.total_variation(logits, teacher, mask)
+            return objectives.forward_kl(logits, teacher)
+        return objectives.total_variation(logits, teacher, torch.ones(len(logits), device=logits.device))
 
     def _on_answer_levels(self, logits: Tensor, batch: Batch) -> Tensor:
         """The AtSpeed objectives at the users' items, with equal weights."""
@@ -131,7 +105,7 @@ class DraftLoss:
             exists = codes < len(tokens)
             columns = tokens.to(logits.device)[codes.masked_fill(~exists, 0)]
             taken[rows] = torch.zeros_like(logits[rows]).scatter_add_(1, columns, batch["node_taken"][rows].masked_fill(~exists, 0.0))
-        return objectives.list_cross_entropy(logits, taken, taken.sum(1) > 0)
+        return objectives.list_cross_entropy(logits, taken)
 
     def _distance(self, logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
         settings = self._settings

@@ -1,8 +1,8 @@
 """Alignment objectives: losses between the distributions of a draft and of its target.
 
-Invariant: pure functions of logits, teacher probabilities and row weights, each the weighted mean over the rows, so a position with weight
-zero (padding) has no gradient. A row is one position of one sequence; its columns are the tokens that the objective compares, either a
-level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
+Invariant: pure functions of logits and teacher probabilities, each a mean over the rows, weighted where rows count differently: a row of
+weight zero has no gradient. A row is one position of one sequence; its columns are the tokens that the objective compares, either a level's
+codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
 
 Notation: q = softmax(logits / temperature) is the draft's distribution, p the teacher's.
 Source of the formulas: AtSpeed (arXiv 2410.05165), section 4, and the papers named below.
@@ -22,39 +22,26 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values.masked_fill(weights <= 0, 0.0) * weights).sum() / torch.where(total > 0, total, 1.0)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """SFT: -log q(label), on the ground truth.
-
-    Args:
-        logits: `[rows, columns]`.
-        labels: `[rows]` int64 columns; not used where the weight is zero.
-        weights: `[rows]`.
-    """
-    return weighted_mean(F.cross_entropy(logits, labels.masked_fill(weights <= 0, 0), reduction="none"), weights)
-
-
-def list_cross_entropy(logits: Tensor, taken: Tensor, mask: Tensor) -> Tensor:
+def list_cross_entropy(logits: Tensor, taken: Tensor) -> Tensor:
     """SeqKD (Kim & Rush 2016): -sum_y w(y) log q(y), normalised so that every token of a list counts the same.
 
     w(y) is the number of the teacher's lists that continue with token y, so the sum over a tree's positions is the cross-entropy of all its
-    lists, with shared prefixes computed once.
+    lists, with shared prefixes computed once. A row that no list goes through has no gradient.
 
     Args:
+        logits: `[rows, columns]`.
         taken: `[rows, columns]`, w(y), at least zero.
-        mask: `[rows]` bool.
     """
-    losses = -(taken * logits.log_softmax(-1)).sum(-1)
-    return losses.masked_fill(~mask, 0.0).sum() / taken.sum(-1).masked_fill(~mask, 0.0).sum().clamp(min=1)
+    return -(taken * logits.log_softmax(-1)).sum() / taken.sum().clamp(min=1)
 
 
-def forward_kl(logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
+def forward_kl(logits: Tensor, teacher: Tensor) -> Tensor:
     """WordKD (Sanh et al. 2019): KL(p || q) = sum_y p(y) (log p(y) - log q(y)).
 
     Args:
         teacher: `[rows, columns]` probabilities.
     """
-    losses = (torch.xlogy(teacher, teacher) - teacher * logits.log_softmax(-1)).sum(-1)
-    return weighted_mean(losses, weights)
+    return (torch.xlogy(teacher, teacher) - teacher * logits.log_softmax(-1)).sum(-1).mean()
 
 
 def total_variation(logits: Tensor, teacher: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
@@ -89,7 +76,7 @@ def top_reverse_kl(
     return weighted_mean(divergence + density * taught[..., -1] * entropy, weights)
 
 
-def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: float = 1.0) -> Tensor:
+def coverage(scores: Tensor, wanted: Tensor, reach: int, margin: float = 1.0) -> Tensor:
     """AtSpeed-C: for strict acceptance all of the target's top K must be among the draft's top N = `reach`.
 
     This holds exactly if at most N - K other candidates score higher than the worst of the K. Per row (one level of one tree), the bar is
@@ -99,12 +86,11 @@ def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: f
     Args:
         scores: `[rows, candidates]` cumulative log-probabilities under the draft; -inf where there is no candidate.
         wanted: `[rows, candidates]` bool, the target's top K.
-        mask: `[rows]` bool.
     """
     rivals = scores.masked_fill(wanted, float("-inf")).topk(min(reach + 1, scores.shape[-1]), dim=-1).values
     rank = (reach - wanted.sum(-1)).clamp(min=0)
     bar = rivals.gather(-1, rank.clamp(max=rivals.shape[-1] - 1)[..., None])[..., 0]
     worst = scores.masked_fill(~wanted, float("inf")).amin(-1)
-    counts = mask & (rank < rivals.shape[-1]) & bar.isfinite() & worst.isfinite()
+    counts = (rank < rivals.shape[-1]) & bar.isfinite() & worst.isfinite()
     gap = torch.where(counts, bar, 0.0) - torch.where(counts, worst, 0.0)
     return weighted_mean(F.softplus(gap + margin), counts)

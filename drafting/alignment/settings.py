@@ -10,17 +10,16 @@ from msgspec import Meta
 
 from drafting.alignment.data.fit import FIT_TRAIN, FITS
 from drafting.alignment.data.record import AUTO
+from drafting.alignment.needs import OBJECTIVES, WITHOUT_LISTS
 from drafting.errors import SetupError
 
 LABELS = ("truth", "lists")
 COMPARING = ("atspeed-s", "atspeed-r")
-WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
 VOCABULARY, CHILDREN = "vocabulary", "children"
 NORMALISATIONS = (VOCABULARY, CHILDREN)
-OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 
 _LEARNING_RATE = "Highest learning rate, reached after the warm-up and followed by a cosine schedule."
-Split = Annotated[
+SplitName = Annotated[
     str,
     Meta(
         description="Split of a stream of interactions: leave-one-out or global-time (8:1:1); auto is the one that `atspeed prepare` "
@@ -82,7 +81,7 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         add_tokens: tokens of the prompt to add to the tokenizer; see `numbered_tokens`.
     """
 
-    split: Split = AUTO
+    split: SplitName = AUTO
     min_items: MinItems = 1
     label_kind: LabelKind = None
     subsequences: Annotated[bool, Meta(description="Learn every item of a history, not only the last.")] = False
@@ -164,7 +163,7 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         ),
     ] = 32
     trees: Annotated[int, Meta(description="Prompts per window that lists are searched for, the newest first.")] = 1
-    split: Split = AUTO
+    split: SplitName = AUTO
     min_items: MinItems = 1
     label_kind: LabelKind = None
     subsequences: bool = True

@@ -8,17 +8,17 @@ from drafting.alignment.soft_loss import SoftTokens
 
 
 class SmoothedLoss:
-    """Mean cross-entropy per label, in nats, against labels that leave `share` of their weight to all tokens alike."""
+    """Mean cross-entropy per label, in nats, against labels that leave a share of their weight to all tokens alike."""
 
-    def __init__(self, share: float, *, has_decoder: bool, soft: SoftTokens | None = None, soft_share: float = 0.0) -> None:
+    def __init__(self, *, has_decoder: bool, smoothing: float = 0.0, soft: SoftTokens | None = None, soft_share: float = 0.0) -> None:
         """
         Args:
             has_decoder: logits are of the labels themselves, as of encoder-decoder models; a causal model's are of the token before.
+            smoothing: share of each true label that is spread over all tokens.
             soft: labels of a second kind.
             soft_share: of these in the loss, from 0 to 1.
         """
-        self._share = share
-        self._has_decoder = has_decoder
+        self._has_decoder, self._smoothing = has_decoder, smoothing
         self._soft, self._soft_share = soft, soft_share
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -30,7 +30,7 @@ class SmoothedLoss:
             logits, labels = model(**inputs).logits[:, :-1], batch["labels"][:, 1:]
         scored = labels != IGNORED_LABEL
         predicted = logits[scored].float()
-        hard = nn.functional.cross_entropy(predicted, labels[scored], label_smoothing=self._share)
+        hard = nn.functional.cross_entropy(predicted, labels[scored], label_smoothing=self._smoothing)
         if self._soft is None:
             return hard
         true = labels[scored].view(len(batch[ITEMS]), -1)

@@ -17,14 +17,14 @@ def target_losses(start: Base, catalog: Catalog, settings: TargetSettings, *, so
         soft: training batches have soft labels.
     """
     identifiers, smoothing = catalog.token_ids(start.tokenizer.get_vocab()), settings.label_smoothing
-    labels = SoftTokens(identifiers) if soft else None
+    tokens, soft_share = SoftTokens(identifiers) if soft else None, settings.neighbour_share
     if settings.normalise == CHILDREN:
         log_probs = ChildrenLogProbs(start.model, identifiers, start.start_token)
-        return ChildrenLoss(log_probs, smoothing, labels, settings.neighbour_share), ChildrenLoss(log_probs)
-    if not smoothing and labels is None:
+        return ChildrenLoss(log_probs, smoothing=smoothing, soft=tokens, soft_share=soft_share), ChildrenLoss(log_probs)
+    if not smoothing and tokens is None:
         return None, None
     has_decoder = start.start_token is not None
-    return SmoothedLoss(smoothing, has_decoder=has_decoder, soft=labels, soft_share=settings.neighbour_share), None
+    return SmoothedLoss(has_decoder=has_decoder, smoothing=smoothing, soft=tokens, soft_share=soft_share), None
 
 
 def mark_normalisation(start: Base, settings: TargetSettings) -> None:

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from drafting.alignment.bases import Base
 from drafting.alignment.draft_loss import MODEL_INPUTS
-from drafting.alignment.settings import WITHOUT_LISTS, TrainingError
+from drafting.alignment.needs import WITHOUT_LISTS
+from drafting.alignment.settings import TrainingError
 from drafting.alignment.tree_batch import TreeWindows, tree_batch
 from drafting.errors import MODEL_ERRORS, first_line
 

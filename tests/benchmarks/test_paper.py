@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import paper
 from benchmarks.cli import app
 from benchmarks.paper import Drafted, given, write_report
 from benchmarks.pipeline import STAGES_FILE, Pipeline, Stage, StageFailedError
 from benchmarks.quality import Stages
 from benchmarks.quality_table import Compared
+from drafting.alignment.needs import OBJECTIVES
 from tests.benchmarks.test_quality import evaluated
 from verification.evaluation.report import PLAIN, ModeRow, Quality, Report, Spread
 
@@ -70,7 +70,7 @@ def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     assert "Give --data and --catalog together" in said("--data", str(tmp_path))
 
 
-def drafted(tmp_path: Path, objectives: tuple[str, ...] = paper.OBJECTIVES, seeds: int = 3) -> Drafted:
+def drafted(tmp_path: Path, objectives: tuple[str, ...] = OBJECTIVES, seeds: int = 3) -> Drafted:
     """The stages behind a target that is not there."""
     source = Stages(given(tmp_path / "shop", tmp_path / "items.json"), tmp_path / "work")
     target = Stage("target", (), tmp_path / "work" / "shop" / "target")
@@ -80,7 +80,7 @@ def drafted(tmp_path: Path, objectives: tuple[str, ...] = paper.OBJECTIVES, seed
 def test_every_stage_finds_what_earlier_ones_have_made(tmp_path: Path) -> None:
     found = drafted(tmp_path)
     steps = found.steps()
-    assert len(steps["drafts"]) == 3 * len(paper.OBJECTIVES)
+    assert len(steps["drafts"]) == 3 * len(OBJECTIVES)
     made = {str(found.target.result)}
     for step in steps.values():
         for stage in step:

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 import drafting.alignment.training
 from drafting.alignment.bases import BaseError, scratch_tokenizer
 from drafting.alignment.draft import train_draft
-from drafting.alignment.draft_loss import NEEDS, DraftLoss
+from drafting.alignment.draft_loss import DraftLoss
 from drafting.alignment.levels import LevelCodes
+from drafting.alignment.needs import NEEDS
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.settings import DraftSettings, TrainingError
 from drafting.alignment.teacher.samples import TeacherSamples

@@ -153,9 +153,9 @@ def test_the_loss_is_that_of_the_candidates_spread_over_the_codes(catalog: Catal
     tokens = SoftTokens(identifiers)
     for share in (0.3, 1.0):
         if children:
-            loss = ChildrenLoss(ChildrenLogProbs(model, identifiers), soft=tokens, share=share)(model, batch)
+            loss = ChildrenLoss(ChildrenLogProbs(model, identifiers), soft=tokens, soft_share=share)(model, batch)
         else:
-            loss = SmoothedLoss(0.0, has_decoder=False, soft=tokens, soft_share=share)(model, batch)
+            loss = SmoothedLoss(has_decoder=False, soft=tokens, soft_share=share)(model, batch)
         assert loss.item() == pytest.approx(((1 - share) * hard + share * taught) / count, rel=1e-4)
     loss.backward()
     assert torch.isfinite(model.logits.grad).all()

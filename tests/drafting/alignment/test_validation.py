@@ -263,7 +263,7 @@ def test_the_smoothed_loss_is_that_of_the_smoothed_labels(has_decoder: bool) -> 
             assert ("labels" in batch) is has_decoder
             return type("Output", (), {"logits": scores})
 
-    found = SmoothedLoss(0.2, has_decoder=has_decoder)(Model(), {"input_ids": labels, "labels": labels})
+    found = SmoothedLoss(has_decoder=has_decoder, smoothing=0.2)(Model(), {"input_ids": labels, "labels": labels})
     shift = 0 if has_decoder else 1
     rows = [
         (scores[row, column - shift], labels[row, column]) for row in range(2) for column in range(shift, 5) if labels[row, column] >= 0
