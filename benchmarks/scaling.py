@@ -9,7 +9,7 @@ drafts, and the other programs of a machine.
 """
 
 import json
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.figures import panels
+from drafting.lru import LruMap
 
 _MIXER, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
@@ -114,21 +115,16 @@ class PromptCache:
     def __init__(self, world: World) -> None:
         self._world = world
         # First item and tokens of each user's last prompt.
-        self._prompts: OrderedDict[int, tuple[int, int]] = OrderedDict()
-        self._used = 0
+        self._prompts: LruMap[int, tuple[int, int]] = LruMap(world.slots, lambda prompt: prompt[1])
 
     def look_up(self, user: int, length: int) -> tuple[int, int]:
         """(tokens of the prompt, tokens of it that are cached) of a user whose history has `length` items; it is cached from now on."""
         start = window_start(self._world, user, length)
         prompt = self._world.levels * (length - start)
-        known_start, known_tokens = self._prompts.pop(user, (0, 0))
+        known_start, known_tokens = self._prompts.get(user) or (0, 0)
         # Where the window has moved, the first token is another, and nothing behind it can be reused.
         cached = known_tokens if known_start == start else 0
-        self._prompts[user] = start, prompt
-        self._used += prompt - known_tokens
-        while self._used > self._world.slots:
-            _, (_, tokens) = self._prompts.popitem(last=False)
-            self._used -= tokens
+        self._prompts.keep(user, (start, prompt))
         # The last token is the root of the search and always computed.
         return prompt, min(cached, prompt - 1)
 

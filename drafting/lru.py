@@ -13,10 +13,10 @@ Value = TypeVar("Value")
 
 
 class LruMap(Generic[Key, Value]):
-    """What was kept last, by its keys."""
+    """A least-recently-used mapping."""
 
     def __init__(self, most: int, size: Callable[[Value], int] = lambda _: 1) -> None:
-        """Of values of so much size together, by default of so many."""
+        """`most`: largest total size; `size`: of one value, by default 1, so that `most` counts entries."""
         self.most = most
         self._size = size
         self._held = 0
@@ -25,15 +25,19 @@ class LruMap(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    @property
+    def held(self) -> int:
+        """Total size of the values."""
+        return self._held
+
     def get(self, key: Key) -> Value | None:
-        """What is kept of a key, which is thereby used."""
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key]
+        """The value of a key, which is thereby used; None if there is none."""
+        if (value := self._values.get(key)) is not None:
+            self._values.move_to_end(key)
+        return value
 
     def keep(self, key: Key, value: Value) -> Value:
-        """Replace what is kept of a key, and return it; what alone is larger than `most` is not kept."""
+        """Set the value of a key, and return it; a value that alone is larger than `most` is not kept."""
         self.forget(key)
         if (size := self._size(value)) > self.most:
             return value

@@ -14,6 +14,7 @@ from operator import or_
 import numpy as np
 
 from drafting.beam.rule import Tolerance
+from drafting.lru import LruMap
 from drafting.plans.acceptance import PRIOR, Coverage, WantedGaps, first_gaps
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.plan import LevelOutcome
@@ -43,7 +44,7 @@ class Learned:
     """
 
     fan_out: Sequence[float]
-    _gaps: dict[tuple[GapKind, int, int, int], WantedGaps] = field(default_factory=dict)
+    _gaps: LruMap[tuple[GapKind, int, int, int], WantedGaps] = field(default_factory=lambda: LruMap(MOST_GAPS))
     _coverage: dict[tuple[str, Given, int, int, int], Coverage] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
     _levels: int = 0
@@ -109,17 +110,14 @@ class Learned:
         """Which gaps a level wants of the draft."""
         levels = min(levels, LEVEL_KINDS - 1)
         key = kind, bucket(width), depth, levels
-        if (found := self._gaps.pop(key, None)) is None:
+        if (found := self._gaps.get(key)) is None:
             verification, offered, source, tolerance = kind
             prior, beside = PRIOR[None], (verification, offered if source else Given.NONE, Given.NONE, None)
             if levels or tolerance or offered:
                 # What is known of rounds that begin nearer, or else of exact lists, or else of drafts with nothing given beside.
                 nearest = kind if levels else (verification, offered, source, None) if tolerance else beside
                 prior = self.gaps(nearest, width, depth, max(levels - 1, 0)).expected(width).chances
-            found = WantedGaps(prior, Given.LAST in offered)
-            if len(self._gaps) >= MOST_GAPS:
-                self._gaps.pop(next(iter(self._gaps)))
-        self._gaps[key] = found
+            found = self._gaps.keep(key, WantedGaps(prior, Given.LAST in offered))
         return found
 
     def _grow(self, levels: int) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from drafting.array_types import BoolArray, DoubleArray, FloatArray
+from drafting.lru import LruMap
 from drafting.plans.acceptance import BONUSES, PRIOR, Expected, WantedGaps, new_within, within_gaps
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, room_of_level
 from drafting.plans.given import Given, GivenOutcome
@@ -60,7 +61,9 @@ class Planner(Plan):
     items: int = 0
     _learned: Learned = field(init=False)
     _running: RunningCosts = field(init=False)
-    _known_values: dict[tuple[GapKind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
+    _known_values: LruMap[tuple[GapKind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(
+        default_factory=lambda: LruMap(MOST_VALUES)
+    )
     _last_lists: LastLists = field(default_factory=LastLists)
     _unexplored: dict[int, float] = field(default_factory=dict)
     _drafted_steps: int = 0
@@ -243,12 +246,7 @@ class Planner(Plan):
         # Rounded down to a power of two, so that batches of about one size share their values, and nothing is thought to be shared by more.
         group_size = 1 << state.group_size.bit_length() - 1
         key = _kind(state), state.widths, state.sharing, group_size, has_draft, state.exploring, room
-        if key not in self._known_values:
-            values = self._look_ahead(state, has_draft, group_size, room)
-            if len(self._known_values) >= MOST_VALUES:
-                self._known_values.pop(next(iter(self._known_values)))
-            self._known_values[key] = values
-        return self._known_values[key]
+        return self._known_values.get(key) or self._known_values.keep(key, self._look_ahead(state, has_draft, group_size, room))
 
     def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float) -> LevelValues:
         """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""

@@ -6,7 +6,6 @@ prompt is loaded: a tokenizer for which it does not hold reads every text as a w
 """
 
 import sys
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -14,6 +13,7 @@ from threading import Lock
 import numpy as np
 
 from drafting.array_types import IntArray
+from drafting.lru import LruMap
 from drafting.prompts.chunks import ChunkTokenizer
 from drafting.prompts.tokenizer import PromptTokenizer
 
@@ -45,8 +45,7 @@ class TailTokenizer:
         self._special = add_special_tokens
         self._around: tuple[IntArray, IntArray] | None = None
         self._lock = Lock()
-        self._known: OrderedDict[str, ReadText] = OrderedDict()
-        self._most_bytes, self._bytes = most_bytes, 0
+        self._known: LruMap[str, ReadText] = LruMap(most_bytes, lambda read: read.bytes)
         self._chunks = ChunkTokenizer(tokenizer)
 
     def try_on(self, texts: Sequence[str]) -> None:
@@ -73,7 +72,7 @@ class TailTokenizer:
     def forget(self, user: str) -> None:
         """Remember no text of a user any more."""
         with self._lock:
-            self._drop(user)
+            self._known.forget(user)
 
     def _read(self, text: str, user: str) -> IntArray:
         """The tokens of a text, which is remembered as the last one of a user."""
@@ -81,7 +80,7 @@ class TailTokenizer:
             last = self._known.get(user)
         tokens = self._chunks.encode(text) if last is None else self._read_behind(last, text)
         with self._lock:
-            self._remember(user, ReadText(text, tokens))
+            self._known.keep(user, ReadText(text, tokens))
         return tokens
 
     def _read_behind(self, last: ReadText, text: str) -> IntArray:
@@ -114,17 +113,6 @@ class TailTokenizer:
                 same = self._around is None or all(map(np.array_equal, around, self._around))
                 return around if same else None
         return None
-
-    def _remember(self, user: str, read: ReadText) -> None:
-        self._drop(user)
-        self._known[user] = read
-        self._bytes += read.bytes
-        while self._bytes > self._most_bytes:
-            self._drop(next(iter(self._known)))
-
-    def _drop(self, user: str) -> None:
-        if (gone := self._known.pop(user, None)) is not None:
-            self._bytes -= gone.bytes
 
 
 def _common_letters(one: str, other: str) -> int:

@@ -13,7 +13,6 @@ Invariant: no list breaks a cap. A round lists at least one identifier of those 
 round that has found all that there was. With a beam that keeps all prefixes the list is that of the walk over the whole catalog.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
@@ -23,6 +22,7 @@ import numpy as np
 from drafting.array_types import DoubleArray, FloatArray, IntArray
 from drafting.beam.rule import Verification
 from drafting.catalog.item_values import CapCounts, ItemValues
+from drafting.lru import LruMap
 from drafting.trie.item_set import ItemSet, intersection
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.blend import sources_of
@@ -169,7 +169,7 @@ class CapStep:
         self._trie = trie
         self._lists: WeakKeyDictionary[BeamSearch, CappedList] = WeakKeyDictionary()
         # Requests of one filter whose full values with many items are the same have the very same set, and share its mask.
-        self._sets: OrderedDict[tuple[ItemSet | None, frozenset[tuple[ItemValues, int]]], ItemSet] = OrderedDict()
+        self._sets: LruMap[tuple[ItemSet | None, frozenset[tuple[ItemValues, int]]], ItemSet] = LruMap(MOST_SETS)
 
     def begun(self, parts: Sequence[VerifyResult]) -> CappedList | None:
         """The list of a request, if a round before this one has begun it."""
@@ -199,8 +199,5 @@ class CapStep:
         if (found := self._sets.get((allowed, wide))) is None:
             without = np.concatenate([values.items_with(value) for values, value in wide])
             found = ItemSet.of_items(without, len(self._trie.items)).complement
-            found = self._sets[allowed, wide] = found if allowed is None else intersection([allowed, found])
-            if len(self._sets) > MOST_SETS:
-                self._sets.popitem(last=False)
-        self._sets.move_to_end((allowed, wide))
+            found = self._sets.keep((allowed, wide), found if allowed is None else intersection([allowed, found]))
         return found

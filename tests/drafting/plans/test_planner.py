@@ -392,7 +392,7 @@ def test_what_a_planner_remembers_is_bounded() -> None:
         here.levels, here.nodes, here.certainty = 1, sharing, 1 / sharing
         plan.action(here, has_draft=True)
     assert len(plan._known_values) <= 256
-    assert sum(len(values.weighed) for values in plan._known_values.values()) <= 4 * 256
+    assert sum(len(values.weighed) for values in plan._known_values._values.values()) <= 4 * 256
 
 
 def test_what_is_learned_of_tolerances_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,9 +88,12 @@ def test_memory_is_bounded_and_the_least_recently_read_goes_first() -> None:
     text = "the " + "".join(CODES)
     for user in range(100):
         assert found.encode(text, str(user)).tolist() == tokenizer.encode(text, add_special_tokens=True).tolist()
-    assert 1 < len(found._known) < 20
-    assert found._bytes == sum(read.bytes for read in found._known.values()) <= 15_000
-    assert list(found._known)[-1] == "99"
+    kept = len(found._known)
+    assert 1 < kept < 20
+    # The last ones, and no others.
+    read = [found._known.get(str(user)) for user in range(100 - kept, 100)]
+    assert found._known.held == sum(text.bytes for text in read if text is not None) <= 15_000
+    assert None not in read
 
 
 def test_a_user_who_is_forgotten_leaves_nothing() -> None:
@@ -99,8 +102,10 @@ def test_a_user_who_is_forgotten_leaves_nothing() -> None:
         found.encode("the " + "".join(CODES), user)
     found.forget("ann")
     found.forget("nobody")
-    assert list(found._known) == ["bob"]
-    assert found._bytes == sum(read.bytes for read in found._known.values()) > 0
+    assert found._known.get("ann") is None
+    read = found._known.get("bob")
+    assert read is not None
+    assert found._known.held == read.bytes > 0
 
 
 def test_a_tokenizer_that_reads_tails_otherwise_reads_whole_texts() -> None:
