@@ -28,10 +28,9 @@ def check_blended(engine: SpeculativeBeamEngine, request: BeamRequest) -> BeamRe
     ranking = request.blend.ranking(leaves, np.array([item.score for item in whole.items]))
     best = {int(leaf): (score, item.score) for leaf, score, item in zip(leaves, ranking, whole.items, strict=True)}
     expected = sorted(best.items(), key=lambda pair: -pair[1][0])[: request.k]
-    first = {item.rank: item for item in reversed(result.items)}
-    found = [int(engine.trie.level_starts[engine.trie.depth] + engine.trie.leaf_of_item[first[rank].item]) for rank in sorted(first)]
+    found = [int(engine.trie.level_starts[engine.trie.depth] + engine.trie.leaf_of_item[item.item]) for item in result.firsts]
     assert found == [leaf for leaf, _ in expected]
-    np.testing.assert_allclose([first[rank].score for rank in sorted(first)], [score for _, (_, score) in expected], atol=1e-4)
+    np.testing.assert_allclose([item.score for item in result.firsts], [score for _, (_, score) in expected], atol=1e-4)
     assert found != [leaf for leaf, _ in sorted(best.items(), key=lambda pair: -pair[1][1])[: request.k]], "the blend changes the list"
     assert result.thought == whole.thought
     assert engine.used_slots == 0

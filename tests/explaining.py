@@ -21,8 +21,7 @@ def prefixes(level: ExplainedLevel, depth: int, identifiers: np.ndarray) -> list
 
 def listed(result: BeamResult, identifiers: np.ndarray) -> list[tuple[Prefix, float]]:
     """The identifiers of a list with their scores, best first."""
-    best = {item.rank: item for item in reversed(result.items)}
-    return [(tuple(map(int, identifiers[best[rank].item])), best[rank].score) for rank in sorted(best)]
+    return [(tuple(map(int, identifiers[item.item])), item.score) for item in result.firsts]
 
 
 def check_explained(result: BeamResult, request: BeamRequest, identifiers: np.ndarray, is_read: bool = True) -> None:

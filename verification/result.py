@@ -123,6 +123,12 @@ class BeamResult:
     scores: bytes | None = None
     tolerance: Tolerance | None = None
 
+    @property
+    def firsts(self) -> list[RankedItem]:
+        """The first item of each identifier, best identifier first."""
+        first = {item.rank: item for item in reversed(self.items)}
+        return [first[rank] for rank in sorted(first)]
+
 
 @dataclass(frozen=True)
 class StepReport:

@@ -9,7 +9,6 @@ It stands on this floor because the engine does; the format, the trees and the s
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -249,8 +248,7 @@ def find_lists(recommender: Recommender, users: list[UserState], beams: int) -> 
     order = sorted(range(len(users)), key=lambda row: len(users[row].events))
     lists = np.full((len(users), beams), -1, np.int64)
     for row, result in zip(order, recommender.recommend((users[row] for row in order), beams, beams), strict=True):
-        first_of_rank: dict[int, Any] = {item.rank: item.item for item in reversed(result.items)}
-        found = [first_of_rank[rank] for rank in sorted(first_of_rank)]
+        found = [item.item for item in result.firsts]
         lists[row, : len(found)] = found
     if (lists[:, 0] < 0).any():
         raise TrainingError("The target found no list for some histories: is the catalog empty?")

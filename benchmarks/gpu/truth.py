@@ -124,7 +124,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
     from drafting.catalog.loading import load_catalog
     from drafting.model_files import ModelFiles
     from verification.evaluation.metrics import recall
-    from verification.evaluation.searching import NO_PLAN, Beam, GenerateLists, Mode, first_of_ranks, time_modes
+    from verification.evaluation.searching import NO_PLAN, Beam, GenerateLists, Mode, time_modes
     from verification.evaluation.users import held_out
     from verification.recommender import Recommender
 
@@ -144,7 +144,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
         plain_seconds, planner_seconds = time_modes(recommender, modes, timed, k, Beam(k))
         generated, generate_seconds = generate.search(timed[: options.generated], k, k)
         recommender.engine.use_plan(NO_PLAN)
-        ours = [first_of_ranks(result) for result in recommender.recommend(timed[: options.generated], k, k)]
+        ours = [[item.item for item in result.firsts] for result in recommender.recommend(timed[: options.generated], k, k)]
         rows.append(
             TruthRow(
                 k=k,

@@ -70,8 +70,7 @@ class EngineSystem:
         closed_loop(self._recommender.engine, requests, len(question.histories), question.concurrency)
 
     def _outcome(self, answer: Answer) -> Outcome:
-        first = {item.rank: item.item for item in reversed(answer.result.items)}
-        identifiers = [tuple(self._identifiers[first[rank]].tolist()) for rank in sorted(first)]
+        identifiers = [tuple(self._identifiers[item.item].tolist()) for item in answer.result.firsts]
         return Outcome(answer.seconds, identifiers, answer.result.usage.target_forwards, answer.tokens)
 
 

@@ -184,7 +184,7 @@ class RecommendationService:
     ) -> None:
         health = self._metrics.health
         health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=body.filter is not None)
-        health.observe_list(served.name, [item.item for item in result.items], met, short=_identifiers(result) < body.k)
+        health.observe_list(served.name, [item.item for item in result.items], met, short=len(result.firsts) < body.k)
         if fresh is not None:
             health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
         if result.blend is not None:
@@ -260,7 +260,7 @@ class RecommendationService:
 
 def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
     """What a list has less of than its request asks for."""
-    if (identifiers := _identifiers(result)) < body.k:
+    if (identifiers := len(result.firsts)) < body.k:
         where = f" under the {'cap' if len(body.diversity) == 1 else 'caps'} of diversity" if body.diversity else ""
         yield f"Only {identifiers} identifiers of the catalog were eligible{where}, fewer than the {body.k} asked for."
     if body.fresh is not None and fresh is not None and fresh.missing:
@@ -288,7 +288,3 @@ def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
     if unknown := next((name for name in fields if name not in catalog.attributes), None):
         known = listed(catalog.attributes)
         raise UnknownField(f"The catalog has no attribute {quoted(unknown)}, which fields names; it has {known}.")
-
-
-def _identifiers(result: BeamResult) -> int:
-    return len({item.rank for item in result.items})

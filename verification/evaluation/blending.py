@@ -77,8 +77,7 @@ def reranked(result: BeamResult, weight: float, k: int) -> list[int]:
         result: a list of all that is ranked by weight 1.
     """
     assert result.blend is not None
-    first = {item.rank: item.score for item in reversed(result.items)}
-    log_probs = np.array([first[rank] for rank in sorted(first)])
+    log_probs = np.array([item.score for item in result.firsts])
     ranking = log_probs + weight * (np.array(result.blend.scores) - log_probs)
     rank_of = {rank: place for place, rank in enumerate((1 + np.argsort(-ranking, kind="stable")[:k]).tolist())}
     return [item.item for item in sorted(result.items, key=lambda item: rank_of.get(item.rank, k)) if item.rank in rank_of]

@@ -94,16 +94,10 @@ def search_all(
     found = Found([], [], [])
     for result in mode.lists(recommender, users, k, beam, excluded):
         found.lists.append([item.item for item in result.items])
-        found.ranked.append(first_of_ranks(result))
+        found.ranked.append([item.item for item in result.firsts])
         found.usage.append(result.usage)
         advance(1)
     return found
-
-
-def first_of_ranks(result: BeamResult) -> list[int]:
-    """The first item of each identifier of a list, best first."""
-    first = {item.rank: item.item for item in reversed(result.items)}
-    return [first[rank] for rank in sorted(first)]
 
 
 def time_modes(

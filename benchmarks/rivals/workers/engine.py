@@ -39,7 +39,6 @@ def load(spec: dict[str, Any]) -> Callable[..., list[list[int]]]:
         while not (finished := engine.step().finished):
             pass
         engine.forget_histories()
-        first = {item.rank: item.item for item in reversed(finished[0].items)}
-        return [identifiers[first[rank]].tolist() for rank in sorted(first)]
+        return [identifiers[item.item].tolist() for item in finished[0].firsts]
 
     return search

@@ -31,8 +31,7 @@ def load(folder: Path, catalog: Catalog, host: str, **options: object) -> Recomm
 
 def as_pairs(result: BeamResult, identifiers: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
     """The distinct identifiers of a list with their scores."""
-    best = {item.rank: item for item in reversed(result.items)}
-    return [(tuple(identifiers[best[rank].item].tolist()), best[rank].score) for rank in sorted(best)]
+    return [(tuple(identifiers[item.item].tolist()), item.score) for item in result.firsts]
 
 
 def assert_same(ours: list[tuple[tuple[int, ...], float]], theirs: list[tuple[tuple[int, ...], float]]) -> None:

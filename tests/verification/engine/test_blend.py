@@ -68,10 +68,9 @@ def ranked_by_hand(asked: Asked, model, identifiers: np.ndarray) -> tuple[list[t
 def check(result: BeamResult, asked: Asked, model, identifiers: np.ndarray) -> None:
     expected, sources = ranked_by_hand(asked, model, identifiers)
     assert result.blend is not None
-    best = {item.rank: item for item in reversed(result.items)}
-    names = [tuple(map(int, identifiers[best[rank].item])) for rank in sorted(best)]
+    names = [tuple(map(int, identifiers[item.item])) for item in result.firsts]
     assert names == [name for name, _, _ in expected]
-    np.testing.assert_allclose([best[rank].score for rank in sorted(best)], [score for _, score, _ in expected], atol=1e-4, rtol=0)
+    np.testing.assert_allclose([item.score for item in result.firsts], [score for _, score, _ in expected], atol=1e-4, rtol=0)
     np.testing.assert_allclose(result.blend.scores, [score for _, _, score in expected], atol=1e-4, rtol=0)
     assert result.blend.sources == tuple(sources[name] for name in names)
     everybody = [item for item in np.flatnonzero(asked.allowed) if tuple(map(int, identifiers[item])) in set(names)]

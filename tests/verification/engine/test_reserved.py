@@ -73,8 +73,7 @@ def check(result: BeamResult, request: BeamRequest, allowed: np.ndarray, fresh: 
     general = brute_force_beam(score, identifiers, allowed, request.k, request.beam_width)
     reserved = brute_force_beam(score, identifiers, allowed & fresh, request.reserved.places, request.beam_width)
     expected = merged_by_hand(general, reserved, request.k)
-    best = {item.rank: item for item in reversed(result.items)}
-    found = [(tuple(identifiers[best[rank].item].tolist()), best[rank].score) for rank in sorted(best)]
+    found = [(tuple(identifiers[item.item].tolist()), item.score) for item in result.firsts]
     assert [identifier for identifier, _ in found] == [identifier for identifier, _ in expected]
     np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-4, rtol=0)
     listed = {tuple(identifiers[item].tolist()) for item in np.flatnonzero(allowed & fresh)}

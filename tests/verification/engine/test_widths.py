@@ -68,8 +68,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def pairs(result: BeamResult, identifiers: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
-    best = {item.rank: item for item in reversed(result.items)}
-    return [(tuple(identifiers[best[rank].item].tolist()), best[rank].score) for rank in sorted(best)]
+    return [(tuple(identifiers[item.item].tolist()), item.score) for item in result.firsts]
 
 
 def assert_same(ours: list[tuple[tuple[int, ...], float]], theirs: list[tuple[tuple[int, ...], float]], tolerance: float = 1e-4) -> None:
@@ -175,14 +174,12 @@ def test_places_are_searched_for_with_the_same_widths(small: tuple[Recommender, 
         fresh = ItemSet.of(rng.random(items) < 0.1)
         request = recommender.request(str(number), [number, 7], 12, reserved=ReservedPlaces(5, fresh), beam_widths=(4, 30))
         alone = [run(recommender.engine, [part], rng)[part.request_id] for part in parts_of(request)]
-        lists = [({item.rank: item for item in part.items}) for part in alone]
-        leaves = [np.array([trie.leaf_of_item[best[rank].item] for rank in sorted(best)]) for best in lists]
-        scores = [np.array([best[rank].score for rank in sorted(best)], np.float32) for best in lists]
+        leaves = [np.array([trie.leaf_of_item[item.item] for item in part.firsts]) for part in alone]
+        scores = [np.array([item.score for item in part.firsts], np.float32) for part in alone]
         nodes, expected = merge(leaves[0], scores[0], leaves[1], scores[1], 12)
         result = run(recommender.engine, [request], rng)[request.request_id]
-        ours = {item.rank: item for item in result.items}
-        assert [int(trie.leaf_of_item[ours[rank].item]) for rank in sorted(ours)] == nodes.tolist()
-        np.testing.assert_allclose([ours[rank].score for rank in sorted(ours)], expected, atol=1e-5)
+        assert [int(trie.leaf_of_item[item.item]) for item in result.firsts] == nodes.tolist()
+        np.testing.assert_allclose([item.score for item in result.firsts], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("wide", WIDE, ids=str)

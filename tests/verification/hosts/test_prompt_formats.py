@@ -70,8 +70,7 @@ def with_another_prompt(loaded: Recommender, folder: Path, prompt: Format) -> Re
 
 
 def pairs(result: BeamResult, identifiers: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
-    best = {item.rank: item for item in reversed(result.items)}
-    return [(tuple(identifiers[best[rank].item].tolist()), best[rank].score) for rank in sorted(best)]
+    return [(tuple(identifiers[item.item].tolist()), item.score) for item in result.firsts]
 
 
 def assert_lists_of_generate(recommender: Recommender, prompt: Format, model: Any, start: list[int]) -> None:
