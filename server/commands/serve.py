@@ -1,8 +1,14 @@
 """`atspeed serve`: the HTTP server."""
 
+import logging
+
+import typer
+
 from server.commands.options import takes_settings
 from server.commands.terminal import fail
 from server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 @takes_settings()
@@ -17,4 +23,8 @@ def serve(settings: Settings) -> None:
     from server.http.server import run_server
 
     if sentence := run_server(settings):
-        fail(sentence)
+        if settings.log_format == "text":
+            fail(sentence)
+        # A program reads standard error then, which is to find nothing but objects there.
+        logger.error("the server has ended: %s", sentence)
+        raise typer.Exit(1)

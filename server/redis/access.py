@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.commands.core import AsyncScript
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError, RedisClusterException, RedisError
 
 from server.redis.client import close_client, open_client
 from server.redis.url import RedisUrl
@@ -76,7 +76,8 @@ class RedisAccess:
         except TimeoutError as error:
             await self._ask_anew()
             raise self._unavailable(f"Redis at {self.address} did not answer within {seconds:g} s.") from error
-        except RedisError as error:
+        # That a Cluster has no server which answers is no RedisError.
+        except (RedisError, RedisClusterException) as error:
             reason = str(error).rstrip(".").replace(". ", "; ")
             kind = self._full if isinstance(error, OutOfMemoryError) else self._unavailable
             raise kind(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error

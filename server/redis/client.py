@@ -1,7 +1,8 @@
 """redis-py clients for each topology: one server, Sentinel, Cluster.
 
 Invariant: a client never sends a command twice, because a write whose answer was lost may have been stored. It has no timeouts of its own
-for commands, because `server.redis.access` limits each operation as a whole.
+for commands, because `server.redis.access` limits each operation as a whole. Whatever is in files is read whenever a connection is made,
+for a pool that lives as long as the server outlives passwords and certificates.
 """
 
 import asyncio
@@ -50,6 +51,14 @@ class PasswordFile(CredentialProvider):
         return await asyncio.to_thread(self.get_credentials)
 
 
+class _TlsConnection(SSLConnection):
+    """A connection by TLS that reads its certificates anew whenever it connects: redis-py's own keeps those of the first time for ever."""
+
+    async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        self.ssl_context.context = None
+        await super().connect_check_health(check_health, retry_socket_connect)
+
+
 class _ClosedAtOnce(AbstractConnection):
     """A connection that waits for no goodbye: by TLS, a server that stands still would be waited for half a minute."""
 
@@ -63,7 +72,7 @@ class _MasterConnection(_ClosedAtOnce, SentinelManagedConnection):
     """Of a master behind Sentinel."""
 
 
-class _MasterTlsConnection(_ClosedAtOnce, SentinelManagedSSLConnection):
+class _MasterTlsConnection(_ClosedAtOnce, _TlsConnection, SentinelManagedSSLConnection):
     """The same by TLS."""
 
 
@@ -99,7 +108,7 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
     match url.topology:
         case Topology.SINGLE:
             ((host, port),) = url.nodes
-            kind = SSLConnection if url.tls else Connection
+            kind = _TlsConnection if url.tls else Connection
             options: dict[str, Any] = {**common, **login, **url.tls_options}
             return Redis.from_pool(ConnectionPool(kind, host=host, port=port, db=url.database, **options))
         case Topology.SENTINEL:
@@ -108,12 +117,20 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
             once = Retry(NoBackoff(), 0)
             asking = {"protocol": 2, "socket_timeout": patience, "socket_connect_timeout": patience, "retry": once, **tls}
             sentinels = Sentinels(url.nodes, sentinel_kwargs=asking | _login(url.sentinel_login))  # type: ignore[no-untyped-call]
+            for sentinel in sentinels.sentinels if url.tls else ():
+                sentinel.connection_pool.connection_class = _TlsConnection
             of_master = _MasterTlsConnection if url.tls else _MasterConnection
             master: Redis = sentinels.master_for(url.service, db=url.database, connection_class=of_master, **common, **login, **tls)
             return master
         case Topology.CLUSTER:
             nodes = [ClusterNode(host, port) for host, port in url.nodes]
-            return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **common, **login, **tls)
+            cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **common, **login, **tls)
+            if url.tls:
+                # Of the servers that it will find, and of those that it asks for them.
+                cluster.connection_kwargs["connection_class"] = _TlsConnection
+                for node in cluster.startup_nodes:
+                    node.connection_class = _TlsConnection
+            return cluster
 
 
 async def close_client(client: RedisClient) -> None:

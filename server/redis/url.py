@@ -16,6 +16,8 @@ _EXPECTED = {
 }
 _PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+# redis-py's client of a Cluster knows no folder of certificates.
+_TLS_OPTIONS_OF = {"": _TLS_OPTIONS, "sentinel": _TLS_OPTIONS, "cluster": _TLS_OPTIONS - {"ssl_ca_path"}}
 _SENTINEL_OPTIONS = {"wait_replicas", "sentinel_username", "sentinel_password", "sentinel_password_file"}
 # By kind, beside `db`, `password_file` and, under TLS, those above.
 _OPTIONS = {"": {"wait_replicas"}, "sentinel": _SENTINEL_OPTIONS, "cluster": set()}
@@ -130,7 +132,7 @@ def _tls_options(options: dict[str, str]) -> dict[str, str | bool]:
 
 
 def _check_options(options: dict[str, str], scheme: str, kind: str, tls: bool, expected: str) -> None:
-    known = {"db", "password_file"} | _OPTIONS[kind] | (_TLS_OPTIONS if tls else set())
+    known = {"db", "password_file"} | _OPTIONS[kind] | (_TLS_OPTIONS_OF[kind] if tls else set())
     for option, value in options.items():
         if option not in known:
             # Not named: after an unescaped question mark in a password, the "option" is the rest of the password.

@@ -4,7 +4,9 @@ import json
 import logging
 
 import pytest
+from typer.testing import CliRunner
 
+from server.commands.app import app
 from server.metrics import logs
 from tests.server.forked_server import ForkedServer
 
@@ -33,6 +35,16 @@ def test_a_json_line_names_the_process_and_the_request(capsys, restored_logging)
         "request_id": "request-7",
     }
     assert "request_id" not in second
+
+
+def test_why_a_server_has_ended_is_json_for_programs_and_a_sentence_for_people(restored_logging, tmp_path):
+    sentence = f"There is no model directory {tmp_path / 'absent'}."
+    flags = ["serve", "--target", str(tmp_path / "absent"), "--catalog", "absent.json", "--histories", "memory://"]
+    ended = CliRunner().invoke(app, [*flags, "--log-format", "json"])
+    (line,) = (json.loads(line) for line in ended.stderr.splitlines())
+    assert (ended.exit_code, line["level"], line["message"]) == (1, "ERROR", f"the server has ended: {sentence}")
+    ended = CliRunner().invoke(app, flags)
+    assert (ended.exit_code, ended.stderr.splitlines()) == (1, [sentence])
 
 
 def test_a_server_logs_json_with_request_ids_and_nothing_that_users_met(model_flags, tmp_path):

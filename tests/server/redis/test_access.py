@@ -1,4 +1,4 @@
-"""An operation on a Redis behind Sentinel whose master stands still ends in its time, with the store's error."""
+"""An operation on a Redis that stands still or is away ends in its time, with the store's error."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from server.redis.access import RedisAccess
 from server.redis.client import Sentinels
 from server.try_again import HistoryUnavailable
-from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, make_certificate
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
 
@@ -51,3 +51,12 @@ async def test_by_tls_nobody_waits_for_the_goodbye_of_a_master_that_stands_still
         if disconnects:
             await access.close()
     master.resume()
+
+
+async def test_a_cluster_that_is_away_is_the_error_of_the_store() -> None:
+    access = RedisAccess(f"redis+cluster://127.0.0.1:{free_port()}", 10, 4, "histories", HistoryUnavailable)
+    for _ in range(2):
+        with pytest.raises(HistoryUnavailable, match=r"^Redis at 127\.0\.0\.1:\d+ cannot serve histories: Redis Cluster cannot be"):
+            async with access.reach():
+                await access.client.ping()
+    await access.close()

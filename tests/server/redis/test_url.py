@@ -52,6 +52,7 @@ def test_a_cluster_by_tls():
         ("redis://:hunter2@one,two", "names no host"),
         ("redis+cluster://:hunter2@one,,two", "names no host"),
         ("rediss+cluster://:hunter2@one?ssl_cert_reqs=perhaps", "none, optional or required"),
+        ("rediss+cluster://:hunter2@one?ssl_ca_path=/run/certificates", "unknown option"),
     ],
 )
 def test_what_can_not_be_used_is_refused_without_its_password(url: str, sentence: str):
