@@ -40,7 +40,7 @@ def create(path: Path) -> None:
 
 
 def open_writer(path: Path, timeout_seconds: float, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
-    """Open a connection that writes; `prepare` brings the file to this release's format, without a lock where it has that already.
+    """Open a connection that writes; `prepare` creates the tables of a new file, without a lock where they are there already.
 
     Raises:
         sqlite3.DatabaseError: the file can't be used.

@@ -193,9 +193,7 @@ class Catalog:
 
     def has_version_of_contents(self) -> bool:
         """True if `version` is the hash of the contents; it takes as long as to hash them."""
-        orders = ((self.tokens, self.codes), _by_appearance(self.tokens, self.codes))
-        # Catalogs of earlier releases may have been hashed in the order that their tokens have in the file.
-        return any(self.version == _version(self.item_ids, tokens, codes, self.attributes) for tokens, codes in orders)
+        return self.version == _version(self.item_ids, *_by_appearance(self.tokens, self.codes), self.attributes)
 
     def ordered(self, token_ids: IntArray) -> "Catalog":
         """The same catalog with its tokens in the order of `token_ids` `[tokens]`, and its trie in the order of a model's token ids."""

@@ -72,7 +72,7 @@ class VersionFiles:
         self._lock: int | None = None
 
     def brought(self) -> dict[str, Path]:
-        """Artefacts that somebody has put here, and those of earlier releases, by the name of their version."""
+        """Artefacts that somebody has put here, by the name of their version: those with names of their own, and not of a digest."""
         paths = (path for path in sorted(self.directory.glob(f"[!.]*{SUFFIX}")) if not path.name.startswith(DIGEST_PREFIX))
         return {path.stem: path for path in paths if path.is_file()}
 

@@ -8,17 +8,12 @@ import logging
 import time
 from collections.abc import Mapping
 
-import msgspec
-
 from drafting.catalog.artefact import digest_in
 from server.catalogs.filters import NamedFilters
-from server.catalogs.journal import BY_START, Journal
-from server.catalogs.start import UNREADABLE, first_catalog
+from server.catalogs.start import BY_START, UNREADABLE, first_catalog
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control.records import (
-    ACTIVATION,
-    LEFT,
     Changes,
     Record,
     VersionRecord,
@@ -73,7 +68,7 @@ class CatalogReplica:
                 # It is read, and served: what can't be noted is written later.
                 logger.warning("this start is not noted: %s", error)
             except ReplicaBehind:
-                """It is said, and tried again."""
+                pass  # It is said, and tried again.
             found = Record.of({key: value for key, value in changes.items() if value is not None}).versions.values()
             needed = {path.name for path in catalogs.paths()} | {version.file for version in found}
             catalogs.files.clean(needed, catalogs.record.created, alone=alone)
@@ -109,19 +104,11 @@ class CatalogReplica:
         return version_added(start.name, VersionRecord(file, time.time(), start.catalog.version))
 
     async def initial(self) -> Mapping[str, bytes]:
-        """What an empty store is filled with: what a server of an earlier release has noted in the directory, and this start."""
-        files = self._catalogs.files
-        record = Journal(files.directory).record
-        values: Changes = state_created(time.time())
-        for name, path in files.brought().items():
+        """What an empty store is filled with: the files that lie in the directory, and the catalog of this start."""
+        values = state_created(time.time())
+        for name, path in self._catalogs.files.brought().items():
             values |= version_added(name, VersionRecord(path.name, 0.0))
-        for name, version in record.versions.items():
-            values |= version_added(name, version)
         values |= await self._start_added()
-        values |= {f"{ACTIVATION}{number:010d}": msgspec.msgpack.encode(entry) for number, entry in record.activations.items()}
-        values |= {f"{LEFT}{name}": msgspec.msgpack.encode(left) for name, left in record.left.items()}
-        for name, began in record.began.items():
-            values |= catalog_began(name, began.at)
         return {key: value for key, value in values.items() if value is not None}
 
     async def apply(self, record: Record) -> None:

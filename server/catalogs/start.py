@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from drafting.catalog.difference import difference
 from server.catalogs.filters import NamedFilters
-from server.catalogs.journal import BY_RESTART, BY_START
 from server.catalogs.known import BY_RECOVERY
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
@@ -21,6 +20,8 @@ from server.errors import CatalogRefused, FilterRefused, VersionNotFound, quoted
 from server.try_again import FileGone
 
 logger = logging.getLogger(__name__)
+BY_START = "start"
+BY_RESTART = "restart"
 UNREADABLE = "It can't be read any more."
 # Of the items that two versions for one model share: twins may change places, and little else.
 MOST_MOVED = 0.5

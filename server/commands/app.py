@@ -13,7 +13,6 @@ from server.commands.demo import demo
 from server.commands.evaluate import evaluate
 from server.commands.histories import histories_app
 from server.commands.keys import keys_app
-from server.commands.moved import add_moved
 from server.commands.neighbours import neighbours_app
 from server.commands.prepare import prepare
 from server.commands.recommend import recommend
@@ -41,4 +40,3 @@ app.add_typer(train_app, name="train")
 app.add_typer(neighbours_app, name="neighbours")
 app.command()(demo)
 app.command()(evaluate)
-add_moved(app)

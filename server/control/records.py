@@ -41,7 +41,7 @@ class VersionRecord(msgspec.Struct, frozen=True):
         file: name of its file among those of the versions, or the absolute path of one that lies elsewhere.
         at: time at which it came, seconds since 1970.
         contents: the version of its contents, by which a file that others may replace is judged; empty for one that is named by its digest.
-        by_items: True for one that new items have made, which later ones may forget; False where an earlier release has not noted it.
+        by_items: True for one that new items have made, which later ones may forget.
     """
 
     file: str

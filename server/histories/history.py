@@ -2,8 +2,6 @@
 
 Invariant: `entries` are the newest events by arrival, in order of time; arrival numbers count the events without repeats, so that what
 is remembered follows from the number of the last one. `server.histories.redis_scripts` has the same rules as scripts of Redis.
-
-What was stored before events had kinds and users had profiles is read as well: it ends before those fields.
 """
 
 from collections.abc import Mapping, Sequence

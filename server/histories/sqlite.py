@@ -74,7 +74,7 @@ class SqliteHistoryStore:
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         try:
             create(path)
-            self._connections.append(open_writer(path, timeout_seconds, partial(prepare, path)))
+            self._connections.append(open_writer(path, timeout_seconds, prepare))
             self._connections += [open_reader(path, timeout_seconds) for _ in range(_READERS + 1)]
             self._connections.append(open_reader(path, 0))
         except (OSError, sqlite3.DatabaseError) as error:

@@ -4,11 +4,9 @@ Invariant: a history is one row with a checksum over its user and its bytes, so 
 shorter history. Of several rows of a user the last one counts: one that is too damaged even to be deleted is replaced by another.
 """
 
-import logging
 import random
 import sqlite3
 import zlib
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +18,6 @@ from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, StoredUser
 from server.histories.history import Entry, History, Profile
 from server.sqlite import check_new, file_format
-
-logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -59,13 +55,22 @@ class _Outline(msgspec.Struct, array_like=True):
 _outlines = msgspec.msgpack.Decoder(_Outline)
 
 
-def prepare(path: Path, connection: sqlite3.Connection) -> None:
-    """Bring the file to this release's format, on a connection that writes. Raises sqlite3.DatabaseError."""
+def prepare(connection: sqlite3.Connection) -> None:
+    """Create the tables of a new file, on a connection that writes. Raises sqlite3.DatabaseError, for a file of another format too."""
     # A file of this format needs no lock, so a server starts beside a writer.
-    if file_format(connection) != _FORMAT:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            _bring_up_to_date(connection, path)
+    if file_format(connection) == _FORMAT:
+        return
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        match file_format(connection):
+            case 0:
+                check_new(connection)
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+            case 3:
+                pass  # Another process was quicker.
+            case version:
+                raise sqlite3.DatabaseError(f"its format is {version}, and this release writes {_FORMAT}")
 
 
 def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> History | None:
@@ -175,39 +180,6 @@ def _decoded(user_id: str, checksum: int, content: object, decoder: "msgspec.msg
         return decoder.decode(content)
     except UNDECODABLE as error:
         raise HistoryDamaged(user_id) from error
-
-
-def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    match file_format(connection):
-        case 0:
-            check_new(connection)
-            _execute(connection, _SCHEMA)
-        case 1:
-            _execute(connection, _SCHEMA)
-            _take_over_events(connection)
-            logger.info("the history file %s has this release's format from now on", path)
-        case 2:
-            # Its rows are read as they are; but a release that knows no profiles would drop them.
-            _execute(connection, _SCHEMA[-1:])
-            logger.info("the history file %s has this release's format from now on", path)
-        case 3:
-            pass  # Another process was quicker.
-        case version:
-            raise sqlite3.DatabaseError(f"its format is {version}, and this release writes {_FORMAT}")
-
-
-def _take_over_events(connection: sqlite3.Connection) -> None:
-    """Make histories of the rows of format 1, one an event."""
-    for user, user_id, expires_at in connection.execute("SELECT user, user_id, expires_at FROM history_users"):
-        rows = connection.execute("SELECT timestamp, item_id, event_id FROM history_events WHERE user = ? ORDER BY arrival", (user,))
-        entries = [Entry(timestamp, arrival, item_id, event_id) for arrival, (timestamp, item_id, event_id) in enumerate(rows)]
-        write_history(connection, user_id, History(len(entries), sorted(entries)), expires_at)
-    _execute(connection, ("DROP TABLE history_events", "DROP TABLE history_users"))
-
-
-def _execute(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
-    for statement in statements:
-        connection.execute(statement)
 
 
 def _row(user_id: str, history: History) -> dict[str, str | int | float | bytes | None]:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drafting.catalog import Catalog
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
@@ -200,8 +199,3 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None
     (tmp_path / "link").symlink_to(tmp_path / name)
     with pytest.raises(CatalogError, match="not a regular file"):
         load_catalog(tmp_path / "link")
-
-
-def test_scripts_of_earlier_releases_go_on_working(tmp_path: Path) -> None:
-    EXPECTED.save(tmp_path / "catalog.jsonl")
-    assert Catalog.load(tmp_path / "catalog.jsonl").version == Catalog.from_identifiers(TOKENS).version == EXPECTED.version

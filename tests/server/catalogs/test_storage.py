@@ -259,23 +259,11 @@ async def test_what_a_killed_server_has_left_is_deleted_unless_another_server_ma
     assert kept.exists()
 
 
-@pytest.mark.parametrize("journal", [None, b'{"version": "v1", "event": "add', b"\xff\xfe", b'{"version": "v\xff", "by": "b", "at": 1.0}'])
-async def test_files_of_a_journal_that_is_damaged_are_kept(tmp_path: Path, journal: bytes | None) -> None:
-    directory = tmp_path / "catalogs"
-    directory.mkdir()
-    (directory / "sha256-00.catalog").touch()
-    if journal is not None:
-        (directory / "activations.jsonl").write_bytes(journal)
-    async with opened(tmp_path):
-        assert (directory / "sha256-00.catalog").exists()
-
-
 async def test_files_from_before_the_state_are_kept(tmp_path: Path) -> None:
-    """Whose control store is lost, or is another one from now on, finds them again when it is restored, whatever an old journal knows."""
+    """Whose control store is lost, or is another one from now on, finds them again when it is restored."""
     directory = tmp_path / "catalogs"
     directory.mkdir()
     (directory / "sha256-00.catalog").touch()
-    (directory / "activations.jsonl").write_text('{"version": "v1", "by": "somebody", "at": 1.0}\n')
     for _ in range(2):
         async with opened(tmp_path):
             assert (directory / "sha256-00.catalog").exists()

@@ -1,4 +1,4 @@
-"""With which version a server begins, from what servers before it have noted, in the control store or in an old journal."""
+"""With which version a server begins, from what servers before it have noted in the control store."""
 
 from pathlib import Path
 
@@ -7,14 +7,13 @@ import pytest
 from drafting.catalog.artefact import save_artefact
 from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
-from server.catalogs.journal import HISTORY_FILE
 from server.catalogs.replica import CatalogReplica
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control import ControlStore, open_control_store
 from server.control.follower import Follower
-from server.control.records import Activation
+from server.control.records import Activation, Record, VersionRecord, catalog_began, state_created, version_added
 from server.engine.client import EngineClient
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
@@ -41,32 +40,36 @@ async def begin(directory: Path, control: ControlStore | None = None, name: str 
     return catalogs
 
 
-def note(directory: Path, *entries: tuple[str, str]) -> None:
-    lines = [f'{{"version": "{version}", "by": "{by}", "at": 1.0}}\n' for version, by in entries]
-    (directory / HISTORY_FILE).write_text("".join(lines))
+async def noted(*entries: tuple[str, str]) -> ControlStore:
+    """A store in which servers before have noted the file of v2, and activations: versions, and who activated them."""
+    values, record = state_created(1.0) | version_added("v2", VersionRecord("v2.catalog", 1.0)), Record()
+    for version, by in entries:
+        changes = record.activated(Activation(version, by, 1.0)) | (catalog_began(version, 1.0) if by == "start" else {})
+        record.take({key: value for key, value in changes.items() if value is not None})
+        values |= changes
+    control = open_control_store("memory://")
+    await control.create({key: value for key, value in values.items() if value is not None})
+    return control
 
 
-async def begun(directory: Path) -> tuple[str, str]:
-    catalogs = await begin(directory)
+async def begun(directory: Path, control: ControlStore | None = None) -> tuple[str, str]:
+    catalogs = await begin(directory, control)
     return catalogs.active.name, catalogs.history[-1].by
 
 
 async def test_a_server_begins_with_its_catalog_and_goes_on_with_what_was_activated(directory: Path) -> None:
     assert await begun(directory) == (START.version, "start")
-    note(directory, (START.version, "start"), ("v2", "somebody"))
-    assert await begun(directory) == ("v2", "restart")
+    assert await begun(directory, await noted((START.version, "start"), ("v2", "somebody"))) == ("v2", "restart")
 
 
 async def test_another_catalog_to_start_with_wins(directory: Path) -> None:
-    note(directory, (NEWER.version, "start"), ("v2", "somebody"))
-    assert await begun(directory) == (START.version, "start")
+    assert await begun(directory, await noted((NEWER.version, "start"), ("v2", "somebody"))) == (START.version, "start")
 
 
 async def test_a_version_that_is_gone_is_left_for_the_one_before_and_that_is_said(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    note(directory, (START.version, "start"), ("removed", "somebody"), ("v3", "somebody"))
-    catalogs = await begin(directory)
+    catalogs = await begin(directory, await noted((START.version, "start"), ("removed", "somebody"), ("v3", "somebody")))
     assert (catalogs.active.name, catalogs.history[-1].by) == (START.version, "recovery")
     assert [left.version for left in catalogs.left] == ["v3"]
     assert [record.getMessage() for record in caplog.records] == ["the version v3 can't be served any more: its file is gone"]
@@ -75,19 +78,12 @@ async def test_a_version_that_is_gone_is_left_for_the_one_before_and_that_is_sai
         await catalogs.follower.catch_up()
         await catalogs.follower.write(catalogs.record.activated(Activation("v2", "somebody", 2.0)))
     assert catalogs.left == []
-    note(directory, (START.version, "start"), ("v2", "somebody"), ("v3", "somebody"))
-    assert await begun(directory) == ("v2", "recovery")
+    assert await begun(directory, await noted((START.version, "start"), ("v2", "somebody"), ("v3", "somebody"))) == ("v2", "recovery")
 
 
-async def test_an_old_journal_is_read_once_and_the_history_outlives_the_server(directory: Path) -> None:
-    note(directory, (START.version, "start"))
-    with (directory / HISTORY_FILE).open("a") as file:
-        file.write('\n{"version": "cut o')
-    before = (directory / HISTORY_FILE).read_bytes()
+async def test_the_history_outlives_the_server(directory: Path) -> None:
     control = open_control_store("memory://")
     first = await begin(directory, control)
     assert first.versions() == ["v2", START.version]
     second = await begin(directory, control)
-    expected = [(START.version, "start"), (START.version, "start"), (START.version, "start")]
-    assert [(entry.version, entry.by) for entry in second.history] == expected
-    assert (directory / HISTORY_FILE).read_bytes() == before
+    assert [(entry.version, entry.by) for entry in second.history] == [(START.version, "start")] * 2

@@ -312,14 +312,3 @@ def test_help_is_worth_reading():
     for words in ("--target", "ATSPEED_HISTORIES", "redis://", "8000", "/docs"):
         assert words in result.stdout
     assert "recommend" in runner.invoke(app, ["--help"]).stdout
-
-
-@pytest.mark.parametrize(
-    "old", [["bench", "--shape", "tiny"], ["load", "--help"], ["replay", "run", "x.npz", "-k", "3"]], ids=lambda old: old[0]
-)
-def test_a_command_that_moved_names_the_new_one_and_does_nothing(old: list[str]):
-    result = runner.invoke(app, old)
-    assert result.exit_code == 2
-    assert result.stderr.strip() == f"`atspeed {old[0]}` is `atspeed-bench {old[0]}` now, with the same options."
-    assert result.stdout == ""
-    assert f" {old[0]} " not in runner.invoke(app, ["--help"]).stdout

@@ -1,38 +1,16 @@
-"""What the SQLite file keeps to itself, takes over from earlier releases, and says where a disk has damaged it."""
+"""What the SQLite file keeps to itself, refuses, and says where a disk has damaged it."""
 
 import asyncio
 import os
 import sqlite3
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from server.errors import HistoryDamaged
 from server.histories import Event, HistoryStore, StoredUser, open_history_store
 from server.try_again import HistoryUnavailable
-
-FORMAT_1 = """
-CREATE TABLE history_users (user INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, arrivals INTEGER NOT NULL, expires_at REAL);
-CREATE INDEX history_users_by_expiry ON history_users (expires_at) WHERE expires_at IS NOT NULL;
-CREATE TABLE history_events (user INTEGER NOT NULL REFERENCES history_users ON DELETE CASCADE, timestamp REAL NOT NULL,
-    arrival INTEGER NOT NULL, event_id TEXT, item_id TEXT NOT NULL, PRIMARY KEY (user, timestamp, arrival)) WITHOUT ROWID;
-CREATE UNIQUE INDEX history_events_by_id ON history_events (user, event_id) WHERE event_id IS NOT NULL;
-PRAGMA user_version = 1;
-INSERT INTO history_users VALUES (1, 'ann', 9, NULL), (2, 'bob', 1, 4e9), (3, 'gone', 1, 1.0);
-INSERT INTO history_events VALUES (1, 20.5, 0, 'e0', 'b'), (1, 10.0, 4, NULL, 'a'), (1, 20.5, 8, '', 'c'), (2, 1.0, 0, NULL, 'x'),
-    (3, 1.0, 0, NULL, 'y');
-"""
-
-
-FORMAT_2 = """
-CREATE TABLE histories (user_id TEXT NOT NULL, expires_at REAL, checksum INTEGER NOT NULL, history BLOB NOT NULL);
-CREATE INDEX histories_by_user ON histories (user_id);
-CREATE INDEX histories_by_expiry ON histories (expires_at) WHERE expires_at IS NOT NULL;
-PRAGMA user_version = 2;
-"""
 
 
 def permissions(path: Path) -> int:
@@ -52,71 +30,13 @@ async def test_the_files_belong_to_their_owner_alone_from_their_creation_on(tmp_
         os.umask(before)
 
 
-async def test_a_file_of_an_earlier_release_is_closed_to_others(tmp_path: Path):
+async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path):
     path = tmp_path / "histories.db"
     path.touch(0o666)
     path.chmod(0o664)
     store = open_history_store(f"sqlite:///{path}")
     assert permissions(path) == 0o600
     await store.close()
-
-
-async def test_histories_of_an_earlier_release_are_taken_over(tmp_path: Path):
-    path = tmp_path / "histories.db"
-    other = sqlite3.connect(path)
-    other.executescript(FORMAT_1)
-    other.close()
-    for _ in range(2):
-        store = open_history_store(f"sqlite:///{path}", max_events=3)
-        assert await store.read("ann") == [Event("a", 10.0), Event("b", 20.5, "e0"), Event("c", 20.5, "")]
-        assert await store.read("bob") == [Event("x", 1.0)]
-        assert await store.read("gone") == []
-        assert await store.append("ann", [Event("b", 20.5, "e0"), Event("c", 20.5, "")]) == 0
-        await store.close()
-    store = open_history_store(f"sqlite:///{path}", max_events=3)
-    assert await store.append("ann", [Event("d", 0.0)]) == 1
-    assert [event.item_id for event in await store.read("ann")] == ["d", "a", "c"]
-    await store.close()
-
-
-def checksum(user: str, content: bytes) -> int:
-    return zlib.crc32(content, zlib.crc32(user.encode()))
-
-
-def write_format_2(path: Path) -> None:
-    """A file as the release before profiles left it: entries of four fields, users of three."""
-    users = {
-        "ann": [4, [[10.0, 2, "a", None], [20.5, 1, "b", "e0"], [20.5, 3, "c", ""]], [[0, "fallen"]]],
-        "bob": [1, [[1.0, 0, "x", None]], []],
-        "buried": [0, [], []],
-    }
-    other = sqlite3.connect(path)
-    other.executescript(FORMAT_2)
-    for user, history in users.items():
-        content = msgspec.msgpack.encode(history)
-        other.execute("INSERT INTO histories VALUES (?, ?, ?, ?)", (user, 4e9 if user == "bob" else None, checksum(user, content), content))
-    other.commit()
-    other.close()
-
-
-async def test_histories_of_the_release_before_profiles_are_read_as_they_are(tmp_path: Path):
-    path = tmp_path / "histories.db"
-    write_format_2(path)
-    expected = [Event("a", 10.0), Event("b", 20.5, "e0"), Event("c", 20.5, "")]
-    for _ in range(2):
-        store = open_history_store(f"sqlite:///{path}", max_events=3)
-        assert await store.read_user("ann") == StoredUser(expected)
-        assert await store.read("bob") == [Event("x", 1.0)]
-        assert await store.delete("buried") is False
-        await store.close()
-    store = open_history_store(f"sqlite:///{path}", max_events=3)
-    assert await store.append("ann", [Event("b", 20.5, "e0"), Event("gone", 1.0, "fallen"), Event("d", 30.0, None, "buy", 2.0)]) == 1
-    await store.put_profile("ann", {"age": 34})
-    assert await store.read_user("ann") == StoredUser([*expected[0:1], expected[2], Event("d", 30.0, None, "buy", 2.0)], {"age": 34})
-    await store.close()
-    with sqlite3.connect(path) as other:
-        assert other.execute("PRAGMA user_version").fetchall() == [(3,)]
-    other.close()
 
 
 async def test_events_and_profile_are_read_in_one_statement(tmp_path: Path):
@@ -151,14 +71,23 @@ async def test_a_profile_has_a_checksum_and_is_deleted_from_the_file(tmp_path: P
     other.close()
 
 
-async def test_a_file_that_cannot_be_taken_over_is_left_as_it_was(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("PRAGMA user_version = 2", "its format is 2, and this release writes 3"),
+        ("CREATE TABLE a (b)", "it holds tables of something else"),
+    ],
+)
+async def test_a_file_of_another_format_is_refused_and_left_as_it_was(tmp_path: Path, statement: str, reason: str):
     path = tmp_path / "histories.db"
-    other = sqlite3.connect(path)
-    other.executescript(FORMAT_1 + "DROP TABLE history_events;")
-    other.close()
+    with sqlite3.connect(path) as other:
+        other.execute(statement)
+        before = other.execute("SELECT * FROM sqlite_master").fetchall()
     for _ in range(2):
-        with pytest.raises(ValueError, match="cannot be opened: no such table: history_events"):
+        with pytest.raises(ValueError, match=f"cannot be opened: {reason}"):
             open_history_store(f"sqlite:///{path}")
+    assert other.execute("SELECT * FROM sqlite_master").fetchall() == before
+    other.close()
 
 
 @pytest.fixture
