@@ -7,6 +7,7 @@ the same Redis has seen.
 import asyncio
 import threading
 import time
+from contextlib import suppress
 
 from server.control import ControlStore, Position, State, Write, open_control_store
 from server.try_again import ControlUnavailable
@@ -52,10 +53,8 @@ class Watch:
         self.first, position = first, first.position
         self._begun.set()
         while not self._over.is_set():
-            try:
+            with suppress(ControlUnavailable):  # It is seen later.
                 position = await self._read(store, position)
-            except ControlUnavailable:
-                """Seen later."""
             await asyncio.sleep(POLL_SECONDS)
         await store.close()
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from server.catalogs.object_files import ObjectFiles
 
 UNFINISHED = ".unfinished-"
+# For so long a file that no version is in stays: another server may have stored it, and be about to name it.
 KEPT_SECONDS = 3600.0
-"""For so long a file that no version is in stays: another server may have stored it, and be about to name it."""
 SCHEMES = ("s3", "gs", "az", "file")
 FETCHES = 3
 FIRST_PAUSE_SECONDS = 0.2

@@ -56,5 +56,5 @@ class Soundness:
                 logger.error("the model makes no lists: its scores are not finite (NaN or infinite), whatever is asked")
             return True
         except (ServerError, TimeoutError):
-            """It says nothing of the scores."""
+            pass  # It says nothing of the scores.
         return False

@@ -7,6 +7,7 @@ slowest takes.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Literal
 
@@ -50,10 +51,9 @@ class Announcer:
         """Say it again and again, until cancelled."""
         while True:
             moved = self._follower.next_move()
-            try:
+            # Where it can't be told, the follower says so.
+            with suppress(ControlUnavailable):
                 await self._follower.store.announce(self.replica())
-            except ControlUnavailable:
-                """The follower says so."""
             await asyncio.wait({moved}, timeout=until_tick(_EVERY_TICKS))
             moved.cancel()
 

@@ -39,7 +39,7 @@ def _has_ended(process: int) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        """It is somebody else's."""
+        pass  # It is somebody else's.
     return False
 
 

@@ -26,8 +26,8 @@ Changes = dict[str, bytes | None]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
+# Form of the values; a release that gives a key or a field another meaning counts it up, and writes it under `WRITTEN_IN` with them.
 FORM = 1
-"""Form of the values; a release that gives a key or a field another meaning counts it up, and writes it under `WRITTEN_IN` with them."""
 WRITTEN_IN = "form/"
 CREATED, FILTER, VERSION, ACTIVATION, LEFT, BEGAN = "created/", "filter/", "version/", "activation/", "left/", "began/"
 # Those before are forgotten.
@@ -128,21 +128,20 @@ class Record:
             return
         for key, value in changes.items():
             kind, _, name = key.partition("/")
-            match f"{kind}/":
-                case "created/":
-                    self.created = math.inf if value is None else msgspec.msgpack.decode(value, type=float)
-                case "filter/":
-                    self.filters.pop(name, None)
-                    if value is not None:
-                        self.filters[name] = value
-                case "version/":
-                    _put(self.versions, name, value, VersionRecord)
-                case "activation/":
-                    _put(self.activations, int(name), value, Activation)
-                case "left/":
-                    _put(self.left, name, value, LeftVersion)
-                case "began/":
-                    _put(self.began, name, value, Start)
+            if (prefix := f"{kind}/") == CREATED:
+                self.created = math.inf if value is None else msgspec.msgpack.decode(value, type=float)
+            elif prefix == FILTER:
+                self.filters.pop(name, None)
+                if value is not None:
+                    self.filters[name] = value
+            elif prefix == VERSION:
+                _put(self.versions, name, value, VersionRecord)
+            elif prefix == ACTIVATION:
+                _put(self.activations, int(name), value, Activation)
+            elif prefix == LEFT:
+                _put(self.left, name, value, LeftVersion)
+            elif prefix == BEGAN:
+                _put(self.began, name, value, Start)
 
     @property
     def history(self) -> list[Activation]:
