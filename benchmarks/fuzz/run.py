@@ -4,7 +4,6 @@ Invariant: the engine that was asked first is the one that is asked last: a proc
 """
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Any
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.fuzz.world import write_world
-from benchmarks.server_process import ROOT, ServerProcess, local_client
+from benchmarks.server_process import ServerProcess, local_client
+from server.engine.parent import child_environment
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 REPORT = "schemathesis.json"
@@ -76,8 +76,7 @@ def _round(folder: Path, url: str, seed: int, each: int, phases: tuple[str, ...]
     options = {"--max-examples": str(each), "--seed": str(seed), "--phases": ",".join(phases), "--report": "json"}
     arguments = [text for option, value in options.items() for text in (option, value)]
     # It keeps what it has found in the directory where it runs; this module's package is found from any.
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    subprocess.run([*command, *arguments, "--report-json-path", str(report)], cwd=folder, env=environment, check=False)
+    subprocess.run([*command, *arguments, "--report-json-path", str(report)], cwd=folder, env=child_environment(), check=False)
     if not report.exists():
         raise BenchmarkError("schemathesis could not run; its message stands above.")
     return dict(json.loads(report.read_text()))

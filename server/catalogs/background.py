@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from server.engine.parent import die_with_parent
+from server.engine.parent import child_environment, die_with_parent
 from server.errors import ServerError
 
 NICENESS = 10
@@ -56,7 +56,7 @@ async def run_in_background(
         json.dumps(msgspec.to_builtins(limits)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=child_environment(),
     )
     try:
         async with asyncio.timeout(limits.seconds):

@@ -18,9 +18,7 @@ NICENESS = 5
 def main(descriptor: str, options_json: str) -> int:
     """Serve the console on a socket that the parent has bound."""
     options = ConsoleOptions.model_validate_json(options_json)
-    die_with_parent()
-    # It may have died while this process was importing its modules, before it could ask for that.
-    if options.parent not in (None, os.getppid()):
+    if not die_with_parent(options.parent):
         return 1
     os.nice(NICENESS)
     configure_logs(options.log_level, "console", options.log_format)

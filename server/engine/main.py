@@ -139,9 +139,7 @@ def main(arguments: Iterable[str]) -> int:
     """Entry point of the process: socket address and options in JSON."""
     address, options_json = arguments
     options = EngineOptions.model_validate_json(options_json)
-    die_with_parent()
-    # It may have died while this process was importing its modules, before it could ask for that.
-    if options.parent not in (None, os.getppid()):
+    if not die_with_parent(options.parent):
         return 1
     # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

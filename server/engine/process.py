@@ -13,13 +13,13 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from drafting.undecodable import UNDECODABLE
 from server.engine.channel import MOST_BYTES, Frames, MessageTooLong, framed
 from server.engine.directory import own_directory
+from server.engine.parent import child_environment
 from server.engine_settings import EngineOptions
 from server.messages import FromEngine, Shutdown, ToEngine
 
@@ -63,17 +63,16 @@ class EngineProcess(asyncio.Protocol):
         Raises:
             OSError: the machine can't start a process now.
         """
-        # The child must find this package wherever the server was started from, and must not take a directory there for it (-P).
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
         options = options.model_copy(update={"parent": os.getpid()})
         with own_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address := f"{directory}/engine")
             listener.listen(1)
             process = await asyncio.create_subprocess_exec(
+                # Of the directory where the server was started, nothing is taken for this package (-P).
                 *(sys.executable, "-P", "-m", module, address, options.model_dump_json()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sys.stderr,
-                env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(directory)},
+                env=child_environment(TMPDIR=str(directory)),
                 # A group of its own, to be killed with all that it has started.
                 start_new_session=True,
             )

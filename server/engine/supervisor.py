@@ -108,11 +108,6 @@ class EngineSupervisor:
         self.watch = CatalogWatch()
 
     @property
-    def process_id(self) -> int | None:
-        """The engine process, if one runs."""
-        return None if self._process is None else self._process.pid
-
-    @property
     def is_silent(self) -> bool:
         """True if the engine serves, as far as is known, but has given no sign of life for a while."""
         return self.status is EngineStatus.READY and self.heartbeat.suspect

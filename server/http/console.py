@@ -12,12 +12,12 @@ import sys
 import time
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
 from server.engine.backoff import Backoff
+from server.engine.parent import child_environment
 from server.settings import ConsoleOptions, Settings
 
 logger = logging.getLogger(__name__)
@@ -90,12 +90,11 @@ class ConsoleProcess:
 
     async def _run_once(self) -> int:
         """Run one console process to its end; its exit status."""
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", MODULE, str(self._listener.fileno()), self._options.model_dump_json()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=sys.stderr,
-            env=os.environ | {"PYTHONPATH": path},
+            env=child_environment(),
             pass_fds=[self._listener.fileno()],
             start_new_session=True,
         )

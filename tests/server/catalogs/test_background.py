@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -40,6 +41,12 @@ async def test_the_answer_comes_back():
     assert await run_in_background(MODULE, Nap(0.0), Nap, LIMITS, CatalogRefused) == Nap(0.0)
     with pytest.raises(CatalogRefused, match="The process that works on it died"):
         await run_in_background("tests.server.catalogs.no_such_work", Nap(0.0), Nap, LIMITS, CatalogRefused)
+
+
+async def test_packages_of_the_users_own_path_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "work_of_the_user.py").write_text((Path(__file__).parent / "sleeping_work.py").read_text())
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert await run_in_background("work_of_the_user", Nap(0.0), Nap, LIMITS, CatalogRefused) == Nap(0.0)
 
 
 async def test_cancelling_the_wait_ends_the_work():
