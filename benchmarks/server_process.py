@@ -4,8 +4,8 @@ Invariant: what was started is gone when its `with` ends, also when the process 
 (`benchmarks.endings.end_on_sigterm`), so that no measurement runs beside what an earlier one has left behind.
 """
 
-import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -20,11 +20,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.endings import ProgramError
 from server.client import AtspeedClient
+from server.engine.parent import child_environment
 from server.engine.supervisor import WORKER_MODULE
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def local_client(url: str = "") -> httpx.Client:
@@ -78,7 +86,7 @@ class Program:
         """Start it and return at once."""
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         # This project's packages are found from any directory; tables in the log are not cut to 80 columns.
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "COLUMNS": "200"}
+        environment = child_environment(COLUMNS="200")
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
@@ -162,15 +170,6 @@ class ServerProcess(Program):
         """The engine process; beside it there may be processes that build catalogs."""
         (engine,) = self._engines()
         return engine
-
-    def wait_for_engine(self) -> psutil.Process:
-        """The engine process, from when it is born; right after its start a server has none.
-
-        Raises:
-            ProgramError: the server ended, or took too long.
-        """
-        self.wait_for(lambda: bool(self._engines()))
-        return self.engine
 
     def _engines(self) -> list[psutil.Process]:
         # Between its birth and its command line a child is a copy of the server.

@@ -7,7 +7,6 @@ left, nor leave a process.
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from urllib.request import Request, urlopen
 
 from redis import Redis
 from redis.exceptions import RedisError
+
+from benchmarks.server_process import free_port
 
 REDIS_BINARY = shutil.which("redis-server")
 REDIS_MISSING = "the redis-server binary is not installed (make test installs it)"
@@ -236,10 +237,3 @@ class SentinelServers:
         for process in self._processes:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

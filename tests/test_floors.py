@@ -18,7 +18,6 @@ FLOORS = {
     "drafting": [
         "builds",
         "__init__",
-        "builds",
         "array_types",
         "errors",
         "undecodable",

@@ -4,13 +4,12 @@ Invariant: the address, the directory of versions and the history store outlive 
 there after the next start.
 """
 
-import socket
 import time
 from pathlib import Path
 
 import psutil
 
-from benchmarks.server_process import Program, ServerProcess
+from benchmarks.server_process import Program, ServerProcess, free_port
 
 # A killed API process takes its engine with it, by the kernel's signal at once.
 ORPHAN_SECONDS = 5.0
@@ -92,10 +91,3 @@ class Trial:
         """End the server."""
         if self._server is not None:
             self._server.close()
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -18,9 +18,10 @@ from typing import Any, Unpack
 
 import yaml
 
+from benchmarks.server_process import free_port
 from deploy.checks.chart import render
 from deploy.checks.findings import Findings
-from deploy.checks.processes import answers, ask, free_port, wait_until
+from deploy.checks.processes import answers, ask, wait_until
 from deploy.checks.tools import ROOT, tool
 from server.client import AtspeedClient, AtspeedError, Recommendation
 from server.demo.preparation import Demo, DemoSettings

@@ -21,9 +21,9 @@ import yaml
 from benchmarks.endings import end_on_sigterm
 from benchmarks.load.runs import LoadPlan, run_runs
 from benchmarks.load.small_model import make_model, served
-from benchmarks.server_process import Program, ServerProcess
+from benchmarks.server_process import Program, ServerProcess, free_port
 from deploy.checks.findings import Findings
-from deploy.checks.processes import ask, free_port, wait_until
+from deploy.checks.processes import ask, wait_until
 from deploy.checks.tools import DASHBOARDS, RULES, tool
 from server.client import AtspeedClient, Denied, NotFound
 from server.keys.file import add_key

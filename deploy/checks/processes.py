@@ -1,6 +1,5 @@
 """HTTP requests to programs on free ports of this machine; `benchmarks.server_process` starts and ends them."""
 
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +9,6 @@ import httpx
 # What is asked here is on this machine, which no proxy of the user's environment can reach. Every request has a connection of its own: a
 # server that is killed leaves no broken one to the next request.
 _CLIENT = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
-
-
-def free_port() -> int:
-    """A free TCP port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ask(url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 30.0) -> httpx.Response:

@@ -20,10 +20,10 @@ import yaml
 
 from benchmarks.endings import end_on_sigterm
 from benchmarks.load.small_model import make_model, served
-from benchmarks.server_process import Program, ServerProcess
+from benchmarks.server_process import Program, ServerProcess, free_port
 from deploy.checks.chart import render
 from deploy.checks.findings import Findings
-from deploy.checks.processes import ask, free_port, wait_until
+from deploy.checks.processes import ask, wait_until
 from deploy.checks.tools import ROOT, tool
 from server.client import AtspeedClient
 from server.client.origin import KEY_VARIABLE, bearer

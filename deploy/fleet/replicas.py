@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 import yaml
 
-from benchmarks.server_process import Program, ServerProcess, answers
+from benchmarks.server_process import Program, ServerProcess, answers, free_port
 from benchmarks.soak.catalog_lines import CatalogLines
-from deploy.checks.processes import free_port
 from deploy.checks.routing import envoy_config
 from deploy.checks.tools import tool
 from server.keys.file import add_key

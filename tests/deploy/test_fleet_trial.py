@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.checks.processes import free_port
+from benchmarks.server_process import free_port
 from deploy.fleet.replicas import ANSWER_SECONDS, Fleet, Replica
 from deploy.fleet.trial import Ground, run_trial
 from tests.server.forked_server import ForkedServer

@@ -30,6 +30,15 @@ class ServerProcess(server_process.ServerProcess):
         (directory,) = {Path(bound.laddr).parent for bound in psutil.Process(self.process.pid).net_connections("unix") if bound.laddr}
         return directory
 
+    def wait_for_engine(self) -> psutil.Process:
+        """The engine process, from when it is born; right after its start a server has none.
+
+        Raises:
+            ProgramError: the server ended, or took too long.
+        """
+        self.wait_for(lambda: bool(self._engines()))
+        return self.engine
+
     @contextmanager
     def stopped_engine(self) -> Iterator[None]:
         """An engine that takes arbitrarily long."""

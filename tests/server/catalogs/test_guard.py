@@ -17,6 +17,7 @@ from server.errors import CatalogRefused, FilterRefused, VersionActive
 from server.metrics.registry import Metrics
 from server.try_again import EngineUnavailable
 from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, started, until
+from tests.server.engine_process import process_id
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +34,10 @@ async def serve(shop: Shop, *names: str) -> None:
 
 
 async def kill(shop: Shop) -> None:
-    process = shop.engine.supervisor.process_id
+    process = process_id(shop.engine.supervisor)
     assert process is not None
     psutil.Process(process).kill()
-    await until(lambda: shop.engine.supervisor.process_id not in (process, None))
+    await until(lambda: process_id(shop.engine.supervisor) not in (process, None))
 
 
 def check_left(shop: Shop, name: str, reason: str) -> None:
@@ -156,7 +157,7 @@ async def test_filters_and_the_version_on_trial_stay_as_they_are_until_it_is_dec
         shop.behave(ONE="refuses", START="starts slowly")
         await shop.catalogs.remove("one")
         await kill(shop)
-        await until(lambda: shop.catalogs.trying == START.version and shop.engine.supervisor.process_id is not None)
+        await until(lambda: shop.catalogs.trying == START.version and process_id(shop.engine.supervisor) is not None)
         for change in (shop.filters.put("new", ["item-2"]), shop.filters.put("old", ["item-2"]), shop.filters.drop("old")):
             with pytest.raises(EngineUnavailable, match="earlier version"):
                 await change
@@ -184,7 +185,7 @@ async def test_an_engine_that_starts_while_versions_come_is_not_started_anew(tmp
         await shop.add("two", TWO)
         shop.behave(all="starts slowly", TWO="loads slowly" if comes == "while it catches up" else "fine")
         await kill(shop)
-        process = shop.engine.supervisor.process_id
+        process = process_id(shop.engine.supervisor)
         await shop.activate("two", without_engine=True)
         (tmp_path / "go").touch()
         if comes == "while it catches up":
@@ -192,13 +193,13 @@ async def test_an_engine_that_starts_while_versions_come_is_not_started_anew(tmp
             await shop.activate(START.version, without_engine=True)
             (tmp_path / "load").touch()
         await shop.ready()
-        assert shop.engine.supervisor.process_id == process
+        assert process_id(shop.engine.supervisor) == process
         served = shop.catalogs.active
         assert served.name == (START.version if comes == "while it catches up" else "two")
         await prove(shop.engine, served.handle, served.catalog)
         # It goes on as any other.
         await shop.activate("one")
-        assert (shop.catalogs.active.name, shop.engine.supervisor.process_id) == ("one", process)
+        assert (shop.catalogs.active.name, process_id(shop.engine.supervisor)) == ("one", process)
 
 
 async def test_an_engine_that_can_not_catch_up_is_replaced_by_one_that_can(tmp_path: Path) -> None:
@@ -207,10 +208,10 @@ async def test_an_engine_that_can_not_catch_up_is_replaced_by_one_that_can(tmp_p
         await shop.add("two", TWO)
         shop.behave(all="starts slowly", TWO="refuses to be loaded")
         await kill(shop)
-        process = shop.engine.supervisor.process_id
+        process = process_id(shop.engine.supervisor)
         await shop.activate("two", without_engine=True)
         (tmp_path / "go").touch()
-        await until(lambda: shop.engine.supervisor.process_id not in (process, None))
+        await until(lambda: process_id(shop.engine.supervisor) not in (process, None))
         await shop.ready()
         assert shop.catalogs.active.name == "two"
         assert not shop.failures

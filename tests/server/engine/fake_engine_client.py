@@ -11,6 +11,7 @@ from server.engine.supervisor import PATIENCE, EngineStatus
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
 from server.submit import Submit
+from tests.server.engine_process import process_id
 from verification.result import BeamResult
 
 
@@ -26,7 +27,7 @@ async def started(
         yield client, failures
     finally:
         await client.supervisor.stop()
-        assert client.supervisor.process_id is None
+        assert process_id(client.supervisor) is None
         assert client.supervisor.status is EngineStatus.STOPPED
 
 

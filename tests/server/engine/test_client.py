@@ -12,6 +12,7 @@ from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, RequestRefused
 from server.try_again import EngineUnavailable, QueueFull
 from tests.server.engine.fake_engine_client import search, started, submit, until
+from tests.server.engine_process import process_id
 from verification.result import RankedItem
 
 pytestmark = pytest.mark.usefixtures("fake_worker")
@@ -54,8 +55,8 @@ async def test_a_full_house_refuses_and_a_cancelled_wait_makes_room():
 async def test_a_request_that_meets_an_engine_which_has_just_died_is_told_so():
     async with started() as (client, _):
         await until(lambda: client.supervisor.status is EngineStatus.READY)
-        assert client.supervisor.process_id is not None
-        psutil.Process(client.supervisor.process_id).kill()
+        assert process_id(client.supervisor) is not None
+        psutil.Process(process_id(client.supervisor)).kill()
         # The loop is kept from noticing while the socket loses its peer, as it may be by a burst of requests.
         time.sleep(0.2)
         assert client.supervisor.status is EngineStatus.READY

@@ -15,6 +15,7 @@ from server.http.app import build_app
 from server.metrics.registry import Metrics
 from server.services import Services
 from server.settings import FlagSettings
+from tests.server.engine_process import process_id
 from tests.server.stub_catalogs import stub_catalogs
 
 
@@ -38,7 +39,7 @@ async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
             while engine.supervisor.status is not EngineStatus.READY:
                 await asyncio.sleep(0.05)
         assert metrics.registry.get_sample_value("atspeed_draft_up") == 1
-        process = engine.supervisor.process_id
+        process = process_id(engine.supervisor)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             answers = [await client.post("/v1/recommendations", json={"history": ["item-1"], "k": 5}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200] * 3
@@ -47,7 +48,7 @@ async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
         for answer in plain:
             assert [line["item_id"] for line in answer["items"]] == [line["item_id"] for line in drafted["items"]]
             assert (answer["usage"]["target_forwards"], answer["usage"]["draft_forwards"], answer["usage"]["drafted_nodes"]) == (3, 0, 0)
-        assert engine.supervisor.process_id == process
+        assert process_id(engine.supervisor) == process
         assert metrics.registry.get_sample_value("atspeed_draft_up") == 0
         assert metrics.registry.get_sample_value("atspeed_drafts_dropped_total") == 1
     finally:

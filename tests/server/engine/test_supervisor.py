@@ -12,6 +12,7 @@ from server.engine.process import Obstacle
 from server.engine.supervisor import EngineStatus
 from server.try_again import EngineUnavailable
 from tests.server.engine.fake_engine_client import search, started, submit, until
+from tests.server.engine_process import process_id
 from tests.server.fake_worker import UNREADABLE
 
 pytestmark = pytest.mark.usefixtures("fake_worker")
@@ -25,7 +26,7 @@ CHANGED = (
 async def test_death_is_told_at_once_and_another_process_takes_over():
     async with started() as (client, failures):
         await until(lambda: client.supervisor.status is EngineStatus.READY)
-        first = client.supervisor.process_id
+        first = process_id(client.supervisor)
         waiting = asyncio.create_task(search(client, submit("silence")))
         with pytest.raises(EngineUnavailable, match="died while it worked") as raised:
             await search(client, submit("die"))
@@ -35,7 +36,7 @@ async def test_death_is_told_at_once_and_another_process_takes_over():
         with pytest.raises(EngineUnavailable, match="being restarted"):
             await search(client, submit("fine"))
         await until(lambda: client.supervisor.status is EngineStatus.READY)
-        assert client.supervisor.process_id != first
+        assert process_id(client.supervisor) != first
         assert (await search(client, submit("fine"))).request_id == "fine"
         assert not failures
 
@@ -103,7 +104,7 @@ async def test_an_engine_that_does_not_listen_is_killed(monkeypatch: pytest.Monk
     monkeypatch.setattr(engine_process, "STOP_SECONDS", 0.2)
     async with started("deaf") as (client, _):
         await until(lambda: client.supervisor.status is EngineStatus.READY)
-        process = client.supervisor.process_id
+        process = process_id(client.supervisor)
     assert process is not None
     assert not psutil.pid_exists(process)
 
@@ -120,7 +121,7 @@ async def test_an_engine_that_hangs_is_killed_and_everybody_who_waits_is_told(ca
     # The fake engine never gives a sign of life by itself.
     async with started(patience=Patience(hang=1.5)) as (client, failures):
         await until(lambda: client.supervisor.status is EngineStatus.READY)
-        first = client.supervisor.process_id
+        first = process_id(client.supervisor)
         assert first is not None
         psutil.Process(first).suspend()
         waiting = asyncio.create_task(search(client, submit("silence")))
@@ -159,8 +160,8 @@ async def test_what_an_engine_has_started_ends_with_it(end: str):
     async with started() as (client, _):
         await until(lambda: client.supervisor.status is EngineStatus.READY)
         await search(client, submit("spawn"))
-        assert client.supervisor.process_id is not None
-        (child,) = psutil.Process(client.supervisor.process_id).children()
+        assert process_id(client.supervisor) is not None
+        (child,) = psutil.Process(process_id(client.supervisor)).children()
         if end == "die":
             with pytest.raises(EngineUnavailable):
                 await search(client, submit("die"))
