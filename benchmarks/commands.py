@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.numbers import whole_numbers
 from server.commands.terminal import fail
+from server.commands.values import whole_numbers, words
 
 Shared = Annotated[Path, typer.Option(help="Directory that holds beauty and games, as the paper has them.")]
 Results = Annotated[Path, typer.Option(help="Directory of the results.", file_okay=False)]
@@ -76,8 +76,8 @@ def paper(
     from drafting.alignment.needs import OBJECTIVES
 
     with sentences():
-        sources = papers(only.split(","), shared) if data is None or catalog_file is None else [given(data, catalog_file)]
-        chosen = objectives.split(",") if objectives else OBJECTIVES
+        sources = papers(words(only), shared) if data is None or catalog_file is None else [given(data, catalog_file)]
+        chosen = words(objectives) if objectives else OBJECTIVES
         for report in run(sources, work, results, seeds, chosen, "atspeed-bench paper"):
             typer.echo(f"Wrote {report}.")
 
@@ -101,7 +101,7 @@ def quality(
     from benchmarks.quality import run
 
     with sentences():
-        report = run(only.split(","), work, shared, results, seeds, minutes, side_by_side)
+        report = run(words(only), work, shared, results, seeds, minutes, side_by_side)
     typer.echo(f"Wrote {report}.")
 
 
@@ -128,4 +128,4 @@ def scaling(
         world = make_world([f"forward_ms={forward_ms}", f"token_ms={token_ms}", *(settings or [])])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    run(out, whole_numbers(replicas, "--replicas"), world)
+    run(out, whole_numbers("--replicas", replicas), world)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.numbers import whole_numbers
 from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
 from server.commands.terminal import fail
+from server.commands.values import whole_numbers, words
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def record(
     from drafting.neighbours.model import NeighbourModel
     from verification.recommender import Recommender
 
-    ks = whole_numbers(k, "--k")
+    ks = whole_numbers("--k", k)
     with sentences():
         # Before minutes of work, not after them.
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -101,15 +101,15 @@ def run(
 
     curves = {
         float(tokens): ForwardCosts(CostCurve(float(tokens), 1.0, float(free)), CostCurve(draft_share * tokens, draft_share))
-        for tokens in whole_numbers(balance, "--balance")
+        for tokens in whole_numbers("--balance", balance)
     }
-    names = [name.strip() for name in plans.split(",")]
+    names = words(plans)
     with sentences():
         for name in names:
             if name != "auto":
                 FixedPlan.parse(name)
         recorded = Recording.load(recording)
-        ks = whole_numbers(k, "--k") if k else list(recorded.beams)
+        ks = whole_numbers("--k", k) if k else list(recorded.beams)
         if missing := sorted(set(ks) - set(recorded.beams)):
             fail(f"{recording} has no lists of {', '.join(map(str, missing))}: it holds k = {', '.join(map(str, recorded.beams))}.")
         with tqdm(total=len(ks) * len(curves) * len(names), desc="Replaying", unit="plan") as bar:
@@ -145,7 +145,7 @@ def check(
     from drafting.catalog.loading import load_catalog
     from verification.recommender import Recommender
 
-    ks, names = whole_numbers(k, "--k"), [name.strip() for name in plans.split(",")]
+    ks, names = whole_numbers("--k", k), words(plans)
     with sentences():
         catalog = load_catalog(catalog_file)
         histories = held_out_histories(data, catalog, users)

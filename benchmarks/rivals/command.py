@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import sentences
-from benchmarks.numbers import whole_numbers
 from server.commands.terminal import print_table
+from server.commands.values import whole_numbers, words
 
 STATIC = "static"
 
@@ -48,9 +48,9 @@ def rivals(
 
     Example: atspeed-bench rivals --only atspeed,ctranslate2 --k 10 --json rivals.json
     """
-    names = list(dict.fromkeys(only.split(",")))
+    names = list(dict.fromkeys(words(only)))
     sources = dict(each.partition("=")[::2] for each in source or [])
-    lengths, sizes_of_static = whole_numbers(k, "--k"), whole_numbers(sizes, "--sizes")
+    lengths, sizes_of_static = whole_numbers("--k", k), whole_numbers("--sizes", sizes)
     if len({target is None, draft is None, catalog is None}) > 1:
         raise typer.BadParameter("--target, --draft and --catalog go together.")
     from benchmarks.rivals import report as reports

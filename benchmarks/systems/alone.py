@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.numbers import whole_numbers
 from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Lengths, Target
 from server.commands.terminal import fail
+from server.commands.values import whole_numbers, words
 
 
 def lossless(
@@ -32,9 +32,9 @@ def lossless(
     """
     from benchmarks.systems.lossless import PLANS, run
 
-    wanted = plans.split(",") if plans else PLANS
+    wanted = words(plans) if plans else PLANS
     with sentences():
-        different = run(target, draft, catalog_file, data, whole_numbers(k, "--k"), wanted, rules.split(","), engine)
+        different = run(target, draft, catalog_file, data, whole_numbers("--k", k), wanted, words(rules), engine)
     if different:
         fail(f"{different} lists differ.")
 
@@ -58,7 +58,7 @@ def precision(
     from benchmarks.systems.precision import run
 
     with sentences():
-        different = run(target, draft, catalog_file, data, dtypes.split(","), whole_numbers(k, "--k"), plan, users)
+        different = run(target, draft, catalog_file, data, words(dtypes), whole_numbers("--k", k), plan, users)
     if different:
         fail(f"{different} lists differ by more than noise.")
 
@@ -106,7 +106,7 @@ def widths(
     from benchmarks.systems.widths import run
 
     with sentences():
-        typer.echo(run(target, catalog_file, data, whole_numbers(widths, "--widths"), k, users, timed, threads, engine))
+        typer.echo(run(target, catalog_file, data, whole_numbers("--widths", widths), k, users, timed, threads, engine))
 
 
 def forwards(
@@ -127,7 +127,7 @@ def forwards(
         raise typer.BadParameter(f"there is no shape {shape!r}: choose {', '.join(SHAPES)}.")
     require("psutil")
     with sentences():
-        typer.echo(run(shape, whole_numbers(widths, "--widths"), requests, generated, threads))
+        typer.echo(run(shape, whole_numbers("--widths", widths), requests, generated, threads))
 
 
 def steps(
@@ -146,7 +146,7 @@ def steps(
     from benchmarks.systems.step_profile import run
 
     with sentences():
-        run(shape, engine, plan, whole_numbers(k, "--k"), lists, items, threads)
+        run(shape, engine, plan, whole_numbers("--k", k), lists, items, threads)
 
 
 def catalog(
@@ -160,7 +160,7 @@ def catalog(
     """
     from benchmarks.systems.catalog_scale import run
 
-    run(whole_numbers(sizes, "--sizes"))
+    run(whole_numbers("--sizes", sizes))
 
 
 def expansion(

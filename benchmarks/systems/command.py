@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.numbers import whole_numbers
 from benchmarks.options import ITEMS_ALONE
 from server.commands.terminal import fail
+from server.commands.values import chosen, whole_numbers, words
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def bench(
     if target is None and draft is not None:
         raise typer.BadParameter("--draft needs --target: without one, a random draft is made beside the random target.")
     require("httpx", *(["matplotlib"] if plot else []))
-    ks, concurrencies = whole_numbers(k, "--k"), whole_numbers(concurrency, "--concurrency")
+    ks, concurrencies = whole_numbers("--k", k), whole_numbers("--concurrency", concurrency)
     plan_names = _plans(plans, ks, target is None or draft is not None, recorded=record_trace is not None)
     hosts = _hosts(engines)
     if record_trace is None and not force:
@@ -96,9 +96,7 @@ def bench(
 
 def _hosts(text: str) -> list[str]:
     """The hosts to measure; vLLM only where it is installed."""
-    names = list(dict.fromkeys(text.split(",")))
-    if unknown := [name for name in names if name not in ("vllm", "transformers")]:
-        raise typer.BadParameter(f"there is no engine {unknown[0]!r}: choose vllm or transformers.")
+    names = chosen("engine", text, ("vllm", "transformers"))
     there = [name for name in names if name != "vllm" or find_spec("vllm")]
     if not there:
         fail("vLLM is not installed: install the extra 'cpu' or 'gpu', or use --engines transformers.")
@@ -111,7 +109,7 @@ def _plans(text: str | None, ks: list[int], has_draft: bool, recorded: bool) -> 
     from benchmarks.systems.trace import balance_of
     from drafting.plans.fixed_plan import FixedPlan, PlanError
 
-    names = (text or (DRAFT_PLANS if has_draft else PLANS)).split(",")
+    names = words(text or (DRAFT_PLANS if has_draft else PLANS))
     for name in names:
         if name == AUTO or (recorded and balance_of(name)):
             continue

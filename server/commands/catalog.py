@@ -10,7 +10,8 @@ from server.commands.catalog_build import build
 from server.commands.catalog_compare import compare
 from server.commands.file_or_url import URL_HELP, file_or_url
 from server.commands.options import default, setting
-from server.commands.terminal import fail
+from server.commands.terminal import check_out, fail
+from server.commands.values import words
 
 if TYPE_CHECKING:
     from drafting.catalog.catalog import Catalog
@@ -47,10 +48,7 @@ def convert(
 
     if out.suffix != SUFFIX:
         fail(f"{out} must end in {SUFFIX}, by which it is known.")
-    if out.exists() and not overwrite:
-        fail(f"{out} already exists: choose another name, or pass --overwrite to replace it.")
-    if not out.parent.is_dir():
-        fail(f"There is no directory {out.parent} to write {out.name} to.")
+    check_out(out, overwrite=overwrite)
 
     from tqdm import tqdm
 
@@ -119,8 +117,7 @@ def inspect(
     if asks_prompt and target is not None:
         from server.commands.prompt import show_prompt
 
-        ids = [part.strip() for part in (history or "").split(",") if part.strip()]
-        show_prompt(catalog, target, base, prompt, ids, histories, as_json)
+        show_prompt(catalog, target, base, prompt, words(history or ""), histories, as_json)
     elif like is not None:
         _show_like(catalog, like, samples)
     else:

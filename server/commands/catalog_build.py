@@ -10,7 +10,7 @@ from drafting.alignment.data.fit import FIT_TRAIN, FITS
 from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
 from drafting.alignment.settings import LARGEST_SEED
 from server.commands.catalog_compare import best_of
-from server.commands.terminal import fail
+from server.commands.terminal import check_out, fail
 from server.commands.train.running import loading_libraries
 
 if TYPE_CHECKING:
@@ -162,11 +162,7 @@ def build(
     codebooks_file = out.with_suffix(".codebooks.safetensors")
     record_file = learnt_file(out)
     written = [out, *([codebooks_file] if any(each.has_codebooks for each in forms) else []), *([] if data is None else [record_file])]
-    for path in written:
-        if path.exists() and not overwrite:
-            fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
-    if not out.parent.is_dir():
-        fail(f"There is no directory {out.parent} to write {out.name} to.")
+    check_out(*written, overwrite=overwrite)
     from drafting.catalog.forms import is_named_as_lines
 
     if not is_named_as_lines(out):

@@ -9,12 +9,13 @@ import msgspec
 import typer
 
 from drafting.alignment.data.fit import FIT_TRAIN
-from drafting.beam.rule import LONGEST_LIST
+from drafting.beam.rule import LONGEST_LIST, Verification
 from drafting.errors import SetupError
 from server.commands.evaluation_table import print_report
 from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail
+from server.commands.values import chosen, whole_numbers, words
 from server.engine.processors import usable_processors
 from server.settings import MOST_WEIGHT
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
@@ -90,11 +91,13 @@ def evaluate(
         fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
-    lengths, rules, chosen = _lengths(k), _modes(modes), _baselines(baselines)
+    lengths = sorted(whole_numbers("--k", k, LONGEST_LIST))
+    rules = tuple(map(Verification, chosen("kind of verification", modes, list(Verification))))
+    compared = tuple(chosen("baseline", baselines, BASELINES, or_none=True))
     widths = _widths(beam_widths, lengths[-1]) if beam_widths else ()
     if target is None and settings.exhaustive:
         fail("The whole catalog is ranked by a target: name it with --target, or leave --exhaustive out.")
-    if target is None and (draft or neighbours or not chosen):
+    if target is None and (draft or neighbours or not compared):
         fail("Drafts and neighbour models are evaluated beside a target, and baselines alone if there are some: name it with --target.")
     record = {} if target is None else _training_record(target)
     trained = record.get("settings", {})
@@ -135,9 +138,9 @@ def evaluate(
         fail(f"Evaluation needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
     settings = msgspec.structs.replace(
         settings,
-        ks=lengths,
+        ks=tuple(lengths),
         modes=rules,
-        baselines=chosen,
+        baselines=compared,
         beam_widths=widths,
         blend=weights,
         most_users=users,
@@ -179,22 +182,12 @@ def _unfinished(report: Path) -> Path:
     return report.with_name(f"{report.name}.partial")
 
 
-def _lengths(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and 1 <= int(part) <= LONGEST_LIST for part in parts):
-        fail(f"--k takes whole numbers from 1 to {LONGEST_LIST}, separated by commas, got {text!r}.")
-    return tuple(sorted({int(part) for part in parts}))
-
-
 def _widths(text: str, longest: int) -> tuple[int, ...]:
     """Widths of levels for lists of up to `longest`."""
     # It imports numpy, which `--help` and a typing mistake need not wait for.
     from verification.lengths import check_lengths
 
-    try:
-        widths = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        fail(f"--beam-widths takes whole numbers, separated by commas, got {text!r}.")
+    widths = tuple(whole_numbers("--beam-widths", text, repeats=True))
     try:
         check_lengths(longest, max(widths), widths)
     except ValueError as error:
@@ -204,30 +197,12 @@ def _widths(text: str, longest: int) -> tuple[int, ...]:
 
 def _weights(text: str) -> tuple[float, ...]:
     try:
-        weights = tuple(float(part) for part in text.split(","))
+        weights = tuple(map(float, words(text)))
     except ValueError:
         weights = ()
     if not weights or not all(0 < weight <= MOST_WEIGHT for weight in weights):
         fail(f"--blend takes numbers above 0 and up to {MOST_WEIGHT}, separated by commas, got {text!r}.")
     return tuple(sorted(set(weights)))
-
-
-def _modes(text: str) -> tuple[Any, ...]:
-    from drafting.beam.rule import Verification
-
-    names = [part.strip() for part in text.split(",")]
-    unknown = [name for name in names if name not in list(Verification)]
-    if unknown:
-        fail(f"There is no way of verifying called {unknown[0]!r}: choose {', '.join(Verification)}.")
-    return tuple(Verification(name) for name in dict.fromkeys(names))
-
-
-def _baselines(text: str) -> tuple[str, ...]:
-    names = [] if text == "none" else [part.strip() for part in text.split(",")]
-    unknown = [name for name in names if name not in BASELINES]
-    if unknown:
-        fail(f"There is no baseline {unknown[0]!r}: choose {', '.join(BASELINES)}, or none.")
-    return tuple(dict.fromkeys(names))
 
 
 def _training_record(model_dir: Path) -> dict[str, Any]:

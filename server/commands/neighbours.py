@@ -7,7 +7,7 @@ import typer
 
 from drafting.alignment.data.fit import FIT_ALL, FITS, learnt_part
 from server.commands.options import setting
-from server.commands.terminal import fail, print_table
+from server.commands.terminal import check_out, fail, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,10 +92,7 @@ def _check(out: Path, kind: str, fit: str, overwrite: bool) -> None:
 
     if not out.name.endswith(SUFFIX):
         fail(f"{out} must end in {SUFFIX}, by which it is known.")
-    if out.exists() and not overwrite:
-        fail(f"{out} already exists: choose another name, or pass --overwrite to replace it.")
-    if not out.parent.is_dir():
-        fail(f"There is no directory {out.parent} to write {out.name} to.")
+    check_out(out, overwrite=overwrite)
     for flag, value, choices in (("--kind", kind, KINDS), ("--fit", fit, FITS)):
         if value not in choices:
             fail(f"{flag} takes {', '.join(choices)}, got {value!r}.")

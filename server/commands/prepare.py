@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from server.commands.terminal import fail
+from server.commands.values import words
 
 _COLUMN = "Column of the interactions"
 # Of identifiers that a model of few parameters learns well.
@@ -80,12 +81,12 @@ def prepare(
             items=items,
             users=users,
             columns={"user": user, "item": item, "time": time, "rating": rating, "kind": kind},
-            text=TextOptions(_parts(columns), delimiter, not no_quotes, encoding),
+            text=TextOptions(tuple(words(columns)), delimiter, not no_quotes, encoding),
             item_key=item_key,
             user_key=user_key,
             title=title,
-            item_columns=_parts(item_columns),
-            user_columns=_parts(user_columns),
+            item_columns=tuple(words(item_columns)),
+            user_columns=tuple(words(user_columns)),
             keep=tuple(keep or ()),
             time_unit=time_unit,
             time_format=time_format,
@@ -105,7 +106,3 @@ def prepare(
     for name, figures in summary.rows(split):
         typer.echo(f"{name:<19} {figures}")
     typer.echo(f"\nWrote {out}. Next:\n\n    atspeed catalog build --data {out} --out {out / 'catalog.jsonl'}{_FORM}")
-
-
-def _parts(names: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in names.split(",") if part.strip())

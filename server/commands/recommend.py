@@ -8,6 +8,7 @@ from drafting.beam.rule import LONGEST_LIST, MOST_SEEDS, WIDEST_BEAM, SearchRule
 from drafting.errors import SetupError
 from server.commands.options import takes_settings
 from server.commands.terminal import fail
+from server.commands.values import whole_numbers, words
 from server.settings import Settings
 
 # As `server.offline.parts.Form`, which `--help` need not load.
@@ -150,7 +151,7 @@ def recommend(
     # numpy and the model libraries take a while to import, which `--help` and a typing mistake need not wait for.
     from verification.lengths import check_lengths
 
-    widths = None if beam_widths is None else _widths(beam_widths)
+    widths = None if beam_widths is None else whole_numbers("--beam-widths", beam_widths, repeats=True)
     if widths is not None and beam_width is not None:
         fail("Give either --beam-width or --beam-widths, not both.")
     widest = max(widths) if widths else beam_width or k
@@ -179,7 +180,7 @@ def recommend(
     defaults = Defaults(
         k,
         beam_width,
-        _split(exclude),
+        words(exclude),
         exclude_history,
         rule,
         seed_is_drawn=seed is None,
@@ -194,20 +195,13 @@ def recommend(
             cluster = None if ray is None else Cluster(ray, ray_workers)
             recommend_users(settings, defaults, users, Output(place, form, part_users, cluster))
         else:
-            recommend_one(settings, defaults, _split(history or ""), user, as_json)
+            recommend_one(settings, defaults, words(history or ""), user, as_json)
     except SetupError as error:
         fail(str(error))
 
 
-def _widths(text: str) -> list[int]:
-    parts = _split(text)
-    if not parts or not all(part.isdecimal() and int(part) for part in parts):
-        fail(f"--beam-widths takes whole numbers from 1 on, separated by commas, got {text!r}.")
-    return [int(part) for part in parts]
-
-
 def _diversity(text: str) -> dict[str, int]:
-    caps = [part.rpartition("=") for part in _split(text)]
+    caps = [part.rpartition("=") for part in words(text)]
     names = [name for name, _, _ in caps]
     if not all(name and most.isdecimal() and int(most) for name, _, most in caps) or len(set(names)) < len(names):
         fail(f"--diversity takes attributes, each with a whole number from 1 on, such as brand=2,genre=3, got {text!r}.")
@@ -227,7 +221,3 @@ def _tolerance(text: str) -> Tolerance | None:
     except ValueError:
         pass
     fail(f"--tolerance takes items=N, a whole number from 0 on, or mass=E, a share from 0 up to 1, got {text!r}.")
-
-
-def _split(ids: str) -> list[str]:
-    return [part.strip() for part in ids.split(",") if part.strip()]

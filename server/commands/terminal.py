@@ -1,6 +1,7 @@
-"""What commands say on the terminal: tables, and why one has failed."""
+"""What commands say on the terminal: tables, and why one has failed, or would."""
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -12,6 +13,15 @@ def fail(sentence: str, status: int = 1) -> NoReturn:
     """Say why on standard error and end the command."""
     typer.secho(sentence, err=True, fg=typer.colors.RED)
     raise typer.Exit(status)
+
+
+def check_out(*paths: Path, overwrite: bool) -> None:
+    """End the command if a file that it is to write is there, unless it may be replaced, or has no directory to lie in."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
+        if not path.parent.is_dir():
+            fail(f"There is no directory {path.parent} to write {path.name} to.")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = ("plan", "system")) -> None:

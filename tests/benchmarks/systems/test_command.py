@@ -130,7 +130,7 @@ def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypat
         (["--target", "/x", "--catalog", "/y", "--plans", "beam:40"], "the plan beam:40 needs a draft model: give --draft."),
         (["--target", "/x", "--catalog", "/no/such/file"], "The catalog /no/such/file cannot be read: No such file or directory."),
         (["--shape", "huge"], "there is no shape 'huge'"),
-        (["--engines", "abacus"], "there is no engine 'abacus'"),
+        (["--engines", "abacus"], "There is no engine 'abacus': choose vllm, transformers."),
         (["--shape", "tiny", "--data", "/no/such/folder"], "/no/such/folder holds no interaction data"),
     ],
 )
