@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
+from server.commands.values import words
 
 Out = Annotated[Path, typer.Option(help="Directory of the figures.", exists=True, file_okay=False)]
 Users = Annotated[int, typer.Option(help="Users; few of them ask often.", min=1)]
@@ -48,20 +49,25 @@ def load(
     timeouts = _range(timeout_ms)
     require("httpx", "hdrh", *(["matplotlib"] if plot else []))
     from benchmarks.load.runs import LoadPlan, run_plan
+    from benchmarks.load.settings import LoadSettings
 
-    plan = LoadPlan(
-        url=url.rstrip("/"),
-        rates=rates,
+    settings = LoadSettings(
+        rate=rates[0],
         seconds=duration,
         warmup_seconds=warmup,
-        users=users,
-        zipf=zipf,
         k=k,
         timeouts_ms=timeouts,
-        histories=histories,
         growth=growth,
         hang_ups=hang_ups,
         seed=seed,
+    )
+    plan = LoadPlan(
+        url=url.rstrip("/"),
+        rates=rates,
+        settings=settings,
+        users=users,
+        zipf=zipf,
+        histories=histories,
         allow_remote=allow_remote,
     )
     with sentences():
@@ -166,7 +172,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 def _numbers(text: str) -> list[float]:
     try:
-        numbers = [float(number) for number in text.split(",")]
+        numbers = [float(number) for number in words(text)] or [0.0]
     except ValueError:
         numbers = [0.0]
     if not all(0.001 <= number < float("inf") for number in numbers):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -25,35 +25,24 @@ _LAG_MS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class LoadPlan:
-    """Runs against one server, one per rate; the defaults are those of the standard measurement.
+    """Runs against one server, one per rate.
 
     Attributes:
         url: the server.
         rates: requests a second.
-        seconds, warmup_seconds: measured time of a run, and the time before it.
+        settings: of each run, but for its rate.
         users, zipf: how many users, and how unevenly they ask; see `Users`.
-        k, timeouts_ms, growth, hang_ups, seed: see `LoadSettings`.
         histories: file of first histories; None for random ones.
         allow_remote: whether the server may be on another machine.
     """
 
     url: str
     rates: Sequence[float]
-    seconds: float
-    warmup_seconds: float = 0.0
+    settings: LoadSettings
     users: int
     zipf: float = 1.0
-    k: int = 10
-    timeouts_ms: tuple[int, int] = (1000, 1000)
     histories: Path | None = None
-    growth: float = 0.5
-    hang_ups: float = 0.0
-    seed: int = 0
     allow_remote: bool = False
-
-    def settings(self, rate: float) -> LoadSettings:
-        """The settings of one run."""
-        return LoadSettings(rate, self.seconds, self.warmup_seconds, self.k, self.timeouts_ms, self.growth, self.hang_ups, self.seed)
 
 
 def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
@@ -89,9 +78,9 @@ async def _run_all(plan: LoadPlan) -> list[LoadReport]:
     target = Target(plan.url)
     try:
         await target.check()
-        users = Users(plan.users, plan.zipf, plan.seed)
+        users = Users(plan.users, plan.zipf, plan.settings.seed)
         if plan.histories is None:
-            histories = random_histories(await target.items(), plan.users, _RANDOM_LENGTH, plan.seed)
+            histories = random_histories(await target.items(), plan.users, _RANDOM_LENGTH, plan.settings.seed)
         else:
             histories = read_histories(plan.histories)
         print(f"giving {plan.users} users their histories …", file=sys.stderr)
@@ -99,8 +88,9 @@ async def _run_all(plan: LoadPlan) -> list[LoadReport]:
         print("  ".join(_COLUMNS))
         runs = []
         for rate in plan.rates:
-            async with time_bar(f"{rate:g}/s", plan.warmup_seconds + plan.seconds):
-                runs.append(await LoadRun(target, users, plan.settings(rate)).run())
+            settings = replace(plan.settings, rate=rate)
+            async with time_bar(f"{rate:g}/s", settings.warmup_seconds + settings.seconds):
+                runs.append(await LoadRun(target, users, settings).run())
             _print(runs[-1])
         return runs
     finally:

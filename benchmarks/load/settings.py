@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """Settings of a load run.
+    """Settings of a load run; the defaults are those of the standard measurement.
 
     Attributes:
         rate: requests a second.
@@ -20,9 +20,9 @@ class LoadSettings:
 
     rate: float
     seconds: float
-    warmup_seconds: float
-    k: int
-    timeouts_ms: tuple[int, int]
+    warmup_seconds: float = 0.0
+    k: int = 10
+    timeouts_ms: tuple[int, int] = (1000, 1000)
     growth: float = 0.5
     hang_ups: float = 0.0
     seed: int = 0

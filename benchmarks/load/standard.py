@@ -15,6 +15,7 @@ from benchmarks.load.report import LoadReport
 from benchmarks.load.returning import Returning, measure_returning
 from benchmarks.load.rounds import BUSY_SHARE, Round, measure_rounds, median_ratio
 from benchmarks.load.runs import LoadPlan, run_runs
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.small_model import make_model, served
 from benchmarks.load.sweep import LoadFigures, figures
 from drafting.catalog.loading import load_catalog
@@ -57,7 +58,8 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
     """Run everything."""
 
     def load(url: str, *rates: float, times: int = 1) -> list[LoadReport]:
-        return run_runs(LoadPlan(url=url, rates=rates, seconds=times * seconds, warmup_seconds=min(10.0, seconds / 2), users=users))
+        settings = LoadSettings(rate=rates[0], seconds=times * seconds, warmup_seconds=min(10.0, seconds / 2))
+        return run_runs(LoadPlan(url=url, rates=rates, settings=settings, users=users))
 
     print("one request at a time")
     with served(folder, *flags, "--max-running", "1") as server:

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.load.runs import LoadPlan, run_runs
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.small_model import make_model, served
 from benchmarks.server_process import ServerProcess
 from drafting.catalog.artefact import save_artefact
@@ -66,10 +67,8 @@ def make_versions(folder: Path, count: int) -> int:
 
 def measure(server: ServerProcess, items: int, versions: int, rate: float, seconds: float, pause_seconds: float) -> SwapFigures:
     """Run without swaps, then with them."""
-
-    plan = LoadPlan(
-        url=server.url, rates=[rate], seconds=seconds, warmup_seconds=seconds / 4, users=200, timeouts_ms=(5000, 5000), growth=0.0
-    )
+    settings = LoadSettings(rate=rate, seconds=seconds, warmup_seconds=seconds / 4, timeouts_ms=(5000, 5000), growth=0.0)
+    plan = LoadPlan(url=server.url, rates=[rate], settings=settings, users=200)
     durations: list[float] = []
     stop = threading.Event()
 

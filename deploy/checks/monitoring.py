@@ -20,6 +20,7 @@ import yaml
 
 from benchmarks.endings import end_on_sigterm
 from benchmarks.load.runs import LoadPlan, run_runs
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.small_model import make_model, served
 from benchmarks.server_process import Program, ServerProcess, free_port
 from deploy.checks.findings import Findings
@@ -64,7 +65,8 @@ def monitored(folder: Path, server_url: str) -> Iterator[tuple[str, str]]:
 
 def put_under_load(url: str, key: str, weak: str) -> None:
     """Users as `atspeed-bench load` makes them, and what they do not do: filters, mistakes, short lists, what their key forbids."""
-    plan = LoadPlan(url=url, rates=[RATE], seconds=LOAD_SECONDS / 2, users=40, timeouts_ms=(2000, 2000))
+    settings = LoadSettings(rate=RATE, seconds=LOAD_SECONDS / 2, timeouts_ms=(2000, 2000))
+    plan = LoadPlan(url=url, rates=[RATE], settings=settings, users=40)
     run_runs(plan)
     with AtspeedClient(url, key=weak, trust_env=False) as client, suppress(Denied):
         client.history("nobody")
