@@ -78,8 +78,13 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """Stop after the running step; what still waits is abandoned."""
 
 
-class ThinkingLimit(msgspec.Struct, frozen=True):
-    """How many requests may write text at a time, and on how many KV slots together; one may always."""
+class PlacesLimit(msgspec.Struct, frozen=True):
+    """Places for requests that take many steps, so that they leave the others enough; one such request may always run.
+
+    Attributes:
+        requests: how many that write text may run at a time, and how many with caps beside them.
+        slots: KV slots that those with a text may need together, with the longest that they may write.
+    """
 
     requests: int
     slots: int
@@ -97,7 +102,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         step_tokens: tokens that may share a step.
         precision: precision of the target's lists.
         normalised: what scores are normalised over.
-        thinking: how many requests may write text before their lists together.
+        places: for requests that write text before their lists, and as many for those with caps.
         longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
@@ -118,7 +123,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     step_tokens: int
     precision: Precision
     normalised: Normalisation
-    thinking: ThinkingLimit
+    places: PlacesLimit
     prompts: PromptFiles
     catalog_name: str = ""
     longest_step_seconds: float = 0.0

@@ -118,7 +118,7 @@ def _ready(recommender: "Recommender", worker: "EngineWorker", options: EngineOp
         catalog_name=options.catalog_name,
         text_tokens=0 if thinking is None else thinking.max_tokens,
         end_tokens=0 if thinking is None else thinking.most_tokens - thinking.max_tokens,
-        thinking=worker.thinking_limit,
+        places=worker.places_limit,
         max_items=recommender.prompts.max_items,
         total_slots=engine.total_slots,
         drafts=engine.has_draft,

@@ -29,11 +29,11 @@ from server.messages import (
     ForgetUser,
     FromEngine,
     LoadCatalog,
+    PlacesLimit,
     Progress,
     PutFilter,
     Shutdown,
     StepRecord,
-    ThinkingLimit,
     ToEngine,
 )
 from server.scheduling.budget import StepBudget
@@ -77,9 +77,9 @@ class EngineWorker:
         self._reported = self._stepped = time.monotonic()
 
     @property
-    def thinking_limit(self) -> ThinkingLimit:
+    def places_limit(self) -> PlacesLimit:
         """How many requests may think together."""
-        return self._scheduler.thinking_limit
+        return self._scheduler.places_limit
 
     def send(self, message: FromEngine) -> None:
         """Send a message to the parent."""

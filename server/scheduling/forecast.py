@@ -1,7 +1,7 @@
 """Forecasts: when what is asked of the engine will be ready, by its speed and by what it has taken on.
 
 Invariant: what is foreseen follows the rules by which the engine process works: its order, its kinds of requests, and what each has of a
-step (`order`, `kinds`, `wide` and `thinking` in this room). It is allowed to be off by `CAUTION`, always to the disadvantage of the one who
+step (`order`, `kinds`, `wide` and `places` in this room). It is allowed to be off by `CAUTION`, always to the disadvantage of the one who
 asks, because a refusal at once is worth more to a client than a list that is late.
 """
 
@@ -12,15 +12,15 @@ from operator import attrgetter
 from server.messages import Ready
 from server.scheduling.kinds import Kind
 from server.scheduling.pending import PendingRequest
+from server.scheduling.places import PlacesForecast
 from server.scheduling.rate import EngineRate
 from server.scheduling.shares import NOTHING, Shares
-from server.scheduling.thinking import PlacesForecast
 from server.scheduling.wide import is_wide
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
 # costs no throughput as long as a queue remains.
 CAUTION = 1.4
-# Of each kind of requests that has so many.
+# By kind of requests, for the kinds that have a limit of places.
 Places = dict[Kind, PlacesForecast]
 
 
@@ -34,7 +34,7 @@ class Forecast:
     def __init__(self, ready: Ready) -> None:
         """`ready` is what the engine has said of itself."""
         self.rate = EngineRate(ready)
-        self._thinking, self._end_tokens, self._step_tokens = ready.thinking, ready.end_tokens, ready.step_tokens
+        self._limit, self._end_tokens, self._step_tokens = ready.places, ready.end_tokens, ready.step_tokens
 
     def foresee(self, request: PendingRequest, items: int | None = None) -> None:
         """Work out what a request will need, with a history of so many items where that is not in it yet."""
@@ -56,11 +56,11 @@ class Forecast:
 
     def has_places(self, requests: Sequence[PendingRequest]) -> bool:
         """Whether any of the requests may have to wait for a place of its kind."""
-        return not self._thinking.requests or any(request.kind for request in requests)
+        return not self._limit.requests or any(request.kind for request in requests)
 
     def places(self, queue: Sequence[PendingRequest]) -> Places:
         """The places of each kind, as far as requests of a queue have them already."""
-        places = {kind: PlacesForecast(self._thinking) for kind in (Kind.TEXT, Kind.CAPPED)}
+        places = {kind: PlacesForecast(self._limit) for kind in (Kind.TEXT, Kind.CAPPED)}
         for other in queue:
             if other.has_place:
                 self._take_place(places, other)
@@ -69,17 +69,23 @@ class Forecast:
     def wait_steps(self, places: Places, request: PendingRequest) -> float:
         """The steps until a request gets a place of its kind, which it takes; 0 for one that needs none, or has it."""
         # Where only one request runs at a time, a list waits for those of each kind, too.
-        needs_none = request.has_place if request.kind else self._thinking.requests
+        needs_none = request.has_place if request.kind else self._limit.requests
         return 0.0 if needs_none else self._take_place(places, request)
 
     def _take_place(self, places: Places, request: PendingRequest) -> float:
         """Give a request the next place of its kind; return the steps until it has it."""
-        kind = request.kind if self._thinking.requests else Kind.TEXT
+        kind = request.kind if self._limit.requests else Kind.TEXT
         assert kind is not None
         return places[kind].take(self.rate.steps(request.submit, request.text) if request.kind else 0.0, request.slots)
 
     def seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
-        """When the list will be ready that has so much work ahead of its own, and so many steps until it gets a place."""
+        """Seconds until the list of a request will be ready that is not in the queue yet.
+
+        Args:
+            ahead: tokens that the engine works off before those of the request, or beside them.
+            wait: steps until the request gets a place of its kind.
+            is_idle: True if the engine has nothing to do yet, though others are in the queue.
+        """
         own, text = request.work + request.text + request.scored, request.text
         alone = self.rate.alone_seconds(request.submit, own, text)
         if is_idle:
@@ -89,14 +95,19 @@ class Forecast:
         return max(self.drain(ahead + own), step + CAUTION * wait * step + max(alone, self.rate.shared_seconds(request.submit, text)))
 
     def behind(self, until: int, wait: float, other: PendingRequest) -> float:
-        """When the list of a request in the queue will be ready, with all the work until then, and so many steps until it gets a place."""
+        """Seconds until the list of a request in the queue will be ready.
+
+        Args:
+            until: tokens that the engine works off until then, those of the request included.
+            wait: steps until the request gets a place of its kind.
+        """
         if not (wait or other.kind):
             return self.drain(until)
         step = self.rate.step_seconds
         return max(self.drain(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.submit, other.text))
 
     def drain(self, work: int) -> float:
-        """When so much work will be done, the step that runs now included."""
+        """Seconds until `work` tokens are worked off, behind the step that runs now."""
         return self.rate.step_seconds + CAUTION * self.rate.queue_seconds(work)
 
 

@@ -7,11 +7,11 @@ rounds take many steps, so a wait for a place is the longest part of what some l
 from copy import copy
 from heapq import heappop, heappush
 
-from server.messages import ThinkingLimit
+from server.messages import PlacesLimit
 
 
-def may_think(limit: ThinkingLimit, requests: int, slots: int) -> bool:
-    """True if so many requests may think together that need so many KV slots in all; one may always."""
+def fits(limit: PlacesLimit, requests: int, slots: int) -> bool:
+    """True if so many requests of a kind may run together that need so many KV slots in all; one may always."""
     return requests <= 1 or (requests <= limit.requests and slots <= limit.slots)
 
 
@@ -22,7 +22,7 @@ class PlacesForecast:
         began: steps until the last request that has taken a place has it.
     """
 
-    def __init__(self, limit: ThinkingLimit) -> None:
+    def __init__(self, limit: PlacesLimit) -> None:
         self._limit = limit
         self._slots = 0
         self.began = 0.0
@@ -30,7 +30,7 @@ class PlacesForecast:
 
     def take(self, steps: float, slots: int) -> float:
         """Give the next request a place, for so many steps and KV slots; return the steps until it has it."""
-        while not may_think(self._limit, len(self._ends) + 1, self._slots + slots):
+        while not fits(self._limit, len(self._ends) + 1, self._slots + slots):
             self.began, freed = heappop(self._ends)
             self._slots -= freed
         heappush(self._ends, (self.began + steps, slots))

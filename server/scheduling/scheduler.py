@@ -21,19 +21,21 @@ from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from server.messages import FinishedList, ThinkingLimit
+from server.messages import FinishedList, PlacesLimit
 from server.scheduling.budget import StepBudget
 from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER, Kind, kinds_of
 from server.scheduling.order import AGEING_SECONDS, due
+from server.scheduling.places import fits
 from server.scheduling.step_engine import StepEngine
-from server.scheduling.thinking import may_think
 from server.scheduling.wide import piece, shared_budget
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
-# Of all KV slots, the part that requests which think may have, with their longest texts; half of all may be those of nodes.
-THINKING_SHARE = 4
-# Half of the time after which nobody who comes later is due before a request (`server.scheduling.order`).
+# Of all KV slots, the part (one in so many) that requests with a text may have, with the longest that they may write; half of all may be
+# those of nodes.
+TEXT_SHARE = 4
+# For so long others may overtake a request that waits for KV slots. Those that do end soon, so in the other half of the time of ageing
+# (`server.scheduling.order`) it gets their slots, and from then on nobody who comes later is due before it.
 OVERTAKEN_SECONDS = AGEING_SECONDS / 2
 IDLE = StepReport((), tokens=0, seconds=0.0)
 
@@ -122,9 +124,9 @@ class SpeculativeBeamScheduler:
         return len(self._running)
 
     @property
-    def thinking_limit(self) -> ThinkingLimit:
-        """How many requests may think together, so that they leave the others enough."""
-        return ThinkingLimit(self._max_running // 2, self._engine.total_slots // THINKING_SHARE)
+    def places_limit(self) -> PlacesLimit:
+        """How many requests with a text may run together, and how many with caps, so that they leave the others enough."""
+        return PlacesLimit(self._max_running // 2, self._engine.total_slots // TEXT_SHARE)
 
     @property
     def busy(self) -> bool:
@@ -251,9 +253,9 @@ class SpeculativeBeamScheduler:
         together = [entry.request for entry in self._running if kind in self._kinds(entry.request)]
         if kind is Kind.TEXT:
             slots = request.most_tokens + sum(other.most_tokens for other in together)
-            return may_think(self.thinking_limit, 1 + len(together), slots)
+            return fits(self.places_limit, 1 + len(together), slots)
         if kind is Kind.CAPPED:
-            return may_think(self.thinking_limit, 1 + len(together), 0)
+            return fits(self.places_limit, 1 + len(together), 0)
         return len(together) < (1 if kind is Kind.WIDE else SCORES_TOGETHER)
 
     @property

@@ -25,5 +25,8 @@ def is_wide(beam_width: int, step_tokens: int) -> bool:
 
 
 def work_until(own: int, others: int) -> int:
-    """The work that is done when `own` of one kind is, wide or not, with `others` of the other kind beside it at equal shares."""
+    """Tokens of both kinds, wide and narrow, that are computed by the time that `own` tokens of one kind are.
+
+    As each kind gets half of every step, these are `own`, and as many of the `others` tokens of the other kind, or all if they are fewer.
+    """
     return own + min(own, others)

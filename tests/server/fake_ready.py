@@ -10,7 +10,7 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from server.engine.prompts import write_prompts
-from server.messages import PromptFiles, Ready, ThinkingLimit
+from server.messages import PlacesLimit, PromptFiles, Ready
 from verification.result import Precision
 
 # `prompts` are of an engine that is gone: its file is nowhere.
@@ -26,7 +26,7 @@ READY = Ready(
     step_tokens=1000,
     precision=Precision("float32", True),
     normalised=Normalisation.VOCABULARY,
-    thinking=ThinkingLimit(1, 0),
+    places=PlacesLimit(1, 0),
     prompts=PromptFiles("/nowhere/tokenizer.json", "", {}, None, None, {}, None),
 )
 

@@ -19,7 +19,7 @@ from server.engine.channel import MOST_BYTES, Channel
 from server.engine.main import warm_up
 from server.engine.worker import EngineWorker
 from server.engine_settings import EngineOptions
-from server.messages import Cancel, FailedList, ForgetUser, FromEngine, Progress, Shutdown, ThinkingLimit, ToEngine
+from server.messages import Cancel, FailedList, ForgetUser, FromEngine, PlacesLimit, Progress, Shutdown, ToEngine
 from server.submit import Submit
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
@@ -248,7 +248,7 @@ def test_warming_up_leaves_the_engine_empty():
 
 
 def test_the_parent_is_told_at_once_which_requests_have_begun_to_think(bench: Bench):
-    assert bench.worker.thinking_limit == ThinkingLimit(1, 25)
+    assert bench.worker.places_limit == PlacesLimit(1, 25)
     bench.send(*(msgspec.structs.replace(submit(name), think=5) for name in ("a", "b")), submit("c"))
     messages = bench.run_until_idle()
     assert [message.placed for message in messages if message.placed] == [("a",), ("b",)]

@@ -6,7 +6,7 @@ import random
 import msgspec
 import pytest
 
-from server.messages import FinishedList, Progress, Ready, StepRecord, ThinkingLimit
+from server.messages import FinishedList, PlacesLimit, Progress, Ready, StepRecord
 from server.scheduling.admission import Admission
 from server.scheduling.forecast import CAUTION
 from server.scheduling.kinds import SCORES_SHARE
@@ -268,8 +268,8 @@ def test_a_list_without_a_text_does_not_wait_for_texts_and_a_text_does():
 
 def test_the_wait_for_a_place_to_think_is_expected_too():
     """Two places, and texts of 200 tokens: of five, the last begins when two have ended one after the other, in steps of 100 ms."""
-    limit = ThinkingLimit(2, 10_000)
-    ready = msgspec.structs.replace(SIMPLE, forward_seconds=0.1, step_tokens=1_000_000, thinking=limit)
+    limit = PlacesLimit(2, 10_000)
+    ready = msgspec.structs.replace(SIMPLE, forward_seconds=0.1, step_tokens=1_000_000, places=limit)
     admission, waits = opened(ready), []
     enter(admission, submit("list", 60.0))
     for number in range(5):
@@ -370,7 +370,7 @@ def capped(name: str, seconds: float) -> Submit:
 def test_scores_behind_lists_with_caps_are_refused_if_these_would_be_late():
     """One place, two lists of four steps of 20 ms: the second waits for the first, in time alone, but not beside scores."""
     step, work = 0.02, 2 * 0.071
-    ready = msgspec.structs.replace(SIMPLE, forward_seconds=step, step_tokens=1_000_000, thinking=ThinkingLimit(1, 10_000))
+    ready = msgspec.structs.replace(SIMPLE, forward_seconds=step, step_tokens=1_000_000, places=PlacesLimit(1, 10_000))
     alone, beside = (step + CAUTION * share * work for share in (1, SCORES_SHARE / (SCORES_SHARE - 1)))
     assert step + CAUTION * 4 * step + 4 * step < alone
     for deadline, is_let_in in ((beside - 0.02, False), (beside + 0.02, True)):

@@ -9,12 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from server.messages import FailedList, FinishedList, Progress, StepRecord, ThinkingLimit
+from server.messages import FailedList, FinishedList, Progress, StepRecord
 from server.scheduling.admission import Admission
 from server.scheduling.budget import StepBudget
 from server.scheduling.forecast import CAUTION
 from server.scheduling.scheduler import ScheduledStep, SpeculativeBeamScheduler
-from server.scheduling.thinking import PlacesForecast, may_think
 from server.submit import Submit
 from server.try_again import TooLate
 from tests.capping import caps_of
@@ -58,7 +57,7 @@ class Simulation:
         self.engine = Texts(total_slots)
         self.scheduler = SpeculativeBeamScheduler(self.engine, StepBudget(100_000), max_running=max_running, clock=lambda: self.now)
         self.admission = Admission(10_000)
-        self.admission.open(msgspec.structs.replace(READY, **LISTS, thinking=self.scheduler.thinking_limit, end_tokens=1))
+        self.admission.open(msgspec.structs.replace(READY, **LISTS, places=self.scheduler.places_limit, end_tokens=1))
         self.asked: dict[str, asyncio.Future[object]] = {}
         self.refused: list[str] = []
 
@@ -182,19 +181,3 @@ async def test_lists_without_a_text_wait_for_no_place():
     simulation.ask("list", CAUTION * (2 + STEPS) * STEP)
     assert not simulation.refused
     assert simulation.finish() == []
-
-
-def test_one_may_always_think():
-    assert may_think(ThinkingLimit(0, 0), 1, 1000)
-    assert not may_think(ThinkingLimit(0, 0), 2, 0)
-    assert may_think(ThinkingLimit(2, 10), 2, 10)
-    assert not may_think(ThinkingLimit(2, 10), 2, 11)
-    assert not may_think(ThinkingLimit(2, 10), 3, 3)
-
-
-def test_places_are_taken_as_they_become_free():
-    places = PlacesForecast(ThinkingLimit(2, 100))
-    assert [places.take(steps, 10) for steps in (5.0, 3.0, 4.0, 1.0)] == [0, 0, 3, 5]
-    other = places.copy()
-    assert other.take(1.0, 95) == 7
-    assert places.take(1.0, 10) == 6
