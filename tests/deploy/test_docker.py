@@ -2,8 +2,14 @@
 
 import json
 import re
+import ssl
 import subprocess
+import sys
+import threading
 import tomllib
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -14,6 +20,7 @@ from packaging.utils import canonicalize_name
 from deploy.checks.tools import DASHBOARDS, ROOT, find_tool
 from server.client.origin import KEY_FILE_VARIABLE
 from server.settings import Settings
+from tests.services import make_certificate
 
 DOCKER = ROOT / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
@@ -42,6 +49,25 @@ def test_a_compose_program_reads_it():
 def test_hadolint_has_no_complaint():
     said = subprocess.run([find_tool("hadolint"), DOCKER / "Dockerfile"], capture_output=True, text=True)
     assert said.returncode == 0, said.stdout
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_health_check_speaks_as_the_server_does(tls: bool, tmp_path: Path):
+    """A container that is asked by HTTP while it serves HTTPS is unhealthy for ever."""
+    certificate, key = make_certificate(tmp_path)
+    (tmp_path / "health").touch()
+    with HTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as server:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        environment = {"ATSPEED_PORT": str(server.server_port)} | ({"ATSPEED_TLS_CERT": str(certificate)} if tls else {})
+        _, *arguments = json.loads(re.search(r"^HEALTHCHECK .*\\\n +CMD (.+)$", DOCKERFILE, re.MULTILINE)[1])
+        said = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+        answering.join()
+    assert said.returncode == 0, said.stderr
 
 
 def test_every_service_is_hardened():
