@@ -160,7 +160,7 @@ def decoded(secret: dict[str, Any]) -> dict[str, str]:
 
 
 def check_deployment(demo: Demo, findings: Findings) -> None:
-    """The chart's own Deployment, ConfigMap and Secret, played by podman, recommend to who has a key of the Secret, and to nobody else."""
+    """The chart's own Deployment and Secret, played by podman, recommend to who has a key of the Secret, and to nobody else."""
     port = free_port()
     values = {
         "image": {"repository": "localhost/atspeed-server", "tag": "cpu", "pullPolicy": "Never"},
@@ -180,8 +180,7 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
     (deployment,), (secret,) = ([part for part in objects if part["kind"] == kind] for kind in ("Deployment", "Secret"))
     pod = deployment["spec"]["template"]["spec"]
     unname_ports(pod["containers"][0], port)
-    played = [part for part in objects if part["kind"] == "ConfigMap"]
-    manifest.write_text(yaml.safe_dump_all([*played, as_config_map(secret, pod), deployment]))
+    manifest.write_text(yaml.safe_dump_all([as_config_map(secret, pod), deployment]))
     try:
         podman("kube", "play", manifest)
         url = f"http://127.0.0.1:{port}"

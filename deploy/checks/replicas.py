@@ -1,6 +1,6 @@
 """Three replicas as the chart makes them, on one Redis and one object store: what one is told, all know, and a pod that is replaced too.
 
-Each replica is a real server with the environment of the chart's ConfigMap and the keys of its Secret. moto's S3 stands in for the object
+Each replica is a real server with the environment of the chart's Deployment and the keys of its Secret. moto's S3 stands in for the object
 store; a flag says what a pod would have for itself: an address, its cache, and where the Secret is mounted.
 
 Run:  python -m deploy.checks.replicas
@@ -161,7 +161,7 @@ def main() -> None:
         secrets = [each["secretRef"]["name"] for each in server["envFrom"] if "secretRef" in each]
         findings.check(secrets == ["s3"], f"its environment has the object store's credentials, of the Secrets {secrets}")
         # What a pod has from there.
-        os.environ.update(store.environment | of_kind(objects, "ConfigMap")["data"])
+        os.environ.update(store.environment | {each["name"]: each["value"] for each in server["env"]})
         pods = Pods(folder, objects)
         servers = [pods.start(stack) for _ in range(REPLICAS)]
         for each in servers:

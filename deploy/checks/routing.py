@@ -76,11 +76,21 @@ def envoy_routes(http_route: dict[str, Any], policy: dict[str, Any]) -> list[dic
     }
     header = policy["loadBalancer"]["consistentHash"]["header"]["name"]
     route = {
-        "route": {"cluster": "atspeed", "hash_policy": [{"header": {"header_name": header}}], "retry_policy": retry},
+        "route": {
+            "cluster": "atspeed",
+            "timeout": http_route["rules"][0]["timeouts"]["request"],
+            "hash_policy": [{"header": {"header_name": header}}],
+            "retry_policy": retry,
+        },
         # Only for this check, which must see who answered.
         "response_headers_to_add": [{"header": {"key": "x-replica", "value": "%UPSTREAM_REMOTE_ADDRESS%"}}],
     }
     return [{"match": match} | route for match in matches(http_route)]
+
+
+def seconds(duration: str) -> str:
+    """A duration of milliseconds as Envoy takes it."""
+    return f"{int(duration.removesuffix('ms')) / 1000:g}s"
 
 
 def envoy_config(routed: list[tuple[dict[str, Any], dict[str, Any]]], port: int, admin_port: int, backends: list[str]) -> dict[str, Any]:
@@ -117,9 +127,18 @@ def envoy_config(routed: list[tuple[dict[str, Any], dict[str, Any]]], port: int,
                 "http_health_check": {"path": active["http"]["path"]},
             }
         ],
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": {"idle_timeout": seconds(policy["timeout"]["http"]["connectionIdleTimeout"])},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
         # Envoy's own is 3, which a replica that dies under load exceeds; Envoy Gateway sets this.
         "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
         "outlier_detection": {
+            "split_external_local_origin_errors": passive["splitExternalLocalOriginErrors"],
+            "consecutive_local_origin_failure": passive["consecutiveLocalOriginFailures"],
             "consecutive_5xx": passive["consecutive5XxErrors"],
             "consecutive_gateway_failure": passive["consecutiveGatewayErrors"],
             # Envoy only counts these unless told otherwise; Envoy Gateway tells it wherever the policy names a number.
@@ -262,17 +281,8 @@ def main() -> None:
                 config = envoy_config(routed(), port, admin_port, backends)
                 (folder / "envoy.yaml").write_text(yaml.safe_dump(config))
                 admin = f"http://127.0.0.1:{admin_port}"
-                command = [
-                    tool("envoy"),
-                    "-c",
-                    str(folder / "envoy.yaml"),
-                    "--log-level",
-                    "error",
-                    "--base-id",
-                    str(port),
-                    "--concurrency",
-                    "1",
-                ]
+                quiet = ("--log-level", "error", "--concurrency", "1")
+                command = [tool("envoy"), "-c", str(folder / "envoy.yaml"), "--base-id", str(port), *quiet]
                 with Program(command, folder / "envoy.log", f"{admin}/ready"):
                     healthy = wait_until(lambda: ask(f"{admin}/clusters").text.count("health_flags::healthy") == 2, 20)
                     findings.check(healthy is not None, "Envoy holds both replicas for healthy")

@@ -1,8 +1,7 @@
-"""The chart: its schema speaks of every value and of the server's flags, wrong values are refused, a pod lives as long as a drain."""
+"""The chart: its schema speaks of every value and of the server's flags, wrong values are refused; its keys, its Redis, its dashboards."""
 
 import base64
 import json
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +14,9 @@ import yaml
 from deploy.checks.chart import BAD_VALUES, VALUE_SETS, expected_complaint, render
 from deploy.checks.tools import CHART, find_tool
 from deploy.helm.settings_schema import OWN, SCHEMA, updated
-from server.http import server
 from server.keys.file import parse
-from server.metrics.registry import Metrics
-from server.redis.url import Login, RedisUrl
 from server.settings import Settings
+from tests.deploy.rendered import environment, objects, one
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 needs_helm = pytest.mark.skipif(find_tool("helm") is None, reason="helm is not installed (deploy/checks/tools.sh installs it)")
@@ -83,66 +80,6 @@ def test_a_wrong_value_is_refused_by_name(path):
     assert expected_complaint(path) in refused.stderr
 
 
-def objects(value_set: str, *options: str) -> list[dict[str, Any]]:
-    if find_tool("helm") is None:
-        pytest.skip("helm is not installed (deploy/checks/tools.sh installs it)")
-    rendered: subprocess.CompletedProcess[str] = render(next(path for path in VALUE_SETS if path.stem == value_set), *options)
-    assert rendered.returncode == 0, rendered.stderr
-    return [part for part in yaml.safe_load_all(rendered.stdout) if part]
-
-
-@pytest.fixture(scope="session")
-def everything() -> list[dict[str, Any]]:
-    return objects("everything")
-
-
-def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    return next(part for part in objects if part["kind"] == kind)
-
-
-def test_a_pod_may_take_as_long_as_its_drain(everything: list[dict[str, Any]]):
-    pod = one(everything, "Deployment")["spec"]["template"]["spec"]
-    pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    grace = float(one(everything, "ConfigMap")["data"]["ATSPEED_GRACE_SECONDS"])
-    assert pod["terminationGracePeriodSeconds"] >= pause + grace + server.LAST_SECONDS + 5
-
-
-@pytest.mark.parametrize(
-    ("options", "seconds"),
-    [
-        ((), Settings.model_fields["engine_start_seconds"].default + 60),
-        (("settings.engine_start_seconds=3600.5",), 3600.5 + 60),
-        (("probes.startup.periodSeconds=2",), Settings.model_fields["engine_start_seconds"].default + 60),
-        (("settings.engine_start_seconds=60", "probes.startup.failureThreshold=1000"), 5000),
-    ],
-)
-def test_a_replica_may_take_as_long_to_start_as_its_engine(options: tuple[str, ...], seconds: float):
-    deployment = one(objects("default", *(f"--set-json={option}" for option in options)), "Deployment")
-    probe = deployment["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
-    assert isinstance(probe["failureThreshold"], int)
-    assert seconds <= probe["periodSeconds"] * probe["failureThreshold"] < seconds + 600
-
-
-def test_pods_on_the_nodes_network_ask_the_clusters_dns():
-    """Kubernetes would give them the node's resolver, which knows no Service."""
-    on_the_node, usual = (one(objects("default", "--set", f"hostNetwork={there}"), "Deployment") for there in ("true", "false"))
-    assert on_the_node["spec"]["template"]["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
-    assert "dnsPolicy" not in usual["spec"]["template"]["spec"]
-
-
-def test_a_service_does_not_overwrite_the_servers_port(everything: list[dict[str, Any]]):
-    """A Service called atspeed gives pods of its namespace ATSPEED_PORT=tcp://…, unless they decline."""
-    assert one(everything, "Deployment")["spec"]["template"]["spec"]["enableServiceLinks"] is False
-
-
-def test_the_settings_map_starts_a_server(everything: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch):
-    for name, value in one(everything, "ConfigMap")["data"].items():
-        monkeypatch.setenv(name, value)
-    settings = Settings.resolve()
-    assert (settings.port, settings.draft.name, settings.log_format, settings.grace_seconds) == (8000, "draft", "json", 30)
-    assert (settings.history_ttl_seconds, settings.catalog_max_items, settings.catalog_max_gib) == (2_592_000, 30_000_000, 0.25)
-
-
 def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, Any]]):
     rules = [rule for group in one(everything, "PrometheusRule")["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
     assert all(rule["annotations"]["runbook_url"].startswith("https://") for rule in rules)
@@ -151,36 +88,14 @@ def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, An
     assert titles == {"atspeed: on call", "atspeed: speculation", "atspeed: recommendations"}
 
 
-def test_passwords_and_certificates_are_mounted_where_the_url_says():
-    sentinel = objects("sentinel")
-    url = RedisUrl.parse(one(sentinel, "ConfigMap")["data"]["ATSPEED_HISTORIES"])
-    pod = one(sentinel, "Deployment")["spec"]["template"]["spec"]
-    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "histories"]
-    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "histories"]
-    files = {
-        f"{mount['mountPath']}/{item['path']}": (source["secret"]["name"], item["key"])
-        for source in volume["projected"]["sources"]
-        for item in source["secret"]["items"]
-    }
-    assert url.login == Login("atspeed", None, f"{mount['mountPath']}/password")
-    assert files[url.login.password_file] == ("redis", "redis-password")
-    assert files[url.sentinel_login.password_file] == ("redis", "sentinel-password")
-    assert {files.pop(path)[0] for path in url.tls_options.values()} == {"redis-tls"}
-    assert len(files) == 2
-    assert volume["projected"]["defaultMode"] == 0o440
-    assert (url.wait_replicas, mount["readOnly"]) == (1, True)
-
-
-def test_the_object_store_has_credentials_and_a_cache(everything: list[dict[str, Any]]):
-    data = one(everything, "ConfigMap")["data"]
-    pod = one(everything, "Deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert data["ATSPEED_CATALOGS"] == "s3://catalogs/shop"
-    assert {"secretRef": {"name": "s3"}} in container["envFrom"]
-    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "catalogs"]
-    assert Path(data["ATSPEED_CATALOG_CACHE"]).is_relative_to(mount["mountPath"])
-    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "catalogs"]
-    assert volume["emptyDir"] == {"sizeLimit": "8Gi"}
+def test_the_bundled_redis_can_be_pulled_and_named():
+    """A StatefulSet of more than 52 letters gets no pods."""
+    rendered = objects("default", "--set", "imagePullSecrets[0].name=registry", "--set", f"fullnameOverride={'a' * 50}")
+    redis = one(rendered, "StatefulSet")
+    assert redis["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert len(redis["metadata"]["name"]) <= 52
+    assert environment(rendered)["ATSPEED_HISTORIES"] == f"redis://{redis['metadata']['name']}:6379/0"
+    assert any(part["kind"] == "Service" and part["metadata"]["name"] == redis["metadata"]["name"] for part in rendered)
 
 
 def test_the_first_install_makes_keys_that_the_server_knows(everything: list[dict[str, Any]]):
@@ -195,17 +110,20 @@ def test_the_first_install_makes_keys_that_the_server_knows(everything: list[dic
     (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "keys"]
     (item,) = volume["secret"]["items"]
     assert (item["key"], "subPath" in mount) == ("keys.json", False)
-    assert one(everything, "ConfigMap")["data"]["ATSPEED_KEYS"] == f"{mount['mountPath']}/{item['path']}"
+    assert environment(everything)["ATSPEED_KEYS"] == f"{mount['mountPath']}/{item['path']}"
 
 
-@pytest.mark.parametrize("value_set", ["everything", "cluster"])
-def test_scaling_goes_by_a_metric_of_the_server(value_set: str):
-    kind = {"everything": "HorizontalPodAutoscaler", "cluster": "ScaledObject"}[value_set]
-    text = json.dumps(one(objects(value_set), kind)["spec"])
-    gauges = {family.name for family in Metrics().registry.collect() if family.type == "gauge"}
-    named = set(re.findall(r"atspeed_\w+", text))
-    assert named
-    assert named <= gauges
+def test_the_keys_are_no_part_of_the_release(everything: list[dict[str, Any]]):
+    """A rollback would bring back keys that have been taken out."""
+    annotations = one(everything, "Secret")["metadata"]["annotations"]
+    assert annotations == {"helm.sh/hook": "pre-install,pre-upgrade", "helm.sh/resource-policy": "keep"}
+
+
+def test_the_test_asks_with_a_key_that_may_ask():
+    """`audit` comes first in the alphabet, and gets 403."""
+    test = one(objects("default", "--set-json", 'keys.first={"audit":["operate"]}'), "Pod")
+    (volume,) = test["spec"]["volumes"]
+    assert volume["secret"]["items"] == [{"key": "clients", "path": "key"}]
 
 
 @pytest.mark.parametrize(
@@ -225,45 +143,10 @@ def test_the_bundled_redis_refuses_writes_before_it_is_killed_for_memory(limits:
     assert ([int(args[args.index("--maxmemory") + 1])] if "--maxmemory" in args else []) == ([] if bytes_ is None else [int(bytes_)])
 
 
-def routes_of(objects: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The matches of each HTTPRoute, by its name."""
-    routes = [part for part in objects if part["kind"] == "HTTPRoute"]
-    return {part["metadata"]["name"]: [match for rule in part["spec"]["rules"] for match in rule["matches"]] for part in routes}
-
-
-def test_the_gateway_does_not_hand_out_what_changes_the_catalog(everything: list[dict[str, Any]]):
-    """It is for whoever runs the server, and a change has to reach every replica."""
-    matches = [match for route in routes_of(everything).values() for match in route]
-    users = {"/v1/recommendations", "/v1/recommendations:batch", "/v1/scores", "/v1/users"}
-    assert {match["path"]["value"] for match in matches if "method" not in match} == users
-    assert {match["method"] for match in matches if "method" in match} == {"GET"}
-    assert {match["path"]["value"] for match in matches if "method" in match} == {"/v1/users", "/v1/catalog", "/v1/catalog/items"}
-
-
-def test_the_gateway_sends_nothing_again_that_a_replica_may_have_stored(everything: list[dict[str, Any]]):
-    """An event without an id would be there twice. Lists have no side effects, and are asked of another replica."""
-    triggers = {
-        part["spec"]["targetRefs"][0]["name"]: set(part["spec"]["retry"]["retryOn"]["triggers"])
-        for part in everything
-        if part["kind"] == "BackendTrafficPolicy"
-    }
-    routes = routes_of(everything)
-    assert triggers.keys() == routes.keys()
-    again = {
-        (match["path"]["value"], match.get("method")) for name in routes if triggers[name] != {"connect-failure"} for match in routes[name]
-    }
-    assert {method for path, method in again if path.startswith("/v1/users")} == {"GET"}
-    assert ("/v1/recommendations", None) in again
-
-
-def test_the_alerts_find_the_server_whatever_it_is_called():
-    called = objects("everything", "--set", "nameOverride=shop")
-    (endpoint,) = one(called, "ServiceMonitor")["spec"]["endpoints"]
-    (job,) = [relabeling["replacement"] for relabeling in endpoint["relabelings"] if relabeling["targetLabel"] == "job"]
-    (rule,) = [
-        rule
-        for group in one(called, "PrometheusRule")["spec"]["groups"]
-        for rule in group["rules"]
-        if rule.get("alert") == "AtspeedServerDown"
-    ]
-    assert re.fullmatch(re.search(r'job=~"([^"]+)"', rule["expr"])[1], job)
+@needs_helm
+def test_the_notes_name_what_can_be_asked(tmp_path: Path):
+    options = ("--set", "operatePort=8002", "--set-json", 'keys.first={"a.b":["recommend"]}')
+    command = (find_tool("helm"), "install", "atspeed", CHART, "--namespace", "atspeed", "--dry-run=client", *options)
+    notes = subprocess.run(command, capture_output=True, text=True, env={"HOME": str(tmp_path)}).stdout.partition("NOTES:")[2]
+    assert """--output go-template='{{ index .data "a.b" | base64decode }}'""" in notes
+    assert "port-forward service/atspeed-operate 8002" in notes

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from deploy.checks.tools import CHART, find_tool
 
 # What the chart makes, by group.
 KINDS = {
-    "v1": ["ConfigMap", "PersistentVolumeClaim", "Pod", "Secret", "Service", "ServiceAccount"],
+    "v1": ["PersistentVolumeClaim", "Pod", "Secret", "Service", "ServiceAccount"],
     "apps/v1": ["Deployment", "StatefulSet"],
     "networking.k8s.io/v1": ["NetworkPolicy"],
     "policy/v1": ["PodDisruptionBudget"],
@@ -73,37 +74,54 @@ def cluster(held: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 @pytest.fixture
-def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], dict[str, dict[str, Any]]]:
-    """The objects by kind of an upgrade that adds `admin` to `keys.first`, where the Secret has keys of these holders."""
+def upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """What Helm says to an upgrade that adds `admin` to `keys.first`, where the Secret has keys of these holders and these annotations."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in [name for name in os.environ if name.startswith(("HELM_", "KUBE"))]:
         monkeypatch.delenv(name)
 
-    def upgrade(holders: list[str]) -> dict[str, dict[str, Any]]:
-        owner = {"meta.helm.sh/release-name": "atspeed", "meta.helm.sh/release-namespace": "atspeed"}
-        labels = {"app.kubernetes.io/managed-by": "Helm"}
-        metadata = {"name": "atspeed-keys", "namespace": "atspeed", "labels": labels, "annotations": owner}
+    def upgrade(holders: list[str], annotations: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+        metadata = {"name": "atspeed-keys", "namespace": "atspeed", "annotations": annotations}
         data = dict.fromkeys([*holders, "keys.json"], "e30=")
         with cluster(answers({"kind": "Secret", "apiVersion": "v1", "metadata": metadata, "data": data})) as url:
-            options = ("--namespace", "atspeed", "--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", url)
-            said = run(find_tool("helm"), "template", "atspeed", CHART, *options, "--set-json", 'keys.first.admin=["operate"]')
-        assert said.returncode == 0, said.stderr
-        made = {part["kind"]: part for part in yaml.safe_load_all(said.stdout) if part}
-        assert made["Secret"]["data"] == data
-        return made
+            options = ("--namespace", "atspeed", "--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", url, *more)
+            return run(find_tool("helm"), "template", "atspeed", CHART, *options, "--set-json", 'keys.first.admin=["operate"]')
 
     return upgrade
 
 
-def test_the_test_mounts_a_key_that_the_kept_secret_has(upgraded: Callable[[list[str]], dict[str, dict[str, Any]]]):
+OWN = {"helm.sh/hook": "pre-install,pre-upgrade", "helm.sh/resource-policy": "keep"}
+# Of a release from when the Secret was a part of it.
+OF_THE_RELEASE = {"meta.helm.sh/release-name": "atspeed", "meta.helm.sh/release-namespace": "atspeed"}
+
+
+def made(said: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    """The objects by kind."""
+    assert said.returncode == 0, said.stderr
+    return {part["kind"]: part for part in yaml.safe_load_all(said.stdout) if part}
+
+
+@pytest.mark.parametrize("annotations", [OWN, OF_THE_RELEASE | {"helm.sh/resource-policy": "keep"}, {}])
+def test_a_secret_that_is_there_is_left_alone(annotations: dict[str, str], upgrade: Callable[..., subprocess.CompletedProcess[str]]):
+    assert "Secret" not in made(upgrade(["clients", "operator"], annotations))
+
+
+@pytest.mark.parametrize("more", [(), ("--set", "keys.enabled=false"), ("--set", "keys.existingSecret.name=atspeed-keys")])
+def test_keys_that_helm_would_delete_stop_the_upgrade(more: tuple[str, ...], upgrade: Callable[..., subprocess.CompletedProcess[str]]):
+    refused = upgrade(["clients", "operator"], OF_THE_RELEASE, *more)
+    assert refused.returncode != 0
+    assert "kubectl --namespace atspeed annotate secret atspeed-keys helm.sh/resource-policy=keep" in refused.stderr
+
+
+def test_the_test_mounts_a_key_that_the_kept_secret_has(upgrade: Callable[..., subprocess.CompletedProcess[str]]):
     """Pods with an entry that a Secret lacks never start."""
-    pod = upgraded(["clients", "operator"])["Pod"]["spec"]
+    pod = made(upgrade(["clients", "operator"], OWN))["Pod"]["spec"]
     assert pod["volumes"] == [
         {"name": "key", "secret": {"secretName": "atspeed-keys", "defaultMode": 0o444, "items": [{"key": "clients", "path": "key"}]}}
     ]
 
 
-def test_the_test_goes_without_a_key_where_the_kept_secret_has_none(upgraded: Callable[[list[str]], dict[str, dict[str, Any]]]):
-    pod = upgraded([])["Pod"]["spec"]
+def test_the_test_goes_without_a_key_where_the_kept_secret_has_none(upgrade: Callable[..., subprocess.CompletedProcess[str]]):
+    pod = made(upgrade([], OWN))["Pod"]["spec"]
     assert "volumes" not in pod
     assert "volumeMounts" not in pod["containers"][0]

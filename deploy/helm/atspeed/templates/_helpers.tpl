@@ -35,6 +35,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: redis
 {{- end }}
 
+{{/* The Service of what operators and Prometheus ask. */}}
+{{- define "atspeed.operateService" -}}
+{{ include "atspeed.fullname" . }}{{ if .Values.operatePort }}-operate{{ end }}
+{{- end }}
+
+{{/* Shorter than the fullname may be: Kubernetes adds 11 letters to a StatefulSet's name for a label of its pods, which holds 63. */}}
+{{- define "atspeed.redisName" -}}
+{{ include "atspeed.fullname" . | trunc 46 | trimSuffix "-" }}-redis
+{{- end }}
+
 {{- define "atspeed.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
@@ -61,6 +71,24 @@ app.kubernetes.io/component: redis
 {{- $probe := .Values.probes.startup -}}
 {{- $needed := divf (addf (default 1800 .Values.settings.engine_start_seconds) 60) $probe.periodSeconds | ceil -}}
 {{ toYaml (mergeOverwrite (deepCopy $probe) (dict "failureThreshold" (max $probe.failureThreshold $needed))) }}
+{{- end }}
+
+{{/* How long a rollout may go without a new replica: as long as one may take to start, and ten minutes to find a node and pull its images. */}}
+{{- define "atspeed.progressSeconds" -}}
+{{- $probe := include "atspeed.startupProbe" . | fromYaml -}}
+{{ add (mul $probe.periodSeconds $probe.failureThreshold) 600 }}
+{{- end }}
+
+{{/* How pods are replaced. By default one more comes first: a replica that comes has an empty cache, and the others would have to carry its
+     users as well. Where the control store is a file, two pods must not have it open at a time; on the node's network there may be no port
+     for one more. */}}
+{{- define "atspeed.strategy" -}}
+{{- $control := include "atspeed.controlUrl" . -}}
+{{- if .Values.strategy }}{{ toYaml .Values.strategy -}}
+{{- else if or (hasPrefix "sqlite" $control) (and (eq $control "memory://") (include "atspeed.sharesCatalogs" .)) }}type: Recreate
+{{- else }}type: RollingUpdate
+rollingUpdate: {{ .Values.hostNetwork | ternary "{maxSurge: 0, maxUnavailable: 1}" "{maxSurge: 1, maxUnavailable: 0}" }}
+{{- end }}
 {{- end }}
 
 {{- define "atspeed.containerSecurityContext" -}}
@@ -110,9 +138,15 @@ seccompProfile:
 {{- join "," $made -}}
 {{- end }}
 
-{{/* The entry of the Secret with the key of the test, if there is one. */}}
+{{/* The entry of the Secret with the key of the test, if there is one: of the first holder that may ask for lists. */}}
 {{- define "atspeed.testKey" -}}
-{{- if .Values.keys.enabled }}{{ if .Values.keys.existingSecret.name }}{{ .Values.keys.existingSecret.testKey }}{{ else }}{{ include "atspeed.keyHolders" . | splitList "," | first }}{{ end }}{{ end -}}
+{{- if not .Values.keys.enabled -}}
+{{- else if .Values.keys.existingSecret.name }}{{ .Values.keys.existingSecret.testKey -}}
+{{- else -}}
+{{- $able := list -}}
+{{- range include "atspeed.keyHolders" . | splitList "," }}{{ if has "recommend" (get $.Values.keys.first . | default list) }}{{ $able = append $able . }}{{ end }}{{ end -}}
+{{- first $able | default "" -}}
+{{- end -}}
 {{- end }}
 
 {{/* Most pods that there will be. */}}
