@@ -153,6 +153,7 @@ class _Calls(TorchFunctionMode):
         self._bindings: dict[Any, Callable[..., Any]] = {
             Tensor.__invert__: torch.ops.aten.bitwise_not.default,
             Tensor.copy_: torch.ops.aten.copy_.default,
+            Tensor.contiguous: torch.ops.aten.contiguous.default,
             Tensor.item: torch.ops.aten._local_scalar_dense.default,
             Tensor.nonzero: torch.ops.aten.nonzero.default,
             Tensor.cpu: device.read,

@@ -138,9 +138,9 @@ class StepReport:
         finished: the lists that it completed.
         tokens: tokens of the target's forward.
         seconds: wall-clock time of the step.
-        target_seconds: seconds of it in the target's forward.
+        target_seconds: seconds of it in the target's forward; on a GPU, which is given its work ahead, until all of it was given.
         draft_tokens, draft_forwards: tokens and forwards of the draft model.
-        draft_seconds: time for drafting, with the draft's forwards.
+        draft_seconds: time for drafting, with the draft's forwards; on a GPU as `target_seconds`.
         draft_failed: True if the draft failed and was dropped.
         accepted: levels accepted from drafts.
         failed: ids of requests that it ended without a list, because the target's logits for them were not finite.

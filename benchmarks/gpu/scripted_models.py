@@ -12,7 +12,7 @@ silently different measurement.
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
-from drafting.array_types import BoolArray, FloatArray, IntArray
+from drafting.array_types import BoolArray, FloatArray
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Head, Rows
 from drafting.plans.plan import Action, DraftRound, Plan
@@ -30,6 +30,8 @@ from verification.result import BeamResult
 
 # What an overlooked continuation loses: more than any sum over levels can win back.
 OVERLOOKED = -30.0
+# Whole numbers up to here are exact in bfloat16.
+MOST_REQUESTS = 256
 
 
 @dataclass
@@ -161,6 +163,34 @@ class _FlatHead:
         return torch.full_like(self.head.log_normaliser(states), math.log(self.vocabulary))
 
 
+@dataclass(frozen=True)
+class _OverlookingHead:
+    """A flat head that overlooks tokens; the last column of its states is the number of the request that a row is of.
+
+    Attributes:
+        overlooked: `[requests, vocabulary]` float32, `OVERLOOKED` for the tokens that a request's rows overlook, 0 for others.
+    """
+
+    flat: Head
+    overlooked: Tensor
+
+    @property
+    def vocabulary(self) -> int:
+        return self.flat.vocabulary
+
+    def logits(self, states: Tensor) -> Tensor:
+        return self.flat.logits(states[:, :-1]) + self._of_rows(states, self.overlooked)
+
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        return self.flat.project(states[:, :-1], tokens) + self._of_rows(states, self.overlooked.index_select(1, tokens.ids))
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        return self.flat.log_normaliser(states[:, :-1])
+
+    def _of_rows(self, states: Tensor, overlooked: Tensor) -> Tensor:
+        return overlooked.index_select(0, states[:, -1].long())
+
+
 class _ScriptedModel:
     """A model whose forwards are real and whose logits are not."""
 
@@ -192,20 +222,16 @@ class OverlookingDraft(_ScriptedModel):
         self._level_tokens = [tokens[first:last] for first, last in itertools.pairwise(starts)]
 
     def score(self, batch: TreeBatch) -> Rows:
-        logits = super().score(batch).logits()
-        rows: list[IntArray] = []
-        tokens: list[IntArray] = []
-        first = 0
-        for actor, state in self._stage.asked:
-            if state.levels == actor.round.accepted and actor.round.missing:
-                overlooked = np.unique(self._level_tokens[state.next_depth][: actor.round.missing])
-                rows.append(np.repeat(np.arange(first, first + state.nodes), len(overlooked)))
-                tokens.append(np.tile(overlooked, state.nodes))
-            first += state.nodes
+        rows, asked = super().score(batch), list(self._stage.asked)
         self._stage.asked.clear()
-        if rows:
-            logits[self._to_device(rows), self._to_device(tokens)] = OVERLOOKED
-        return Rows.of(logits)
-
-    def _to_device(self, arrays: Iterable[IntArray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)
+        overlooked = np.zeros((len(asked), rows.head.vocabulary), np.float32)
+        for request, (actor, state) in enumerate(asked):
+            if state.levels == actor.round.accepted and actor.round.missing:
+                overlooked[request, self._level_tokens[state.next_depth][: actor.round.missing]] = OVERLOOKED
+        if not overlooked.any():
+            return rows
+        # No type of states holds larger whole numbers exactly.
+        assert len(asked) <= MOST_REQUESTS
+        numbers = torch.from_numpy(np.repeat(np.arange(len(asked)), [state.nodes for _, state in asked])).to(rows.states)
+        head = _OverlookingHead(rows.head, torch.from_numpy(overlooked).to(self.device))
+        return Rows(torch.cat([rows.states, numbers[:, None]], 1), head)

@@ -197,8 +197,9 @@ def attend(
     query_count = layout.queries.shape[1]
     group = heads // cache.shape[1]
     stretches = triton.cdiv(columns, STRETCH_COLUMNS)
-    # Biases by depth come as a view with the heads first.
+    # Biases by depth come as a view with the heads first, and the mask of a prompt that all see as one byte.
     biases = None if layout.biases is None else layout.biases.contiguous()
+    mask = layout.mask.contiguous().view(torch.uint8)
     sums = torch.empty((stretches, tokens, heads, value_size), dtype=torch.float32, device=query.device)
     norms = torch.empty((stretches, tokens, heads), dtype=torch.float32, device=query.device)
     constants = kernel_constants(query.dtype, heads, cache.shape[1], head_size, value_size, softcap, biases is not None)
@@ -207,7 +208,7 @@ def attend(
         query,
         cache,
         layout.keys,
-        layout.mask.view(torch.uint8),
+        mask,
         biases,
         layout.queries,
         sums,

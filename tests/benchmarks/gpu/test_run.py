@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
 from verification.engine import calibration
+from verification.hosts.head import LinearHead
 
 ROOT = Path(__file__).parents[3]
 
@@ -77,6 +79,19 @@ def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(tra
     assert torch.__version__ in text
     assert "| tiny | 16 | 1 | 3 | beam:6 |" in text
     assert "tiny: the trace has no searches of k 5: there only plans that need none are timed, none and trie." in text
+
+
+def test_heads_of_large_vocabularies_make_no_more_logits_than_those_of_trained_models(trace_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """The draft overlooks prefixes of the first search and none of the second."""
+    monkeypatch.setattr("drafting.beam.continuations._WHOLE", 8)
+    monkeypatch.setattr(LinearHead, "logits", None)
+    asked: Counter[str] = Counter()
+    for name in ("project", "log_normaliser"):
+        own = getattr(LinearHead, name)
+        monkeypatch.setattr(LinearHead, name, lambda *args, name=name, own=own: asked.update([name]) or own(*args))
+    bench("--batch", "2", trace=trace_file)
+    assert asked["log_normaliser"] >= 8
+    assert asked["project"] >= asked["log_normaliser"]
 
 
 class OutOfResources(Exception):

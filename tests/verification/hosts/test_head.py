@@ -4,11 +4,13 @@ import pickle
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from drafting.trie.token_set import TokenSet
 from tests.verification.hosts.test_vllm import needs_vllm
@@ -28,6 +30,28 @@ def test_the_normaliser_is_that_of_all_logits(treatment: Treatment, monkeypatch:
     states[5] = float("nan")
     head = LinearHead(torch.randn(50, 12), bias, 50, treatment)
     torch.testing.assert_close(head.log_normaliser(states), head.logits(states).logsumexp(1), equal_nan=True)
+
+
+def test_a_device_that_is_given_its_work_ahead_is_given_few_operations(monkeypatch: pytest.MonkeyPatch):
+    """Some hundred of a head of 150,000 tokens would take as long as the layers before it."""
+    torch.manual_seed(0)
+    head, states = LinearHead(torch.randn(150_000, 2), None, 150_000, Treatment()), torch.randn(600, 2)
+    expected = head.log_normaliser(states)
+    monkeypatch.setattr("verification.hosts.head.is_async", lambda device: True)
+    with Counted() as made:
+        found = head.log_normaliser(states)
+    assert made.operations < 70
+    torch.testing.assert_close(found, expected)
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
 
 
 class Ranks:

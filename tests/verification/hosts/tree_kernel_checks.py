@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.beam.model import AttentionLayout, build_layout
+from drafting.beam.model import AttentionLayout, build_layout, build_whole
 from verification.hosts import tree_kernel
 from verification.hosts.attention import tree_attention
 
@@ -77,6 +77,17 @@ def test_ragged_requests_equal_the_pytorch_version(
     attended = tree_kernel.attend(query, cache, layout, 0.3, softcap, None if sinks is None else sinks.to(DEVICE))
     assert attended.dtype == dtype
     torch.testing.assert_close(attended.cpu(), expected, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("prompt", [SHORT, LONG])
+def test_a_prompt_that_all_tokens_see_equals_the_pytorch_version(prompt: int) -> None:
+    """As a decoder's tokens see what an encoder has read."""
+    generator = torch.Generator().manual_seed(0)
+    query, cache = torch.randn(7, 4, 16, generator=generator).to(DEVICE), torch.randn(SLOTS, 4, 32, generator=generator).to(DEVICE)
+    layout = build_whole(np.random.default_rng(0).permutation(SLOTS)[:prompt], 7, DEVICE)
+    key, value = cache[layout.keys[0]].split(16, -1)
+    expected = torch.einsum("qhc,chs->qhs", (torch.einsum("qhs,chs->qhc", query, key) * 0.3).softmax(-1), value)
+    torch.testing.assert_close(tree_kernel.attend(query, cache, layout, 0.3), expected, **TOLERANCE[torch.float32])
 
 
 def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
