@@ -115,8 +115,7 @@ class ScriptedPlan(Plan):
         self._proposals = max(run.proposals, run.k)
         self._stage = stage
 
-    @property
-    def proposals(self) -> int:
+    def most_proposals(self, width: int) -> int:
         return self._proposals
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:

@@ -96,7 +96,7 @@ class Replay:
             while search.depth < last_depth:
                 missing = self._descend(search, done)
                 if search.offered is not None:
-                    told_given += outcomes_of(search.offered, search.beam, search.depth, search.covered, "strict")
+                    told_given += outcomes_of(search.offered, search.beam, search.depth, search.covered)
                 if (told := proposed.get(search.depth)) is not None:
                     outcomes.append(_outcome(search, told))
                 if missing:
@@ -164,17 +164,18 @@ class Replay:
                 search.uncomputed = 0
                 self._drafted[past] = self._drafted[frontier] = True
                 totals = scores[rows] + self._recording.draft[search.user, nodes]
-                best = np.argsort(-totals, kind="stable")[: plan.proposals]
+                most = plan.most_proposals(search.widths[state.next_depth])
+                best = np.argsort(-totals, kind="stable")[:most]
                 nodes, totals = nodes[best], totals[best]
                 ranking, bonus = totals, plan.bonus(state)
                 if bonus and search.offered is not None:
                     ranking = totals + np.float32(bonus) * search.offered.covers(nodes)[Given.LAST]
                     order = np.argsort(-ranking, kind="stable")
                     nodes, totals, ranking = nodes[order], totals[order], ranking[order]
-                padded = np.full(plan.proposals, -np.inf, np.float32)
+                padded = np.full(most, -np.inf, np.float32)
                 padded[: len(totals)] = ranking
                 proposed[state.next_depth] = _Told(nodes, padded, state.levels, bonus)
-                new = np.zeros(plan.proposals, bool)
+                new = np.zeros(most, bool)
                 new[: len(nodes)] = ~self._scored[nodes]
                 kept = min(plan.width(state, padded, new), len(nodes))
                 if not kept:
@@ -195,8 +196,8 @@ class Replay:
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
     ranks = find_in_array(search.beam, told.nodes)
     if search.offered is None:
-        return LevelOutcome(search.depth, ranks, told.scores, "strict", told.levels)
+        return LevelOutcome(search.depth, ranks, told.scores, told.levels)
     nodes = np.full(len(told.scores), -1)
     nodes[: len(told.nodes)] = told.nodes
     covered, held = search.offered.covers(search.beam), search.offered.covers(nodes)
-    return LevelOutcome(search.depth, ranks, told.scores, "strict", told.levels, covered, held, told.bonus)
+    return LevelOutcome(search.depth, ranks, told.scores, told.levels, covered=covered, held=held, bonus=told.bonus)

@@ -39,9 +39,8 @@ class RecordingPlan(Plan):
     def needs_draft(self) -> bool:
         return self._plan.needs_draft
 
-    @property
-    def proposals(self) -> int:
-        return self._plan.proposals
+    def most_proposals(self, width: int) -> int:
+        return self._plan.most_proposals(width)
 
     @property
     def learns(self) -> bool:
@@ -115,7 +114,7 @@ def record(
             for history in histories:
                 scripts.append(_record_one(recommender, RecordingPlan(plan), history, k))
                 progress(1)
-            runs.append(TraceRun(name, k, plan.proposals, tuple(scripts[warm_up:])))
+            runs.append(TraceRun(name, k, plan.most_proposals(k), tuple(scripts[warm_up:])))
     return Trace(source, recommender.catalog.identifier_length, tuple(runs))
 
 

@@ -82,6 +82,9 @@ class FixedPlan(Plan):
                 f"{identifier_length - 1} are ever drafted."
             )
 
+    def most_proposals(self, width: int) -> int:
+        return self.proposals
+
     @property
     def drafts(self) -> bool:
         return self.needs_draft or self.children or self.items > 0 or self.uses_last

@@ -16,6 +16,7 @@ from operator import or_
 import numpy as np
 
 from drafting.array_types import BoolArray, IntArray
+from drafting.beam.rule import Verification
 from drafting.trie.arrays import TrieArrays
 
 
@@ -86,10 +87,12 @@ class GivenOutcome:
     depth: int
     levels: int
     covered: bool
-    verification: str
+    verification: Verification = Verification.STRICT
 
 
-def outcomes_of(given: GivenPrefixes, beam: IntArray, depth: int, covered: dict[Given, int], verification: str) -> list[GivenOutcome]:
+def outcomes_of(
+    given: GivenPrefixes, beam: IntArray, depth: int, covered: dict[Given, int], verification: Verification = Verification.STRICT
+) -> list[GivenOutcome]:
     """What each choice would have been worth at the next level that the target has selected.
 
     Args:

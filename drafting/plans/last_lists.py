@@ -8,6 +8,7 @@ and the next to see what it is worth. So the planner notices when they begin to 
 from dataclasses import dataclass, field
 from zlib import crc32
 
+from drafting.beam.rule import Verification
 from drafting.lru import LruMap
 from drafting.plans.plan import DraftRound
 from drafting.plans.running_costs import RunningMean
@@ -23,7 +24,7 @@ MOST_KINDS = 512
 class LastLists:
     """What last lists were worth, for searches of each kind."""
 
-    _worth: LruMap[tuple[str, tuple[int, ...], int], RunningMean] = field(default_factory=lambda: LruMap(MOST_KINDS))
+    _worth: LruMap[tuple[Verification, tuple[int, ...], int], RunningMean] = field(default_factory=lambda: LruMap(MOST_KINDS))
     _are_wanted: bool = True
 
     def add(self, state: DraftRound, seconds: float) -> None:
@@ -42,6 +43,6 @@ class LastLists:
         return self._are_wanted or crc32(user.encode()) % LOOK_AT_USERS == 0
 
 
-def _key(state: DraftRound) -> tuple[str, tuple[int, ...], int]:
+def _key(state: DraftRound) -> tuple[Verification, tuple[int, ...], int]:
     """Searches for which last lists are worth about the same."""
     return state.verification, state.widths, state.sharing.bit_length()

@@ -13,7 +13,7 @@ from operator import or_
 
 import numpy as np
 
-from drafting.beam.rule import Tolerance
+from drafting.beam.rule import Tolerance, Verification
 from drafting.lru import LruMap
 from drafting.plans.acceptance import PRIOR, Coverage, WantedGaps, first_gaps
 from drafting.plans.given import Given, GivenOutcome
@@ -32,7 +32,7 @@ MOST_GAPS = 2048
 
 # Of searches that share what was learned: how drafts are verified, the sources offered, those in the tree, and about how far lists may
 # differ (`nearness`).
-GapKind = tuple[str, Given, Given, tuple[float, float] | None]
+GapKind = tuple[Verification, Given, Given, tuple[float, float] | None]
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Learned:
 
     fan_out: Sequence[float]
     _gaps: LruMap[tuple[GapKind, int, int, int], WantedGaps] = field(default_factory=lambda: LruMap(MOST_GAPS))
-    _coverage: dict[tuple[str, Given, int, int, int], Coverage] = field(default_factory=dict)
+    _coverage: dict[tuple[Verification, Given, int, int, int], Coverage] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
     _levels: int = 0
     _unused: int = 0
@@ -101,7 +101,7 @@ class Learned:
         """Children per prefix at `depth`, where `width` are kept."""
         return self._children.get((depth, bucket(width)), self.fan_out[depth])
 
-    def covered(self, verification: str, source: Given, width: int, depth: int, levels: int) -> float:
+    def covered(self, verification: Verification, source: Given, width: int, depth: int, levels: int) -> float:
         """The chance that what is given alone accepts a level."""
         key = verification, source, bucket(width), depth, min(levels, LEVEL_KINDS - 1)
         return self._coverage[key].chance if key in self._coverage else 0.0

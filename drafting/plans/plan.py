@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from drafting.array_types import BoolArray, DoubleArray, FloatArray, IntArray
-from drafting.beam.rule import Tolerance
+from drafting.beam.rule import Tolerance, Verification
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.running_costs import StepTimes
 
@@ -63,7 +63,7 @@ class DraftRound:
     sharing: int
     group_size: int = 1
     tokens: int = 0
-    verification: str = "strict"
+    verification: Verification = Verification.STRICT
     uncomputed: Callable[[], float] = float
     levels: int = 0
     drafted: int = 0
@@ -93,8 +93,8 @@ class LevelOutcome:
         depth: of the level.
         ranks: `[selected]` int64, the rank of each selected prefix among the proposals; -1 for one that was not proposed.
         scores: `[proposals]` float32, the draft's scores with the bonus, best first; -inf pads.
-        verification: how the draft was verified.
         levels: levels of the round before it.
+        verification: how the draft was verified.
         covered: by choice of given drafts, `[selected]` bool, which of the prefixes these hold, so that nobody needs to propose them.
         held: by choice of given drafts, `[proposals]` bool, which of the proposals these hold.
         bonus: what the scores are raised by where the target kept a proposal when it was last asked for the user.
@@ -105,8 +105,8 @@ class LevelOutcome:
     depth: int
     ranks: IntArray
     scores: FloatArray
-    verification: str
     levels: int
+    verification: Verification = Verification.STRICT
     covered: Mapping[Given, BoolArray] = field(default_factory=dict)
     held: Mapping[Given, BoolArray] = field(default_factory=dict)
     bonus: float = 0.0
@@ -163,14 +163,9 @@ class Plan:
         """True if rounds of equal state at their start have the same decision, which is then made once for all of them."""
         return True
 
-    @property
-    def proposals(self) -> int:
-        """Number of continuations of a level that the draft ranks for `width`."""
-        return MOST_PROPOSALS
-
     def most_proposals(self, width: int) -> int:
-        """The same of a level at which the target keeps `width` prefixes."""
-        return self.proposals
+        """Number of continuations that the draft ranks for a level at which the target keeps `width` prefixes."""
+        return most_proposals(width)
 
     @property
     def learns(self) -> bool:
@@ -199,7 +194,7 @@ class Plan:
         return 0.0
 
     def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
-        """Number of the draft's proposals to keep, the best first, at most `proposals`; 0 ends the round.
+        """Number of the draft's proposals to keep, the best first, at most `most_proposals`; 0 ends the round.
 
         Args:
             scores: `[proposals]` float32 with the bonus, -inf pads; None where the host would have to wait for them.

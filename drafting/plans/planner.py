@@ -81,9 +81,6 @@ class Planner(Plan):
             planner._learned = self._learned.successor(fan_out)
         return planner
 
-    def most_proposals(self, width: int) -> int:
-        return most_proposals(width)
-
     @property
     def learns(self) -> bool:
         return True

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from drafting.beam.model import TreeModel
-from drafting.beam.rule import Tolerance
+from drafting.beam.rule import Tolerance, Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
 from drafting.errors import MODEL_ERRORS
@@ -35,7 +35,7 @@ from verification.verifiers.verifier import VerifyResult
 logger = logging.getLogger(__name__)
 
 # Widths, depth, prefixes, verification, given drafts in the tree and those offered, tolerance: on these a plan's first decision depends.
-GroupKey = tuple[tuple[int, ...], int, int, str, Given, Given, Tolerance | None]
+GroupKey = tuple[tuple[int, ...], int, int, Verification, Given, Given, Tolerance | None]
 
 
 @dataclass
@@ -84,9 +84,19 @@ class DraftStep:
                 groups[_group_key(search), 0 if plan.decides_by_group else number].append(search)
         tasks = []
         for ((widths, depth, nodes, verification, given, offered, tolerance), _), group in groups.items():
-            uncomputed = partial(_mean_undrafted, group)
-            first = DraftRound(widths, depth, nodes, sharing, len(group), tokens, verification, uncomputed)
-            first.given, first.offered, first.tolerance = given, offered, tolerance
+            first = DraftRound(
+                widths=widths,
+                depth=depth,
+                nodes=nodes,
+                sharing=sharing,
+                group_size=len(group),
+                tokens=tokens,
+                verification=verification,
+                uncomputed=partial(_mean_undrafted, group),
+                given=given,
+                offered=offered,
+                tolerance=tolerance,
+            )
             action = plan.action(first, self.drafter is not None)
             if action is Action.STOP:
                 given_up = plan.gives_up(first)
@@ -166,8 +176,16 @@ class DraftStep:
         assert proposals.scores is not None
         proposed, given = proposals.nodes[row], result.search.offered
         covered, held = ({}, {}) if given is None else (given.covers(result.nodes), given.covers(proposed))
-        ranks, rule = find_in_array(result.nodes, proposed), result.search.rule.verification
-        return LevelOutcome(result.depth, ranks, proposals.scores[row], rule, levels, covered, held, bonus)
+        return LevelOutcome(
+            depth=result.depth,
+            ranks=find_in_array(result.nodes, proposed),
+            scores=proposals.scores[row],
+            levels=levels,
+            verification=result.search.rule.verification,
+            covered=covered,
+            held=held,
+            bonus=bonus,
+        )
 
     def _learn_tolerated(self, result: VerifyResult) -> list[LevelOutcome]:
         """What the levels of a search that ends would have wanted by its tolerance, which is known with its list."""

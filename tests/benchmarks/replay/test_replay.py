@@ -1,10 +1,12 @@
 """A replay makes the engine's forwards, token for token."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import drafting.plans.plan
 from benchmarks.replay.recording import Recording, RecordingError, record
 from benchmarks.replay.report import compare_plans
 from benchmarks.replay.simulate import Replay
@@ -64,18 +66,14 @@ def forwards(
     return target, draft, (usage.accepted_steps, usage.drafted_nodes, usage.used_nodes)
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_a_replay_makes_the_engines_forwards(
-    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, name: str
-) -> None:
+def check_replay(
+    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, plans: tuple[Plan, Plan], ks: Sequence[int] = KS
+) -> int:
+    """Compare forwards of the engine with those of a replay, each with a plan of its own; return the number of those of the draft."""
     depth, prompts, recording = recorded
-
-    def plan() -> Plan:
-        return speculation.planner(depth) if name == "auto" else FixedPlan.parse(name)
-
-    engine, replayed, replay = speculation.engine(depth, plan()), plan(), Replay(recording)
+    engine, replayed, replay, drafts = speculation.engine(depth, plans[0]), plans[1], Replay(recording), 0
     for user, prompt in enumerate(prompts):
-        for k in KS:
+        for k in ks:
             engine.forget_histories()
             if user + 1 < len(prompts) and engine.plan.uses_last:
                 last = speculation.engine(depth, "last")
@@ -86,6 +84,29 @@ def test_a_replay_makes_the_engines_forwards(
             assert done.target == target
             assert sum(done.draft) == sum(draft)
             assert (done.accepted, done.drafted, done.used) == came_of_it
+            drafts += len(done.draft)
+    return drafts
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_replay_makes_the_engines_forwards(
+    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, name: str
+) -> None:
+    def plan() -> Plan:
+        return speculation.planner(recorded[0]) if name == "auto" else FixedPlan.parse(name)
+
+    check_replay(recorded, speculation, (plan(), plan()))
+
+
+def test_a_replay_of_wide_beams_drafts_as_many_proposals_as_the_engine(
+    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beams are wide where twice as many prefixes are more than the draft ranks in any case."""
+    monkeypatch.setattr(drafting.plans.plan, "MOST_PROPOSALS", 4)
+    depth, wide = recorded[0], max(KS)
+    plan, other = (speculation.planner(depth, ForwardCosts(CostCurve(3e3, 100.0), CostCurve(1.0, 0.001))) for _ in range(2))
+    assert plan.most_proposals(wide) > plan.most_proposals(2) == 4
+    assert check_replay(recorded, speculation, (plan, other), [wide])
 
 
 def test_recordings_survive_the_disk(recorded: tuple[int, list[np.ndarray], Recording], tmp_path: Path) -> None:

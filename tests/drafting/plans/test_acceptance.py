@@ -17,7 +17,7 @@ def proposals(spacing: float) -> np.ndarray:
 
 def outcome(depth: int, worst_rank: int, levels: int = 0, spacing: float = 0.1) -> LevelOutcome:
     ranks = np.append(np.arange(9), worst_rank)
-    return LevelOutcome(depth, ranks, proposals(spacing), "strict", levels)
+    return LevelOutcome(depth, ranks, proposals(spacing), levels)
 
 
 def learn(gaps: WantedGaps, level: LevelOutcome) -> None:
@@ -42,9 +42,7 @@ def test_a_level_of_a_list_with_a_tolerance_wants_the_gap_beyond_which_it_may_mi
     rng, spared = np.random.default_rng(0), 0
     for _ in range(200):
         ranks = np.where(rng.random(10) < 0.1, -1, rng.permutation(120)[:10])
-        level = LevelOutcome(
-            1, ranks, proposals(0.1), "strict", 0, tolerance=Tolerance(4), shares=rng.random(10) * rng.choice([0.1, 0.5, 2.0])
-        )
+        level = LevelOutcome(1, ranks, proposals(0.1), 0, tolerance=Tolerance(4), shares=rng.random(10) * rng.choice([0.1, 0.5, 2.0]))
         first, gaps = first_gaps(level), WantedGaps(np.zeros((1, len(GAPS))))
         gaps.learn(level, first)
         beyond = np.where(ranks < 0, len(GAPS), first[0, ranks])
@@ -66,7 +64,7 @@ def test_what_was_learned_is_bounded_and_forgets() -> None:
 
 def test_a_prefix_that_nobody_proposed_wants_an_endless_gap() -> None:
     gaps = WantedGaps(np.ones((1, len(GAPS))))
-    learn(gaps, LevelOutcome(1, np.array([0, -1]), proposals(0.1), "strict", 0))
+    learn(gaps, LevelOutcome(1, np.array([0, -1]), proposals(0.1), 0))
     assert gaps.within.max() == 0
 
 
@@ -76,7 +74,7 @@ def kept_before(rng: np.random.Generator, helps: bool) -> LevelOutcome:
     held = np.zeros(256, bool)
     held[far if helps else 100 + rng.permutation(60)[:20]] = True
     ranks = np.append(np.arange(6), far)
-    return LevelOutcome(1, ranks, proposals(0.05), "strict", 0, {Given.LAST: held[ranks]}, {Given.LAST: held})
+    return LevelOutcome(1, ranks, proposals(0.05), 0, covered={Given.LAST: held[ranks]}, held={Given.LAST: held})
 
 
 @pytest.mark.parametrize("bonus", BONUSES.tolist())

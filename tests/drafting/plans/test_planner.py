@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from drafting.beam.rule import Tolerance
+from drafting.beam.rule import Tolerance, Verification
 from drafting.plans import learned
 from drafting.plans.acceptance import BONUSES, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
@@ -84,7 +84,7 @@ def test_a_level_that_is_not_read_is_as_wide_as_levels_are_on_average() -> None:
     for spacing in (0.5, 0.02):
         plan = planner(balance=300)
         for _ in range(50):
-            plan.learn([LevelOutcome(1, np.arange(0, 20, 2), proposals(spacing), "strict", 0)])
+            plan.learn([LevelOutcome(1, np.arange(0, 20, 2), proposals(spacing), 0)])
         widths.append(plan.width(start(), None, None))
         assert widths[-1] == plan.width(start(), proposals(spacing), None)
     assert widths[0] < widths[1]
@@ -170,7 +170,7 @@ def test_a_draft_that_is_never_right_is_no_longer_asked_but_now_and_then() -> No
 
 def never_right(plan: Planner) -> Planner:
     for _ in range(100):
-        plan.learn([LevelOutcome(depth, np.full(10, -1), proposals(0.1), "strict", 0) for depth in (1, 2, 3)])
+        plan.learn([LevelOutcome(depth, np.full(10, -1), proposals(0.1), 0) for depth in (1, 2, 3)])
     return plan
 
 
@@ -236,7 +236,7 @@ def test_given_drafts_that_hold_all_or_nothing_are_not_relied_on_beside_a_draft(
     for number in range(100):
         holds = number % 2 == 0
         for depth in (1, 2, 3):
-            plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds, "strict")])
+            plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds)])
             covered, held = {Given.LAST: np.full(10, holds)}, {Given.LAST: np.zeros(256, bool)}
             plan.learn([replace(outcome(depth, worst_rank=11, levels=depth - 1), covered=covered, held=held)])
     begun = replace(start(), given=Given.LAST, offered=Given.LAST)
@@ -261,7 +261,7 @@ def test_last_lists_are_looked_at_where_that_wins_more_than_it_takes() -> None:
     for holds in (False, True, False):
         for _ in range(1500):
             plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
-            plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds, "strict") for depth in (1, 2, 3)])
+            plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds) for depth in (1, 2, 3)])
             plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
         wanted = {user for user in users if plan.wants_last(start(), user)}
         assert wanted == set(users) if holds else 10 < len(wanted) < 60, holds
@@ -286,7 +286,7 @@ def test_lists_of_users_who_do_not_come_back_are_not_kept() -> None:
         plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
     assert 10 < sum(plan.wants_last(start(), user) for user in users) < 60
     for _ in range(LEAST_LOOKS):
-        plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1, True, "strict") for depth in (1, 2, 3)])
+        plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1, True) for depth in (1, 2, 3)])
         plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
     assert all(plan.wants_last(start(), user) for user in users)
 
@@ -404,7 +404,7 @@ def test_what_is_learned_of_tolerances_is_bounded(monkeypatch: pytest.MonkeyPatc
         plan.learn([level, replace(level, tolerance=far, shares=np.zeros(10))])
         plan.action(replace(start(), tolerance=far), has_draft=True)
     assert len(plan._learned._gaps) == 20
-    assert plan._learned.gaps(("strict", Given.NONE, Given.NONE, None), 10, 1, 0).seen == 100
+    assert plan._learned.gaps((Verification.STRICT, Given.NONE, Given.NONE, None), 10, 1, 0).seen == 100
 
 
 def test_a_search_is_plain_when_a_draft_was_accepted_in_each_of_many_steps() -> None:

@@ -209,9 +209,9 @@ def test_the_planner_takes_what_pays_and_leaves_what_does_not(speculation: Specu
         for _ in range(50):
             for depth in range(1, DEPTH):
                 holds = {source: np.full(6, source is not Given.ITEMS) for source in given.nodes}
-                planner.learn([LevelOutcome(depth, np.full(6, -1), scores, "strict", 0, holds, held)])
+                planner.learn([LevelOutcome(depth, np.full(6, -1), scores, 0, covered=holds, held=held)])
                 for source, covered in ((Given.LAST, True), (Given.ITEMS, False), (Given.LAST | Given.ITEMS, True)):
-                    planner.learn_given([GivenOutcome(source, 6, depth, depth - 1 if covered else 0, covered, "strict")])
+                    planner.learn_given([GivenOutcome(source, 6, depth, depth - 1 if covered else 0, covered)])
         assert planner.given(state, given.sizes) is (Given.LAST if pays else Given.NONE)
 
 
