@@ -89,8 +89,15 @@ class SpeculativeBeamEngine:
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
         check_capacity(trie, self.trie, self.slots.nodes.total, self.max_beam_width)
-        limits = self.normalise, self.max_beam_width, self._known_tokens
-        engine = SpeculativeBeamEngine(self.target, trie, self.draft, None, None, self.slots, *limits)
+        engine = SpeculativeBeamEngine(
+            self.target,
+            trie,
+            self.draft,
+            slots=self.slots,
+            normalise=self.normalise,
+            max_beam_width=self.max_beam_width,
+            known_tokens=self._known_tokens,
+        )
         engine.plan = plan  # A plan whose draft has failed stays, and does without.
         return engine
 
@@ -133,7 +140,7 @@ class SpeculativeBeamEngine:
         spoilt = dict.fromkeys([*spoilt_scores, *(result.search.request.request_id for result in results if not result.finite)])
         finished = self._finish([result for result in results if result.search.request.request_id not in spoilt], scores)
         thought_tokens = len(self._thinking)
-        failed = self._fail(spoilt) + self._think()
+        failed = self._fail(spoilt) + self._thinking.advance(self._open)
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
         self.plan.learn_times(self._drafting.times(tokens, max(self._verifier.levels - 1, 0), seconds, draft_seconds, cost))
         return StepReport(
@@ -164,13 +171,6 @@ class SpeculativeBeamEngine:
             else:
                 failed.append(request_id)
         return tuple(failed)
-
-    def _think(self) -> tuple[str, ...]:
-        """Begin the searches of the requests whose texts have ended; return the ids of those that have failed."""
-        ended, failed = self._thinking.advance()
-        for request, prefix in ended:
-            self._open(request, prefix)
-        return failed
 
     def _finish(self, results: Sequence[VerifyResult], scores: Sequence[BeamResult]) -> tuple[BeamResult, ...]:
         """End the requests whose searches have come to leaves, but for those that go on in a further round, and those that are scored."""

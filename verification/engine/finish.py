@@ -32,10 +32,17 @@ class FoundList:
 
     def result(self, plan: str) -> BeamResult:
         """The answer to its request, made under a plan of that name."""
-        request, usage = self.search.request, self.search.usage(plan)
-        thought = None if request.thought is None else request.thought.tokens
-        told = thought, self.blend, self.explanation
-        return BeamResult(request.request_id, self.items, usage, request.rule, *told, tolerance=self.search.tolerance)
+        request = self.search.request
+        return BeamResult(
+            request_id=request.request_id,
+            items=self.items,
+            usage=self.search.usage(plan),
+            rule=request.rule,
+            thought=None if request.thought is None else request.thought.tokens,
+            blend=self.blend,
+            explanation=self.explanation,
+            tolerance=self.search.tolerance,
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ alone: the next token is the one with the highest logit of all that target and d
 but the seed and the number of tokens before it. When it ends, its request is searched for behind it as behind any other prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -85,15 +85,17 @@ class ThinkStep:
         self._tokens = next_tokens(logits, [thought.think.rule for thought in thoughts], [len(thought.written) for thought in thoughts])
         return rows.between(0, first)
 
-    def advance(self) -> tuple[list[tuple[BeamRequest, CachedPrefix]], tuple[str, ...]]:
-        """Write the tokens that were chosen.
+    def advance(self, begin: Callable[[BeamRequest, CachedPrefix], None]) -> tuple[str, ...]:
+        """Write the tokens that were chosen; end the texts that are complete, and those whose logits are not finite.
+
+        Args:
+            begin: called with each request whose text is complete, and what is computed of its prompt; begins its search.
 
         Returns:
-            the requests whose texts have ended, with what is computed of their prompts, and the ids of those whose logits are not finite,
-            which have ended.
+            the ids of the others that have ended.
         """
         if not len(self):
-            return [], ()
+            return ()
         found, failed = [], []
         (tokens,) = on_host([self._tokens])
         for token, (request_id, thought) in zip(tokens.tolist(), list(self._thoughts.items()), strict=True):
@@ -108,7 +110,9 @@ class ThinkStep:
         if going:
             slots, written = on_device(np.array(going).T.copy(), self._device).unbind(0)
             self._tree.token.index_copy_(0, slots, written)
-        return found, tuple(failed)
+        for request, prefix in found:
+            begin(request, prefix)
+        return tuple(failed)
 
 
 def next_tokens(logits: Tensor, rules: Sequence[SearchRule], positions: Sequence[int]) -> Tensor:
