@@ -58,10 +58,11 @@ def evaluate(model: Path, catalog: Catalog, split: Split, k: int, beam_width: in
     # The process that serves the demo reads its figures from here, and needs nothing of what they were made with.
     from verification.evaluation.baselines.baselines import baseline_rows
     from verification.evaluation.baselines.ranking import quality_of
+    from verification.evaluation.baselines.task import BaselineTask
 
     users = held_out(split)
     target = quality_of(users, _lists(model, catalog, users, k, beam_width), k)
-    rows, _ = baseline_rows(BASELINES, split, users, len(catalog), [k])
+    rows, _ = baseline_rows(BASELINES, BaselineTask(split, users, len(catalog)), [k])
     return Evaluation(k, beam_width, len(users), target, rows)
 
 

@@ -30,6 +30,7 @@ from drafting.plans.plan import Plan
 from drafting.prompts.user_state import UserState
 from verification.evaluation.baselines.baselines import baseline_rows
 from verification.evaluation.baselines.ranking import CHOSEN_AT, quality_of
+from verification.evaluation.baselines.task import BaselineTask
 from verification.evaluation.blending import blended_mode
 from verification.evaluation.exhaustive import rank_catalog
 from verification.evaluation.report import PLAIN, BaselineRow, Exhaustive, ModeRow, Report, Spread, Timing
@@ -119,8 +120,8 @@ class _Plain:
 def _baselines(
     settings: EvaluationSettings, split: Split, users: HeldOut, catalog: Catalog, folder: Path | None
 ) -> tuple[list[BaselineRow], dict[str, str]]:
-    asked = settings.baselines, split, users, len(catalog), settings.ks
-    return baseline_rows(*asked, keep_seen=settings.keep_seen, networks=settings.networks, folder=folder)
+    task = BaselineTask(split, users, len(catalog), keep_seen=settings.keep_seen, networks=settings.networks, folder=folder)
+    return baseline_rows(settings.baselines, task, settings.ks)
 
 
 class _Evaluation:
@@ -173,9 +174,17 @@ class _Evaluation:
                 self._check_widths(plan)
             modes = [Mode("", PLAIN, NO_PLAN)]
             if self._neighbours is not None and not self._plain:
-                asked = recommender, self._neighbours, settings.blend, self._split, settings, self._beam(CHOSEN_AT, plan)
                 with tqdm(desc="weights of the blend", unit="list") as bar:
-                    modes.append(blended_mode(*asked, bar.update))
+                    blended = blended_mode(
+                        recommender,
+                        self._neighbours,
+                        weights=settings.blend,
+                        split=self._split,
+                        settings=settings,
+                        beam=self._beam(CHOSEN_AT, plan),
+                        advance=bar.update,
+                    )
+                modes.append(blended)
             if path is not None:
                 rules = [SearchRule(mode, settings.seed, settings.temperature) for mode in settings.modes]
                 modes += [Mode(name, rule.verification, plan, rule) for rule in rules]

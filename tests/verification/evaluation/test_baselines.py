@@ -17,6 +17,7 @@ from drafting.trie.arrays import offsets_of
 from verification.evaluation.baselines.baselines import baseline_lists, baseline_rows
 from verification.evaluation.baselines.closed_forms import best_of, decayed_histories, neighbour_scores, try_settings
 from verification.evaluation.baselines.ranking import quality_of, ranked_lists
+from verification.evaluation.baselines.task import BaselineTask
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS
 from verification.evaluation.users import HeldOut, held_out
@@ -93,7 +94,7 @@ def chains(users: int = 60) -> Split:
 def test_neighbours_find_what_follows() -> None:
     split = chains()
     users = held_out(split)
-    found = {each.name: each for each in baseline_lists(CLOSED_FORMS, split, users, ITEMS, 1)}
+    found = {each.name: each for each in baseline_lists(CLOSED_FORMS, BaselineTask(split, users, ITEMS), 1)}
     assert list(found) == [BASELINES[name] for name in CLOSED_FORMS]
     hits = {name: float(recall(each.lists, users.labels, 1).mean()) for name, each in found.items()}
     assert hits["most popular"] < 0.5
@@ -106,7 +107,7 @@ def test_neighbours_find_what_follows() -> None:
 def test_settings_are_chosen_without_a_look_at_the_test_part() -> None:
     split = random_split(1)
     other = replace(split, test=random_split(2).test)
-    chosen = [[each.chosen for each in baseline_lists(("knn",), one, held_out(one), ITEMS, 5)] for one in (split, other)]
+    chosen = [[each.chosen for each in baseline_lists(("knn",), BaselineTask(one, held_out(one), ITEMS), 5)] for one in (split, other)]
     assert chosen[0] == chosen[1]
     tried = list(try_settings(held_out(split, "valid"), ITEMS, "knn"))
     assert chosen[0] == [str(best_of(tried).settings)]
@@ -136,7 +137,7 @@ def test_settings_are_chosen_by_lists_of_the_kind_that_is_compared(kind: str) ->
         for each in tried:
             scores = neighbour_scores(validation, each.settings.weights(validation.known, ITEMS), each.settings.decay, each.settings.window)
             assert each.quality == quality_of(validation, ranked_lists(validation, scores, 10, keep_seen=keep_seen), 10)
-        (found,) = baseline_lists((kind,), split, users, ITEMS, 10, keep_seen=keep_seen)
+        (found,) = baseline_lists((kind,), BaselineTask(split, users, ITEMS, keep_seen=keep_seen), 10)
         chosen[keep_seen] = found.chosen
         assert found.chosen == str(best_of(tried).settings)
     assert chosen[False] != chosen[True]
@@ -154,7 +155,7 @@ def test_without_validation_users_the_first_settings_are_taken() -> None:
     split = random_split()
     empty = split.valid.where(np.zeros(len(split.valid), np.bool_))
     one = Split(split.train, empty, split.test)
-    (found,) = baseline_lists(("ease",), one, held_out(one), ITEMS, 5)
+    (found,) = baseline_lists(("ease",), BaselineTask(one, held_out(one), ITEMS), 5)
     assert found.chosen == "l2 300, decay 0.5"
 
 
@@ -170,7 +171,7 @@ def test_the_last_dense_matrix_is_gone_when_the_next_is_made(monkeypatch: pytest
 
     monkeypatch.setattr(closed_forms, "ease", watched)
     split = random_split()
-    list(baseline_lists(("ease", "ease"), split, held_out(split), ITEMS, 5))
+    list(baseline_lists(("ease", "ease"), BaselineTask(split, held_out(split), ITEMS), 5))
     assert len(made) == 2 * (3 + 1)
     for _ in try_settings(held_out(split, "valid"), ITEMS, "ease", kept=3):
         assert made[-1]() is None, "what is cut is not held beside what is kept"
@@ -179,7 +180,7 @@ def test_the_last_dense_matrix_is_gone_when_the_next_is_made(monkeypatch: pytest
 def test_a_baseline_that_has_no_room_is_left_out_and_the_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafting.neighbours.knn, "MOST_PAIRS", 1)
     split = random_split()
-    asked = ("knn", "popular", "co-occurrence", "ease"), split, held_out(split), ITEMS, (3, 5)
+    asked = ("knn", "popular", "co-occurrence", "ease"), BaselineTask(split, held_out(split), ITEMS), (3, 5)
     rows, left_out = baseline_rows(*asked)
     assert [(row.name, row.k) for row in rows] == [("most popular", 3), ("most popular", 5), ("EASE", 3), ("EASE", 5)]
     assert left_out["item-kNN"].startswith("Item-kNN would count")
@@ -191,7 +192,7 @@ def test_a_baseline_that_has_no_room_is_left_out_and_the_others_are_made(monkeyp
 
 def test_every_step_is_told() -> None:
     split, said = random_split(), []
-    list(baseline_lists(("popular", "knn"), split, held_out(split), ITEMS, 5, on_step=said.append))
+    list(baseline_lists(("popular", "knn"), BaselineTask(split, held_out(split), ITEMS, on_step=said.append), 5))
     assert said[:2] == ["most popular", "item-kNN"]
     assert len(said) == 2 + 12
 

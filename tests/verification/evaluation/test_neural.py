@@ -1,6 +1,7 @@
 """The neural baselines: what they see, what they learn from, and that they learn."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from verification.evaluation.baselines.baselines import baseline_lists, baseline
 from verification.evaluation.baselines.networks import LENGTH, NETWORKS, SequenceNetwork
 from verification.evaluation.baselines.neural import scores_of
 from verification.evaluation.baselines.ranking import quality_of, ranked_lists
+from verification.evaluation.baselines.task import BaselineTask
 from verification.evaluation.baselines.training import Lesson, Training, batches, forget_networks, training_rows
 from verification.evaluation.metrics import recall
 from verification.evaluation.users import HeldOut, held_out
@@ -66,7 +68,7 @@ def test_a_network_learns_what_follows(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(training, "LEARNING_RATE", 1e-2)
     split, said = circles(), []
     users = held_out(split)
-    (found,) = baseline_lists((name,), split, users, ITEMS, 1, on_step=said.append)
+    (found,) = baseline_lists((name,), BaselineTask(split, users, ITEMS, on_step=said.append), 1)
     assert recall(found.lists, users.labels, 1).mean() > 0.9
     epochs = int(found.chosen.removeprefix("dropout 0.1, ").removesuffix(" epochs"))
     assert sum("dropout 0.1, epoch " in each for each in said) == 20
@@ -123,7 +125,8 @@ def test_an_interrupted_baseline_goes_on_to_the_same_lists(ended: int, tmp_path:
             raise Interrupted
 
     def lists(folder: Path | None) -> list[object]:
-        return list(baseline_lists(("gru4rec",), split, held_out(split), ITEMS, 3, networks=2, folder=folder, on_step=interrupt))
+        task = BaselineTask(split, held_out(split), ITEMS, networks=2, folder=folder, on_step=interrupt)
+        return list(baseline_lists(("gru4rec",), task, 3))
 
     steps: list[str] = [""] * 1000
     whole = lists(None)
@@ -149,12 +152,12 @@ def test_the_network_that_is_compared_on_the_part_that_chose_is_that_of_the_chos
     # The first epoch is the best, so that those that follow it are learnt for nothing.
     merits = iter(range(1000, 0, -1))
     monkeypatch.setattr(neural, "merit", lambda quality: next(merits))
-    split, asked = circles(), {"networks": 2}
-    users = held_out(split, "valid")
-    expected = list(baseline_lists(("gru4rec",), split, users, ITEMS, 3, **asked))
+    split = circles()
+    task = BaselineTask(split, held_out(split, "valid"), ITEMS, networks=2)
+    expected = list(baseline_lists(("gru4rec",), task, 3))
     assert expected[0].chosen == "dropout 0.2, 1 epochs"
     for _ in range(2):
-        assert list(baseline_lists(("gru4rec",), split, users, ITEMS, 3, folder=tmp_path, **asked)) == expected
+        assert list(baseline_lists(("gru4rec",), replace(task, folder=tmp_path), 3)) == expected
 
 
 def test_epochs_are_chosen_by_lists_of_the_kind_that_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,13 +173,13 @@ def test_epochs_are_chosen_by_lists_of_the_kind_that_is_compared(tmp_path: Path,
     split = circles()
     for keep_seen, folder in ((False, tmp_path), (True, tmp_path), (False, tmp_path)):
         judged.clear()
-        asked = ("gru4rec",), split, held_out(split), ITEMS, 3
-        found = list(baseline_lists(*asked, keep_seen=keep_seen, folder=folder))
+        task = BaselineTask(split, held_out(split), ITEMS, keep_seen=keep_seen)
+        found = list(baseline_lists(("gru4rec",), replace(task, folder=folder), 3))
         assert judged == [keep_seen] * 4, "both epochs of each dropout are judged"
-        assert found == list(baseline_lists(*asked, keep_seen=keep_seen))
+        assert found == list(baseline_lists(("gru4rec",), task, 3))
         # What was chosen is not chosen again.
         judged.clear()
-        assert list(baseline_lists(*asked, keep_seen=keep_seen, folder=folder)) == found
+        assert list(baseline_lists(("gru4rec",), replace(task, folder=folder), 3)) == found
         assert not judged
 
 
@@ -196,7 +199,7 @@ def test_the_figures_of_several_networks_are_means_over_their_seeds(monkeypatch:
     split = circles()
     alone = Split(split.train, split.valid.where(np.zeros(len(split.valid), np.bool_)), split.test)
     users = held_out(alone)
-    (row,), _ = baseline_rows(("gru4rec",), alone, users, ITEMS, [3], networks=3)
+    (row,), _ = baseline_rows(("gru4rec",), BaselineTask(alone, users, ITEMS, networks=3), [3])
     expected = []
     for seed in range(3):
         scores = scores_of(trained("gru4rec", users, 0.2, seed, 2), users)
@@ -220,5 +223,5 @@ def test_without_validation_users_the_default_epochs_are_trained(monkeypatch: py
     monkeypatch.setattr(neural, "DEFAULT_EPOCHS", 2)
     split = circles()
     alone = Split(split.train, split.valid.where(np.zeros(len(split.valid), np.bool_)), split.test)
-    (found,) = baseline_lists(("sasrec",), alone, held_out(alone), ITEMS, 3)
+    (found,) = baseline_lists(("sasrec",), BaselineTask(alone, held_out(alone), ITEMS), 3)
     assert found.chosen == "dropout 0.2, 2 epochs"

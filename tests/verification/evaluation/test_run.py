@@ -216,9 +216,9 @@ def test_a_weight_is_chosen_by_lists_of_the_beam_that_it_is_applied_with(
     """With a draft whose plan is narrower than the beam that is served, and with widths of each level."""
     chosen_with: list[Beam] = []
 
-    def choosing(*asked: Any) -> Mode:
-        chosen_with.append(asked[-2])
-        return blended_mode(*asked)
+    def choosing(*models: Any, beam: Beam, **asked: Any) -> Mode:
+        chosen_with.append(beam)
+        return blended_mode(*models, beam=beam, **asked)
 
     monkeypatch.setattr("verification.evaluation.run.blended_mode", choosing)
     names = TextColumn.of(catalog.item_ids)

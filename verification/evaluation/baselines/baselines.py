@@ -1,14 +1,11 @@
 """The baselines of an evaluation by name: their settings chosen on the validation part, their lists made with all that is known."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
-from drafting.alignment.data.interactions import Split
-from drafting.errors import InteractionError
 from drafting.neighbours.build import ease_refusal
 from drafting.neighbours.model import NeighbourError
 from verification.evaluation.baselines.closed_forms import (
@@ -22,11 +19,13 @@ from verification.evaluation.baselines.closed_forms import (
     try_settings,
 )
 from verification.evaluation.baselines.ranking import Scorer, quality_of, ranked_lists
+from verification.evaluation.baselines.task import BaselineTask
 from verification.evaluation.report import BaselineRow, Quality
 from verification.evaluation.settings import BASELINES
-from verification.evaluation.users import HeldOut, held_out
+from verification.evaluation.users import HeldOut
 
-Step = Callable[[str], None]
+# The settings that validation chose, as a text, and scores: one of each seed, of neural baselines.
+Made = tuple[str, Iterable[Scorer]]
 
 
 @dataclass(frozen=True)
@@ -59,43 +58,19 @@ class BaselineLists:
         return BaselineRow(self.name, k, Quality.mean(each), self.chosen, each if self.others else [])
 
 
-def baseline_lists(
-    names: Sequence[str],
-    split: Split,
-    users: HeldOut,
-    items: int,
-    k: int,
-    *,
-    keep_seen: bool = False,
-    networks: int = 1,
-    folder: Path | None = None,
-    on_step: Step = lambda _: None,
-) -> Iterator[BaselineLists | LeftOut]:
+def baseline_lists(names: Sequence[str], task: BaselineTask, k: int) -> Iterator[BaselineLists | LeftOut]:
     """The lists of some baselines, of length k; one that cannot be made in the memory or time there is is left out, with a sentence.
 
     Args:
         names: keys of `BASELINES`.
-        users: of a part of `split`; what they know is what baselines learn from.
-        keep_seen: keep what users have met, in these lists and in those that settings are chosen by.
-        networks: seeds of each neural baseline.
-        folder: where these are kept while they learn; what is interrupted goes on there.
-        on_step: called with what is being done, as a text.
 
     Raises:
         SetupError: a baseline cannot be made of these interactions.
     """
-    make: dict[str, Callable[[], tuple[str, Iterable[Scorer]]]] = {
-        "popular": lambda: ("", [most_popular(users, items)]),
-        "co-occurrence": lambda: ("", [co_occurring(users, items)]),
-        "knn": partial(_neighbours, "knn", split, users, items, keep_seen, on_step),
-        "ease": partial(_neighbours, "ease", split, users, items, keep_seen, on_step),
-    }
-    for name in ("sasrec", "gru4rec"):
-        make[name] = partial(_neural, name, split, users, items, keep_seen, networks, folder, on_step)
     for name in names:
-        on_step(BASELINES[name])
+        task.on_step(BASELINES[name])
         try:
-            made = _made(BASELINES[name], make[name], users, k, keep_seen)
+            made = _made(name, task, k)
         except NeighbourError as error:
             yield LeftOut(BASELINES[name], str(error))
         except MemoryError:
@@ -104,65 +79,61 @@ def baseline_lists(
             yield made
 
 
-def baseline_rows(
-    names: Sequence[str],
-    split: Split,
-    users: HeldOut,
-    items: int,
-    ks: Sequence[int],
-    *,
-    keep_seen: bool = False,
-    networks: int = 1,
-    folder: Path | None = None,
-) -> tuple[list[BaselineRow], dict[str, str]]:
-    """The rows of a report at each length, and why other baselines are left out, by name; see `baseline_lists`."""
+def baseline_rows(names: Sequence[str], task: BaselineTask, ks: Sequence[int]) -> tuple[list[BaselineRow], dict[str, str]]:
+    """The rows of a report at each length, and why other baselines are left out, by name; a bar tells of the task's steps."""
     rows: list[BaselineRow] = []
     left_out = {}
     with tqdm(total=len(names), desc="baselines", unit="baseline") as bar:
-        asked = names, split, users, items, max(ks)
-        for each in baseline_lists(*asked, keep_seen=keep_seen, networks=networks, folder=folder, on_step=bar.set_postfix_str):
+        for each in baseline_lists(names, replace(task, on_step=bar.set_postfix_str), max(ks)):
             if isinstance(each, LeftOut):
                 left_out[each.name] = each.reason
             else:
-                rows += [each.row(users, k) for k in ks]
+                rows += [each.row(task.users, k) for k in ks]
             bar.update()
     return rows, left_out
 
 
-def _made(name: str, make: Callable[[], tuple[str, Iterable[Scorer]]], users: HeldOut, k: int, keep_seen: bool) -> BaselineLists:
+def _made(name: str, task: BaselineTask, k: int) -> BaselineLists:
     """The lists of one baseline; no two of its scores are in memory at a time."""
-    chosen, scorers = make()
-    lists, *others = (ranked_lists(users, scores, k, keep_seen=keep_seen) for scores in scorers)
-    return BaselineLists(name, chosen, lists, others)
+    chosen, scorers = _MAKERS[name](task)
+    lists, *others = (ranked_lists(task.users, scores, k, keep_seen=task.keep_seen) for scores in scorers)
+    return BaselineLists(BASELINES[name], chosen, lists, others)
 
 
-def _neighbours(kind: str, split: Split, users: HeldOut, items: int, keep_seen: bool, on_step: Step) -> tuple[str, Iterable[Scorer]]:
-    if kind == "ease" and (refusal := ease_refusal(items)):
+def _most_popular(task: BaselineTask) -> Made:
+    return "", [most_popular(task.users, task.items)]
+
+
+def _co_occurring(task: BaselineTask) -> Made:
+    return "", [co_occurring(task.users, task.items)]
+
+
+def _neighbours(kind: str, task: BaselineTask) -> Made:
+    if kind == "ease" and (refusal := ease_refusal(task.items)):
         raise NeighbourError(f"{refusal}.")
-    validation = validation_users(split)
     settings = NeighbourSettings(kind, STRENGTHS[kind][0], DECAYS[0])
-    if validation is not None:
+    if task.validation is not None:
         tried = []
-        for each in try_settings(validation, items, kind, keep_seen=keep_seen):
-            on_step(f"{BASELINES[kind]}, {each.settings}")
+        for each in try_settings(task.validation, task.items, kind, keep_seen=task.keep_seen):
+            task.tell(kind, str(each.settings))
             tried.append(each)
         settings = best_of(tried).settings
-    weights = settings.weights(users.known, items)
-    return str(settings), [neighbour_scores(users, weights, settings.decay, settings.window)]
+    weights = settings.weights(task.users.known, task.items)
+    return str(settings), [neighbour_scores(task.users, weights, settings.decay, settings.window)]
 
 
-def _neural(
-    name: str, split: Split, users: HeldOut, items: int, keep_seen: bool, networks: int, folder: Path | None, on_step: Step
-) -> tuple[str, Iterable[Scorer]]:
+def _neural(name: str, task: BaselineTask) -> Made:
     from verification.evaluation.baselines.neural import neural_scores
 
-    asked = name, validation_users(split), users, items, lambda said: on_step(f"{BASELINES[name]}, {said}")
-    return neural_scores(*asked, networks, folder, keep_seen=keep_seen)
+    return neural_scores(name, task)
 
 
-def validation_users(split: Split) -> HeldOut | None:
-    """The users of the validation part; None where it has none that a baseline could be chosen by."""
-    try:
-        return held_out(split, "valid")
-    except InteractionError:
-        return None
+# By name, a key of `BASELINES`.
+_MAKERS: dict[str, Callable[[BaselineTask], Made]] = {
+    "popular": _most_popular,
+    "co-occurrence": _co_occurring,
+    "knn": partial(_neighbours, "knn"),
+    "ease": partial(_neighbours, "ease"),
+    "sasrec": partial(_neural, "sasrec"),
+    "gru4rec": partial(_neural, "gru4rec"),
+}
