@@ -67,8 +67,20 @@ class Frontier:
         return torch.nn.functional.pad(flat, (0, max(0, k - flat.shape[1])), value=NEGATIVE_INFINITY)
 
 
+class _Ranked:
+    """What `Candidates` and `Selection` are ranked by."""
+
+    cum_log_probs: Tensor
+    scores: Tensor | None
+
+    @property
+    def ranking(self) -> Tensor:
+        """The scores by which continuations are ranked, in the shape of `cum_log_probs`."""
+        return self.cum_log_probs if self.scores is None else self.scores
+
+
 @dataclass(frozen=True)
-class Candidates:
+class Candidates(_Ranked):
     """The continuations of a frontier; -inf where none exists.
 
     Attributes:
@@ -87,11 +99,6 @@ class Candidates:
             shapes = tuple(self.first_child.shape), tuple(self.cum_log_probs.shape)
             raise ValueError(f"First children {shapes[0]} and log-probabilities {shapes[1]} must share rows.")
 
-    @property
-    def ranking(self) -> Tensor:
-        """The scores by which continuations are ranked."""
-        return self.cum_log_probs if self.scores is None else self.scores
-
     def select(self, best: Tensor, indices: Tensor) -> "Selection":
         """The continuations at `indices`, `[R, k]` int64, of the flattened ranking, whose scores are `best`."""
         frontier, width = self.frontier, self.cum_log_probs.shape[1]
@@ -109,7 +116,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(_Ranked):
     """The k best continuations of each request, best first.
 
     Attributes:
@@ -123,11 +130,6 @@ class Selection:
     nodes: Tensor
     cum_log_probs: Tensor
     scores: Tensor | None = None
-
-    @property
-    def ranking(self) -> Tensor:
-        """The scores by which continuations are ranked."""
-        return self.cum_log_probs if self.scores is None else self.scores
 
 
 def expand_beam(candidates: Candidates, k: int) -> Selection:
