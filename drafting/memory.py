@@ -22,7 +22,7 @@ def free_memory(cgroups: Path = CGROUPS) -> int:
 
 
 def _left(cgroups: Path, limit: str, used: str, details: str, dropped: str) -> float:
-    """What a quota leaves; infinite where there is none, or none that can be read."""
+    """Bytes left under a quota; infinite where there is none, or none that can be read."""
     try:
         most = (cgroups / limit).read_text().strip()
         if most == "max":

@@ -42,7 +42,7 @@ Pending = dict[str, Answer | Other | None]
 
 @dataclass(frozen=True)
 class EngineTurns:
-    """What callers of all engines on the same models share.
+    """The state that callers of all engines on the same models share.
 
     Attributes:
         lock: held while an engine works. It's a plain lock, for Ctrl-C can't come between taking it and entering its context.

@@ -1,4 +1,4 @@
-"""What a list is blended with: the items that a neighbour model proposes, with its scores of them.
+"""The other half of a blended list: the items that a neighbour model proposes, with its scores of them.
 
 A blended list ranks every identifier by `log-probability + weight * log(neighbour score)`. An identifier has the best score of its items
 that were proposed; one without any has the *floor*, half the lowest score of all that were.
@@ -71,7 +71,7 @@ class Blend:
         excluded: Sequence[int] | IntArray,
         allowed: ItemSet | None,
     ) -> "Blend | None":
-        """What a request is blended with: what it brings, or the candidates after its history.
+        """The blend of a request: the one that it brings, or the candidates that a neighbour model finds for its history.
 
         Args:
             history: catalog indices, oldest first, or a `UserState`.

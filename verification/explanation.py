@@ -44,7 +44,7 @@ class ExplainedLevel:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the searches of a list considered.
+    """The prefixes that the searches of a list considered.
 
     Attributes:
         searches: the levels of each search, from depth 1 on: of the list's, and of the one for its reserved places, if there are any.

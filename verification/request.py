@@ -21,7 +21,7 @@ from verification.scored import Scored
 
 
 def checked_user(user: UserState | Sequence[int] | IntArray, catalog_items: int) -> UserState | IntArray:
-    """What is known of a user, or catalog indices as an array, with every item in the catalog.
+    """Check that the catalog has all items of a user, and return the user; a history of indices becomes an array.
 
     Raises:
         ValueError: as `item_indices`.
@@ -210,7 +210,7 @@ class BeamRequest:
             raise ValueError("Places can only be reserved in strict lists.")
 
     def forgotten(self) -> "BeamRequest":
-        """The same request of nobody: nothing of it is kept."""
+        """A copy without `cache_key`, so that nothing of it is cached."""
         return replace(self, cache_key=None)
 
     @property

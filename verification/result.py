@@ -90,7 +90,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class BlendedList:
-    """What a blended list is ranked by, and where it comes from; each by identifier, in the order of their ranks.
+    """The scores that rank a blended list, and the models that propose its identifiers, in the order of their ranks.
 
     Attributes:
         scores: log-probability plus weighted logarithm of the neighbour score (see `verification.blend`).

@@ -18,7 +18,7 @@ Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 @dataclass(frozen=True)
 class Course:
-    """What a run does beside learning.
+    """How a run differs from plain training: its losses, the validation of its epochs, and where it ends.
 
     Attributes:
         loss: loss of a training batch; by default the cross-entropy of the model.
@@ -54,7 +54,7 @@ class Course:
 
     @property
     def validated(self) -> tuple[ValidatedEpoch, ...]:
-        """What the epochs were worth, of the trial if there was one."""
+        """The validated epochs, those of the trial if there was one."""
         if self.trial is not None:
             return self.trial.validated
         return () if self.validation is None else tuple(self.validation.epochs)

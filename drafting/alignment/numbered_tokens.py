@@ -24,7 +24,7 @@ def numbered_tokens(patterns: Sequence[str]) -> list[str]:
 
 
 def _parts(pattern: str) -> list[Sequence[str | int]]:
-    """What may stand in each part of a pattern's tokens: one text, or numbers."""
+    """The parts of a pattern, each with its choices: a single text, or a range of numbers."""
     if not pattern or pattern != pattern.strip():
         raise TrainingError(f"{pattern!r} can't be added as a token: a token is not empty, and has no space at its ends.")
     texts = _NUMBERS.split(pattern)

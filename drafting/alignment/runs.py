@@ -58,7 +58,7 @@ class RunDirectory:
 
     @property
     def validated(self) -> Path:
-        """What the validated epochs were worth."""
+        """The file of the validated epochs."""
         return self.partial / "validated.json"
 
     @property

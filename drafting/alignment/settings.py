@@ -256,7 +256,7 @@ class ListQuality(msgspec.Struct, frozen=True):
 
 
 class ValidatedEpoch(msgspec.Struct, frozen=True):
-    """What the model was worth after an epoch, counted from 1.
+    """The quality of the model's lists after an epoch, counted from 1.
 
     Attributes:
         recall, ndcg: Recall@10 and NDCG@10 of the validation users' lists.

@@ -94,7 +94,7 @@ class RowKind:
 
 @dataclass(frozen=True)
 class Continuations:
-    """What may follow the rows of one kind.
+    """Log-probabilities of all that may follow the rows of one kind.
 
     Attributes:
         rows: as in `RowKind`.

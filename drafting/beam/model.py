@@ -82,7 +82,7 @@ class AttentionLayout:
 
 @dataclass(frozen=True)
 class EncoderBatch:
-    """What the encoder of an encoder-decoder model reads in a forward, and what the decoder's cross-attention reads of that.
+    """The part of a forward for an encoder: new prompts to encode, and the layouts of cross-attention to all prompts.
 
     Attributes:
         tokens: `[requests, longest]` int64 token ids of the prompts that are new; padding is any token.

@@ -1,4 +1,4 @@
-"""What a forward says of the tokens that may follow: a state for each row, and the head that makes logits of states.
+"""The output of a forward: a hidden state for each row, and the head that makes logits of states.
 
 Invariant: a logit is the one that the whole model would give, whichever tokens are asked for. A tensor over rows and vocabulary is made
 only for those who ask for all logits.

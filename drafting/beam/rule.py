@@ -40,7 +40,7 @@ class Verification(StrEnum):
 
 
 class Normalisation(StrEnum):
-    """What the log-probabilities of a prefix's children sum to one over, as the model was trained. Sampled lists are the same with each.
+    """The tokens over which probabilities sum to one, as in the model's training. Sampled lists do not depend on it.
 
     Attributes:
         VOCABULARY: all tokens, as the paper has it.

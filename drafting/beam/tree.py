@@ -25,7 +25,7 @@ UNREAD = -2
 
 
 class Origin(IntEnum):
-    """What has put a token into a sequence.
+    """The origin of a token in a sequence.
 
     Attributes:
         TARGET: the request, whose prompt it is, or the target's selection.

@@ -37,7 +37,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class MatrixItems:
-    """What a matrix does not say of its items.
+    """How to read the items of a matrix, where the file does not say it.
 
     Attributes:
         side: the side of the matrix that they are on; None where its shape tells.

@@ -115,7 +115,7 @@ class ColumnValues:
         return ~self.among([False])
 
     def parts(self) -> tuple[IntArray, IntArray]:
-        """What each value consists of: a list of its different elements, any other value of itself.
+        """The parts of all values: the distinct elements of a list; any other value is its own only part.
 
         Returns:
             two arrays `[parts]`, ascending by the first: rows of values, and the number of the part; equal parts have one number.

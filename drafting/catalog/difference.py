@@ -15,7 +15,7 @@ from drafting.catalog.catalog import Catalog
 
 @dataclass(frozen=True)
 class CatalogDifference:
-    """What has become of a catalog, each in the order of its catalog.
+    """The changes from an old catalog to a new one, each as indices in ascending order.
 
     Attributes:
         added: indices in the new catalog of items that the old one does not have.
@@ -31,7 +31,7 @@ class CatalogDifference:
 
 
 def difference(old: Catalog, new: Catalog) -> CatalogDifference:
-    """What one has to change in `old` to come to `new`."""
+    """The changes that turn `old` into `new`."""
     was = old.index.find_column(new.item_ids)
     stays = np.flatnonzero(was >= 0)
     before = was[stays]

@@ -15,7 +15,7 @@ _HEAD_BYTES = 1 << 16
 
 
 class CatalogForm(Enum):
-    """What a file holds."""
+    """The form of a catalog file."""
 
     ARTEFACT = "an artefact"
     INDEX = "an index of item to identifier"

@@ -55,7 +55,7 @@ def _forms(text: str) -> _Forms:
 
 
 def _title_kinds(titles: TextColumn, text: str) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """What each of some titles as JSON is to a text, `[titles]`."""
+    """How well each title, as JSON, matches a text, `[titles]`: one of the kinds above."""
     forms = _forms(json.dumps(text, ensure_ascii=False)[1:-1])
     places = _places(titles.data, forms)
     rows = np.searchsorted(titles.offsets, places, side="right") - 1

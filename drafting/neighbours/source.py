@@ -1,4 +1,4 @@
-"""What a neighbour model was made from: the file knows it, so that what is held out elsewhere is not learnt by way of it."""
+"""The data that a neighbour model was made from, kept in its file, so that a target does not learn held-out interactions through it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ class Source:
 
     @classmethod
     def decode(cls, text: str) -> "Source":
-        """What `encode` made.
+        """Read a text that `encode` has made.
 
         Raises:
             ValueError, TypeError: it is something else.

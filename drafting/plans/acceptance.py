@@ -35,7 +35,7 @@ PRIOR: DoubleArray = 0.97 - 0.97 * np.exp(-(GAPS + 0.3) / 0.5)
 
 @dataclass(frozen=True)
 class Expected:
-    """What drafting all proposals within each gap comes to, `[bonuses, gaps]` or `[gaps]` each.
+    """What to expect if all proposals within each gap are drafted, `[bonuses, gaps]` or `[gaps]` each.
 
     Attributes:
         chances: that the level is accepted.
@@ -82,7 +82,7 @@ class WantedGaps:
         self.kept = self.within + self.prior
 
     def expected(self, k: int) -> Expected:
-        """What levels of this kind come to; before anything was seen, a guess of counts that grow with the gap."""
+        """What to expect of a level of this kind; before any was seen, counts are guessed to grow with the gap."""
         chances: DoubleArray = (PRIOR_WEIGHT * self.prior + self.within) / (PRIOR_WEIGHT + self.seen)
         counts = np.tile(k * (1 + 1.5 * GAPS), (len(self._bonuses), 1)) if self.counts is None else self.counts
         return Expected(np.broadcast_to(chances, self.within.shape), self.kept, counts, counts if self.new is None else self.new)

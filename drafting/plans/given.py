@@ -35,7 +35,7 @@ class Given(Flag):
 
 @dataclass(frozen=True)
 class GivenPrefixes:
-    """What the sources propose for one search.
+    """The prefixes that each source proposes for one search.
 
     Attributes:
         nodes: by source, `[n]` int64 trie nodes between root and leaves, ascending and so by depth; none is empty.
@@ -72,7 +72,7 @@ def sources_of(given: GivenPrefixes | None) -> Given:
 
 @dataclass(frozen=True)
 class GivenOutcome:
-    """What a source would have been worth at a level that the target has selected, whether its nodes were in the tree or not.
+    """Whether a source holds a level that the target has selected, so that it would have been accepted with the source in the tree.
 
     Attributes:
         source: the choice of sources.
@@ -93,7 +93,7 @@ class GivenOutcome:
 def outcomes_of(
     given: GivenPrefixes, beam: IntArray, depth: int, covered: dict[Given, int], verification: Verification = Verification.STRICT
 ) -> list[GivenOutcome]:
-    """What each choice would have been worth at the next level that the target has selected.
+    """The outcome of each choice of sources at the next level that the target has selected.
 
     Args:
         beam: `[n]` int64, the prefixes of the level.

@@ -22,7 +22,7 @@ MOST_KINDS = 512
 
 @dataclass
 class LastLists:
-    """What last lists were worth, for searches of each kind."""
+    """Seconds that last lists have saved, by kind of search."""
 
     _worth: LruMap[tuple[Verification, tuple[int, ...], int], RunningMean] = field(default_factory=lambda: LruMap(MOST_KINDS))
     _are_wanted: bool = True

@@ -52,8 +52,8 @@ class Learned:
     _turn: int = 0
 
     def successor(self, fan_out: Sequence[float]) -> "Learned":
-        """What holds for another catalog, too: what of the drafts was accepted. Both learn it from then on, in one thread, whatever thread
-        this is made in."""
+        """Statistics for another catalog that share this one's acceptance of drafts, which does not depend on the catalog. Both add to them
+        from then on, and must do so in one thread."""
         return Learned(fan_out, self._gaps, self._coverage)
 
     def refresh(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a plan may ask for at most, for those who judge options without loading arrays."""
+"""Limits of plans, for code that checks options without importing numpy."""
 
 # Items of a retriever, in one plan.
 MOST_ITEMS = 256

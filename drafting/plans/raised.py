@@ -18,7 +18,7 @@ from drafting.device import concat, on_device
 
 @dataclass(frozen=True)
 class Raised:
-    """What is raised, and by how much.
+    """The proposals whose scores are raised, and by how much.
 
     Attributes:
         nodes: for each request, `[n]` int64 trie nodes, ascending; perhaps none.

@@ -30,9 +30,7 @@ def whole(name: str) -> str:
 
 
 def with_whole_numbers(names: Sequence[str], numbers: npt.NDArray[np.int32]) -> tuple[list[str], npt.NDArray[np.int32], list[str]]:
-    """Names in which whole numbers are no floats, where names are numbers: pandas writes `1.0` in the files where some are missing.
-
-    Names are numbers if all are, or if one of them stands among them with and without `.0`.
+    """Strip the `.0` that pandas writes behind whole-number ids, if all ids are numbers or one occurs with and without it.
 
     Args:
         names: by number.

@@ -91,7 +91,7 @@ class BadLines:
 
     @property
     def advised(self) -> str:
-        """What to do if they are too many, as sentences behind another."""
+        """Advice for too many bad lines: sentences that follow another one."""
         return "".join(f" {sentence}" for sentence in self.advice)
 
 

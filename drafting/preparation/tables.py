@@ -26,7 +26,7 @@ _ROWS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class TextOptions:
-    """What is said of delimited text, where its first line does not tell.
+    """How to read delimited text, where its first line does not tell.
 
     Attributes:
         names: of the columns of files without a header.

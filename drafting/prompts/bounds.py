@@ -1,4 +1,4 @@
-"""What a template may do and make in one rendering, and how large what it makes would be.
+"""Limits on what a template does and makes in one rendering, and measures of values before they are made.
 
 Invariant: a text or a list is measured before it is made, with all that lies in it, and all that one rendering makes is counted together: a
 template that keeps what it makes takes no more memory than that.
@@ -54,7 +54,7 @@ class Late(Endless):
 
 
 class Steps:
-    """What one rendering may still do, or several together."""
+    """A budget of steps, letters and time for one rendering, or for several together."""
 
     def __init__(self, end: float | None = None) -> None:
         """`end` is the processor time of this thread, in seconds, at which it must be done, where one prompt has several of these."""
@@ -190,7 +190,7 @@ def comparable(value: Any) -> Any:
 
 
 def copied(value: Any) -> Any:
-    """What an operator made of other values, if it is not too large."""
+    """The result of an operator, if it is not too large."""
     return sized(value, _COPIED_ENTRY)
 
 
@@ -257,7 +257,7 @@ def bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def listed(value: Any) -> Any:
-    """What can be measured: a list of what is made one by one."""
+    """The value in a form that can be measured: an iterator as a list."""
     return list(value) if isinstance(value, Iterator) else value
 
 

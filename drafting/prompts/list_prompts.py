@@ -82,7 +82,7 @@ class ListPrompts:
         return grouped((self._owner(owner, items), token) for owner, token in zip(owners, ids, strict=True))
 
     def _owners(self, items: IntArray) -> tuple[list[int], list[int]]:
-        """Before the so many-th place where an item begins or ends each token of the text of items lies, and the tokens."""
+        """For each token of the items' text, the index in `places` of the first boundary at or after its end; and the token ids."""
         text, places = self._text(items)
         encoding = self._tokenizer.encoding(text)
         # A token may reach over the spaces beside it, which belong to other parts; one of nothing but spaces lies where it begins.
@@ -90,7 +90,7 @@ class ListPrompts:
         return [bisect_left(places, end) for end in ends], encoding.ids
 
     def _owner(self, place: int, items: IntArray) -> tuple[str, int, int | None]:
-        """What lies before the so many-th place where an item begins or ends."""
+        """The part of the prompt that ends at boundary number `place`."""
         if place % 2:
             return "item", place, int(items[place // 2])
         return "before" if not place else "after" if place == 2 * len(items) else "separator", place, None

@@ -55,7 +55,7 @@ class _Differs(Exception):
 
 
 def _rest(tokens: IntArray, begin: IntArray, end: IntArray) -> IntArray:
-    """What lies between the two."""
+    """The tokens between `begin` and `end`."""
     last = len(tokens) - len(end)
     if last < len(begin) or not np.array_equal(tokens[: len(begin)], begin) or not np.array_equal(tokens[last:], end):
         raise _Differs

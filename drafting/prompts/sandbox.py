@@ -125,7 +125,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise NoSuchName(f"the attribute {repr(attribute) if attribute in self.said else 'that it names'} is out of reach")
 
     def _raise(self, message: str) -> NoReturn:
-        """What a template calls to refuse what it is given."""
+        """Refuse what a template is given; templates call it."""
         raise (SaidError if message in self.said else TemplateRuntimeError)(message)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:

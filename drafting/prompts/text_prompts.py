@@ -195,7 +195,7 @@ class TextPrompts:
                 raise faults[0]
 
     def _common(self, tokens: IntArray) -> IntArray:
-        """What the prompts of other users have of these first tokens: users with another first item, other values, or no values at all."""
+        """The first of these tokens that prompts of other users share: with another first item, other values, or no values at all."""
         items = covering_items(self._catalog)
         first = self._catalog.codes[items, 0]
         other = items[(first != first[0]).argmax()][None]
@@ -222,7 +222,7 @@ def _events_of(user: UserState, kind: str) -> Sequence[UserEvent]:
 
 
 def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Render, set[str]]:
-    """What writes the text of a prompt of at most so many letters, and the names that it reads."""
+    """A function that writes the text of a prompt, of at most `most` letters; and the names that it reads."""
     if not isinstance(form, ChatForm):
         template = TextTemplate(form.template, "The template in prompt.json", KNOWN)
         return lambda variables, steps: template.render(variables, most, steps), template.names

@@ -41,7 +41,7 @@ class View:
         raise NotImplementedError
 
     def describe(self, name: str) -> str:
-        """What is missing if the value is not known, as a sentence goes on after "there is no"."""
+        """The name of a missing value for users, as it continues a sentence after "there is no"."""
         raise NotImplementedError
 
     def __bool__(self) -> bool:

@@ -93,7 +93,7 @@ class CappedList:
 
     @property
     def blended(self) -> BlendedList | None:
-        """What it is ranked by, if that is a blend."""
+        """The scores that rank the list and where its identifiers come from, if it is blended; else None."""
         if self._request.blend is None:
             return None
         leaves = np.array([taken.leaf for taken in self._ranked], np.int64)

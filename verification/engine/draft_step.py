@@ -40,7 +40,7 @@ GroupKey = tuple[tuple[int, ...], int, int, Verification, Given, Given, Toleranc
 
 @dataclass
 class DraftCost:
-    """What drafting has cost in one step.
+    """The cost of drafting in one step.
 
     Attributes:
         tokens, forwards: of the draft.
@@ -170,7 +170,7 @@ class DraftStep:
             plan.learn(outcomes)
 
     def _outcome(self, result: VerifyResult) -> LevelOutcome:
-        """What the target selected of the proposals for a level."""
+        """The target's selection among the proposals for a level."""
         proposals, row, levels, bonus = self._proposed[result.search, result.depth]
         assert proposals.nodes is not None
         assert proposals.scores is not None
@@ -188,7 +188,7 @@ class DraftStep:
         )
 
     def _learn_tolerated(self, result: VerifyResult) -> list[LevelOutcome]:
-        """What the levels of a search that ends would have wanted by its tolerance, which is known with its list."""
+        """The outcomes of all levels of a search that ends, with its tolerance, whose shares are known only with the list."""
         tolerance, outcomes = result.search.tolerance, []
         if tolerance is None or not result.finite or not len(result.nodes):
             return []

@@ -23,7 +23,7 @@ from verification.verifiers.verifier import VerifyResult
 
 @dataclass
 class LastTimes:
-    """What looking at users' last lists took in one step.
+    """The time that users' last lists took in one step.
 
     Attributes:
         searches: those that looked for one.

@@ -18,7 +18,7 @@ from verification.slots.pool import SlotPool
 
 @dataclass(frozen=True)
 class Prefixes:
-    """What one sequence is to hold.
+    """Prefixes to add to one sequence.
 
     Attributes:
         nodes: `[n]` int64 trie nodes between root and leaves, ascending, with each one all above it but the root.

@@ -95,7 +95,7 @@ def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSetti
 
 
 def _setting(catalog: Catalog, settings: EvaluationSettings, timed: int) -> dict[str, Any]:
-    """What a report says of its making, whatever is evaluated."""
+    """The part of a report's setting that all evaluations share."""
     return {
         "catalog": {"version": catalog.version, "items": len(catalog)},
         "settings": msgspec.to_builtins(settings),

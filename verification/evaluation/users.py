@@ -46,7 +46,7 @@ class HeldOut:
         return [self.joined.items[first:last].tolist() for first, last in spans]
 
     def states(self, users: Sequence[int] | None = None) -> Iterator[UserState]:
-        """What is known of each user, or of some, one at a time."""
+        """The state of each user, or of some, one at a time."""
         for user in range(len(self)) if users is None else users:
             owner, first, last = int(self.windows.owners[user]), int(self.windows.first[user]), int(self.windows.last[user])
             yield self.joined.state(owner, np.arange(first, last), last)

@@ -63,7 +63,7 @@ class Alibi:
 
 @dataclass(frozen=True)
 class View:
-    """What the queries of a layer see of the tokens before them.
+    """The tokens that the queries of a layer attend to, and their biases by position.
 
     Attributes:
         reach: how far back they attend; None for everything.

@@ -65,7 +65,7 @@ class Encoder:
         self._tables, self._table_indices = bias_tables(attentions, 2 * self._farthest + 1, self._farthest)
 
     def read(self, batch: EncoderBatch, is_exact: bool) -> Tensor:
-        """What the encoder makes of new prompts, `[tokens, size]` without padding; attention is computed in float64 if `is_exact`."""
+        """The encoder's output for new prompts, `[tokens, size]` without padding; attention is computed in float64 if `is_exact`."""
         hidden: Tensor = self._stack.embed_tokens(batch.tokens.flatten())
         biases = self._biases(batch, torch.float64 if is_exact else hidden.dtype)
         shape = (*batch.tokens.shape, 3, biases[0].shape[1], self._head_size)

@@ -33,7 +33,7 @@ AHEAD_TOKENS, AHEAD_ROWS = 32768, 2048
 
 @dataclass(frozen=True)
 class Treatment:
-    """What becomes of logits behind the head: times `scale`, and softly capped."""
+    """The family's change to logits after the head: times `scale`, and softly capped."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -46,7 +46,7 @@ class Treatment:
 
     @classmethod
     def found(cls, treat: Callable[[Tensor], Tensor], vocabulary: int, device: torch.device) -> "Treatment | None":
-        """What `treat` does to logits `[rows, vocabulary]`; None if it is something else.
+        """The treatment that does what `treat` does to logits `[rows, vocabulary]`; None if there is none.
 
         Some families divide where others multiply, or cap before they scale: all of that is one scale and one cap.
         """
@@ -180,7 +180,7 @@ def find_head(model: PreTrainedModel) -> LinearHead | None:
     rows = torch.tensor([0, TOKENS - 1], device=model.device)
 
     def treat(logits: Tensor | None) -> Tensor:
-        """What the family makes of `logits` of the first and the last token."""
+        """The logits that the model returns for the first and the last token where its head gives `logits`."""
         kept = KeptStates(logits)
         with in_place_of(module, kept), probed(model):
             treated: Tensor = model(**probe_inputs(model), use_cache=False, logits_to_keep=rows).logits

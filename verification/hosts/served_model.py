@@ -70,7 +70,7 @@ class FittedCatalog:
 
     @property
     def limits(self) -> str:
-        """What bounds it."""
+        """The settings that bound the longest text."""
         bound = "max_items" if isinstance(self.prompts.form, PromptTemplate) else "max_tokens"
         return bound if self.prompts.thinking is None else f"{bound} or think.max_tokens"
 
@@ -138,7 +138,7 @@ class ServedModel:
         return resolve_dtype(self._config, name)
 
     def normalisation(self, name: NormaliseName) -> Normalisation:
-        """What scores are normalised over by an option's name; raise ModelFilesError if auto finds a damaged generation configuration."""
+        """The normalisation that an option names; raise ModelFilesError if auto finds a damaged generation configuration."""
         if name == "auto":
             return Normalisation.CHILDREN if self.files.renormalises else Normalisation.VOCABULARY
         return Normalisation(name)

@@ -123,7 +123,7 @@ class TreeWorker(HeadWorker):
 
 
 def _view(layer: Attention, reach: Reach | None, coarse: bool) -> View:
-    """What a layer sees; where vLLM would have given it a window, that is the same."""
+    """How far back a layer attends, and its ALiBi biases; raise HostError if vLLM has given it other windows than `reach`."""
     own = None if layer.sliding_window is None else Reach(layer.sliding_window)
     if isinstance(layer, ChunkedLocalAttention):
         own = Reach(layer.attention_chunk_size, chunked=True)

@@ -60,7 +60,7 @@ def check_family(config: PretrainedConfig) -> None:
 
 
 def implementations(config: PretrainedConfig) -> tuple[str, ...]:
-    """What vLLM tries to load a model in (`model_impl`): code of its own; then its layers in transformers' code."""
+    """The values of vLLM's `model_impl` to try in turn: vLLM's own code ("auto"), then its layers in transformers' code."""
     kind, settings = config.model_type, config.to_dict()
     lacks_biases = bool(settings.get("attention_bias")) and kind not in HAVE_BIASES
     is_unlike = lacks_biases or (kind in UNLIKE and UNLIKE[kind](settings))

@@ -1,4 +1,4 @@
-"""What the target kept, and nearly kept, when it was last asked for a user: drafts for the next time.
+"""The prefixes that the target kept, and nearly kept, in each user's last search: drafts for the next one.
 
 Invariant: memory is bounded, by nodes and what a user takes beside, and the users asked for longest ago are forgotten first. Prefixes are
 kept by their tokens, which have the same meaning in all versions of a catalog; in another one, those that its trie still has are found

@@ -47,7 +47,7 @@ class SlotPool:
 
     @property
     def highest(self) -> int:
-        """No slot that is taken lies as far as this behind the first."""
+        """How many slots from `first` on may have been in use since all were last free."""
         return self._most_used
 
     @property

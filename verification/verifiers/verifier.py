@@ -104,8 +104,8 @@ class Verifier:
         return [result for search, found in tolerant.items() for result in self._within_tolerance(search, found)]
 
     def _within_tolerance(self, search: BeamSearch, found: Sequence[VerifyResult]) -> Sequence[VerifyResult]:
-        """What ends a search of which this was `found`, level by level; nothing unless a level is rejected and the list below it is proven
-        to be close enough."""
+        """The results that end a search within its tolerance, of those `found` level by level; none unless a level was rejected and the
+        list below it is proven to be close enough."""
         accepted = next((number for number, result in enumerate(found) if not result.accepted), len(found))
         rejected, below = found[accepted : accepted + 1], found[accepted + 1 :]
         if not below or below[-1].depth <= search.last_depth or not all(result.finite for result in found):

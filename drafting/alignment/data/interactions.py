@@ -64,7 +64,7 @@ class Interactions:
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def state(self, user: int, known: IntArray, asked: int | None = None) -> UserState:
-        """What a request about a user (row number) knows of them.
+        """The state of a user (row number) as a request would bring it.
 
         Args:
             known: the interactions that have happened, by their positions, oldest first.
@@ -118,7 +118,7 @@ class Split:
     test: Interactions
 
     def asked(self, part: str) -> tuple[Interactions, Interactions]:
-        """What is known when the labels of a part, "valid" or "test", are asked for, and the part."""
+        """The interactions before a part, "valid" or "test", from which its labels are predicted; and the part."""
         return (self.train, self.valid) if part == "valid" else (self.train.followed_by(self.valid), self.test)
 
 

@@ -9,7 +9,7 @@ from drafting.array_types import IntArray
 
 
 class ItemIndex(Protocol):
-    """What readers of interactions need of a catalog."""
+    """The part of a catalog that readers of interactions need."""
 
     def index_of(self, item_id: str, /) -> int | None:
         """The index of an item, or None if there is no such item."""

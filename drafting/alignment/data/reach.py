@@ -16,7 +16,7 @@ from drafting.prompts.user_state import STORED_EVENTS
 
 
 class Reach:
-    """What samples of some interactions must know for one form of prompt."""
+    """The interactions that a sample must know for one form of prompt."""
 
     def __init__(self, interactions: Interactions, kinds: Mapping[str, int]) -> None:
         """

@@ -1,4 +1,4 @@
-"""What `atspeed prepare` says of a data directory that it made, in its `prepare.json`.
+"""The record of a data directory, `prepare.json`, which `atspeed prepare` writes.
 
 Light to import: commands read the split that a directory was prepared for before they load a library.
 """
@@ -17,7 +17,7 @@ ITEMS_FILE = "items.jsonl"
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """What other commands go by.
+    """The parts of the record that other commands read.
 
     Attributes:
         split: the split that the directory was prepared for.
@@ -27,7 +27,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 def prepared(directory: Path) -> Prepared:
-    """What is recorded of a data directory; nothing of one that was made by hand.
+    """The record of a data directory; an empty one if the directory was made by hand.
 
     Raises:
         InteractionError: the record is damaged.

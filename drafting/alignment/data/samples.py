@@ -150,7 +150,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return positions[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
 
     def _measured_lengths(self) -> Positions:
-        """The number of tokens of each sample: of a list of identifiers a line through those of some samples; else each is built."""
+        """Tokens of each sample: a linear fit through a few built prompts for templates of identifiers, otherwise each prompt is built."""
         samples = len(self.windows.last)
         if not samples:
             return np.zeros(0, np.int64)

@@ -31,7 +31,7 @@ STRENGTH_NAMES = {"knn": "shrink", "ease": "l2"}
 
 @dataclass(frozen=True)
 class NeighbourSettings:
-    """What a neighbour model is made with.
+    """The settings of a neighbour model.
 
     Attributes:
         kind: `knn` or `ease`.

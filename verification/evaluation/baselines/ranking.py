@@ -52,5 +52,5 @@ def standard_error(values: DoubleArray) -> float:
 
 
 def merit(quality: Quality) -> float:
-    """What settings are chosen by: Recall + NDCG of validation users at one length."""
+    """The value that settings are chosen by: Recall + NDCG of validation users at one length."""
     return quality.recall + quality.ndcg

@@ -27,7 +27,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a network is, and what it learns.
+    """A network, by its settings, and the data that it learns.
 
     Attributes:
         name: a key of `NETWORKS`.
