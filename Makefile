@@ -18,8 +18,8 @@ setup: .venv/ready ## Make .venv with everything pinned (CPU build)
 
 # pip installs one package after the other, so two of it share what is pinned; the third installs what one of them could not, or says why.
 # The CPU build of PyTorch is not on the default index everywhere; where it is missing there, PyTorch's own index has it.
-# pip would compile its 25,000 files one after the other. What is left out is rarely imported, and compiled when it is; a few of the rest
-# are no Python of this version, for which pip does not mind either.
+# pip would compile its 25,000 files one after the other. Packages matched by RARE are compiled on first import; some files target other
+# Python versions, so failures are ignored.
 LOCKS := requirements/cpu.lock requirements/console.lock requirements/train.lock requirements/ray.lock requirements/dev.lock
 RARE := /(tests?|testing|anthropic|numba|sklearn)/|/transformers/models/(?!auto/|llama/|qwen|t5/)
 
