@@ -215,6 +215,11 @@ def test_without_validation_users_nothing_is_begun(tmp_path: Path, catalog: Cata
         train_target(tmp_path, catalog, config, tmp_path / "out", settings=QUICK, validate=Judge())
 
 
+def test_a_missing_judge_is_refused_before_any_data_is_read(tmp_path: Path, catalog: Catalog, config: str) -> None:
+    with pytest.raises(TrainingError, match="pass validate"):
+        train_target(tmp_path / "no data", catalog, config, tmp_path / "out", settings=QUICK)
+
+
 def test_labels_that_users_have_met_are_kept_or_refused(tmp_path: Path, catalog: Catalog, config: str) -> None:
     lines = [{"user": user, "item": (user + time % 2) % ITEMS, "timestamp": time} for user in range(30) for time in range(5)]
     (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
