@@ -58,8 +58,8 @@ def build(order: BuildOrder) -> Built:
 
     source = Path(order.source)
     try:
-        others = (None if path is None else Path(path) for path in (order.draft, order.base, order.draft_base))
-        model = ServedModel(Path(order.target), *others)
+        draft, base, draft_base = (None if path is None else Path(path) for path in (order.draft, order.base, order.draft_base))
+        model = ServedModel(Path(order.target), draft=draft, base=base, draft_base=draft_base)
         catalog = load_catalog(source, check=True, limits=ReadLimits(order.max_items, order.max_ratio))
         if source.suffix == SUFFIX:
             check_contents(catalog)

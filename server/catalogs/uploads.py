@@ -22,11 +22,17 @@ class CatalogUploads:
     """Makes versions, one at a time."""
 
     def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
-        draft, base, draft_base = (
-            None if path is None else str(path.absolute()) for path in (settings.draft, settings.base, settings.draft_base)
+        # What is read, and where it is written, is said by each upload.
+        self._order = BuildOrder(
+            source="",
+            artefact="",
+            target=str(settings.target.absolute()),
+            draft=_absolute(settings.draft),
+            base=_absolute(settings.base),
+            draft_base=_absolute(settings.draft_base),
+            max_items=settings.catalog_max_items,
+            max_ratio=settings.catalog_max_ratio,
         )
-        limits = settings.catalog_max_items, settings.catalog_max_ratio
-        self._order = BuildOrder("", "", str(settings.target.absolute()), draft, base, draft_base, *limits)
         self._limits = ProcessLimits(settings.catalog_build_memory_gib, settings.catalog_build_seconds)
         self._catalogs = catalogs
         self._building = asyncio.Lock()
@@ -87,3 +93,7 @@ async def _receive(upload: Path, body: AsyncIterator[bytes], length: int | None)
         raise StorageFull(f"The upload can't be stored: {error.strerror}.") from error
     if length is not None and received != length:
         raise UploadCutOff(f"The upload ended after {received:,} of {length:,} bytes.")
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

@@ -157,7 +157,7 @@ def build(
         if data is None or not (data / ITEMS_FILE).is_file():
             fail(f"List the items with --items FILE{'' if data is None else f', or as {ITEMS_FILE} in {data}'}.")
         items = data / ITEMS_FILE
-    form = IdentifierForm(levels or 3, codes, balanced, *endings)
+    form = IdentifierForm(levels or 3, codes, balanced, ending=endings[0] if endings else None)
     forms = forms_to_try(codes) if choose else (form,)
     codebooks_file = out.with_suffix(".codebooks.safetensors")
     record_file = learnt_file(out)

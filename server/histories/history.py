@@ -66,8 +66,16 @@ class History(msgspec.Struct, array_like=True):
                 if known.get(event.event_id, -1) >= max(0, self.arrivals - 2 * max_events):
                     continue
                 known[event.event_id] = self.arrivals
-            told = event.kind, event.value, dict(event.attributes)
-            self.entries.append(Entry(event.timestamp, self.arrivals, event.item_id, event.event_id, *told))
+            entry = Entry(
+                timestamp=event.timestamp,
+                arrival=self.arrivals,
+                item_id=event.item_id,
+                event_id=event.event_id,
+                kind=event.kind,
+                value=event.value,
+                attributes=dict(event.attributes),
+            )
+            self.entries.append(entry)
             self.arrivals += 1
         self._forget(max_events)
         self.entries.sort()

@@ -4,24 +4,24 @@ Invariant: the engine only ever sees indices of the catalog whose version the an
 """
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from drafting.beam.rule import SearchRule, Tolerance, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.json_values import listed
-from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
 from server.catalogs.served import ServedCatalog, found_items, known_items
 from server.errors import InvalidRequest, NothingKnown, UnknownField, quoted
 from server.keys.key import Key
+from server.lists.asked_list import AskedList
 from server.lists.asking import Asking
 from server.lists.blend import blend_choice, propose, retrieve
 from server.lists.cold_start import ColdStart, popular_list
 from server.lists.diversity import caps_of
 from server.lists.explanation import ExplanationPlaces, explanation_lines
-from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
+from server.lists.fresh_places import FreshItems, fresh_places
 from server.lists.lines import item_lines, note_lines, precision_lines, rule_lines, timing_lines, usage_lines
 from server.lists.users import KnownUser, check_given, told_unknown, user_notes
 from server.messages import FinishedList
@@ -80,33 +80,29 @@ class RecommendationService:
             _check_fields(body.fields, served.catalog)
             with self._asking.admitted(body, submit) as request:
                 builder = await self._prompts.builder(served, submit.deadline)
+                asked = AskedList(body, served, submit, builder, started)
                 try:
-                    user = await self._read_user(body, served, submit, builder)
+                    user = await self._read_user(asked)
                 except NothingKnown as error:
-                    return await self._popular(body, served, submit, started, builder, error)
+                    return await self._popular(asked, error)
                 finished = await self._asking.answer(request)
-            fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
-            self._observe(body, served, finished.result, user.met, fresh)
-            notes = self._notes(body, finished.result, builder.reads, user, fresh)
-            return self._answer(body, served, finished, fresh, started, submit.submitted, builder, notes)
+            fresh = asked.fresh_of(finished.result)
+            self._observe(asked, finished.result, user.met, fresh)
+            return self._answer(asked, finished, fresh, self._notes(asked, finished.result, user, fresh))
 
-    async def _popular(
-        self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, started: float, builder: PromptBuilder, why: NothingKnown
-    ) -> dict[str, Any]:
+    async def _popular(self, asked: AskedList, why: NothingKnown) -> dict[str, Any]:
         """The list of popular items for a user of whom nothing is known; raises `why` where there is none."""
+        body, served, submit = asked.body, asked.served, asked.submit
         if (popular := await self._cold_start.popular(served, submit.deadline)) is None:
             raise why
         submit.submitted = time.monotonic()
         result = await popular_list(popular, served, submit)
-        fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, result.items)
-        self._observe(body, served, result, (), fresh)
+        fresh = asked.fresh_of(result)
+        self._observe(asked, result, (), fresh)
         self._metrics.health.popular_lists.labels(why.reason).inc()
         unknown = found_items(served.catalog, body.exclude)[1]
         notes = [str(why), POPULAR_NOTE, *told_unknown({"exclude": unknown} if unknown else {}), *_shortages(body, result, fresh)]
-        return self._answer(body, served, FinishedList(result, 0, 0), fresh, started, submit.submitted, builder, notes) | {
-            "exact": False,
-            "source": "popular",
-        }
+        return self._answer(asked, FinishedList(result, 0, 0), fresh, notes) | {"exact": False, "source": "popular"}
 
     async def explain(self, body: ExplainRequest, key: Key | None = None) -> dict[str, Any]:
         """The answer to a request with the tree that its list was found in, as `schemas.ExplainedAnswer` describes it.
@@ -156,8 +152,9 @@ class RecommendationService:
             diversity=caps_of(body.diversity, served.catalog),
         )
 
-    async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:
+    async def _read_user(self, asked: AskedList) -> KnownUser:
         """Fill in items and prompt, and return what is known of the user, as far as it was read or given."""
+        body, served, submit = asked.body, asked.served, asked.submit
         if body.strict_ids:
             known_items(served.catalog, body.exclude, "exclude")
             check_given(body, served.catalog)
@@ -167,7 +164,7 @@ class RecommendationService:
         drafted = self._asking.ready.drafted_items
         is_asked = submit.blend is not None or drafted > 0
         window = served.neighbours.model.window if is_asked and served.neighbours is not None else 0
-        user = await self._asking.read_user(body, served, submit, builder, window, whole=body.exclude_history)
+        user = await self._asking.read_user(body, served, submit, asked.builder, window, whole=body.exclude_history)
         if missing:
             user = replace(user, unknown={**user.unknown, "exclude": missing})
         if body.exclude_history:
@@ -176,32 +173,21 @@ class RecommendationService:
             propose(submit.blend, served, user.history or user.met, submit.excluded, submit.filter)
         if drafted:
             submit.retrieved = retrieve(submit, served, user.history or user.met, drafted)
-        self._asking.write_prompt(user, submit, builder)
+        self._asking.write_prompt(user, submit, asked.builder)
         return user
 
-    def _observe(
-        self, body: RecommendationRequest, served: ServedCatalog, result: BeamResult, met: Sequence[int], fresh: FreshItems | None
-    ) -> None:
-        health = self._metrics.health
+    def _observe(self, asked: AskedList, result: BeamResult, met: Sequence[int], fresh: FreshItems | None) -> None:
+        body, health = asked.body, self._metrics.health
         health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=body.filter is not None)
-        health.observe_list(served.name, [item.item for item in result.items], met, short=len(result.firsts) < body.k)
+        health.observe_list(asked.served.name, [item.item for item in result.items], met, short=len(result.firsts) < body.k)
         if fresh is not None:
             health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
         if result.blend is not None:
             health.observe_blend(result.blend.sources)
 
-    def _answer(
-        self,
-        body: RecommendationRequest,
-        served: ServedCatalog,
-        finished: FinishedList,
-        fresh: FreshItems | None,
-        started: float,
-        read: float,
-        builder: PromptBuilder,
-        notes: Iterable[str],
-    ) -> dict[str, Any]:
-        result, labels = finished.result, () if fresh is None else fresh.fresh
+    def _answer(self, asked: AskedList, finished: FinishedList, fresh: FreshItems | None, notes: Iterable[str]) -> dict[str, Any]:
+        body, served, result = asked.body, asked.served, finished.result
+        labels = () if fresh is None else fresh.fresh
         answer: dict[str, Any] = {
             "id": result.request_id,
             "model": self._model,
@@ -210,10 +196,10 @@ class RecommendationService:
             **rule_lines(result.rule),
             "items": item_lines(served.catalog, result.items, body.fields, labels, result.blend, brief=body.format == "ids"),
             "usage": usage_lines(result.usage),
-            "timing_ms": timing_lines(finished, started, read),
+            "timing_ms": timing_lines(finished, asked.started, asked.submit.submitted),
         }
         if result.thought is not None and body.think is not None and body.think.return_text:
-            answer["thought"] = builder.tokenizer.decode(result.thought)
+            answer["thought"] = asked.builder.tokenizer.decode(result.thought)
         if result.explanation is not None and isinstance(body, ExplainRequest):
             answer["explanation"] = explanation_lines(served.catalog, result.items, result.explanation, body.others)
         return answer | note_lines(notes)
@@ -245,14 +231,13 @@ class RecommendationService:
             raise InvalidRequest(f"think.max_tokens must be at most {most}, as the model's prompt.json says, got {body.think.max_tokens}.")
         return body.think.max_tokens
 
-    def _notes(
-        self, body: RecommendationRequest, result: BeamResult, reads: Collection[str], user: KnownUser, fresh: FreshItems | None
-    ) -> Iterable[str]:
+    def _notes(self, asked: AskedList, result: BeamResult, user: KnownUser, fresh: FreshItems | None) -> Iterable[str]:
+        body = asked.body
         if result.rule.verification is Verification.RELAXED:
             yield RELAXED_NOTE
         if body.tolerance is not None and result.tolerance is None:
             yield UNUSED_TOLERANCE_NOTE
-        yield from user_notes(body, user, reads, self._asking.ready.max_items)
+        yield from user_notes(body, user, asked.builder.reads, self._asking.ready.max_items)
         if result.blend is not None and not result.usage.candidates:
             yield NO_CANDIDATES_NOTE
         yield from _shortages(body, result, fresh)

@@ -52,9 +52,9 @@ class UserReader:
             TimeoutError: the deadline has passed, before the store had the time that it may take.
         """
         # Whether there are more items than the model reads matters too.
-        limits = builder.max_items + 1, {kind: most + 1 for kind, most in builder.kinds.items()}
+        most, kinds = builder.max_items + 1, {kind: newest + 1 for kind, newest in builder.kinds.items()}
         if body.user_id is None:
-            return _brought(body, known_user(served.catalog, body, *limits), builder)
+            return _brought(body, known_user(served.catalog, body, most, kinds), builder)
         # How far back the events of a kind lie is not known.
         is_apart = not builder.kinds.keys() <= body.behaviours.keys()
         limit = None if whole or is_apart else _READ_AHEAD * max(builder.max_items, window)
@@ -62,9 +62,9 @@ class UserReader:
         is_enough = suffices(body, builder.reads)
         if not stored.events and not is_enough:
             raise UserNotFound(body.user_id)
-        user = known_user(served.catalog, body, *limits, stored, body.user_id)
+        user = known_user(served.catalog, body, most, kinds, stored, body.user_id)
         if stored.events and not user.state.events and limit is not None:
-            user = known_user(served.catalog, body, *limits, await self._stored(body.user_id, None, deadline), body.user_id)
+            user = known_user(served.catalog, body, most, kinds, await self._stored(body.user_id, None, deadline), body.user_id)
         if not user.state.events and not suffices(user.state, builder.reads):
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
         return user

@@ -129,8 +129,19 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     if user.unknown and not user.met and not line.context:
         return none_known(user.unknown)
     barred = {item for item in excluded if item >= 0} | ({*user.met} if defaults.exclude_history else set())
-    asked = k, widths[0], sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending
-    return Question(user.state, *asked, " ".join(told_unknown(unknown)), widths[1], defaults.diversity, defaults.tolerance)
+    return Question(
+        user.state,
+        k,
+        beam_width=widths[0],
+        excluded=sorted(barred),
+        rule=defaults.rule.numbered(number),
+        think=defaults.think,
+        blending=defaults.blending,
+        note=" ".join(told_unknown(unknown)),
+        beam_widths=widths[1],
+        diversity=defaults.diversity,
+        tolerance=defaults.tolerance,
+    )
 
 
 def _default_widths(defaults: Defaults, k: int) -> tuple[int | None, Sequence[int] | None]:
@@ -173,10 +184,13 @@ def _request(recommender: Recommender, request_id: str, question: Question) -> B
         if width is None and question.beam_widths is None:
             least = min(SERVED_BEAM_WIDTH, recommender.engine.max_beam_width)
             width = beam_width_for(question.k, question.rule, least, recommender.engine.plan.widest_beam)
-        asked = question.history, question.k, width, question.excluded, question.rule
         request = recommender.request(
             request_id,
-            *asked,
+            question.history,
+            question.k,
+            width,
+            excluded_items=question.excluded,
+            rule=question.rule,
             think=question.think,
             blend=question.blending,
             beam_widths=question.beam_widths,

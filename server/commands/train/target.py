@@ -96,8 +96,17 @@ def target(
             from verification.evaluation.validation import ListValidation
         validate = ListValidation(items, chosen.validate_users, keep_seen=chosen.keep_seen) if chosen.validate_users else None
         taught = None if neighbours is None else NeighbourModel.load(neighbours)
-        inputs = data, items, base, out
-        metrics = train_target(*inputs, settings=chosen, template=template, overwrite=overwrite, validate=validate, neighbours=taught)
+        metrics = train_target(
+            data,
+            items,
+            base,
+            out,
+            settings=chosen,
+            template=template,
+            overwrite=overwrite,
+            validate=validate,
+            neighbours=taught,
+        )
     valid = "" if metrics.valid_loss is None else f", validation loss {metrics.valid_loss:.3f}"
     if best := next((each for each in metrics.validated if each.epoch == metrics.best_epoch), None):
         valid += f", epoch {best.epoch} of {len(metrics.validated)} with validation Recall@10 {best.recall:.4f} and NDCG@10 {best.ndcg:.4f}"

@@ -1,0 +1,33 @@
+"""`AskedList`: a list that is asked for, with all that its answer is made of, from when its request is let in until it is answered."""
+
+from dataclasses import dataclass
+
+from drafting.prompts.builder import PromptBuilder
+from server.catalogs.served import ServedCatalog
+from server.lists.fresh_places import FreshItems, fresh_items
+from server.schemas.recommendations import RecommendationRequest
+from server.submit import Submit
+from verification.result import BeamResult
+
+
+@dataclass(frozen=True, slots=True)
+class AskedList:
+    """One list that is asked for.
+
+    Attributes:
+        body: what the client has sent.
+        served: the version of the catalog that it is answered with.
+        submit: what the engine is asked; items and prompt are filled in when the user is read.
+        builder: of its prompt.
+        started: monotonic seconds at which the request came.
+    """
+
+    body: RecommendationRequest
+    served: ServedCatalog
+    submit: Submit
+    builder: PromptBuilder
+    started: float
+
+    def fresh_of(self, result: BeamResult) -> FreshItems | None:
+        """Which items of the list are fresh; None where no places were kept for such."""
+        return None if self.submit.fresh is None else fresh_items(self.submit.fresh, self.served.catalog, result.items)
