@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -216,9 +215,13 @@ class Recommender(RequestMaker):
     ) -> Iterator[BeamResult]:
         """Search for many users or histories, as many at a time as make a full forward, and yield their lists in the order given.
 
-        Where lists are sampled, the seeds count up from the rule's, so that no two histories share their noise.
-
         A caller that stops early, or an error in one of the histories, leaves nothing behind in the engine.
+
+        Args:
+            histories: of each list; see `request`, as for all that is not said here.
+            k, beam_width, think, blend, beam_widths, diversity: of all lists.
+            excluded_items: for each history, catalog indices of items that must not be returned; None excludes nothing.
+            rule: of all lists. Where they are sampled, the seeds count up from its seed, so that no two histories share their noise.
 
         Raises:
             PromptError, ValueError: as `request`, or there are more or fewer exclusions than histories.
@@ -227,9 +230,19 @@ class Recommender(RequestMaker):
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
-        options: dict[str, Any] = {"think": think, "blend": blend, "beam_widths": beam_widths, "diversity": diversity}
         requests = (
-            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number), **options)
+            self.request(
+                f"{batch}/{number}",
+                history,
+                k,
+                beam_width,
+                excluded,
+                rule.numbered(number),
+                think=think,
+                blend=blend,
+                beam_widths=beam_widths,
+                diversity=diversity,
+            )
             for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None))
         )
         for answer in self.search(requests):

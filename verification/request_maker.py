@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import STRICT, SearchRule, Tolerance
+from drafting.beam.rule import STRICT, Normalisation, SearchRule, Tolerance
 from drafting.catalog.catalog import Catalog
 from drafting.errors import PromptError
 from drafting.neighbours.candidates import Blending
@@ -54,16 +54,32 @@ class RequestMaker:
         diversity: Mapping[str, int] | None = None,
         retrieved: Sequence[int] | IntArray = (),
         tolerance: Tolerance | None = None,
+        normalise: Normalisation | None = None,
+        explain: int | None = None,
     ) -> BeamRequest:
-        """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
-        Without `beam_width` a search keeps k prefixes, as `generate(num_beams=k)` does; servers ask for `beam_width_for`, which finds more.
-        `beam_widths` are those of each level but the last, in its place.
+        """A request for the k best identifiers after a history, or for a sample of k.
 
-        With `diversity` such as {"brand": 2}, so many items of the list, at most, have any one value of an attribute of the catalog.
-        `retrieved` are items that a retriever finds best after the history, best first: plans with items draft them, and no list changes.
-        With a `tolerance`, the list may be so far from the exact one; only a strict list has one.
-        With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
-        Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
+        Args:
+            request_id: unique among the requests that run.
+            history: what is known of a user, catalog indices with the oldest first, or a prompt that has been built elsewhere.
+            k: identifiers to return.
+            beam_width: prefixes that the search keeps of each level; None keeps k, as `generate(num_beams=k)` does. Servers ask for
+                `beam_width_for`, which finds more.
+            excluded_items: catalog indices of items that must not be returned.
+            rule: how prefixes are ranked and drafts verified: the best ones, or a sample with a seed.
+            cache_key: requests of one key, such as a user's, share prompts in the prefix cache; None keeps nothing.
+            allowed_items: the only items that may be returned; None allows all. Requests with the very same object share what is worked
+                out from it.
+            reserved: places that only some items may take; shared as `allowed_items` are.
+            think: the most tokens of text that the target writes before the list, sampled where the list is; 0 for none. Its
+                `prompt.json` says how.
+            blend: candidates of a neighbour model that the list is blended with, or a neighbour model that chooses them by the history.
+            beam_widths: prefixes that the search keeps of each level but the last, in place of `beam_width`.
+            diversity: the most items of the list that may have the same value of an attribute, by attribute, such as {"brand": 2}.
+            retrieved: catalog indices of a retriever's items after the history, best first. Plans with items draft them; no list changes.
+            tolerance: how far a strict list may be from the exact one; None for that one.
+            normalise: what log-probabilities are normalised over; None for what the engine does.
+            explain: prefixes beside the beam that an explanation tells of each level; None for no explanation.
 
         Raises:
             PromptError: the history is empty, or the prompt holds a token that the model does not know.
@@ -75,18 +91,20 @@ class RequestMaker:
             self._prompt(history, thinks=bool(think)),
             k,
             _widest(k, beam_width, beam_widths),
-            item_indices(excluded_items, len(self.catalog), "The request excludes"),
-            rule,
-            cache_key,
-            allowed_items,
-            self._name,
-            reserved,
-            Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
+            excluded_items=item_indices(excluded_items, len(self.catalog), "The request excludes"),
+            rule=rule,
+            cache_key=cache_key,
+            allowed_items=allowed_items,
+            catalog=self._name,
+            reserved=reserved,
+            think=Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
             blend=Blend.after(history, blend, self._trie, excluded_items, allowed_items),
             beam_widths=None if beam_widths is None else tuple(beam_widths),
             caps=self.catalog.caps(diversity or {}),
             retrieved=item_indices(retrieved, len(self.catalog), "The retriever names"),
             tolerance=tolerance,
+            normalise=normalise,
+            explain=explain,
         )
         request.check_catalog(len(self.catalog), self.catalog.identifier_length)
         return request
@@ -113,10 +131,15 @@ class RequestMaker:
         return self.prompts.tokenizer.decode(tokens)
 
     def score_request(
-        self, request_id: str, history: UserState | PromptTokens | Sequence[int] | IntArray, scored: Scored, cache_key: str | None = None
+        self,
+        request_id: str,
+        history: UserState | PromptTokens | Sequence[int] | IntArray,
+        scored: Scored,
+        cache_key: str | None = None,
+        normalise: Normalisation | None = None,
     ) -> BeamRequest:
-        """A request for the log-probabilities of candidates after `history`; raises what `request` does."""
-        return replace(self.request(request_id, history, 1, cache_key=cache_key), scored=scored)
+        """A request for the log-probabilities of candidates; other arguments and errors are those of `request`."""
+        return replace(self.request(request_id, history, 1, cache_key=cache_key, normalise=normalise), scored=scored)
 
 
 def _widest(k: int, beam_width: int | None, beam_widths: Sequence[int] | None) -> int:

@@ -170,9 +170,8 @@ class EngineWorker:
         if message.scored is not None:
             items = np.frombuffer(message.scored.items, np.int32).astype(np.int64)
             scored = Scored.of(catalog.source.engine.trie, items)
-            request = catalog.source.score_request(message.request_id, _prompt(message), scored, message.user)
-            return replace(request, normalise=message.normalise)
-        request = catalog.source.request(
+            return catalog.source.score_request(message.request_id, _prompt(message), scored, message.user, message.normalise)
+        return catalog.source.request(
             message.request_id,
             catalog.source.sample(message.history) if message.is_proof else _prompt(message),
             message.k,
@@ -188,10 +187,9 @@ class EngineWorker:
             diversity=message.diversity,
             retrieved=np.frombuffer(message.retrieved, np.int32),
             tolerance=message.tolerance,
+            normalise=message.normalise,
+            explain=message.explain,
         )
-        if message.explain is None and message.normalise is None:
-            return request
-        return replace(request, explain=message.explain, normalise=message.normalise)
 
     def _report(self, step: ScheduledStep) -> None:
         """Tell the parent what is finished at once; what only the metrics need is sent with it, or every `REPORT_SECONDS`."""

@@ -1,12 +1,11 @@
 """An engine without a model: every request takes the same number of steps; slots and tokens are counted as the real one does."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import STRICT, SearchRule, Tolerance
+from drafting.beam.rule import STRICT, Normalisation, SearchRule, Tolerance
 from drafting.catalog.catalog import Catalog
 from drafting.plans.costs import CostCurve
 from drafting.plans.fixed_plan import FixedPlan
@@ -159,15 +158,29 @@ class FakeSource:
         diversity: Mapping[str, int] | None = None,
         retrieved: IntArray = NOTHING,
         tolerance: Tolerance | None = None,
+        normalise: Normalisation | None = None,
+        explain: int | None = None,
     ) -> BeamRequest:
-        assert blend is beam_widths is None
+        assert blend is beam_widths is normalise is explain is None
         tokens = history.tokens if isinstance(history, PromptTokens) else history
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
         thinking = Think(think, np.array([1])) if think else None
-        asked = excluded, rule, cache_key, allowed_items, self.name, reserved, thinking
-        caps = self.catalog.caps(diversity or {})
-        request = BeamRequest(request_id, prompt, k, beam_width or k, *asked, blend=blend, caps=caps, tolerance=tolerance)
-        return replace(request, retrieved=retrieved)
+        return BeamRequest(
+            request_id,
+            prompt,
+            k,
+            beam_width or k,
+            excluded,
+            rule,
+            cache_key,
+            allowed_items,
+            self.name,
+            reserved,
+            think=thinking,
+            caps=self.catalog.caps(diversity or {}),
+            tolerance=tolerance,
+            retrieved=retrieved,
+        )
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":
         return FakeSource(catalog, name=name)
