@@ -1,7 +1,8 @@
 """Prompts of the second form: what a template, or a chat of templates, makes of all that is known of a user.
 
 The whole text of every prompt is tokenised, but for what a user's last one had at its beginning. When a prompt is loaded its templates are
-rendered for sample users, so that what can never be rendered is refused then, and the tokens of all codes are looked for in the texts.
+rendered for sample users, so that what can never be rendered, or is too long for anyone, is refused then, and the tokens of all codes are
+looked for in the texts.
 """
 
 import logging
@@ -41,6 +42,10 @@ Render = Callable[[Mapping[str, Any], Steps], str]
 
 class _TooManyTokens(PromptError):
     """A prompt is longer than `max_tokens`."""
+
+
+class _ChatRefused(PromptError):
+    """The tokenizer's chat template can't write these messages."""
 
 
 class TextPrompts:
@@ -168,6 +173,8 @@ class TextPrompts:
             except TemplateFault:
                 raise
             except PromptError as error:
+                if isinstance(error, _ChatRefused | _TooManyTokens) and not self._fits_anyone():
+                    raise TemplateFault(str(error)) from error
                 logger.warning("The prompt could not be tried on a sample user, so its codes are checked in plain lists alone: %s", error)
                 self._check_lists()
                 return np.empty(0, np.int64)
@@ -178,6 +185,17 @@ class TextPrompts:
             tried.append(text)
         self._tails.try_on(tried)
         return np.empty(0, np.int64) if shared is None else self._common(shared)
+
+    def _fits_anyone(self) -> bool:
+        """True if a prompt can be written for some user of one item, of whom all is known, or nothing."""
+        for item in covering_items(self._catalog)[:_SAMPLE_ITEMS, None]:
+            for user in (sample_user(item, tuple(self._form.behaviours)), UserState.of_items(item)):
+                try:
+                    self._fitting(user)
+                except PromptError:
+                    continue
+                return True
+        return False
 
     def _check_lists(self) -> None:
         """Look for the tokens of all codes in lists as templates write them: a code that is cut up in all of them is so in any prompt."""
@@ -237,6 +255,11 @@ def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Re
 
     def render(variables: Mapping[str, Any], steps: Steps) -> str:
         messages = [{"role": role, "content": content.render(variables, most, steps)} for role, content in contents]
-        return chat.render({**given, **form.variables, "messages": messages}, most, steps) + form.after
+        try:
+            return chat.render({**given, **form.variables, "messages": messages}, most, steps) + form.after
+        except TemplateFault:
+            raise
+        except PromptError as error:
+            raise _ChatRefused(str(error)) from error
 
     return render, {name for _, content in contents for name in content.names}
