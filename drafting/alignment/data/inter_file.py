@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from drafting.alignment.data.interactions import Interactions
-from drafting.alignment.data.item_index import ItemIndex
+from drafting.alignment.data.item_index import ItemIndex, known_indices
 from drafting.errors import InteractionError, check_file
 from drafting.trie.arrays import offsets_of
 
@@ -41,8 +41,6 @@ def load_inter(path: Path, catalog: ItemIndex) -> Interactions:
         raise InteractionError(f"The interactions {path} are not of the form {_FORM} with every user once.")
     names = [str(item) for item in chain.from_iterable(items for _, items in pairs)]
     different, numbers = np.unique(np.array(names, dtype=object), return_inverse=True)
-    indices = catalog.indices_of(different.tolist())
-    if (missing := np.flatnonzero(indices < 0)).size:
-        raise InteractionError(f"{path} names item {different[missing[0]]!r}, but the catalog has no such item.")
+    indices = known_indices(different.tolist(), catalog, path)
     lengths = np.fromiter((len(items) for _, items in pairs), np.int64, len(pairs))
-    return Interactions(users, offsets_of(lengths), indices.astype(np.int32)[numbers.reshape(-1)])
+    return Interactions(users, offsets_of(lengths), indices[numbers.reshape(-1)])

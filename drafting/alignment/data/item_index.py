@@ -1,11 +1,14 @@
 """How names of users and items become numbers while interactions are read: by a catalog, or in the order in which they are met."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from drafting.array_types import IntArray
+from drafting.errors import InteractionError
 
 
 class ItemIndex(Protocol):
@@ -16,6 +19,18 @@ class ItemIndex(Protocol):
 
     def indices_of(self, item_ids: Sequence[str], /) -> IntArray:
         """The index of each item, `[items]` int64; -1 where there is no such item."""
+
+
+def known_indices(names: Sequence[str], catalog: ItemIndex, path: Path) -> npt.NDArray[np.int32]:
+    """The index of each item that a file names, `[names]` int32.
+
+    Raises:
+        InteractionError: the catalog does not have one of them.
+    """
+    indices = catalog.indices_of(names)
+    if (missing := np.flatnonzero(indices < 0)).size:
+        raise InteractionError(f"{path} names item {names[missing[0]]!r}, but the catalog has no such item.")
+    return indices.astype(np.int32)
 
 
 class MetNames:

@@ -63,10 +63,8 @@ def data_files(directory: Path) -> tuple[Path, ...]:
     streams = [directory / name for name in (EVENTS_FILE, PARQUET_FILE) if (directory / name).is_file()]
     # LC-Rec's own files lie beside what was made of them.
     streams = streams or sorted(directory.glob(f"*{INTER_SUFFIX}"))
-    if len(streams) > 1:
-        raise InteractionError(f"{directory} holds both {streams[0].name} and {streams[1].name}: remove the one that is not to be used.")
-    if streams:
-        return (streams[0],)
+    if (stream := _only(directory, streams)) is not None:
+        return (stream,)
     raise InteractionError(
         f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}, or a "
         f"file *{INTER_SUFFIX}."
@@ -85,7 +83,11 @@ def profile_file(directory: Path) -> Path | None:
     Raises:
         InteractionError: there are two.
     """
-    found = [directory / name for name in PROFILE_FILES if (directory / name).is_file()]
+    return _only(directory, [directory / name for name in PROFILE_FILES if (directory / name).is_file()])
+
+
+def _only(directory: Path, found: list[Path]) -> Path | None:
+    """The one file of a kind that a directory holds, if it holds any. Raises InteractionError where it holds several."""
     if len(found) > 1:
         raise InteractionError(f"{directory} holds both {found[0].name} and {found[1].name}: remove the one that is not to be used.")
     return found[0] if found else None

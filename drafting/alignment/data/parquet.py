@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from drafting.alignment.data.arrow_values import add_values
 from drafting.alignment.data.columns import TableBuilder
 from drafting.alignment.data.details import ATTRIBUTES, CONTEXT, KIND, VALUE
 from drafting.alignment.data.interactions import Interactions, by_user
-from drafting.alignment.data.item_index import ItemIndex, MetNames
+from drafting.alignment.data.item_index import ItemIndex, MetNames, known_indices
 from drafting.array_types import DoubleArray
 from drafting.catalog.parquet import checked_batches, name_texts, open_parquet
 from drafting.errors import InteractionError, first_line
@@ -49,7 +48,7 @@ def load_parquet(path: Path, catalog: ItemIndex) -> Interactions:
             texts = [name_texts(column, path, name, InteractionError) for column, name in zip(columns, COLUMNS[:2], strict=False)]
             users, items = map(pc.dictionary_encode, texts)
             rows.append(met.indices_of(users.dictionary.to_pylist())[users.indices.to_numpy()])
-            indices.append(_indices(items.dictionary.to_pylist(), catalog, path)[items.indices.to_numpy()])
+            indices.append(known_indices(items.dictionary.to_pylist(), catalog, path)[items.indices.to_numpy()])
             times.append(seconds)
             for name, column, metadata in _flat(pa.Table.from_batches([batch]).select(more)):
                 add_values(details[name], count, _details(column, name, path), metadata)
@@ -87,10 +86,3 @@ def _seconds(column: Any) -> DoubleArray:
         return microseconds / 1e6
     numbers: DoubleArray = column.cast(pa.float64()).to_numpy()
     return numbers
-
-
-def _indices(names: list[str], catalog: ItemIndex, path: Path) -> npt.NDArray[np.int32]:
-    indices = catalog.indices_of(names)
-    if (missing := np.flatnonzero(indices < 0)).size:
-        raise InteractionError(f"{path} names item {names[missing[0]]!r}, but the catalog has no such item.")
-    return indices.astype(np.int32)
