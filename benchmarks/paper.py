@@ -98,7 +98,7 @@ class Drafted:
         return self._stage(named, "train", "draft", *asked, inner=named, also=(DraftSettings(), PRESETS["draft"]))
 
     def acceptance(self, objective: str) -> Stage:
-        """What all drafts of an objective save."""
+        """Measures how many steps the drafts of an objective save."""
         return self._report(f"acceptance-{objective}", [self.draft(objective, seed) for seed in range(self.seeds)], *ACCEPTANCE)
 
     @cached_property
@@ -112,7 +112,7 @@ class Drafted:
         return [objective for objective in TIMED if objective in self.objectives]
 
     def recording(self, objective: str) -> Stage:
-        """What a draft proposes and the target keeps, for some users."""
+        """Records the prefixes that a draft proposes and the target keeps, for some users."""
         models = ("--target", str(self.target.result), "--draft", str(self.draft(objective, 0).result))
         asked = ("replay", "record", *models, *self.source.inputs(), "--users", RECORDED_USERS)
         return self._stage(f"recording-{objective}", *asked, suffix=".npz", command="benchmarks.cli")

@@ -134,7 +134,7 @@ class Stages:
         return self._stage(f"neighbours-{fit}", "neighbours", "build", *self.inputs(fit), "--fit", fit, suffix=SUFFIX, also=CANDIDATES_AT)
 
     def shared(self) -> Iterator[Stage]:
-        """What all targets need, in order."""
+        """The stages that all targets need, in order."""
         yield from self.source.prepare
         if self.source.given is None:
             yield from map(self.catalog, (FIT_TRAIN, FIT_VALID))

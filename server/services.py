@@ -57,7 +57,7 @@ class Services:
 
     @cached_property
     def announcer(self) -> Announcer:
-        """What tells the other servers of this one."""
+        """Announces this server to the others."""
         return Announcer(self.catalogs.follower, lambda: self.catalogs.active.name, self.check_ready)
 
     @cached_property
@@ -104,5 +104,5 @@ class Services:
 
     @cached_property
     def replica(self) -> CatalogReplica:
-        """What this server makes of the control store."""
+        """Applies what the control store says to this server."""
         return CatalogReplica(self.catalogs, self.filters, self.switch)

@@ -115,7 +115,7 @@ def compile_all() -> Iterator[CompiledKernel]:
 
 
 def _assemble(ptx: str, capability: int) -> str:
-    """What NVIDIA's assembler, which comes with Triton, says of the code that it makes."""
+    """The report of NVIDIA's assembler, which comes with Triton, on the code that it makes: registers, spills, shared memory."""
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "kernel.ptx"
         code.write_text(ptx)

@@ -109,7 +109,7 @@ def layers_of(cache: Tensor) -> list[Tensor]:
 
 
 def last_cache_bytes(device: torch.device) -> int:
-    """What the last cache of a GPU holds; 0 for a CPU, of which PyTorch does not know."""
+    """Bytes of a GPU's L2 cache; 0 for a CPU, of whose caches PyTorch does not tell."""
     return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 0
 
 

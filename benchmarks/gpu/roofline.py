@@ -28,7 +28,7 @@ CASES_HEAD = ("case", "batch", "forward", "tokens", "GB moved", "TFLOP", "ms", "
 
 @dataclass(frozen=True)
 class Work:
-    """What is moved and computed.
+    """Bytes that a forward moves, and operations that it computes.
 
     Attributes:
         moved: bytes.

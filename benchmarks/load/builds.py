@@ -50,7 +50,7 @@ class BuildServer(ServerProcess):
 
 @dataclass(frozen=True)
 class Block:
-    """What a block of lists came to; milliseconds, but for the lists a second.
+    """Figures of a block of lists; in milliseconds, but for the lists a second.
 
     Attributes:
         p50, engine_p50: of a list, to its client and in the engine.

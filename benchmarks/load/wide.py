@@ -1,4 +1,4 @@
-"""What wide lists cost those who ask for narrow ones, who ask on and on, by turns alone and beside clients of wide lists.
+"""Latency of narrow lists beside wide ones: clients ask for narrow lists all the while, by turns alone and beside clients of wide lists.
 
 Invariant: one server, both states by turns, so that a machine that drifts drifts for both; the first block of each does not count. Needs an
 idle machine.
@@ -52,7 +52,7 @@ class Crowd:
 
 @dataclass(frozen=True)
 class WideFigures:
-    """What was measured; lists of blocks of one state are taken together.
+    """Figures of all blocks; those of blocks alone are taken together, and those beside wide lists.
 
     Attributes:
         alone_ms, beside_ms: p50, p99 and longest of narrow lists.

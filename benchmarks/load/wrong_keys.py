@@ -1,4 +1,4 @@
-"""What wrong keys cost whoever has a right one: one client asks for lists, in turns alone and beside 1,667 wrong keys a second.
+"""Latency of lists beside requests with wrong keys: one client asks for lists, by turns alone and beside 1,667 wrong keys a second.
 
 Run:  python -m benchmarks.load.wrong_keys [OUTPUT.json]
 """
@@ -32,7 +32,7 @@ REQUEST = b"GET /v1/catalog HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured.
+    """Figures of both states, and the cost of a wrong key.
 
     Attributes:
         quiet_p50_ms, quiet_p90_ms: latency of lists alone.

@@ -35,7 +35,7 @@ from verification.hosts.checkpoint import load_config, load_tokenizer
 
 @dataclass(frozen=True)
 class Models:
-    """What all are asked with.
+    """The models and the catalog that all rivals are measured with.
 
     Attributes:
         work: folder for what rivals make of the models; it is kept.
@@ -71,7 +71,7 @@ class Settings:
 
 @dataclass
 class Report:
-    """What was measured so far.
+    """The rows that are measured so far, and under which conditions.
 
     Attributes:
         conditions: models, settings and machine; a report of other ones is not gone on with.

@@ -31,7 +31,7 @@ class ApiDocument:
         self._validators: dict[tuple[str, str, int, str], Validator] = {}
 
     def complaint(self, response: httpx.Response) -> str | None:
-        """What the document does not know about an answer, as a sentence; None if it knows all of it."""
+        """A sentence about what the document does not say of an answer; None if it says all of it."""
         method, path = response.request.method, urlsplit(str(response.request.url)).path
         found = self._operation(method.lower(), path)
         if found is None:

@@ -60,7 +60,7 @@ class EventLedger:
         return frozenset(name for name, event in self.users.get(user, {}).items() if event.acknowledged)
 
     def complaint(self, user: str, history: Sequence[Mapping[str, Any]]) -> str | None:
-        """What is wrong with the events that a history does show, as a sentence; None if nothing is."""
+        """A sentence about what is wrong with the events that a history shows; None if nothing is."""
         sent, times = self.users.get(user, {}), [event["timestamp"] for event in history]
         names = [event.get("event_id") for event in history]
         if user in self.forgotten and history:

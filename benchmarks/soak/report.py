@@ -18,7 +18,7 @@ _SILENCES = ("hung_up", "api_down", "unanswered")
 
 
 class SoakReport(msgspec.Struct, kw_only=True):
-    """What was done, and what came of it.
+    """Figures of a soak: how much was done, how it was answered, and what was wrong.
 
     Attributes:
         seconds: planned length of all phases together.

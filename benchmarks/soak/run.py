@@ -47,7 +47,7 @@ _DRAIN_SECONDS, _SETTLE_SECONDS = 30.0, 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class SoakPlan:
-    """What to soak for how long.
+    """Length, load and server of a soak.
 
     Attributes:
         seconds: length of all phases together.

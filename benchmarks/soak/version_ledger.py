@@ -38,7 +38,7 @@ class OpenChange:
 
 @dataclass
 class VersionLedger:
-    """What the server should have.
+    """The versions, activations and filters that the server should have, by what it has acknowledged.
 
     Attributes:
         start: name of the version that the server is started with, which is a file outside its directory.

@@ -34,7 +34,7 @@ SENTINEL_CONFIG = (
 
 @dataclass
 class Traffic:
-    """What is asked, and the answers; `reads` has the time and the status of each answer."""
+    """Requests of clients while Redis fails over: the events that were acknowledged, and the time and status of each read."""
 
     client: AtspeedClient
     items: list[str]

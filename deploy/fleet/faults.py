@@ -19,7 +19,7 @@ DOWN_SECONDS = (0.0, 2.0)
 
 @dataclass
 class Fault:
-    """What was done to whom, when; seconds since 1970."""
+    """One fault: its kind, what it was done to, and when it began and ended, seconds since 1970."""
 
     kind: str
     whom: str

@@ -70,7 +70,7 @@ class History:
         return self.first + bisect_right(self._times, moment)
 
     def meanings(self, name: str, first: int, last: int) -> Iterator[str | frozenset[str] | None]:
-        """What a filter meant at the revisions from one to another; None where there was none."""
+        """The meanings that a filter has had from revision `first` to `last`, one after the other; None while there was none."""
         before: object = self
         for revision in range(max(first, self.first), min(last, self.last) + 1):
             if (value := self.at(revision).filters.get(name)) != before:

@@ -23,7 +23,7 @@ ASK_SECONDS = 10.0
 
 @dataclass
 class Shown:
-    """What one replica shows at the end: filters by name with their expression and their number of items."""
+    """The state that one replica shows at the end: filters by name with their expression and their number of items."""
 
     revision: int
     active: str

@@ -22,7 +22,7 @@ WRITERS, READERS = 3, 2
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What came of a seed.
+    """Figures of one trial, whose faults and changes follow from its seed.
 
     Attributes:
         acknowledged, refused, open: changes that were done, that were answered with 4xx, and that were answered otherwise or not at all.
@@ -127,7 +127,7 @@ def settle(fleet: Fleet, seconds: float = 30.0) -> None:
 
 
 def show(fleet: Fleet, replica: Replica) -> Shown:
-    """What a replica shows."""
+    """Ask a replica for the state that it shows."""
     with fleet.client(replica.url) as client:
         catalogs = client.get("/v1/catalogs").raise_for_status()
         told = client.get("/v1/catalog/filters").raise_for_status().json()["filters"]

@@ -1,4 +1,4 @@
-"""What a version of the catalog changes, and what a named filter leaves of the one that is served, with a few of the items each time.
+"""Differences between versions of the catalog, and the items that a named filter leaves of the one that is served, with some as samples.
 
 Invariant: neither is worked out on the event loop, and versions are compared one pair at a time, since those that are not served are read
 for it: however many ask, memory holds no more than two of them, and one thread is busy.
@@ -27,7 +27,7 @@ class ComparedVersions:
 
 @dataclass(frozen=True)
 class FilterEffect:
-    """What a filter leaves of a catalog.
+    """The items of a catalog that a filter leaves.
 
     Attributes:
         items, identifiers: how many of each.
@@ -58,7 +58,7 @@ class VersionComparison:
 
 
 def effect_of(items: ItemSet, catalog: Catalog, most: int) -> FilterEffect:
-    """What a filter's items are in a catalog, with a sample of at most so many."""
+    """How many items and identifiers of a catalog a filter leaves, with a sample of at most `most` of the items."""
     rows = np.flatnonzero(items.members())
     is_left = np.zeros(catalog.identifiers, bool)
     is_left[catalog.trie.leaf_of_item[rows]] = True

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Own:
-    """What this replica serves by its own decision, and has not written yet.
+    """The version that this replica serves by its own decision, until that is written to the control store.
 
     Attributes:
         entry: the activation.

@@ -39,7 +39,7 @@ _LONGEST_STEM = 80
 
 @dataclass
 class _Attempt:
-    """What has been done for a request so far.
+    """How far a request to add items has come, so that it can be tried again or undone.
 
     Attributes:
         unfinished: where the next version is written.

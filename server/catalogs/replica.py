@@ -74,7 +74,7 @@ class CatalogReplica:
             catalogs.files.clean(needed, catalogs.record.created, alone=alone)
 
     async def _found(self, *, alone: bool) -> Changes:
-        """What the directory and the start have that the store does not know, and the other way round."""
+        """Changes that the store lacks: versions that lie in the directory or come with this start, and versions whose file is gone."""
         known, files = self._catalogs.record.versions, self._catalogs.files
         brought, changes = files.brought(), Changes()
         for name in brought.keys() - known.keys():

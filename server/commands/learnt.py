@@ -1,4 +1,4 @@
-"""What commands say of models, files and identifiers that know what lists are judged by."""
+"""Refusals and warnings where a model, a file or identifiers were made from the interactions that lists are judged by."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -37,7 +37,7 @@ class Announcer:
         self._software = version("atspeed-server")
 
     def replica(self) -> Replica:
-        """What there is to say now."""
+        """The announcement of this replica, as it is now."""
         problem = self._follower.problem
         try:
             self._check()

@@ -49,7 +49,7 @@ def _beginning() -> str:
 
 @cache
 def _tag() -> str:
-    """What processes share that can see each other; empty where that is not known."""
+    """A tag that is the same for all processes that can see each other; empty where it is not known."""
     try:
         seen = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:

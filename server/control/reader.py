@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Applier(Protocol):
-    """What a replica makes of the state."""
+    """Makes of a replica what the state says."""
 
     async def initial(self) -> Mapping[str, bytes]:
         """The values that an empty store is filled with, from this replica's start."""

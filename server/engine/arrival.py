@@ -26,12 +26,15 @@ class Arrival:
     def hear(
         self, message: Ready | CatalogLoaded, options: EngineOptions, version: str, send: Callable[[ToEngine], None]
     ) -> Ready | Obstacle | None:
-        """What follows from a message of the process: it is ready, or can't serve; None if it has still to load a catalog, or was ready.
+        """Take in a message of the process.
 
         Args:
             options: with which it would be started now.
             version: of the catalog in these.
             send: gives it a message.
+
+        Returns:
+            `Ready` if it can serve from now on, an obstacle if it never can, None if it has still to load a catalog, or was ready before.
         """
         if self._is_over:
             return None

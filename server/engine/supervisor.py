@@ -113,7 +113,7 @@ class EngineSupervisor:
         return self.status is EngineStatus.READY and self.heartbeat.suspect
 
     def check(self) -> Ready:
-        """What the engine that takes requests now said of itself.
+        """What the engine has told of itself, if it takes requests now.
 
         Raises:
             EngineUnavailable: there is none, or it is silent.

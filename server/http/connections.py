@@ -48,7 +48,7 @@ MALFORMED = Refusal("malformed", 400, "This is no request that HTTP/1.1 knows.")
 
 
 class Connection(Protocol):
-    """What is counted and ended.
+    """A connection, as far as its limits are concerned.
 
     Attributes:
         due: when it is ended if nothing happens, by the loop's clock.

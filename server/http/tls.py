@@ -91,7 +91,7 @@ class FollowingServer(uvicorn.Server):
 
     @property
     def context(self) -> ssl.SSLContext | None:
-        """What connections are made with, once the configuration is loaded."""
+        """The TLS context of new connections; None before the configuration is loaded."""
         return self.config.ssl
 
     async def main_loop(self) -> None:

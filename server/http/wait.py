@@ -1,4 +1,4 @@
-"""What requests say of the other replicas."""
+"""The query parameter of changes that wait until other replicas have them."""
 
 from typing import Annotated, Literal
 

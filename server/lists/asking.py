@@ -36,7 +36,7 @@ class Asking:
 
     @property
     def ready(self) -> Ready:
-        """What the engine said when it was ready; raises EngineUnavailable where there is none."""
+        """What the engine has told of itself; raises EngineUnavailable where there is none."""
         ready = self._engine.supervisor.ready
         if ready is None:
             raise self._engine.supervisor.unavailable()

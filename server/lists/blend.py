@@ -1,4 +1,4 @@
-"""What the neighbour model is for in one request: blended lists, how much it weighs and what it proposes; and items that a plan may draft.
+"""The neighbour model's part in one request: its weight and its candidates for a blended list, and items that a plan may draft.
 
 Invariant: what is proposed may be returned, as far as this process knows: the engine judges again, by the filters that it has then.
 """
@@ -52,7 +52,7 @@ def check_known(known: CatalogNeighbours | None, settings: Settings) -> None:
 
 
 def blend_choice(body: BlendBody | None, default: float | None, served: ServedCatalog, rule: SearchRule) -> BlendChoice | None:
-    """What a list is blended with, its candidates aside; None for the model's own list.
+    """How a list is blended, without its candidates yet; None for the model's own list.
 
     Args:
         default: weight for strict lists that name none.

@@ -244,7 +244,7 @@ class RecommendationService:
 
 
 def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
-    """What a list has less of than its request asks for."""
+    """Sentences about identifiers and fresh items of which a list has fewer than its request asks for."""
     if (identifiers := len(result.firsts)) < body.k:
         where = f" under the {'cap' if len(body.diversity) == 1 else 'caps'} of diversity" if body.diversity else ""
         yield f"Only {identifiers} identifiers of the catalog were eligible{where}, fewer than the {body.k} asked for."

@@ -39,7 +39,7 @@ class KnownUser:
 
 
 def unread(given: GivenUser, reads: Collection[str]) -> list[str]:
-    """What a request brings and a prompt does not read, in the words of a sentence; `reads` is that of `PromptBuilder`."""
+    """The parts of a request that the prompt does not read, in words; `reads` is that of `PromptBuilder`."""
     kinds = sorted(name.removeprefix(_BEHAVIOURS) for name in reads if name.startswith(_BEHAVIOURS))
     parts = {
         f"behaviours other than {' and '.join(kinds)}" if kinds else "behaviours": any(
@@ -61,7 +61,7 @@ def told_unknown(unknown: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def user_notes(given: GivenUser, user: KnownUser, reads: Collection[str], most: int) -> Iterator[str]:
-    """What of a user that a request tells does not reach the prompt, as sentences.
+    """Sentences about what a request says of its user that does not reach the prompt.
 
     Args:
         reads: that of `PromptBuilder`.

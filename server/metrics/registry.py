@@ -41,7 +41,7 @@ HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample", "ping")
 
 
 class _Load(NamedTuple):
-    """What the engine last reported of what it holds."""
+    """Requests and KV slots of the engine, by its last report."""
 
     running: int = 0
     waiting: int = 0

@@ -1,4 +1,4 @@
-"""What can be stored of users in bulk: what the API would take, whatever its catalog and its clock.
+"""Checks of events and profiles that are stored in bulk: they pass if the API would take them, with any catalog, at any time.
 
 Invariant: all is checked before anything is stored, by the API's own schemas. What has a size is checked as arrays, so that millions of
 events take no Python object each.

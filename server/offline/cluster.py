@@ -60,7 +60,7 @@ def _on_node(error: SetupError) -> str:
 
 @dataclass(frozen=True)
 class Needs:
-    """What one worker takes of a node."""
+    """Cores, GPUs and bytes of memory that one worker takes of a node."""
 
     cores: int
     gpus: int
@@ -170,7 +170,7 @@ def _silent() -> Iterator[None]:
 
 
 def needs_of(settings: Settings, nodes: Sequence[Mapping[str, float]]) -> Needs:
-    """What a worker takes: a GPU where the cluster has them, else some cores, so that a node with many runs several models."""
+    """The needs of one worker: a GPU where the cluster has them, else some cores, so that a node with many runs several models."""
     gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
     widest = max((int(node.get("CPU", 0)) for node in nodes), default=1)
     cores = settings.threads or (1 if gpus else max(1, min(_MOST_CORES, widest)))

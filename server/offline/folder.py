@@ -1,4 +1,4 @@
-"""What a directory and an object store are to files of users and lists, which are read in pieces and written whole.
+"""Folders of users and lists: a directory, or a prefix in an object store, whose files are read in pieces and written whole.
 
 Invariant: a name shows a whole file or nothing, also while it is written and after a writer was killed.
 """

@@ -1,4 +1,4 @@
-"""What the lists of a run follow from.
+"""`purpose_of`: the users, the models and the options that the lists of a run follow from, as one text.
 
 Invariant: lists of two runs stand in one file, or in one folder, only where both had the same users, models and options.
 """
@@ -17,7 +17,7 @@ from server.settings import Settings
 
 
 def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, files: Sequence[UserFile]) -> str:
-    """Everything that the lists of these files follow from: a run goes on only where an earlier one had the same.
+    """Everything that the lists of these files follow from; a run goes on where an earlier one stopped only if both have the same.
 
     What is None is a value too: a base is that of the target or that of the draft by its place alone. Options of memory decide which lists
     are refused, and the widest beam is also that of lines which ask for none.

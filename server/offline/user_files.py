@@ -39,7 +39,7 @@ class UserFile:
 
 @dataclass(frozen=True, slots=True)
 class UserPlace:
-    """What a path or a URL of users names.
+    """The files that a path or a URL of users names.
 
     Attributes:
         given: as the user wrote it.
@@ -57,7 +57,7 @@ class UserPlace:
 
     @classmethod
     def of(cls, place: str) -> "UserPlace":
-        """What a place names: a file, a folder, or a pattern.
+        """The files of a place: one file, those of a folder, or those that a pattern fits.
 
         Raises:
             UsersError: it is not there.

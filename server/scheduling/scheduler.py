@@ -276,7 +276,7 @@ class SpeculativeBeamScheduler:
 
 
 def _smaller(request: BeamRequest) -> Iterator[str]:
-    """What the request could ask for to need fewer slots."""
+    """Ways in which the request could be changed to need fewer slots, in words."""
     yield "a smaller beam width" if request.scored is None else "scores of fewer items"
     if request.think is not None:
         yield "a shorter text before the list"

@@ -13,7 +13,7 @@ from server.scheduling.wide import work_until
 
 
 class Work(Protocol):
-    """What a request is foreseen to need, as `PendingRequest` has it."""
+    """The tokens that a request is foreseen to need; `PendingRequest` has these attributes."""
 
     work: int
     scored: int

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class NotHere(SetupError):
-    """What a part needs is not on this machine; the message is a sentence."""
+    """Something that a part needs is not on this machine; the message is a sentence."""
 
 
 def bench_vllm(scale: Scale, done: Collection[str]) -> Iterator[Measured]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """What one process measures.
+    """A part of the day's measurements, which runs in a process of its own.
 
     Attributes:
         seconds: the most that it may take.

@@ -65,7 +65,7 @@ class Scale:
 
 
 def full(device: torch.device) -> Scale:
-    """What a GPU of a data centre runs in less than nine minutes."""
+    """The scale for a GPU of a data centre, which takes it less than nine minutes."""
     qwen, trace = SHAPES["qwen3-1.7b"], Trace.load(TRACE)
     return Scale(
         device=device,

@@ -69,7 +69,7 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 
 
 def _named(scope: ast.Module | ast.ClassDef, name: str) -> Iterator[Definition | ast.ImportFrom]:
-    """What a scope binds to a name, under conditions too; definitions come before imports."""
+    """The statements of a scope that bind a name, also those under conditions; definitions come before imports."""
     found = [node for node in _statements(scope) if name in _bound(node)]
     yield from sorted(found, key=lambda node: isinstance(node, ast.ImportFrom))
 

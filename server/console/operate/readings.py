@@ -48,7 +48,7 @@ class Reading:
         return sum(value for _, value in self.series(name, **labels))
 
     def since(self, before: "Reading | None") -> "Reading":
-        """What has come since an earlier reading; all of it without one, or if the server has started anew since."""
+        """The differences from an earlier reading; all of this one if there is none, or if the server has started anew since."""
         if before is None or any(
             value < before.values.get(series, 0.0) for series, value in self.values.items() if series[0].endswith("_total")
         ):
@@ -121,7 +121,7 @@ class Readings:
 
     @property
     def lately(self) -> Reading | None:
-        """What has come since the oldest; None before there are two."""
+        """The differences between the newest reading and the oldest; None before there are two."""
         return self.now.since(self._kept[0]) if len(self._kept) > 1 else None
 
     @property
