@@ -74,6 +74,7 @@ class Services:
         self.drain.check()
         self.catalogs.follower.check()
         self.engine.supervisor.check()
+        self.catalogs.check_brought()
         self.prompts.check()
         self.soundness.check()
 

@@ -31,7 +31,7 @@ from server.control.records import (
     version_removed,
 )
 from server.errors import CatalogRefused, NothingToRollBack, ServerError, StorageFull, VersionActive, VersionExists, VersionNotFound, quoted
-from server.try_again import ControlFull, ControlUnavailable
+from server.try_again import ControlFull, ControlUnavailable, EngineUnavailable
 
 BY_RECOVERY = "recovery"
 
@@ -46,12 +46,14 @@ class Own:
         entry: the activation.
         instead: the version that was to be served when it was decided, and is left if `reason` says why.
         changes: what is written beside it.
+        after_engine: True if it is written only once this replica's engine has loaded the version.
     """
 
     entry: Activation
     instead: str | None
     reason: str
     changes: Changes
+    after_engine: bool = False
 
     @property
     def left(self) -> LeftVersion | None:
@@ -70,15 +72,13 @@ class KnownVersions:
         own: what this replica has decided by itself and not written yet; None as a rule.
         files: the files of the versions.
         follower: how this replica reads and writes what all agree on.
+        has_private_files: True if other replicas follow the same store and can't read these files, so that none is taken.
     """
 
     def __init__(self, start: ServedCatalog, files: VersionFiles, follower: Follower, *, private_files: bool = False) -> None:
-        """
-        Args:
-            private_files: True if other replicas follow the same store and can't read these files, so that none is taken.
-        """
+        """See the attributes."""
         self.start = self.active = start
-        self._private_files = private_files
+        self.has_private_files = private_files
         self.trying: str | None = None
         self.own: Own | None = None
         self.files, self.follower = files, follower
@@ -135,7 +135,7 @@ class KnownVersions:
         Raises:
             CatalogRefused: they could not.
         """
-        if self._private_files:
+        if self.has_private_files:
             raise CatalogRefused(
                 "Other servers could not read its file: start all of them with --catalogs, a directory that all see or an object store."
             )
@@ -219,14 +219,33 @@ class KnownVersions:
             await self.follower.write(version_added(name, version) | ({} if left is None else version_left(left)))
             raise
 
-    def decide_alone(self, served: ServedCatalog, by: str, instead: str | None, reason: str = "", changes: Changes | None = None) -> None:
+    def decide_alone(
+        self,
+        served: ServedCatalog,
+        by: str,
+        instead: str | None,
+        reason: str = "",
+        changes: Changes | None = None,
+        *,
+        after_engine: bool = False,
+    ) -> None:
         """Note what this replica serves by its own decision, to be written as soon as the store takes it.
 
         Args:
             instead: the version that all are to serve; it is left if there is a `reason`.
+            after_engine: True to write it only once this replica's engine has loaded the version.
         """
-        self.own = Own(Activation(served.name, by, time.time()), instead, reason, changes or {})
+        self.own = Own(Activation(served.name, by, time.time()), instead, reason, changes or {}, after_engine)
         self.follower.stir()
+
+    def check_brought(self) -> None:
+        """Say so if others are yet to be told to serve the catalog with which this replica begins.
+
+        Raises:
+            EngineUnavailable: they are.
+        """
+        if self.own is not None and self.own.after_engine:
+            raise EngineUnavailable("The catalog that this server is started with is about to be served by all.")
 
     async def write_own(self) -> None:
         """Write what this replica has decided by itself, unless others have moved on or removed what it serves; call it while applying.
@@ -237,6 +256,8 @@ class KnownVersions:
         if (own := self.own) is not None and own.instead == self.record.active and self._is_there(own):
             left = {} if own.left is None else version_left(own.left)
             await self.follower.write(own.changes | self.record.activated(own.entry) | left)
+        elif own is not None and own.entry.version != self.record.active:
+            logger.warning("others have moved on to version %s, and this server follows: it had %s", self.record.active, own.entry.version)
         self.own = None
 
     def _is_there(self, own: Own) -> bool:

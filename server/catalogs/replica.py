@@ -1,7 +1,8 @@
 """`CatalogReplica`: what a replica makes of the control store: the version that is served, and the named filters.
 
 Invariant: after `apply` this replica serves the version that all are to serve, with the filters that all are to have, or it has raised and
-serves what it served before. What it has decided by itself is written before it follows others, unless they have moved on.
+serves what it served before. What it has decided by itself is written before it follows others, unless they have moved on. A catalog that
+it brings to others which serve is written only once its engine has loaded it, because one that no engine loads must stop nobody's work.
 """
 
 import logging
@@ -56,12 +57,14 @@ class CatalogReplica:
             first = await first_catalog(catalogs, self._filters, alone=alone)
             self._switch.begin(first.served)
             changes = await self._found(alone=alone)
-            if first.by is not None:
-                if first.by == BY_START:
-                    changes |= catalog_began(catalogs.start.name, time.time())
-                catalogs.decide_alone(first.served, first.by, catalogs.record.active, UNREADABLE if first.left else "", changes)
-            elif changes:
+            if changes and (first.by is None or not alone):
                 await self._write_found(changes)
+            if first.by is not None:
+                own = dict(changes) if alone or self._unwritten else {}
+                if first.by == BY_START:
+                    own |= catalog_began(catalogs.start.name, time.time())
+                reason = UNREADABLE if first.left else ""
+                catalogs.decide_alone(first.served, first.by, catalogs.record.active, reason, own, after_engine=not alone)
             try:
                 await follower.decide(_nothing)
             except ControlUnavailable as error:
@@ -118,8 +121,9 @@ class CatalogReplica:
             ServerError: it can't be served, yet; what is served has not changed.
         """
         catalogs = self._catalogs
-        await catalogs.write_own()
-        if record.active is not None and self._is_other(record.active):
+        if not self._brings_later(record):
+            await catalogs.write_own()
+        if catalogs.own is None and record.active is not None and self._is_other(record.active):
             await self._switch.follow(record.active)
         elif catalogs.trying is not None:
             raise EngineUnavailable("Engines died, and an earlier version of the catalog is being tried.", 5)
@@ -127,6 +131,11 @@ class CatalogReplica:
         self._unwritten = {key: value for key, value in self._unwritten.items() if key not in self._follower.values}
         if self._unwritten:
             await self._write_found(self._unwritten)
+
+    def _brings_later(self, record: Record) -> bool:
+        """True while the others go on with what they serve, and this replica's engine is yet to load what it brings them."""
+        own = self._catalogs.own
+        return own is not None and own.after_engine and own.instead == record.active and not self._switch.has_engine
 
     def _is_other(self, name: str) -> bool:
         active = self._catalogs.active

@@ -2,8 +2,11 @@
 
 Invariant: a server starts with a version that it can read whenever there is one. What it had to leave for that is said. A catalog that no
 server was started with before is served by all from then on; one that is not new decides only where no other server is ready, so a server
-alone serves what it is started with whenever that is another catalog than the last time. What would give most items other identifiers
-while others serve is of another model: the others would find wrong items by it in silence, so a server with such a catalog does not begin.
+alone serves what it is started with whenever that is another catalog than the last time.
+
+Beside servers that are ready, a server begins only if it can read what they serve, and they what it brings: else it would never be ready,
+or they no longer. What would give most items other identifiers is of another model: the others would find wrong items by it in silence, so
+a server with such a catalog does not begin either. All of that is judged anew until it begins, and it does once they have ended.
 """
 
 import asyncio
@@ -16,13 +19,14 @@ from server.catalogs.filters import NamedFilters
 from server.catalogs.known import BY_RECOVERY
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.errors import CatalogRefused, FilterRefused, VersionNotFound, quoted
+from server.errors import CatalogRefused, FilterRefused, ServerError, VersionNotFound, quoted
 from server.try_again import FileGone
 
 logger = logging.getLogger(__name__)
 BY_START = "start"
 BY_RESTART = "restart"
 UNREADABLE = "It can't be read any more."
+APART = "start all of them with --catalogs, a directory that all see or an object store, or end the others first."
 # Of the items that two versions for one model share: twins may change places, and little else.
 MOST_MOVED = 0.5
 
@@ -49,25 +53,31 @@ async def first_catalog(catalogs: CatalogStore, filters: NamedFilters, *, alone:
         alone: True if no other server is ready.
 
     Raises:
-        CatalogRefused: others serve, and the catalog that this server is started with is for another model than theirs.
+        CatalogRefused: others serve a version that this server can't read, or they can't read the catalog that it is started with, or that
+            is for another model than theirs.
         FilesUnavailable: the version that is served can't be fetched now.
-        FilterRefused: a named filter can't be evaluated for any version that can be read.
+        FilterRefused: a named filter can't be evaluated for any version that can be read, or for the one that others serve.
     """
     start, record = catalogs.start, catalogs.record
     begins = record.began_last != start.name if alone else start.name not in record.began
     last = record.active
     if begins and not alone and last not in (None, start.name):
+        if catalogs.has_private_files:
+            raise CatalogRefused(f"Other servers serve version {quoted(last)}, and could not read the catalog of this one: {APART}")
         await _check_same_model(catalogs, last)
     for name in _candidates(catalogs, begins=begins):
         try:
             served = start if name == start.name else await catalogs.load(name)
             await filters.prepare(served)
-        except VersionNotFound:
-            if name == last:
-                logger.error("the version %s can't be served any more: its file is gone", name)
-            continue
-        except (CatalogRefused, FileGone, FilterRefused) as error:
-            logger.error("the version %s can't be served any more: %s", name, error)
+        except (VersionNotFound, CatalogRefused, FileGone, FilterRefused) as error:
+            if name == last and not alone:
+                raise _unusable(catalogs, name, error) from error
+            if isinstance(error, VersionNotFound):
+                # Older ones may have been removed.
+                if name == last:
+                    logger.error("the version %s can't be served any more: its file is gone", name)
+            else:
+                logger.error("the version %s can't be served any more: %s", name, error)
             continue
         if begins and name == start.name:
             return FirstCatalog(served, BY_START)
@@ -84,9 +94,8 @@ async def _check_same_model(catalogs: CatalogStore, served: str) -> None:
     start = catalogs.start
     try:
         found = await asyncio.to_thread(difference, await catalogs.read(served), start.catalog)
-    except (VersionNotFound, CatalogRefused, FileGone):
-        # It is left for this start.
-        return
+    except (VersionNotFound, CatalogRefused, FileGone) as error:
+        raise _unusable(catalogs, served, error) from error
     shared = len(start.catalog) - len(found.added)
     if len(found.moved) > MOST_MOVED * shared:
         raise CatalogRefused(
@@ -94,6 +103,14 @@ async def _check_same_model(catalogs: CatalogStore, served: str) -> None:
             f"{quoted(served)}, which other servers serve: it is for another model than theirs. Servers of another model need a control "
             "store of their own (--control-prefix, or another --control), or the others must end first."
         )
+
+
+def _unusable(catalogs: CatalogStore, served: str, error: ServerError) -> ServerError:
+    """The error of a server that can't serve what others do, or compare its own catalog with that."""
+    if isinstance(error, FilterRefused):
+        return error
+    reason = f": {APART}" if catalogs.has_private_files else f". {error} This server begins when it can, or when they have ended."
+    return CatalogRefused(f"Other servers serve version {quoted(served)}, which this server can't read{reason}")
 
 
 def _candidates(catalogs: CatalogStore, *, begins: bool) -> Iterator[str]:

@@ -30,6 +30,11 @@ class CatalogSwitch:
         # With it an engine has died here: it is not given to the next one unproven.
         self._deadly: str | None = None
 
+    @property
+    def has_engine(self) -> bool:
+        """True if an engine is ready, with the version that is served."""
+        return self._supervisor.status is EngineStatus.READY
+
     async def serve(self, version: str | None, by: str, *, served: str | None = None, without_engine: bool = False) -> Activation:
         """Serve a version from now on, here and on all other replicas.
 
@@ -70,7 +75,7 @@ class CatalogSwitch:
     async def follow(self, version: str) -> None:
         """Serve a version here that all are to serve. Raises as `serve`."""
         before = self._catalogs.active
-        unproven = self._supervisor.status is not EngineStatus.READY and version != self._deadly
+        unproven = not self.has_engine and version != self._deadly
         with self._health.activation(), self._catalogs.candidate() as candidate:
             path = self._catalogs.path(version)
             try:

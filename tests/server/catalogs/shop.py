@@ -36,6 +36,12 @@ def small_catalog(seed: int) -> Catalog:
 START, ONE, TWO = (small_catalog(seed) for seed in (1, 2, 3))
 
 
+def moved(count: int) -> Catalog:
+    """The catalog of the start with an item more, and with other identifiers for so many of its items."""
+    rows = {START.item_ids[index]: (ONE if index < count else START).identifier(index) for index in range(len(START))}
+    return catalog_of(rows | {"one more": START.identifier(0)})
+
+
 @dataclass
 class Shop:
     """What a test may ask."""
@@ -86,15 +92,33 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def open_shop(folder: Path, control: ControlStore | None = None, name: str = "shop", start: Catalog = START) -> Shop:
+def put_into(image: Path, catalog: Catalog) -> None:
+    """Make a catalog what is found at a path from now on."""
+    image.unlink(missing_ok=True)
+    save_artefact(catalog, image)
+
+
+async def open_shop(
+    folder: Path,
+    control: ControlStore | None = None,
+    name: str = "shop",
+    start: Catalog = START,
+    image: Path | None = None,
+    *,
+    is_private: bool = False,
+) -> Shop:
     """The services as a server makes them when it starts; what it serves is not proven yet, for nothing is started.
 
     Args:
         control: by default the file beside the versions, as a server has it.
         name: of the replica.
         start: the catalog that it is started with.
+        image: the file that it is started with, which gets that catalog; by default one that no other catalog has.
+        is_private: True for a server whose files the others can't read.
     """
-    directory, start_file = folder / "catalogs", folder / f"{start.version}.catalog"
+    directory, start_file = folder / "catalogs", image or folder / f"{start.version}.catalog"
+    if image is not None:
+        put_into(image, start)
     directory.mkdir(exist_ok=True)
     if not start_file.exists():
         save_artefact(start, start_file)
@@ -103,7 +127,8 @@ async def open_shop(folder: Path, control: ControlStore | None = None, name: str
     metrics = Metrics()
     engine = EngineClient(options, start.version, metrics, max_pending=10, on_failure=failures.append)
     follower = Follower(control or open_control_store(f"sqlite:///{directory / 'control.db'}"), name)
-    catalogs = CatalogStore(ServedCatalog(start.version, "", start_file, start), engine, VersionFiles(directory), follower)
+    served, files = ServedCatalog(start.version, "", start_file, start), VersionFiles(directory)
+    catalogs = CatalogStore(served, engine, files, follower, private_files=is_private)
     filters = NamedFilters(catalogs, engine)
     switch = CatalogSwitch(catalogs, filters, engine.supervisor, metrics.health)
     follower.applier = replica = CatalogReplica(catalogs, filters, switch)
@@ -115,9 +140,17 @@ async def open_shop(folder: Path, control: ControlStore | None = None, name: str
 
 
 @asynccontextmanager
-async def opened(folder: Path, control: ControlStore | None = None, name: str = "shop", start: Catalog = START) -> AsyncIterator[Shop]:
+async def opened(
+    folder: Path,
+    control: ControlStore | None = None,
+    name: str = "shop",
+    start: Catalog = START,
+    image: Path | None = None,
+    *,
+    is_private: bool = False,
+) -> AsyncIterator[Shop]:
     """A shop of which nothing is started."""
-    shop = await open_shop(folder, control, name, start)
+    shop = await open_shop(folder, control, name, start, image, is_private=is_private)
     try:
         yield shop
     finally:

@@ -1,5 +1,7 @@
 """Versions that kill engines, or that no engine can load: left for the last good one, and for no other reason."""
 
+import asyncio
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,13 @@ from server.catalogs import guard
 from server.catalogs.guard import CatalogGuard
 from server.catalogs.proof import prove
 from server.catalogs.served import ServedCatalog
+from server.control.announcer import Announcer
 from server.engine import supervisor as engine_supervisor
 from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterRefused, VersionActive
 from server.metrics.registry import Metrics
 from server.try_again import EngineUnavailable
-from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, started, until
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, moved, open_shop, opened, started, until
 from tests.server.engine_process import process_id
 
 
@@ -280,3 +283,22 @@ async def test_rolling_back_needs_no_engine(tmp_path: Path) -> None:
         assert shop.engine.supervisor.ready.catalog_version == START.version
     async with started(tmp_path) as shop:
         assert shop.catalogs.active.name == START.version
+
+
+async def test_a_catalog_that_a_start_would_bring_to_others_and_that_no_engine_loads_is_served_by_nobody(tmp_path: Path) -> None:
+    later = moved(0)
+    async with opened(tmp_path, name="old") as old:
+        await old.catalogs.follower.store.announce(Announcer(old.catalogs.follower, lambda: START.version, lambda: None).replica())
+        async with opened(tmp_path, name="new", start=later) as new:
+            (tmp_path / "behaviours.json").write_text(json.dumps({later.version: "refuses"}))
+            assert new.catalogs.active.name == later.version
+            new.engine.supervisor.start()
+            following = asyncio.create_task(new.catalogs.follower.follow())
+            await new.ready()
+            await until(lambda: new.catalogs.own is None)
+            following.cancel()
+            await new.engine.supervisor.stop()
+            assert new.catalogs.active.name == new.named_by_metric == START.version
+        async with old.catalogs.changing:
+            await old.catalogs.follower.catch_up()
+        assert {entry.version for entry in old.catalogs.history} == {START.version}

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from drafting.catalog.artefact import save_artefact
-from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.placement import add_items
@@ -389,39 +388,6 @@ async def test_a_replica_begins_with_what_there_is_and_writes_later_what_it_has_
             await follow(shop)
             assert found <= shop.catalogs.record.versions.keys()
         assert not late.catalogs.follower.applier.has_more
-
-
-def moved(count: int) -> Catalog:
-    """The catalog of the start with an item more, and with other identifiers for so many of its items."""
-    rows = {START.item_ids[index]: (ONE if index < count else START).identifier(index) for index in range(len(START))}
-    return catalog_of(rows | {"one more": START.identifier(0)})
-
-
-async def test_a_replica_for_another_model_does_not_begin_beside_others(tmp_path: Path, control: Flaky) -> None:
-    """All of its items have other identifiers, which the others' model has never learnt."""
-    other = moved(len(START))
-    async with opened(tmp_path, control, "a") as one:
-        await control.announce(replica_of(one))
-        with pytest.raises(CatalogRefused, match=r"has other identifiers for 20 of the 20 items .*--control-prefix"):
-            async with opened(tmp_path, control, "b", other):
-                pass
-        await follow(one)
-        assert one.catalogs.active.name == one.catalogs.record.active == START.version
-        assert other.version not in one.catalogs.record.versions
-    await control.withdraw("a")
-    async with opened(tmp_path, control, "b", other) as alone:
-        assert alone.catalogs.active.name == other.version
-
-
-async def test_a_replica_with_a_later_catalog_of_the_same_model_takes_the_others_along(tmp_path: Path, control: Flaky) -> None:
-    """Twins may have changed places."""
-    later = moved(len(START) // 4)
-    async with opened(tmp_path, control, "a") as one:
-        await control.announce(replica_of(one))
-        async with opened(tmp_path, control, "b", later) as two:
-            await follow(two)
-            await follow(one)
-            assert one.catalogs.active.name == two.catalogs.active.name == later.version
 
 
 @pytest.mark.parametrize("lose", ["write", "answer"])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from starlette.requests import ClientDisconnect
 
+from server.catalogs.start import BY_START
 from server.http import app
 from server.http.app import build_api
 from server.try_again import FilesUnavailable
@@ -98,6 +99,17 @@ async def test_a_server_that_no_longer_follows_for_a_fault_asks_to_be_restarted(
         assert_problem(health, 503, ENDED)
         assert_problem(await bench.client.get("/ready"), 503, ENDED)
         assert not bench.services.announcer.replica().ready
+
+
+async def test_a_server_is_ready_once_all_are_told_of_the_catalog_that_it_brings(bench: Bench):
+    catalogs = bench.services.catalogs
+    assert (await bench.client.get("/ready")).status_code == 200
+    catalogs.decide_alone(catalogs.active, BY_START, None, after_engine=True)
+    sentence = "The catalog that this server is started with is about to be served by all."
+    assert_problem(await bench.client.get("/ready"), 503, sentence)
+    async with catalogs.changing:
+        await catalogs.follower.catch_up()
+    assert (await bench.client.get("/ready")).status_code == 200
 
 
 async def test_a_server_that_can_not_begin_yet_says_so_until_it_can(bench: Bench, monkeypatch: pytest.MonkeyPatch):
