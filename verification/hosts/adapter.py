@@ -5,6 +5,7 @@ can't be merged, is refused.
 """
 
 import re
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 
 import torch
@@ -74,7 +75,7 @@ def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype,
         if config.vocab_size != model.config.vocab_size:
             # The rows are the adapter's, which brings them all.
             model.resize_token_embeddings(config.vocab_size, mean_resizing=False)
-        _separate_head(model)
+        tied = _tied_weights(model)
         wrapped = PeftModel(model, PeftConfig.from_pretrained(files.directory))
         loaded = wrapped.load_adapter(str(files.directory), "default")
     except LOADING_ERRORS as error:
@@ -88,27 +89,51 @@ def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype,
             f"The adapter in {files.directory} does not belong to its {ADAPTER_FILE} and the base in {files.weights}: {differing[0]!r} is "
             f"missing in its weights or has no place in the model, as {len(differing) - 1} others."
         )
+    _separate(wrapped, tied)
     merged: PreTrainedModel = wrapped.merge_and_unload()
-    _tie_if_equal(merged)
+    _tie_equal(merged, tied.values())
     return merged
 
 
-def _separate_head(model: PreTrainedModel) -> None:
-    """Give a tied head a copy of its weights: peft adds to weights in place, and what it adds to one of them is not the other's."""
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is not None and head.weight is embeddings.weight:
-        head.weight = nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+def _tied_weights(model: PreTrainedModel) -> dict[Tensor, list[str]]:
+    """The names of each weight that has several: of a T5 those of its head and of the embeddings of encoder and decoder."""
+    names: dict[Tensor, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        names.setdefault(weight, []).append(name)
+    return {weight: group for weight, group in names.items() if len(group) > 1}
 
 
-def _tie_if_equal(model: PreTrainedModel) -> None:
-    """Tie the head again if it still equals the embeddings, and otherwise say in the configuration that it does not."""
+def _separate(model: nn.Module, tied: Collection[Tensor]) -> None:
+    """Give each module with one of these weights a copy of its own: peft merges in place, and what it adds for one is not the others'."""
+    found: set[nn.Module | Tensor] = set()
+    for name, _ in list(model.named_parameters(remove_duplicate=False)):
+        weight, (where, _, attribute) = model.get_parameter(name), name.rpartition(".")
+        module = model.get_submodule(where)
+        if weight in found:
+            if module in found:
+                # Resized embeddings of a T5 are one module under several names.
+                module = deepcopy(module)
+                model.set_submodule(where, module)
+            setattr(module, attribute, nn.Parameter(weight.detach().clone(), requires_grad=False))
+        elif weight in tied:
+            found |= {weight, module}
+
+
+def _tie_equal(model: PreTrainedModel, tied: Iterable[list[str]]) -> None:
+    """Tie again what is still equal, and say in the configuration whether the head is tied, which peft has settled before."""
+    for group in tied:
+        kept: list[nn.Parameter] = []
+        for name in group:
+            weight = model.get_parameter(name)
+            same = next((other for other in kept if torch.equal(other, weight)), None)
+            if same is None:
+                kept.append(weight)
+            else:
+                where, _, attribute = name.rpartition(".")
+                setattr(model.get_submodule(where), attribute, same)
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is None or not model.config.tie_word_embeddings:
-        return
-    if torch.equal(head.weight, embeddings.weight):
-        head.weight = embeddings.weight
-    else:
-        model.config.tie_word_embeddings = False
+    if head is not None:
+        model.config.tie_word_embeddings = head.weight is embeddings.weight
 
 
 def _vocabulary_size(files: ModelFiles, config: PretrainedConfig) -> int:

@@ -25,7 +25,7 @@ from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_same
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.adapter import load_merged, load_model_config
-from verification.hosts.checkpoint import HostError, load_tokenizer
+from verification.hosts.checkpoint import HostError, auto_class, load_config, load_tokenizer
 from verification.hosts.merged_copy import merged_copy
 from verification.hosts.weights import check_names
 from verification.recommender import Recommender
@@ -62,13 +62,13 @@ def base(tmp_path: Path) -> Path:
 
 def save_adapter(base: Path, folder: Path, *, tokens: int | None = None, **settings: Any) -> Any:
     """Write an adapter of random weights and return peft's model, which holds it unmerged."""
-    model = AutoModelForCausalLM.from_pretrained(base)
+    model = auto_class(load_config(base)).from_pretrained(base)
     if tokens is not None:
         torch.manual_seed(5)
         model.resize_token_embeddings(tokens, mean_resizing=False)
     config = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"], "task_type": "CAUSAL_LM"}
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(**(config | settings)))
     torch.manual_seed(3)
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(**(config | settings)))
     with torch.no_grad():
         for parameter in wrapped.parameters():
             if parameter.requires_grad:
