@@ -40,9 +40,10 @@ def check_file(path: Path, subject: str, error: type[SetupError]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error message; of one that is empty what was asserted, or the name of its class."""
-    if message := str(error).strip():
-        return message.splitlines()[0]
+    """The first line of a library's error message, with the next one behind a colon; of one that is empty what was asserted, or the name of
+    its class."""
+    if lines := [line.strip() for line in str(error).strip().splitlines()]:
+        return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
     frames = traceback.extract_tb(error.__traceback__)
     asserted = frames[-1].line if frames and isinstance(error, AssertionError) else None
     return (asserted or type(error).__name__).removeprefix("assert ")

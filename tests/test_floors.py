@@ -25,6 +25,7 @@ FLOORS = {
         "lru",
         "cache",
         "model_files",
+        "pretrained",
         "mapped_arrays",
         "memory",
         "freed_memory",

@@ -16,7 +16,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +25,7 @@ from transformers import (
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
 from drafting.model_files import ENCODER_DECODERS
+from drafting.pretrained import LOADING_ERRORS, UnreadableError, read_config, read_tokenizer
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
 from drafting.prompts.template import HISTORY, PromptTemplate
@@ -199,9 +199,9 @@ def scratch_tokenizer(tokens: tuple[str, ...]) -> PreTrainedTokenizerFast:
 
 def _read_config(path: Path) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise BaseError(f"{path} is not a model configuration: {first_line(error)}") from error
+        return read_config(path)
+    except UnreadableError as error:
+        raise BaseError(f"{path} is not a model configuration: {error}") from error
 
 
 def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> Base:
@@ -227,9 +227,10 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
     config = _read_config(path / "config.json")
     _check_served(config, str(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = _auto_class(config).from_pretrained(path, dtype="float32", attn_implementation=_attention(config))
-    except (ValueError, OSError, KeyError) as error:
+        tokenizer = read_tokenizer(path)
+        settings = {"dtype": "float32", "attn_implementation": _attention(config), "trust_remote_code": False}
+        model = _auto_class(config).from_pretrained(path, config=config, **settings)
+    except LOADING_ERRORS as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     # Many checkpoints have more rows than their tokenizer has tokens; the spare rows do no harm.

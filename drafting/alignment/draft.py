@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from drafting.alignment.bases import Base, load_base
 from drafting.alignment.course import Course
@@ -23,7 +23,7 @@ from drafting.alignment.training import describe_base, quiet_library, train_mode
 from drafting.alignment.tree_check import check_trees
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
-from drafting.errors import first_line
+from drafting.pretrained import UnreadableError, read_tokenizer
 from drafting.prompts.loading import prompt_of
 from drafting.trie.item_trie import ItemTrie
 
@@ -82,9 +82,9 @@ def _check_levels(catalog: Catalog, settings: DraftSettings) -> None:
 
 def _load_tokenizer(teacher: Path) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(teacher)
-    except (ValueError, OSError, KeyError) as error:
-        raise TrainingError(f"The tokenizer in {teacher} cannot be read: {first_line(error)}") from error
+        return read_tokenizer(teacher)
+    except UnreadableError as error:
+        raise TrainingError(f"The tokenizer in {teacher} cannot be read: {error}") from error
 
 
 def _record(manifest: TeacherManifest, catalog: Catalog, base: Base, settings: DraftSettings) -> dict[str, Any]:

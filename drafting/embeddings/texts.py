@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from drafting.array_types import FloatArray
 from drafting.catalog.item_list import ItemList
 from drafting.embeddings.factors import left_factors, unit_rows
-from drafting.errors import SetupError
+from drafting.errors import SetupError, first_line
 
 _TEXTS_AT_ONCE = 32
 _MOST_TOKENS = 256
@@ -79,13 +79,16 @@ def from_encoder(directory: Path, texts: Sequence[str], on_batch: Callable[[int]
         EmbeddingError: the directory holds no model, or no tokenizer, that transformers loads.
     """
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
+
+    from drafting.pretrained import LOADING_ERRORS, read_config, read_tokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model: Any = AutoModel.from_pretrained(directory, local_files_only=True).eval()
-    except (OSError, ValueError) as error:
-        raise EmbeddingError(f"{directory} holds no encoder of texts with its tokenizer: {error}") from error
+        tokenizer: Any = read_tokenizer(directory)
+        settings = {"config": read_config(directory), "local_files_only": True, "trust_remote_code": False}
+        model: Any = AutoModel.from_pretrained(directory, **settings).eval()
+    except LOADING_ERRORS as error:
+        raise EmbeddingError(f"{directory} holds no encoder of texts with its tokenizer: {first_line(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     # Texts of one length share a batch; the result is in the order of the items.

@@ -9,7 +9,9 @@ import logging
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
+
+from drafting.pretrained import read_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ _PLAIN_CLASS = "PreTrainedTokenizerFast"
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer to a model directory so that it is read back with the same ids for every text."""
     tokenizer.save_pretrained(folder)
-    if _difference(tokenizer, AutoTokenizer.from_pretrained(folder).backend_tokenizer) is None:
+    if _difference(tokenizer, read_tokenizer(folder).backend_tokenizer) is None:
         return
     path = folder / _CONFIG
     contents = json.loads(path.read_bytes()) | {"tokenizer_class": _PLAIN_CLASS}

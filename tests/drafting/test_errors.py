@@ -12,6 +12,7 @@ from drafting.errors import first_line
     ("error", "told"),
     [
         (ValueError("one\ntwo"), "one"),
+        (ValueError("where:\n  what\nmore"), "where: what"),
         (ValueError(" \n"), "ValueError"),
         (AssertionError("one"), "one"),
         (AssertionError(), "AssertionError"),

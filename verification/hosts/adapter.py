@@ -14,7 +14,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from drafting.errors import first_line
 from drafting.model_files import ADAPTER_FILE, ModelFiles
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, auto_class, load_config
+from drafting.pretrained import LOADING_ERRORS
+from verification.hosts.checkpoint import HostError, auto_class, load_config
 from verification.hosts.weights import read_headers, weight_files
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -50,10 +51,10 @@ def load_reference(files: ModelFiles, dtype: torch.dtype) -> PreTrainedModel:
     if files.base is not None:
         return load_merged(files, config, dtype).eval()
     try:
-        model: PreTrainedModel = auto_class(config).from_pretrained(files.directory, dtype=dtype).eval()
+        model: PreTrainedModel = auto_class(config).from_pretrained(files.directory, config=config, dtype=dtype, trust_remote_code=False)
     except LOADING_ERRORS as error:
         raise HostError(f"The model in {files.directory} cannot be loaded by transformers: {first_line(error)}") from error
-    return model
+    return model.eval()
 
 
 def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype, attention: str | None = None) -> PreTrainedModel:
@@ -71,7 +72,8 @@ def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype,
     except ImportError as error:
         raise HostError(f"Serving an adapter needs peft ({first_line(error)}): pip install 'atspeed-server[train]'.") from error
     try:
-        model = auto_class(config).from_pretrained(files.weights, dtype=dtype, attn_implementation=attention)
+        settings = {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": False}
+        model = auto_class(config).from_pretrained(files.weights, config=load_config(files.weights), **settings)
         if config.vocab_size != model.config.vocab_size:
             # The rows are the adapter's, which brings them all.
             model.resize_token_embeddings(config.vocab_size, mean_resizing=False)

@@ -7,34 +7,26 @@ so both hosts accept and refuse the same directories.
 import json
 import math
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from drafting.errors import SetupError, first_line
+from drafting.errors import SetupError
 from drafting.model_files import ENCODER_DECODERS, TOKENIZER_FILES
+from drafting.pretrained import UnreadableError, read_config, read_tokenizer
 from drafting.prompts.tokenizer_files import warn_if_read_otherwise
 from verification.hosts.attention import Reach
 
-# What libraries raise for checkpoints that they can't load.
-LOADING_ERRORS = (
-    *(ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, LookupError, EOFError, UnpicklingError),
-    # Libraries assert some requirements on the model and on the machine, such as a device for each rank.
-    AssertionError,
-)
 TRAINING_FILE = "training.json"
 PLAIN_ATTENTION = "full_attention"
 WINDOWED_ATTENTION = {"sliding_attention", "chunked_attention"}
@@ -71,9 +63,9 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     if not (model_dir / "config.json").exists():
         raise HostError(f"{model_dir} is not a model directory: it has no config.json.")
     try:
-        config = AutoConfig.from_pretrained(model_dir)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {first_line(error)}") from error
+        config = read_config(model_dir)
+    except UnreadableError as error:
+        raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {error}") from error
     _check_attention(config, model_dir)
     quantization_method(config, model_dir)
     if not has_encoder(config) and not hasattr(config, "max_position_embeddings"):
@@ -137,9 +129,9 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
     if not any((model_dir / name).exists() for name in TOKENIZER_FILES):
         raise HostError(f"The model directory {model_dir} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it.")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_dir)
-    except (ValueError, OSError, KeyError) as error:
-        raise HostError(f"The tokenizer of {model_dir} cannot be read: {first_line(error)}") from error
+        tokenizer = read_tokenizer(model_dir)
+    except UnreadableError as error:
+        raise HostError(f"The tokenizer of {model_dir} cannot be read: {error}") from error
     warn_if_read_otherwise(tokenizer, model_dir)
     return tokenizer
 

@@ -21,10 +21,10 @@ from drafting.beam.model import AttentionLayout, TreeBatch
 from drafting.beam.rows import Rows
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
+from drafting.pretrained import LOADING_ERRORS
 from verification.hosts.adapter import load_merged, load_model_config
 from verification.hosts.attention import LayerLayouts, View, tree_attention
 from verification.hosts.checkpoint import (
-    LOADING_ERRORS,
     HostError,
     auto_class,
     has_encoder,
@@ -151,13 +151,14 @@ class TransformersHost:
             model = load_merged(files, config, precision, self.attention)
         else:
             try:
-                model, loading = auto_class(config).from_pretrained(
-                    model_dir, dtype=precision, attn_implementation=self.attention, output_loading_info=True
-                )
+                settings = {"dtype": precision, "attn_implementation": self.attention, "trust_remote_code": False}
+                model, loading = auto_class(config).from_pretrained(model_dir, config=config, output_loading_info=True, **settings)
                 model = model.to(self.device)
             except LOADING_ERRORS as error:
                 raise refusal(error, first_line(error), config, model_dir) from error
             _check_loaded(loading["missing_keys"], model_dir)
+        if (chosen := model.config._attn_implementation) != self.attention:
+            raise HostError(f"transformers gives the model in {model_dir} ({config.model_type}) attention of its own choice: {chosen}.")
         try:
             self._host(model.to(self.device), slots, kv_memory_gib)
         except RuntimeError as error:

@@ -23,10 +23,10 @@ from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Rows
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
+from drafting.pretrained import LOADING_ERRORS
 from verification.hosts.adapter import load_model_config
 from verification.hosts.attention import Alibi, LayerLayouts, Reach, View
 from verification.hosts.checkpoint import (
-    LOADING_ERRORS,
     HostError,
     check_no_encoder,
     layer_reaches,

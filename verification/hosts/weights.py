@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from drafting.errors import first_line
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, has_encoder, load_config, model_class, refusal
+from drafting.pretrained import LOADING_ERRORS
+from verification.hosts.checkpoint import HostError, has_encoder, load_config, model_class, refusal
 
 # A name's suffix, the stem of its library, and its files beside the weights that no library reads.
 SAFETENSORS = (".safetensors", "model")
@@ -150,6 +151,7 @@ def check_names(model_dir: Path) -> None:
                 config=config,
                 state_dict=dict(weights),
                 dtype=torch.float32,
+                attn_implementation="eager",
                 device_map={"": "meta"},
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

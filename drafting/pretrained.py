@@ -1,0 +1,69 @@
+"""Configurations and tokenizers as transformers reads them from a model directory.
+
+Invariant: no code from a model's directory runs, and nobody is asked on the standard input whether it should; whatever a library raises of
+a damaged file is one error with one sentence. A configuration says what a model is: how transformers is to run it, which attention it takes
+and what it answers, is settled by the code that loads it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from drafting.errors import SetupError, first_line
+
+# What libraries raise for checkpoints that they can't load.
+LOADING_ERRORS = (
+    *(ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, LookupError, EOFError, UnpicklingError),
+    # Libraries assert some requirements on the model and on the machine, such as a device for each rank.
+    AssertionError,
+    # Of a configuration whose values are of another type, or do not go together.
+    StrictDataclassError,
+)
+
+
+class UnreadableError(SetupError):
+    """A library can't read a file of a model's directory; the message is the library's reason."""
+
+
+def read_config(path: Path) -> PretrainedConfig:
+    """The configuration in a `config.json`, or in the directory that holds one.
+
+    Raises:
+        UnreadableError: it is damaged, or of a family that only code of its own describes.
+    """
+    with _sentences():
+        config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        # Training leaves these behind; the attention that the file names goes before the one that a caller asks for.
+        config._attn_implementation = None
+        config.output_attentions = False
+        config.return_dict = True
+    return config
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory.
+
+    Raises:
+        UnreadableError: it is missing or damaged, or needs code of its own.
+    """
+    with _sentences():
+        # Mistral's own format, in files beside, lacks the tokens that were added in training.
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
+    return tokenizer
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except LOADING_ERRORS as error:
+        raise UnreadableError(first_line(error)) from error
+    except Exception as error:
+        # The Rust library below tokenizers raises this very class, and none of its own, for a file that it can't parse.
+        if type(error) is not Exception:
+            raise
+        raise UnreadableError(first_line(error)) from error
