@@ -1,4 +1,4 @@
-"""Attributes that no client can be told, or that cost without a bound: refused at every door, and harmless in an old catalog."""
+"""Attributes that no client can be told, or that cost without a bound: refused at every door, and harmless in an unchecked catalog."""
 
 import json
 import time
@@ -158,7 +158,7 @@ def test_a_catalog_of_earlier_days_with_more_names_still_grows() -> None:
         add_items(old, [NewItem("new", None, ["<a_0>", "<b_9>"], {"another": 7})], Collision.NEAREST_FREE, None, 0)
 
 
-def test_odd_values_of_an_old_catalog_are_left_out_and_match_nothing(tmp_path: Path) -> None:
+def test_odd_values_of_an_unchecked_catalog_are_left_out_and_match_nothing(tmp_path: Path) -> None:
     texts = ["NaN", "-Infinity", "9" * 330, '"\ud800"', "[" * 5000, "{", "", "1,2", '["a",NaN]', "1e999", '"fine"', "7"]
     base = catalog_of({f"item-{i}": ["<a_0>", f"<b_{i}>"] for i in range(len(texts))})
     column = AttributeColumn(np.arange(len(texts), dtype=np.int32), TextColumn.of(texts))

@@ -234,7 +234,7 @@ async def test_a_user_is_read_and_a_profile_put_in_one_round_trip_each(redis_ser
         keys = sorted([key async for key in admin.scan_iter("{together:*")])
         assert keys == [b"{together:ann}:%b" % name for name in (b"events", b"ids", b"order", b"profile")]
         assert all([59_000 < await admin.pttl(key) <= 60_000 for key in keys])
-        # An event of which nothing more is told is stored as releases before kinds read it.
+        # An event of which nothing more is told takes no room for it.
         members = await admin.zrange("{together:ann}:events", 0, -1)
         assert [member[10:] for member in members] == [b'[null,"a"]', b'[null,"b","buy",2.0,{"shop":7}]']
     assert await store.delete("ann") is True
@@ -355,22 +355,6 @@ async def test_a_key_of_another_kind_is_damage_of_its_user_alone(redis_server, n
     assert await store.delete("ann") is True
     assert await store.append("ann", [Event("b", 1.0)]) == 1
     assert await store.read("ann") == [Event("b", 1.0)]
-    await store.close()
-
-
-async def test_histories_of_an_earlier_release_are_taken_over(redis_server):
-    """They have no order of arrival, nothing behind their ids, and more members than shown where the oldest shown are equal."""
-    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="early", max_events=3)
-    members = {b'0000000003["e3", "c"]': 5.0, b'0000000002[null, "b"]': 5.0, b'0000000007["e7", "d"]': 5.0, b'0000000008["", "a"]': 1.0}
-    async with Redis(port=redis_server.port) as admin:
-        await admin.zadd("{early:ann}:events", members)
-        await admin.hset("{early:ann}:ids", mapping={":e3": "", ":e7": "", ":": "", "arrivals": 8})
-        assert await store.append("ann", [Event("c", 5.0, "e3"), Event("d", 5.0, "e7"), Event("a", 1.0, "")]) == 0
-        assert [event.item_id for event in await store.read("ann")] == ["a", "c", "d"]
-        assert await store.append("ann", [Event("new", 0.0, "new")]) == 1
-        assert [event.item_id for event in await store.read("ann")] == ["new", "a", "d"]
-        assert await store.append("ann", [Event("c", 5.0, "e3")]) == 0
-        assert await admin.lrange("{early:ann}:order", 0, -1) == [b"5", b"1", b"0.0"]
     await store.close()
 
 

@@ -1,4 +1,4 @@
-"""A catalog built before its values were checked: what no client can be told is left out, and every list and batch is answered."""
+"""A catalog whose values nobody has checked: what no client can be told is left out, and every list and batch is answered."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +20,11 @@ HISTORY = ["item-3", "item-14"]
 
 @pytest.fixture(scope="module")
 def shop(catalog: Catalog, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("old")
+    folder = tmp_path_factory.mktemp("unchecked")
     column = AttributeColumn((np.arange(len(catalog)) % len(ODD)).astype(np.int32), TextColumn.of(ODD))
     item_ids = TextColumn.of([f"item-{i}" if i % 2 else f"item-{i}-\ud800" for i in range(len(catalog))])
-    save_artefact(Catalog.of(item_ids, catalog.tokens, catalog.codes, {"odd": column, "title": column}), folder / "old.catalog")
-    flags = ("--target", str(model_dir), "--catalog", str(folder / "old.catalog"), "--histories", "memory://", "--timeout-ms", "20000")
+    save_artefact(Catalog.of(item_ids, catalog.tokens, catalog.codes, {"odd": column, "title": column}), folder / "odd.catalog")
+    flags = ("--target", str(model_dir), "--catalog", str(folder / "odd.catalog"), "--histories", "memory://", "--timeout-ms", "20000")
     with ForkedServer(folder, *flags) as server:
         yield server.wait_until_ready()
 
