@@ -1,11 +1,12 @@
 """redis-py clients for each topology: one server, Sentinel, Cluster.
 
 Invariant: a client never sends a command twice, because a write whose answer was lost may have been stored. It has no timeouts of its own
-for commands, because `server.redis.access` limits each operation as a whole. Whatever is in files is read whenever a connection is made,
-for a pool that lives as long as the server outlives passwords and certificates.
+for commands, because `server.redis.access` limits each operation as a whole. A connection is made with what files hold by then, because a
+pool that lives as long as the server outlives passwords and certificates.
 """
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,14 @@ RedisClient = Redis | RedisCluster
 _SENTINEL_SHARE = 3
 
 
+def _stamp(path: str) -> tuple[int, ...]:
+    """What differs once a file has been replaced or written over; nothing where there is none."""
+    with suppress(OSError):
+        found = Path(path).stat()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+    return ()
+
+
 class PasswordFile(CredentialProvider):
     """Reads the password for each new connection, so that it can be replaced without a restart."""
 
@@ -52,11 +61,23 @@ class PasswordFile(CredentialProvider):
 
 
 class _TlsConnection(SSLConnection):
-    """A connection by TLS that reads its certificates anew whenever it connects: redis-py's own keeps those of the first time for ever."""
+    """A connection by TLS that connects with what the files of its certificates hold by then; redis-py's own reads them once for ever."""
+
+    _read: list[tuple[int, ...]] | None = None
 
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
-        self.ssl_context.context = None
+        if not self.is_connected:
+            await self._read_what_changed()
         await super().connect_check_health(check_health, retry_socket_connect)
+
+    async def _read_what_changed(self) -> None:
+        files = [_stamp(path) for path in (self.ca_certs, self.certfile, self.keyfile) if path]
+        if files != self._read:
+            self._read, self.ssl_context.context = files, None
+            # What can't be read is told when it connects.
+            with suppress(OSError):
+                # The system's own authorities are many: others go on meanwhile.
+                await asyncio.to_thread(self.ssl_context.get)
 
 
 class _ClosedAtOnce(AbstractConnection):

@@ -1,6 +1,8 @@
 """Certificates of Redis that are replaced while a server runs: each new connection is made with those that are there by then."""
 
 import shutil
+import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -71,4 +73,22 @@ async def test_a_connection_is_made_with_the_certificates_that_are_there_by_then
             await reach()
     shutil.copytree(tmp_path / "new", mounted, dirs_exist_ok=True)
     await reach()
+    await access.close()
+
+
+@pytest.mark.parametrize("kind", ["one"])
+async def test_certificates_that_have_not_changed_are_not_read_again(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """When a Redis was restarted, all connections are made anew at the same time."""
+    access, ask = opened(kind, server.port, tmp_path / "new", monkeypatch)
+    make, made = ssl.create_default_context, []
+    monkeypatch.setattr(ssl, "create_default_context", lambda: made.append(threading.current_thread()) or make())
+    for _ in range(3):
+        async with access.reach():
+            await ask()
+        assert isinstance(access.client, Redis)
+        await access.client.connection_pool.disconnect()
+    (thread,) = made
+    assert thread is not threading.main_thread()
     await access.close()
