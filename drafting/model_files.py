@@ -4,6 +4,7 @@ Invariant: what is ambiguous is refused here by the name of the file, so every c
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,13 @@ from drafting.errors import SetupError
 ADAPTER_FILE = "adapter_config.json"
 GENERATION_FILE = "generation_config.json"
 RENORMALISE = "renormalize_logits"
+# Settings in GENERATION_FILE of what transformers' constrained beams of one length become otherwise, and the values that change nothing.
+NEUTRAL: Mapping[str, object] = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), 0),
+    **dict.fromkeys(("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "watermarking_config")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id")),
+}
 PROMPT_FILE = "prompt.json"
 BASE_SETTING = "base_model_name_or_path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -114,11 +122,28 @@ class ModelFiles:
         Raises:
             ModelFilesError: the file is damaged, or says neither yes nor no.
         """
-        path = next((path for part in (self.directory, self.weights) if (path := part / GENERATION_FILE).exists()), None)
-        said = None if path is None else _read(path, "generation configuration").get(RENORMALISE)
+        said = self._generation.get(RENORMALISE)
         if not isinstance(said, bool | None):
-            raise ModelFilesError(f"{path} must say true or false for {RENORMALISE}, got {said!r}.")
+            raise ModelFilesError(f"{self._generation_file} must say true or false for {RENORMALISE}, got {said!r}.")
         return bool(said)
+
+    @property
+    def penalties(self) -> dict[str, object]:
+        """What the same file says that lists of transformers' `generate` would be made with, such as a penalty for repeated tokens.
+
+        Raises:
+            ModelFilesError: the file is damaged.
+        """
+        said = {name: self._generation.get(name) for name in NEUTRAL}
+        return {name: value for name, value in said.items() if value not in (None, [], NEUTRAL[name])}
+
+    @property
+    def _generation_file(self) -> Path | None:
+        return next((path for part in (self.directory, self.weights) if (path := part / GENERATION_FILE).exists()), None)
+
+    @cached_property
+    def _generation(self) -> dict[str, Any]:
+        return {} if self._generation_file is None else _read(self._generation_file, "generation configuration")
 
 
 def _named_base(directory: Path, flag: str) -> Path:

@@ -127,6 +127,7 @@ class Recommender(RequestMaker):
             torch.set_num_threads(threads)
         served = ServedModel(target, draft, base, draft_base)
         fitted, over = served.fit(catalog), served.normalisation(normalise)
+        served.warn(catalog)
         longest = served.loaded_for = fitted.longest
         with ExitStack() as loaded:
             model = load_host(

@@ -13,6 +13,7 @@ import torch
 from transformers.generation.logits_process import LogitNormalization, LogitsProcessorList, PrefixConstrainedLogitsProcessor
 
 from drafting.array_types import IntArray
+from drafting.model_files import NEUTRAL
 
 
 class PrefixTable:
@@ -80,7 +81,7 @@ def generate_beams(
     Args:
         prompts: `[prompts, tokens]`.
         renormalise: normalise log-probabilities over all children of a prefix, also those that `without` has taken out, instead of over the
-            vocabulary; whatever the model's own generation configuration says.
+            vocabulary. What the model's own generation configuration says, of this or of penalties, is left aside.
         by_level: normalise them over all tokens at the prefix's level.
 
     Returns:
@@ -99,6 +100,7 @@ def generate_beams(
         max_new_tokens=depth,
         do_sample=False,
         length_penalty=0.0,
+        **NEUTRAL,
         **table.constraint(given, k, renormalise, by_level),
         return_dict_in_generate=True,
         output_scores=True,

@@ -16,7 +16,7 @@ from drafting.errors import first_line
 from drafting.model_files import ADAPTER_FILE, ModelFiles
 from drafting.pretrained import LOADING_ERRORS
 from verification.hosts.checkpoint import HostError, auto_class, load_config
-from verification.hosts.weights import read_headers, weight_files
+from verification.hosts.weights import read_headers, stored_dtype, weight_files
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
@@ -27,14 +27,14 @@ UNMERGED = {"alora_invocation_tokens": "is applied to a part of each text", "lay
 
 
 def load_model_config(files: ModelFiles) -> PretrainedConfig:
-    """The configuration of a model, with an adapter's number of tokens if it has one.
+    """The configuration of a model, with the precision of its weights, and with an adapter's number of tokens if it has one.
 
     Raises:
         HostError: as `load_config`, or the adapter can't be merged.
     """
     config = load_config(files.weights)
+    config.dtype = config.dtype or stored_dtype(files.weights)
     if files.base is None:
-        weight_files(files.weights)
         return config
     merged = deepcopy(config)
     merged.vocab_size = _vocabulary_size(files, config)

@@ -45,6 +45,8 @@ UNSERVED = {
     "diffllama": "differential attention",
     "doge": "masks of its own",
 }
+# Shorter texts than this would leave no room for histories.
+LEAST_TEMPERED = 8192
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -70,6 +72,10 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     quantization_method(config, model_dir)
     if not has_encoder(config) and not hasattr(config, "max_position_embeddings"):
         raise HostError(f"{model_dir / 'config.json'} does not say how many tokens the model reads: it has no max_position_embeddings.")
+    if _is_tempered(config):
+        # Up to there the temperature is 1. transformers takes the place of a token in the whole forward for its position.
+        config.attn_temperature_tuning = False
+        config.max_position_embeddings = min(config.max_position_embeddings, config.floor_scale - 1)
     return config
 
 
@@ -217,6 +223,11 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
             raise HostError(f"{model_dir / 'config.json'} does not say how the decoder's text begins: it has no decoder_start_token_id.")
         return
     if not hasattr(config, "num_attention_heads"):
+        if (text := config.get_text_config()) is not config:
+            raise HostError(
+                f"The model in {model_dir} ({kind}) reads more than text: only its text model ({text.model_type}) can be served, saved "
+                "alone with transformers' save_pretrained."
+            )
         raise HostError(f"The model in {model_dir} ({kind}) has no plain attention layers, the only kind that can be served.")
     kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION]) - WINDOWED_ATTENTION - {PLAIN_ATTENTION}
     feature = UNSERVED.get(kind)
@@ -224,12 +235,22 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
         feature = LATENT
     elif kind in ENCODERS and not settings.get("is_decoder"):
         feature = "attention in both directions, for its config.json does not say is_decoder"
-    elif kind == "llama4_text" and settings.get("attn_temperature_tuning") and settings.get("floor_scale", 0) < 8192:
+    elif _is_tempered(config) and (config.floor_scale < LEAST_TEMPERED or _depends_on_length(config)):
         feature = "a temperature of attention by the length of the text (attn_temperature_tuning)"
     elif kinds:
         feature = f"layers of a kind that is not known here ({min(kinds)})"
     if feature is not None:
         raise HostError(f"The model in {model_dir} ({kind}) has {feature}, which can't be served.")
+
+
+def _is_tempered(config: PretrainedConfig) -> bool:
+    """True for a Llama 4 whose attention has a temperature that grows at every multiple of `floor_scale` tokens."""
+    return config.model_type == "llama4_text" and bool(config.attn_temperature_tuning)
+
+
+def _depends_on_length(config: PretrainedConfig) -> bool:
+    """True if rotary positions are worked out from the most tokens that a model reads."""
+    return (config.to_dict().get("rope_parameters") or {}).get("rope_type", "default") not in {"default", "llama3"}
 
 
 def check_no_encoder(config: PretrainedConfig, model_dir: Path) -> None:

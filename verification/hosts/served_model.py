@@ -4,7 +4,10 @@ Invariant: a catalog that `fit` returns can be served: the model has ids and emb
 texts before lists have, and the longest prompt with an identifier is within the maximum length of target and draft.
 """
 
+import json
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +18,14 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from drafting.array_types import IntArray
 from drafting.beam.rule import Normalisation, NormaliseName
 from drafting.catalog.catalog import Catalog
-from drafting.model_files import PROMPT_FILE, ModelFiles
+from drafting.model_files import GENERATION_FILE, PROMPT_FILE, ModelFiles, ModelFilesError
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm, load_prompt
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.adapter import load_model_config
 from verification.hosts.checkpoint import (
+    TRAINING_FILE,
     HostError,
     has_encoder,
     load_tokenizer,
@@ -33,6 +37,8 @@ from verification.hosts.checkpoint import (
     stop_tokens,
     trained_catalog,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,29 @@ class ServedModel:
         if name == "auto":
             return Normalisation.CHILDREN if self.files.renormalises else Normalisation.VOCABULARY
         return Normalisation(name)
+
+    def warn(self, catalog: Catalog) -> None:
+        """Log what makes lists other than one might expect: settings of generation that are not used, and a catalog that the target was not
+        trained for, which may be one with more items, or one whose identifiers mean other items."""
+        # A damaged file is told of where it decides something.
+        with suppress(ModelFilesError):
+            if penalties := self.files.penalties:
+                logger.warning(
+                    "The %s of %s says %s, which transformers' generate would change scores by: lists here are made without.",
+                    GENERATION_FILE,
+                    self.target,
+                    ", ".join(f"{name} {json.dumps(value)}" for name, value in penalties.items()),
+                )
+        trained = trained_catalog(self.target)
+        if trained is not None and trained != catalog.version:
+            logger.warning(
+                "The target in %s was trained for another catalog (version %s, by its %s) than is served (version %s): lists are right "
+                "if items have only come or gone, and wrong if identifiers mean other items.",
+                self.target,
+                trained,
+                TRAINING_FILE,
+                catalog.version,
+            )
 
     def fit(self, catalog: Catalog) -> FittedCatalog:
         """Convert a catalog to the token ids of the model.

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from drafting.errors import first_line
 from drafting.pretrained import LOADING_ERRORS
-from verification.hosts.checkpoint import HostError, has_encoder, load_config, model_class, refusal
+from verification.hosts.checkpoint import DTYPES, HostError, has_encoder, load_config, model_class, refusal
 
 # A name's suffix, the stem of its library, and its files beside the weights that no library reads.
 SAFETENSORS = (".safetensors", "model")
@@ -31,6 +32,8 @@ OTHER_WEIGHTS = ("*.pth", "*.pt", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
 # Constants that older releases saved with the weights, and newer ones make themselves.
 CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids)$")
 COMPARED_ROWS = 4096
+# As safetensors names them; the others, of whole and of quantized numbers, are all alike here.
+STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def weight_files(model_dir: Path) -> list[Path]:
@@ -95,11 +98,27 @@ def read_headers(files: list[Path]) -> dict[str, Tensor]:
     return weights
 
 
+def stored_dtype(model_dir: Path) -> torch.dtype | None:
+    """The precision that most of a model's numbers are stored in; None if it is none that a model is served in.
+
+    Raises:
+        HostError: as `weight_files` and `read_headers`.
+    """
+    numbers: Counter[torch.dtype] = Counter()
+    for weight in read_headers(weight_files(model_dir)).values():
+        numbers[weight.dtype] += weight.numel()
+    return max(DTYPES.values() & numbers.keys(), key=numbers.__getitem__, default=None)
+
+
 def _header(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-            return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+            slices = {name: file.get_slice(name) for name in names}
+            return {
+                name: torch.empty(part.get_shape(), dtype=STORED.get(part.get_dtype(), torch.uint8), device="meta")
+                for name, part in slices.items()
+            }
     except (SafetensorError, OSError) as error:
         raise HostError(f"The weights in {path} cannot be loaded: the file is damaged or cut off ({error}).") from error
 

@@ -14,7 +14,7 @@ from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import as_pairs, assert_same
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.attention import Reach
-from verification.hosts.checkpoint import HostError
+from verification.hosts.checkpoint import HostError, load_config, most_tokens
 from verification.hosts.layers import MaskRule, check_options
 from verification.recommender import Recommender
 
@@ -31,7 +31,7 @@ SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     "windows in all layers": ("mistral", WINDOW),
     "a window as wide as the path": ("mistral", {"sliding_window": 2}),
     "windows in the last layers": ("qwen2", {**WINDOW, "use_sliding_window": True, "max_window_layers": 1}),
-    "chunks": ("llama4_text", {**EXPERTS, "intermediate_size_mlp": 96, "attention_chunk_size": 6, "attn_temperature_tuning": False}),
+    "chunks": ("llama4_text", {**EXPERTS, "intermediate_size_mlp": 96, "attention_chunk_size": 6, "attn_temperature_tuning": True}),
     "layers that are told nothing": ("nemotron", {}),
     "heads of two sizes": ("gemma4_text", {"global_head_dim": 32, "layer_types": ["sliding_attention", "full_attention"] * 2, **WINDOW}),
 }
@@ -48,6 +48,7 @@ REFUSED = [
     ("jamba", {}, "recurrent layers"),
     ("recurrent_gemma", {}, "recurrent layers"),
     ("deepseek_v2", {"kv_lora_rank": 8}, "latent attention"),
+    ("gemma3", {}, r"only its text model \(gemma3_text\) can be served, saved alone"),
     ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 16}, "longrope"),
     ("llama4_text", {"attn_temperature_tuning": True, "floor_scale": 16}, "temperature of attention by the length"),
 ]
@@ -81,6 +82,19 @@ def test_a_refusal_names_the_family_and_the_feature_before_weights_are_read(tmp_
             Recommender.load(donor, CATALOG, kv_memory_gib=0.05)
         assert family in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+def test_a_temperature_that_begins_with_long_texts_bounds_them(tmp_path: Path) -> None:
+    """transformers would count the tokens of all requests in a forward."""
+    config = AutoConfig.for_model("llama4_text", attn_temperature_tuning=True, floor_scale=8192, max_position_embeddings=20_000)
+    config.save_pretrained(tmp_path)
+    served = load_config(tmp_path)
+    assert most_tokens(served) == 8191
+    assert not served.attn_temperature_tuning
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    config.save_pretrained(tmp_path)
+    with pytest.raises(HostError, match="temperature of attention by the length"):
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize(
