@@ -23,7 +23,7 @@ from transformers import (
 
 from drafting.errors import SetupError
 from drafting.model_files import ENCODER_DECODERS, TOKENIZER_FILES
-from drafting.pretrained import UnreadableError, read_config, read_tokenizer
+from drafting.pretrained import LOADING_ERRORS, UnreadableError, read_config, read_tokenizer
 from drafting.prompts.tokenizer_files import warn_if_read_otherwise
 from verification.hosts.attention import Reach
 
@@ -93,7 +93,8 @@ def stop_tokens(config: PretrainedConfig, weights: Path) -> frozenset[int]:
     """The tokens that end a text, as `generate` has it."""
     try:
         stops = GenerationConfig.from_pretrained(weights).eos_token_id
-    except OSError:
+    except LOADING_ERRORS:
+        # Whatever else is missing or damaged there is told where it decides something.
         stops = None
     stops = config.eos_token_id if stops is None else stops
     return frozenset([] if stops is None else [stops] if isinstance(stops, int) else stops)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from drafting.errors import SetupError
 from tests.models import random_catalog, save_random_model
 from tests.verification.engine.test_beam_search import HOSTS
-from verification.hosts.checkpoint import HostError, load_config
+from verification.hosts.checkpoint import HostError, load_config, stop_tokens
 from verification.hosts.weights import weight_files
 from verification.recommender import Recommender
 
@@ -132,6 +132,17 @@ def test_a_pickle_beside_safetensors_is_not_looked_at(model: Path) -> None:
 def test_weights_under_another_name_are_named(model: Path, name: str) -> None:
     as_pickle(model, torch.save, name)
     assert refusal(model).endswith(f": {name} is of another kind; write the model with transformers' save_pretrained.")
+
+
+@pytest.mark.parametrize("contents", ["{", "[]", None])
+def test_a_generation_configuration_that_is_damaged_names_no_stop_tokens(model: Path, contents: str | None) -> None:
+    path = model / "generation_config.json"
+    path.write_text('{"eos_token_id": [5, 6]}')
+    config = load_config(model)
+    config.eos_token_id = 3
+    assert stop_tokens(config, model) == {5, 6}
+    path.unlink() if contents is None else path.write_text(contents)
+    assert stop_tokens(config, model) == {3}
 
 
 def test_an_adapter_left_beside_a_model(model: Path) -> None:
