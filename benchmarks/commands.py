@@ -10,7 +10,7 @@ import typer
 
 from benchmarks.endings import require, sentences
 from server.commands.terminal import fail
-from server.commands.values import whole_numbers, words
+from server.commands.values import some_words, whole_numbers
 
 Shared = Annotated[Path, typer.Option(help="Directory that holds beauty and games, as the paper has them.")]
 Results = Annotated[Path, typer.Option(help="Directory of the results.", file_okay=False)]
@@ -76,8 +76,8 @@ def paper(
     from drafting.alignment.needs import OBJECTIVES
 
     with sentences():
-        sources = papers(words(only), shared) if data is None or catalog_file is None else [given(data, catalog_file)]
-        chosen = words(objectives) if objectives else OBJECTIVES
+        sources = papers(some_words("--only", only), shared) if data is None or catalog_file is None else [given(data, catalog_file)]
+        chosen = OBJECTIVES if objectives is None else some_words("--objectives", objectives)
         for report in run(sources, work, results, seeds, chosen, "atspeed-bench paper"):
             typer.echo(f"Wrote {report}.")
 
@@ -101,7 +101,7 @@ def quality(
     from benchmarks.quality import run
 
     with sentences():
-        report = run(words(only), work, shared, results, seeds, minutes, side_by_side)
+        report = run(some_words("--only", only), work, shared, results, seeds, minutes, side_by_side)
     typer.echo(f"Wrote {report}.")
 
 

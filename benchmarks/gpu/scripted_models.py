@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
-from drafting.array_types import BoolArray, FloatArray
+from drafting.array_types import BoolArray, FloatArray, IntArray
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Head, Rows
 from drafting.plans.plan import Action, DraftRound, Plan
@@ -30,8 +30,8 @@ from verification.result import BeamResult
 
 # What an overlooked continuation loses: more than any sum over levels can win back.
 OVERLOOKED = -30.0
-# Whole numbers up to here are exact in bfloat16.
-MOST_REQUESTS = 256
+# Whole numbers below are exact in bfloat16, so the number of a request is written in two places.
+PLACE = 256
 
 
 @dataclass
@@ -164,7 +164,7 @@ class _FlatHead:
 
 @dataclass(frozen=True)
 class _OverlookingHead:
-    """A flat head that overlooks tokens; the last column of its states is the number of the request that a row is of.
+    """A flat head that overlooks tokens; the last columns of its states are the number of the request that a row is of.
 
     Attributes:
         overlooked: `[requests, vocabulary]` float32, `OVERLOOKED` for the tokens that a request's rows overlook, 0 for others.
@@ -178,16 +178,19 @@ class _OverlookingHead:
         return self.flat.vocabulary
 
     def logits(self, states: Tensor) -> Tensor:
-        return self.flat.logits(states[:, :-1]) + self._of_rows(states, self.overlooked)
+        return self.flat.logits(self._own(states)) + self._of_rows(states, self.overlooked)
 
     def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
-        return self.flat.project(states[:, :-1], tokens) + self._of_rows(states, self.overlooked.index_select(1, tokens.ids))
+        return self.flat.project(self._own(states), tokens) + self._of_rows(states, self.overlooked.index_select(1, tokens.ids))
 
     def log_normaliser(self, states: Tensor) -> Tensor:
-        return self.flat.log_normaliser(states[:, :-1])
+        return self.flat.log_normaliser(self._own(states))
+
+    def _own(self, states: Tensor) -> Tensor:
+        return states[:, :-2].contiguous()
 
     def _of_rows(self, states: Tensor, overlooked: Tensor) -> Tensor:
-        return overlooked.index_select(0, states[:, -1].long())
+        return overlooked.index_select(0, states[:, -2].long() * PLACE + states[:, -1].long())
 
 
 class _ScriptedModel:
@@ -223,14 +226,18 @@ class OverlookingDraft(_ScriptedModel):
     def score(self, batch: TreeBatch) -> Rows:
         rows, asked = super().score(batch), list(self._stage.asked)
         self._stage.asked.clear()
-        overlooked = np.zeros((len(asked), rows.head.vocabulary), np.float32)
-        for request, (actor, state) in enumerate(asked):
-            if state.levels == actor.round.accepted and actor.round.missing:
-                overlooked[request, self._level_tokens[state.next_depth][: actor.round.missing]] = OVERLOOKED
-        if not overlooked.any():
+        tokens = [
+            self._level_tokens[state.next_depth][: actor.round.missing if state.levels == actor.round.accepted else 0]
+            for actor, state in asked
+        ]
+        if not any(map(len, tokens)):
             return rows
-        # No type of states holds larger whole numbers exactly.
-        assert len(asked) <= MOST_REQUESTS
-        numbers = torch.from_numpy(np.repeat(np.arange(len(asked)), [state.nodes for _, state in asked])).to(rows.states)
-        head = _OverlookingHead(rows.head, torch.from_numpy(overlooked).to(self.device))
-        return Rows(torch.cat([rows.states, numbers[:, None]], 1), head)
+        overlooked = torch.zeros(len(asked), rows.head.vocabulary, device=self.device)
+        requests = np.repeat(np.arange(len(asked)), list(map(len, tokens)))
+        overlooked[self._to_device(requests), self._to_device(np.concatenate(tokens))] = OVERLOOKED
+        numbers = np.repeat(np.arange(len(asked)), [state.nodes for _, state in asked])
+        places = self._to_device(np.stack(np.divmod(numbers, PLACE), 1)).to(rows.states.dtype)
+        return Rows(torch.cat([rows.states, places], 1), _OverlookingHead(rows.head, overlooked))
+
+    def _to_device(self, array: IntArray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)

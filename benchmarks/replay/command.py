@@ -9,7 +9,7 @@ import typer
 from benchmarks.endings import require, sentences
 from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
 from server.commands.terminal import fail
-from server.commands.values import whole_numbers, words
+from server.commands.values import some_words, whole_numbers
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def run(
         float(tokens): ForwardCosts(CostCurve(float(tokens), 1.0, float(free)), CostCurve(draft_share * tokens, draft_share))
         for tokens in whole_numbers("--balance", balance)
     }
-    names = words(plans)
+    names = some_words("--plans", plans)
     with sentences():
         for name in names:
             if name != "auto":
@@ -145,7 +145,7 @@ def check(
     from drafting.catalog.loading import load_catalog
     from verification.recommender import Recommender
 
-    ks, names = whole_numbers("--k", k), words(plans)
+    ks, names = whole_numbers("--k", k), some_words("--plans", plans)
     with sentences():
         catalog = load_catalog(catalog_file)
         histories = held_out_histories(data, catalog, users)

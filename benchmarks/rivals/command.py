@@ -7,7 +7,7 @@ import typer
 
 from benchmarks.endings import sentences
 from server.commands.terminal import print_table
-from server.commands.values import whole_numbers, words
+from server.commands.values import some_words, whole_numbers
 
 STATIC = "static"
 
@@ -48,7 +48,7 @@ def rivals(
 
     Example: atspeed-bench rivals --only atspeed,ctranslate2 --k 10 --json rivals.json
     """
-    names = list(dict.fromkeys(words(only)))
+    names = list(dict.fromkeys(some_words("--only", only)))
     sources = dict(each.partition("=")[::2] for each in source or [])
     lengths, sizes_of_static = whole_numbers("--k", k), whole_numbers("--sizes", sizes)
     if len({target is None, draft is None, catalog is None}) > 1:

@@ -11,7 +11,7 @@ import typer
 from benchmarks.endings import require, sentences
 from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Lengths, Target
 from server.commands.terminal import fail
-from server.commands.values import whole_numbers, words
+from server.commands.values import some_words, whole_numbers
 
 
 def lossless(
@@ -32,9 +32,9 @@ def lossless(
     """
     from benchmarks.systems.lossless import PLANS, run
 
-    wanted = words(plans) if plans else PLANS
+    wanted = PLANS if plans is None else some_words("--plans", plans)
     with sentences():
-        different = run(target, draft, catalog_file, data, whole_numbers("--k", k), wanted, words(rules), engine)
+        different = run(target, draft, catalog_file, data, whole_numbers("--k", k), wanted, some_words("--rules", rules), engine)
     if different:
         fail(f"{different} lists differ.")
 
@@ -58,7 +58,7 @@ def precision(
     from benchmarks.systems.precision import run
 
     with sentences():
-        different = run(target, draft, catalog_file, data, words(dtypes), whole_numbers("--k", k), plan, users)
+        different = run(target, draft, catalog_file, data, some_words("--dtypes", dtypes), whole_numbers("--k", k), plan, users)
     if different:
         fail(f"{different} lists differ by more than noise.")
 

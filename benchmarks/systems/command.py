@@ -10,7 +10,7 @@ import typer
 from benchmarks.endings import require, sentences
 from benchmarks.options import ITEMS_ALONE
 from server.commands.terminal import fail
-from server.commands.values import chosen, whole_numbers, words
+from server.commands.values import chosen, some_words, whole_numbers
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _plans(text: str | None, ks: list[int], has_draft: bool, recorded: bool) -> 
     from benchmarks.systems.trace import balance_of
     from drafting.plans.fixed_plan import FixedPlan, PlanError
 
-    names = words(text or (DRAFT_PLANS if has_draft else PLANS))
+    names = some_words("--plans", (DRAFT_PLANS if has_draft else PLANS) if text is None else text)
     for name in names:
         if name == AUTO or (recorded and balance_of(name)):
             continue

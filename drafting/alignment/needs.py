@@ -1,6 +1,6 @@
 """Objectives of drafts, and what each needs of the teacher data.
 
-Invariant: this table is the one list of objectives; settings, losses, samples and benchmarks read it. Light to import, like the settings.
+Invariant: this table is the one list of objectives; settings, losses, training and benchmarks read it. Light to import, like the settings.
 """
 
 from dataclasses import dataclass

@@ -14,6 +14,13 @@ def words(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def some_words(flag: str, text: str) -> list[str]:
+    """The parts of a value, at least one of them: a list of nothing would be a run that looks at nothing."""
+    if not (found := words(text)):
+        fail(f"{flag} takes names, separated by commas, got {text!r}.")
+    return found
+
+
 def whole_numbers(flag: str, text: str, most: int | None = None, *, repeats: bool = False) -> list[int]:
     """The whole numbers of a value, at least one of them.
 

@@ -44,6 +44,17 @@ def test_a_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     assert "This needs httpx and hdrh: pip install 'atspeed-server[bench]'." in result.stderr
 
 
+@pytest.mark.parametrize("name", ["lossless", "precision", "rivals", "paper", "quality"])
+def test_a_run_that_would_look_at_nothing_fails(name: str, tmp_path: Path):
+    """Of some, the exit status is the verdict."""
+    files = {"--target": tmp_path, "--draft": tmp_path, "--data": tmp_path, "--catalog": ROOT / "pyproject.toml"}
+    given = [str(part) for pair in files.items() for part in pair] if name in ("lossless", "precision") else []
+    flag = {"lossless": "--rules", "precision": "--dtypes"}.get(name, "--only")
+    result = CliRunner().invoke(app, [name, *given, flag, " ,"])
+    assert result.exit_code == 1
+    assert f"{flag} takes names, separated by commas" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["lossless", "precision", "exactness", "bench", "replay record", "replay check"])
 def test_what_is_asked_of_test_users_is_said(name: str):
     command = COMMANDS[name.split()[0]]

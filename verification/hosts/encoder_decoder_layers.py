@@ -1,4 +1,4 @@
-"""The layers that encoder and decoder of a T5 share, in few operations.
+"""The parts that the layers of a T5's encoder and of its decoder are built of, in few operations.
 
 Invariant: transformers' modules hold all weights. In float32 their products are called directly, with the weights laid as products of few
 rows read them; whatever else they may be (of other precisions, quantized, made exact) is left to the modules themselves. What is handed in

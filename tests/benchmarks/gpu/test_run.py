@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import run as gpu
-from benchmarks.gpu import scripted_run
+from benchmarks.gpu import scripted_models, scripted_run
 from benchmarks.gpu.promises import judge_promises
 from benchmarks.gpu.scripted_models import ScriptedPlan, Stage
 from benchmarks.gpu.scripted_run import Case, ScriptedEngine
@@ -81,15 +81,20 @@ def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(tra
     assert "tiny: the trace has no searches of k 5: there only plans that need none are timed, none and trie." in text
 
 
-def test_heads_of_large_vocabularies_make_no_more_logits_than_those_of_trained_models(trace_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_heads_of_large_vocabularies_make_no_more_logits_than_those_of_trained_models(
+    trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The draft overlooks prefixes of the first search and none of the second."""
     monkeypatch.setattr("drafting.beam.continuations._WHOLE", 8)
     monkeypatch.setattr(LinearHead, "logits", None)
+    monkeypatch.setattr(scripted_models, "PLACE", 2)
     asked: Counter[str] = Counter()
     for name in ("project", "log_normaliser"):
         own = getattr(LinearHead, name)
         monkeypatch.setattr(LinearHead, name, lambda *args, name=name, own=own: asked.update([name]) or own(*args))
-    bench("--batch", "2", trace=trace_file)
+    bench("--batch", "5", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
+    rows = json.loads((tmp_path / "gpu.json").read_text())["timings"]
+    assert [(row["plan"], row["target_forwards"]) for row in rows if row["k"] == 3] == [("none", 4), ("beam:6", 2), ("trie", 2)]
     assert asked["log_normaliser"] >= 8
     assert asked["project"] >= asked["log_normaliser"]
 

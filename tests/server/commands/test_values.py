@@ -3,12 +3,19 @@
 import pytest
 import typer
 
-from server.commands.values import chosen, whole_numbers, words
+from server.commands.values import chosen, some_words, whole_numbers, words
 
 
 def test_spaces_and_commas_too_many_mean_nothing() -> None:
     assert words(" a b, c,,d ,") == ["a b", "c", "d"]
     assert words(" , ") == []
+
+
+def test_a_list_of_nothing_is_said_where_some_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert some_words("--only", "a,b") == ["a", "b"]
+    with pytest.raises(typer.Exit):
+        some_words("--only", " ,")
+    assert capsys.readouterr().err == "--only takes names, separated by commas, got ' ,'.\n"
 
 
 def test_numbers_come_once_where_their_place_means_nothing() -> None:
