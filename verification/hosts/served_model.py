@@ -161,7 +161,10 @@ class ServedModel:
                     self.target,
                     ", ".join(f"{name} {json.dumps(value)}" for name, value in penalties.items()),
                 )
-        trained = trained_catalog(self.target)
+        trained = None
+        # Of a target without a draft nothing depends on it, and the file may be one of another trainer's.
+        with suppress(HostError):
+            trained = trained_catalog(self.target)
         if trained is not None and trained != catalog.version:
             logger.warning(
                 "The target in %s was trained for another catalog (version %s, by its %s) than is served (version %s): lists are right "

@@ -61,3 +61,5 @@ def test_a_target_of_another_catalog_is_told(model: Path, caplog: pytest.LogCapt
         (model / "training.json").write_text(json.dumps({"catalog": {"version": version}}))
         served.warn(CATALOG)
         assert ("was trained for another catalog (version another" in caplog.text) is told
+    (model / "training.json").write_text('{"epochs": 3}')
+    served.warn(CATALOG)
