@@ -20,7 +20,7 @@ _FORM = '{"item_id": "…", "identifier": ["…", …]}'
 
 
 class ItemLine(msgspec.Struct):
-    """An item with its identifier: tokens, one text of tokens, or integer codes."""
+    """An item with its identifier: tokens, one text of tokens, or integer codes under a name of their own."""
 
     item_id: str | int
     identifier: list[str] | str = []
@@ -96,6 +96,9 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
                 raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.") from error
             if not line.identifier and not line.codes:
                 reason = f"Item {line.name!r} has an empty identifier: it needs at least one token."
+                raise CatalogError(f"Line {number} of the catalog {path} can't be used. {reason}")
+            if line.identifier and line.codes:
+                reason = f"Item {line.name!r} has an identifier and codes, either of which is one: leave the other out."
                 raise CatalogError(f"Line {number} of the catalog {path} can't be used. {reason}")
             if TITLE in line.attributes:
                 raise CatalogError(f"Line {number} of the catalog {path} has a title among its attributes: put it beside item_id.")

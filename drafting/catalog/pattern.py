@@ -36,11 +36,17 @@ class TokenPattern:
         self._pattern = pattern
 
     def tokens(self, codes: Sequence[int]) -> list[str]:
-        """The tokens of the integer codes of one identifier."""
+        """The tokens of the integer codes of one identifier; raises what `token` does."""
         return [self.token(level, code) for level, code in enumerate(codes)]
 
     def token(self, level: int, code: int) -> str:
-        """The token of a code; levels count from 0."""
+        """The token of a code; levels count from 0.
+
+        Raises:
+            CatalogError: the code is below 0, as -1 where shorter identifiers are filled up, which no item has.
+        """
+        if code < 0:
+            raise CatalogError(f"An identifier has the code {code}: codes count from 0, and all identifiers have as many.")
         return self._pattern.format(code=code, level=level + 1, letter=string.ascii_lowercase[level % 26])
 
 

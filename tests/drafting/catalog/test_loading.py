@@ -100,6 +100,8 @@ def test_identifiers_written_as_one_text(text: str, tokens: list[str] | None) ->
         ('{"item_id": "a"', "Line 1 .* is not JSON"),
         ('{"item_id": "a"}', "Item 'a' has an empty identifier"),
         ('{"item_id": "a", "identifier": ["x"], "attributes": {"title": "t"}}', "Line 1 .* has a title among its attributes"),
+        ('{"item_id": "a", "identifier": ["x"], "codes": [1]}', "Line 1 .* Item 'a' has an identifier and codes, either of which"),
+        ('{"item_id": "a", "codes": [3, -1]}', "An identifier has the code -1: codes count from 0"),
         (json.dumps({"item_id": "a", "codes": [1] * 9}), "at most 8 tokens, got 9"),
     ],
 )
@@ -116,6 +118,7 @@ def test_bad_parquet_is_a_sentence(tmp_path: Path) -> None:
         ({"item_id": ["a", None], "codes": [[1], [2]]}, "without an id"),
         ({"item_id": ["a", "b"], "codes": [[1], [2, 3]]}, "of 1, 2 tokens"),
         ({"item_id": ["a", "a"], "codes": [[1], [2]]}, "Item 'a' appears twice"),
+        ({"item_id": ["a", "b"], "codes": [[1, 2], [3, -1]]}, "An identifier has the code -1: codes count from 0"),
     ):
         pq.write_table(pa.table(columns), path)
         with pytest.raises(CatalogError, match=message):
