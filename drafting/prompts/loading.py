@@ -11,6 +11,7 @@ from drafting.prompts.template import PromptTemplate
 
 if TYPE_CHECKING:
     from drafting.prompts.text_form import TextForm
+    from drafting.prompts.tokenizer import PromptTokenizer
 
 PromptForm = Union[PromptTemplate, "TextForm"]
 
@@ -28,6 +29,28 @@ def load_prompt(model_dir: Path) -> PromptForm:
         logger.warning("%s has no %s: using the default prompt %s", model_dir, PROMPT_FILE, PromptTemplate())
         return PromptTemplate()
     return read_prompt(path)
+
+
+def warn_if_begun_otherwise(form: PromptForm, tokenizer: "PromptTokenizer", folder: Path) -> None:
+    """Log a warning if the `add_bos` of the prompt in a folder contradicts how the tokenizer begins a text, as in `tokenizer(text)`."""
+    if not isinstance(form, PromptTemplate) or tokenizer.bos_token_id is None:
+        return
+    text, _ = form.text(["a"])
+    bare, whole = tokenizer.ids(text), tokenizer.ids(text, add_special_tokens=True)
+    begun = {True: [tokenizer.bos_token_id, *bare], False: bare}
+    agrees = {add_bos: whole[: len(tokens)] == tokens for add_bos, tokens in begun.items()}
+    if not agrees[form.add_bos]:
+        other = not form.add_bos
+        logger.warning(
+            'The prompts of %s begin with %s, as "add_bos": %s in %s says, and the tokenizer begins their texts with %s: if the model was '
+            "trained on texts as its tokenizer reads them, %s.",
+            folder,
+            [tokenizer.rust.id_to_token(token) for token in begun[form.add_bos][:2]],
+            json.dumps(form.add_bos),
+            PROMPT_FILE,
+            [tokenizer.rust.id_to_token(token) for token in whole[:2]],
+            f'set "add_bos": {json.dumps(other)}' if agrees[other] else 'write the prompt with "format": "jinja"',
+        )
 
 
 def read_prompt(path: Path) -> PromptForm:

@@ -4,14 +4,17 @@ import logging
 from pathlib import Path
 
 import pytest
+from tokenizers import processors
 
 from drafting.catalog.builder import catalog_of
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import load_prompt, prompt_of
+from drafting.prompts.loading import load_prompt, prompt_of, warn_if_begun_otherwise
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
+from tests.models import random_catalog, save_random_model
 from tests.prompt_tokenizers import byte_level
+from verification.hosts.served_model import ServedModel
 
 PAPER = PromptTemplate("The user liked {history} in this order.\n\n### Response:", ", ")
 
@@ -61,3 +64,40 @@ def test_a_name_that_was_trained_with_is_text_in_the_other_form() -> None:
 def test_braces_that_name_nothing_are_text() -> None:
     template = PromptTemplate('{"seen": "{history}", "next": {}}')
     assert template.text(["a", "b"]) == ('{"seen": "ab", "next": {}}', [10, 11, 11, 12])
+
+
+@pytest.mark.parametrize(
+    ("adds", "template", "add_bos", "advice"),
+    [
+        (True, "{history}", True, None),
+        (True, "<s>{history}", True, None),
+        (True, "[{history}", False, 'set "add_bos": true'),
+        (False, "{history}", False, None),
+        (False, "[{history}", True, 'set "add_bos": false'),
+        (False, "<s>{history}", True, 'set "add_bos": false'),
+    ],
+)
+def test_an_add_bos_that_contradicts_the_tokenizer_is_spoken_of(
+    adds: bool, template: str, add_bos: bool, advice: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = byte_level(["<a_1>"])
+    if not adds:
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    form = PromptTemplate(template, add_bos=add_bos)
+    warn_if_begun_otherwise(form, PromptTokenizer.of(tokenizer), tmp_path)
+    assert bool(caplog.records) is (advice is not None)
+    assert advice is None or advice in caplog.text
+    if advice is None:
+        built = PromptBuilder(form, PromptTokenizer.of(tokenizer), catalog_of({"a": ["<a_1>"]})).build([0]).tolist()
+        assert built == tokenizer(template.replace("{history}", "<a_1>"))["input_ids"]
+
+
+def test_the_prompts_of_a_model_that_was_trained_here_are_not_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    catalog = random_catalog(items=4, depth=1, codes=4)
+    save_random_model(tmp_path, catalog, hidden=8, layers=1)
+    ServedModel(tmp_path).fit(catalog)
+    assert 'set "add_bos": false' in caplog.text
+    caplog.clear()
+    (tmp_path / "training.json").write_text('{"catalog": {"version": "1"}}')
+    ServedModel(tmp_path).fit(catalog)
+    assert not caplog.records
