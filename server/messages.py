@@ -49,7 +49,7 @@ class PromptFiles(msgspec.Struct):
         tokenizer: path of a file of the tokenizers library.
         digest: of all of it.
         form: contents of `prompt.json`.
-        bos_token_id, chat_template, special_tokens: of `drafting.prompts.tokenizer.PromptTokenizer`.
+        bos_token_id, chat_template, special_tokens, splits_special: of `drafting.prompts.tokenizer.PromptTokenizer`.
         start_token: the token that ends every prompt for a decoder; None for a causal model.
     """
 
@@ -59,6 +59,7 @@ class PromptFiles(msgspec.Struct):
     bos_token_id: int | None
     chat_template: str | None
     special_tokens: dict[str, str | list[str]]
+    splits_special: bool
     start_token: int | None
 
 

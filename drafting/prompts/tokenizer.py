@@ -38,14 +38,17 @@ class PromptTokenizer:
         bos_token_id: id of its beginning-of-sequence token, if it has one.
         chat_template: source of the template that it writes chats with, if it has one.
         special_tokens: texts of its special tokens by role, as that template knows them.
+        splits_special: True if it reads a special token that stands in a text as letters; `tokenizer.json` does not hold it.
     """
 
     rust: Tokenizer
     bos_token_id: int | None = None
     chat_template: str | None = None
     special_tokens: Mapping[str, Any] = field(default_factory=dict)
+    splits_special: bool = False
 
     def __post_init__(self) -> None:
+        self.rust.encode_special_tokens = self.splits_special
         self.rust.no_truncation()
         self.rust.no_padding()
 
@@ -67,14 +70,20 @@ class PromptTokenizer:
             role: list(map(str, token)) if isinstance(token, list | tuple) else str(token)
             for role, token in tokenizer.special_tokens_map.items()
         }
-        return cls(backend, tokenizer.bos_token_id, template, special)
+        return cls(backend, tokenizer.bos_token_id, template, special, bool(tokenizer.split_special_tokens))
 
     @classmethod
     def of_text(
-        cls, text: str, bos_token_id: int | None = None, chat_template: str | None = None, special_tokens: Mapping[str, Any] | None = None
+        cls,
+        text: str,
+        bos_token_id: int | None = None,
+        chat_template: str | None = None,
+        special_tokens: Mapping[str, Any] | None = None,
+        *,
+        splits_special: bool = False,
     ) -> "PromptTokenizer":
         """A tokenizer from the text of its `tokenizer.json`; no other thread runs while it is read."""
-        return cls(Tokenizer.from_str(text), bos_token_id, chat_template, special_tokens or {})
+        return cls(Tokenizer.from_str(text), bos_token_id, chat_template, special_tokens or {}, splits_special)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> IntArray:
         """The token ids of a text, `[tokens]` int64.

@@ -31,6 +31,7 @@ def write_prompts(builder: PromptBuilder, directory: Path) -> PromptFiles:
         tokenizer.bos_token_id,
         tokenizer.chat_template,
         dict(tokenizer.special_tokens),
+        tokenizer.splits_special,
         builder.start_token,
     )
     return msgspec.structs.replace(files, digest=_digest(files, text))
@@ -49,7 +50,9 @@ class PromptSource:
         if _digest(files, text) != files.digest:
             raise PromptError(f"What prompts are made with is not what the engine wrote: {files.tokenizer} has been changed, or cut off.")
         self._form: PromptForm = prompt_of(files.form)
-        self._tokenizer = PromptTokenizer.of_text(text, files.bos_token_id, files.chat_template, files.special_tokens)
+        self._tokenizer = PromptTokenizer.of_text(
+            text, files.bos_token_id, files.chat_template, files.special_tokens, splits_special=files.splits_special
+        )
         self._start_token = files.start_token
 
     def builder(self, catalog: Catalog) -> PromptBuilder:
@@ -59,5 +62,6 @@ class PromptSource:
 
 def _digest(files: PromptFiles, tokenizer: str) -> str:
     """SHA-256 of what prompts are built with, `tokenizer` being the text of that file, wherever it lies."""
-    rest = json.dumps([files.form, files.bos_token_id, files.chat_template, files.special_tokens, files.start_token])
+    special = [files.special_tokens, files.splits_special]
+    rest = json.dumps([files.form, files.bos_token_id, files.chat_template, *special, files.start_token])
     return hashlib.sha256(f"{rest}{tokenizer}".encode()).hexdigest()

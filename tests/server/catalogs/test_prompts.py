@@ -74,6 +74,20 @@ def test_what_is_handed_over_builds_the_same_prompts(tmp_path: Path, form: str, 
     assert (ours.max_tokens, ours.max_items, ours.kinds, ours.reads) == (theirs.max_tokens, theirs.max_items, theirs.kinds, theirs.reads)
 
 
+def test_special_tokens_that_are_read_as_letters_are_so_in_both_processes(tmp_path: Path) -> None:
+    form = prompt_of({"format": "jinja", "template": "</s>{{ history | join }}"})
+    digests = set()
+    for split in (True, False):
+        tokenizer = first_word_marked(sorted(CATALOG.tokens))
+        tokenizer.split_special_tokens = split
+        files = write_prompts(PromptBuilder(form, PromptTokenizer.of(tokenizer), CATALOG), tmp_path)
+        built = PromptSource(files).builder(CATALOG).build([3]).tolist()
+        assert built == tokenizer("</s>" + "".join(CATALOG.identifier(3)))["input_ids"]
+        assert (tokenizer.eos_token_id in built) is not split
+        digests.add(files.digest)
+    assert len(digests) == 2
+
+
 async def test_a_builder_is_made_once_for_all_who_ask_and_again_for_another_engine(tmp_path: Path) -> None:
     engine = Engine(write_prompts(engine_builder(FORMS["list"]), tmp_path))
     prompts, served = prompts_of(engine)
