@@ -137,7 +137,7 @@ class Report(msgspec.Struct, frozen=True):
         generate_ms: milliseconds per list of transformers' `generate`, by list length, where it was run.
         generate_equal: number of users for whom `generate` and plain beam search found the same list, by list length.
         exhaustive: the ranking of the whole catalog, where it was asked for.
-        left_out: why a baseline could not be made, as a sentence, by its name.
+        left_out: why a baseline could not be made, or `generate` not search with the target, as a sentence, by its name.
     """
 
     setting: dict[str, Any]

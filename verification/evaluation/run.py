@@ -34,7 +34,7 @@ from verification.evaluation.baselines.task import BaselineTask
 from verification.evaluation.blending import blended_mode
 from verification.evaluation.exhaustive import rank_catalog
 from verification.evaluation.report import PLAIN, BaselineRow, Exhaustive, ModeRow, Report, Spread, Timing
-from verification.evaluation.searching import NO_PLAN, Beam, Found, GenerateLists, Mode, search_all, time_modes
+from verification.evaluation.searching import NO_PLAN, Beam, Found, GenerateError, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
@@ -147,6 +147,7 @@ class _Evaluation:
         self._plain: dict[int, _Plain] = {}
         self._exhaustive: Exhaustive | None = None
         self._reference: GenerateLists | None = None
+        self._left_out: dict[str, str] = {}
 
     def add(self, name: str = "", path: Path | None = None) -> None:
         """Evaluate a draft in every mode, or the target alone; the first call also adds the rows of plain beam search."""
@@ -234,19 +235,19 @@ class _Evaluation:
                 timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
                 self._rows.append(self._row(mode, k, mode.beam(k, beam), found, timing))
 
-    def _generator(self, recommender: Recommender) -> GenerateLists:
-        """`generate` in the precision that is evaluated, loaded once."""
-        if self._reference is None:
-            self._reference = GenerateLists(self._target, self._catalog, recommender, self._settings.dtype)
-        return self._reference
-
     def _generate(self, recommender: Recommender, timed: list[UserState], k: int, beam: Beam) -> tuple[list[list[int]], DoubleArray]:
+        """The lists of `generate` in the precision that is evaluated, and their seconds; none where it can't search with the model."""
         asked = timed[: self._settings.generated]
         # Its beams are as wide at all levels.
         if not asked or beam.widths:
             return [], np.empty(0)
         excluded = None if self._timed_excluded is None else self._timed_excluded[: len(asked)]
-        return self._generator(recommender).search(asked, k, beam.width, excluded)
+        try:
+            self._reference = self._reference or GenerateLists(self._target, self._catalog, recommender, self._settings.dtype)
+            return self._reference.search(asked, k, beam.width, excluded)
+        except GenerateError as error:
+            self._left_out["transformers' generate"] = str(error)
+            return [], np.empty(0)
 
     def _row(self, mode: Mode, k: int, beam: Beam, found: Found, timing: Timing | None) -> ModeRow:
         plain = self._plain[k].found.ranked
@@ -281,7 +282,7 @@ class _Evaluation:
                 for k, plain in ran.items()
             },
             exhaustive=self._exhaustive,
-            left_out=left_out,
+            left_out=self._left_out | left_out,
         )
 
     def _setting(self, drafts: Mapping[str, Path]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from drafting.array_types import DoubleArray
 from drafting.beam.rule import STRICT, Normalisation, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
+from drafting.errors import MODEL_ERRORS, SetupError, first_line
 from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import Blending
 from drafting.plans.fixed_plan import FixedPlan
@@ -119,6 +120,10 @@ def time_modes(
     return [np.array(times[min(WARM_UP, len(users)) :]) for times in seconds]
 
 
+class GenerateError(SetupError):
+    """transformers' `generate` can't search with a model; the message is a sentence."""
+
+
 class GenerateLists:
     """Constrained decoding by transformers' `generate` on the same checkpoint, with a `prefix_allowed_tokens_fn` of the catalog."""
 
@@ -140,13 +145,20 @@ class GenerateLists:
         self, users: Sequence[UserState], k: int, beam_width: int, excluded: Sequence[Sequence[int]] | None = None
     ) -> tuple[list[list[int]], DoubleArray]:
         """The lists, the best k of a search of `beam_width`, as the first item of each identifier that is not excluded; and the seconds
-        per list."""
+        per list.
+
+        Raises:
+            GenerateError: transformers can't search with this model, as with a T5 whose decoder has more layers than its encoder.
+        """
         lists, seconds = [], []
         asked = list(zip(users, excluded or [()] * len(users), strict=True))
         for user, without in [*asked[:WARM_UP], *asked]:
             prompt, table, seen = self._prompts.build(user), self._table.without(without), set(without)
             started = time.perf_counter()
-            sequences, _ = generate_beams(self._model, prompt[None], table, beam_width, self._depth, **self._over)
+            try:
+                sequences, _ = generate_beams(self._model, prompt[None], table, beam_width, self._depth, **self._over)
+            except MODEL_ERRORS as error:
+                raise GenerateError(f"transformers' own search ends in {type(error).__name__} ({first_line(error)}).") from error
             seconds.append(time.perf_counter() - started)
             lists.append([next(item for item in self._items[tuple(row)] if item not in seen) for row in sequences[:k].tolist()])
         skipped = min(WARM_UP, len(users))

@@ -19,6 +19,7 @@ from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
 from tests.models import random_catalog, save_random_model
 from tests.scoring import forward_scores
+from tests.t5_models import save_t5_model
 from verification.evaluation.blending import blended_mode, lists_by_weight
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots
@@ -120,6 +121,16 @@ def test_sampled_lists_are_counted_as_different(report: Report) -> None:
 def test_generate_finds_the_same_lists(report: Report) -> None:
     assert report.generate_equal == {2: 2, 4: 2}
     assert all(ms.mean > 0 for ms in report.generate_ms.values())
+
+
+def test_a_model_that_generate_cannot_search_with_is_evaluated_without_it(tmp_path: Path, catalog: Catalog, split: Split) -> None:
+    """transformers makes the cache of a T5 for as many layers as its encoder has."""
+    target = save_t5_model(tmp_path, catalog, num_layers=1, num_decoder_layers=2, max_items=8)
+    settings = EvaluationSettings(ks=(2,), baselines=(), timed=1, generated=1, kv_memory_gib=0.01)
+    report = evaluate(target, {}, catalog, split, settings)
+    assert len(report.rows) == 1
+    assert not report.generate_ms
+    assert "transformers' generate is left out: transformers' own search ends in IndexError (list index" in to_markdown(report)
 
 
 def test_plain_is_the_measure_of_speed(report: Report) -> None:
