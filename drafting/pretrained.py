@@ -2,19 +2,24 @@
 
 Invariant: no code from a model's directory runs, and nobody is asked on the standard input whether it should; whatever a library raises of
 a damaged file is one error with one sentence. A configuration says what a model is: how transformers is to run it, which attention it takes
-and what it answers, is settled by the code that loads it.
+and what it answers, is settled by the code that loads it. A tokenizer whose directory names the class of all tokenizers is read as its
+`tokenizer.json` stands, beside a model of any family.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from drafting.errors import SetupError, first_line
 
+TOKENIZER_FILE, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+# The class that takes everything from tokenizer.json; transformers has another name for it, too.
+PLAIN_CLASS = "PreTrainedTokenizerFast"
 # What libraries raise for checkpoints that they can't load.
 LOADING_ERRORS = (
     *(ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, LookupError, EOFError, UnpicklingError),
@@ -50,10 +55,24 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UnreadableError: it is missing or damaged, or needs code of its own.
     """
+    tokenizer: PreTrainedTokenizerBase
     with _sentences():
-        # Mistral's own format, in files beside, lacks the tokens that were added in training.
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
+        if _names_plain_tokenizer(folder):
+            # Beside models of some families, such as Qwen2, transformers makes the family's tokenizer of whatever class is named.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        else:
+            # Mistral's own format, in files beside, lacks the tokens that were added in training.
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
     return tokenizer
+
+
+def _names_plain_tokenizer(folder: Path) -> bool:
+    """True if a directory has a `tokenizer.json` that is to be read as it stands."""
+    config = folder / TOKENIZER_CONFIG
+    if not config.is_file() or not (folder / TOKENIZER_FILE).is_file():
+        return False
+    named = json.loads(config.read_bytes())
+    return "auto_map" not in named and named.get("tokenizer_class") in (PLAIN_CLASS, "TokenizersBackend")
 
 
 @contextmanager

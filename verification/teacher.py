@@ -46,6 +46,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import load_prompt
+from drafting.prompts.tokenizer_files import save_tokenizer
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.adapter import load_model_config
@@ -131,7 +132,7 @@ def make_teacher(
     joined, ahead = next_windows(split.train, split.valid, teacher.builder.max_items + 1)
     write_windows(run.model / VALID_FILE, teacher.prompts(joined, ahead, 0))
     catalog.save(run.model / CATALOG_FILE)
-    load_tokenizer(files.tokenizer).save_pretrained(run.model)
+    save_tokenizer(load_tokenizer(files.tokenizer), run.model)
     template.save(run.model)
     manifest = TeacherManifest(made_from, msgspec.to_builtins(settings), template.contents(), counts, shards)
     (run.model / TEACHER_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -11,31 +11,36 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from drafting.pretrained import read_tokenizer
+from drafting.errors import PromptError
+from drafting.pretrained import PLAIN_CLASS, TOKENIZER_CONFIG, TOKENIZER_FILE, read_tokenizer
 
 logger = logging.getLogger(__name__)
 
-_FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
-# The class that takes everything from tokenizer.json.
-_PLAIN_CLASS = "PreTrainedTokenizerFast"
-
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer to a model directory so that it is read back with the same ids for every text."""
+    """Write a tokenizer to a model directory, beside its configuration, so that it is read back with the same ids for every text.
+
+    Raises:
+        PromptError: it is not, whatever is written.
+    """
     tokenizer.save_pretrained(folder)
     if _difference(tokenizer, read_tokenizer(folder).backend_tokenizer) is None:
         return
-    path = folder / _CONFIG
-    contents = json.loads(path.read_bytes()) | {"tokenizer_class": _PLAIN_CLASS}
+    path = folder / TOKENIZER_CONFIG
+    contents = json.loads(path.read_bytes()) | {"tokenizer_class": PLAIN_CLASS}
     path.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n")
+    if (text := _difference(tokenizer, read_tokenizer(folder).backend_tokenizer)) is not None:
+        raise PromptError(f"The tokenizer in {folder} is read back with other ids for {text!r} than it was saved with.")
 
 
 def warn_if_read_otherwise(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Log a warning if the tokenizer that was read from a folder gives other ids than the `tokenizer.json` in it as it stands."""
-    path = folder / _FILE
+    path = folder / TOKENIZER_FILE
     if not path.is_file():
         return
     written = Tokenizer.from_file(str(path))
+    # Which no class changes, and the file does not hold.
+    written.encode_special_tokens = bool(tokenizer.split_special_tokens)
     if (text := _difference(tokenizer, written)) is not None:
         logger.warning(
             "transformers makes a %s of the tokenizer in %s, which cuts %r into %s, where %s as it stands has %s: prompts are made with "
@@ -44,10 +49,10 @@ def warn_if_read_otherwise(tokenizer: PreTrainedTokenizerBase, folder: Path) -> 
             folder,
             text,
             tokenizer.tokenize(text),
-            _FILE,
+            TOKENIZER_FILE,
             written.encode(text, add_special_tokens=False).tokens,
-            _PLAIN_CLASS,
-            _CONFIG,
+            PLAIN_CLASS,
+            TOKENIZER_CONFIG,
         )
 
 

@@ -87,7 +87,7 @@ def test_what_is_no_damage_stays_what_it_is(model: Path, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise OtherError
 
-    monkeypatch.setattr("drafting.pretrained.AutoTokenizer.from_pretrained", fail)
+    monkeypatch.setattr("drafting.pretrained.PreTrainedTokenizerFast.from_pretrained", fail)
     with pytest.raises(OtherError):
         read_tokenizer(model)
 

@@ -1,5 +1,6 @@
 """Tokenizers are read back as they were, and a file that transformers reads otherwise is spoken of."""
 
+import json
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from drafting.alignment.bases import scratch_tokenizer
+from drafting.errors import PromptError
+from drafting.pretrained import read_tokenizer
 from drafting.prompts.tokenizer_files import save_tokenizer
 from tests.format_tokenizers import llama_2, llama_3, qwen, t5
 from verification.hosts.checkpoint import load_tokenizer
@@ -56,4 +60,34 @@ def test_what_the_warning_says_helps(tmp_path: Path, caplog: pytest.LogCaptureFi
     config.write_text(config.read_text().replace('"LlamaTokenizer"', '"PreTrainedTokenizerFast"'))
     with caplog.at_level(logging.WARNING):
         assert load_tokenizer(tmp_path)(TEXTS[0])["input_ids"] == tokenizer(TEXTS[0])["input_ids"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "phi3"])
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "TokenizersBackend"])
+def test_the_class_of_all_tokenizers_is_that_beside_a_model_of_any_family(family: str, name: str, tmp_path: Path) -> None:
+    """transformers makes a Qwen2Tokenizer beside a Qwen 2 and a LlamaTokenizer beside a Phi 3, whatever class the file names."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    tokenizer = scratch_tokenizer((*CODES, "=>"))
+    save_tokenizer(tokenizer, tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": name}))
+    for text in (*TEXTS, "<a_1><b_2> likes => <a_3>"):
+        assert read_tokenizer(tmp_path)(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_a_tokenizer_that_is_never_read_back_is_not_saved_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = scratch_tokenizer(tuple(reversed(CODES)))
+    monkeypatch.setattr("drafting.prompts.tokenizer_files.read_tokenizer", lambda _: other)
+    with pytest.raises(PromptError, match="is read back with other ids for 'a <a_0>, "):
+        save_tokenizer(scratch_tokenizer(tuple(CODES)), tmp_path)
+
+
+def test_special_tokens_that_are_read_as_letters_are_no_other_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = qwen(CODES)
+    tokenizer.add_tokens(["<|x|>"], special_tokens=True)
+    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+    save_tokenizer(tokenizer, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert load_tokenizer(tmp_path)("<|x|>")["input_ids"] == tokenizer("<|x|>")["input_ids"]
     assert not caplog.records
