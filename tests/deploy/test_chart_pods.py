@@ -77,6 +77,7 @@ ALONE = ("replicaCount=1", 'histories.mode="memory"')
         ((), {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}),
         (ALONE, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}),
         ((*ALONE, *ON_A_CLAIM, 'settings.catalogs="/catalogs"'), {"type": "Recreate"}),
+        ((*ALONE, *ON_A_CLAIM, 'settings.catalogs="s3://catalogs/shop"', 'settings.catalog_cache="/catalogs"'), {"type": "Recreate"}),
         (("replicaCount=1", 'settings.control="sqlite:////catalogs/control.db"'), {"type": "Recreate"}),
         ((*ON_A_CLAIM, 'settings.catalogs="/catalogs"'), {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}),
         (("hostNetwork=true",), {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),

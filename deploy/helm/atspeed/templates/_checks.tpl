@@ -45,7 +45,7 @@
 {{- fail (printf "Several replicas need a control store that they share, and that of %s is each pod's own, so a filter or version given to one would be unknown to the others: name a Redis in settings.control or in histories, or set replicaCount to 1 and autoscaling.kind to none." (splitList "://" $control | first)) }}
 {{- end }}
 {{- $catalogs := .Values.settings.catalogs }}
-{{- if and $catalogs (not (contains "://" $catalogs)) (not (include "atspeed.sharesCatalogs" .)) }}
+{{- if and $catalogs (not (contains "://" $catalogs)) (not (include "atspeed.outlivesPods" (list . $catalogs))) }}
 {{- fail (printf "Several replicas need files of the catalog's versions that they share, and %s is each pod's own: name an object store in catalogs.url, mount a volume of all pods there with extraVolumes and extraVolumeMounts, or set replicaCount to 1 and autoscaling.kind to none." $catalogs) }}
 {{- end }}
 {{- end }}

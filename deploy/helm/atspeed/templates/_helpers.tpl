@@ -85,7 +85,7 @@ app.kubernetes.io/component: redis
 {{- define "atspeed.strategy" -}}
 {{- $control := include "atspeed.controlUrl" . -}}
 {{- if .Values.strategy }}{{ toYaml .Values.strategy -}}
-{{- else if or (hasPrefix "sqlite" $control) (and (eq $control "memory://") (include "atspeed.sharesCatalogs" .)) }}type: Recreate
+{{- else if or (hasPrefix "sqlite" $control) (and (eq $control "memory://") (include "atspeed.outlivesPods" (list . (include "atspeed.stateDirectory" .)))) }}type: Recreate
 {{- else }}type: RollingUpdate
 rollingUpdate: {{ .Values.hostNetwork | ternary "{maxSurge: 0, maxUnavailable: 1}" "{maxSurge: 1, maxUnavailable: 0}" }}
 {{- end }}
@@ -162,12 +162,20 @@ seccompProfile:
 {{- else }}{{ .Values.histories.url }}{{ end -}}
 {{- end }}
 
-{{/* Whether pods share the directory of settings.catalogs: it is on a volume of theirs that is not made for each pod. */}}
-{{- define "atspeed.sharesCatalogs" -}}
+{{/* Where the server keeps its control store, if it has no other: beside its versions, or where it caches those of an object store. */}}
+{{- define "atspeed.stateDirectory" -}}
+{{- $catalogs := default "" .Values.settings.catalogs -}}
+{{ if or (not $catalogs) (contains "://" $catalogs) }}{{ default "" .Values.settings.catalog_cache }}{{ else }}{{ $catalogs }}{{ end }}
+{{- end }}
+
+{{/* Whether a directory, the second of a list whose first is the root, is on a volume that is not made for each pod. */}}
+{{- define "atspeed.outlivesPods" -}}
+{{- $root := index . 0 -}}
+{{- $directory := printf "%s/" (index . 1) -}}
 {{- $own := list -}}
-{{- range .Values.extraVolumes }}{{ if or (hasKey . "emptyDir") (hasKey . "ephemeral") }}{{ $own = append $own .name }}{{ end }}{{ end -}}
-{{- range .Values.extraVolumeMounts -}}
-{{- if and (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $.Values.settings.catalogs)) (not (has .name $own)) }}yes{{ end -}}
+{{- range $root.Values.extraVolumes }}{{ if or (hasKey . "emptyDir") (hasKey . "ephemeral") }}{{ $own = append $own .name }}{{ end }}{{ end -}}
+{{- range $root.Values.extraVolumeMounts -}}
+{{- if and (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $directory) (not (has .name $own)) }}yes{{ end -}}
 {{- end -}}
 {{- end }}
 
