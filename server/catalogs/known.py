@@ -11,11 +11,12 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from drafting.catalog.artefact import digest_in
 from server.catalogs.files import KEPT_SECONDS, VersionFiles
+from server.catalogs.own import Own
 from server.catalogs.served import ServedCatalog
 from server.control.follower import Follower
 from server.control.records import (
@@ -36,29 +37,6 @@ from server.try_again import ControlFull, ControlUnavailable, EngineUnavailable
 BY_RECOVERY = "recovery"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Own:
-    """The version that this replica serves by its own decision, until that is written to the control store.
-
-    Attributes:
-        entry: the activation.
-        instead: the version that was to be served when it was decided, and is left if `reason` says why.
-        changes: what is written beside it.
-        after_engine: True if it is written only once this replica's engine has loaded the version.
-    """
-
-    entry: Activation
-    instead: str | None
-    reason: str
-    changes: Changes
-    after_engine: bool = False
-
-    @property
-    def left(self) -> LeftVersion | None:
-        """The version that is left, if one is."""
-        return LeftVersion(self.instead, self.entry.at, self.reason) if self.instead and self.reason else None
 
 
 class KnownVersions:
@@ -226,16 +204,23 @@ class KnownVersions:
         instead: str | None,
         reason: str = "",
         changes: Changes | None = None,
+        anyway: Changes | None = None,
         *,
         after_engine: bool = False,
     ) -> None:
         """Note what this replica serves by its own decision, to be written as soon as the store takes it.
 
         Args:
-            instead: the version that all are to serve; it is left if there is a `reason`.
+            instead: the version that all are to serve, or that this replica was about to bring them; it is left if there is a `reason`.
+            changes: what is written beside it.
+            anyway: what is written also if others have moved on.
             after_engine: True to write it only once this replica's engine has loaded the version.
         """
-        self.own = Own(Activation(served.name, by, time.time()), instead, reason, changes or {}, after_engine)
+        own = Own(Activation(served.name, by, time.time()), instead, reason, changes or {}, anyway or {}, after_engine)
+        if own.left is not None and (before := self.own) is not None and before.after_engine:
+            # The others never served what is left, and go on; that it is left concerns them all the same.
+            own = replace(own, anyway=before.anyway | version_left(own.left))
+        self.own = own
         self.follower.stir()
 
     def check_brought(self) -> None:
@@ -247,18 +232,26 @@ class KnownVersions:
         if self.own is not None and self.own.after_engine:
             raise EngineUnavailable("The catalog that this server is started with is about to be served by all.")
 
-    async def write_own(self) -> None:
+    async def write_own(self) -> Changes:
         """Write what this replica has decided by itself, unless others have moved on or removed what it serves; call it while applying.
+
+        Returns: what is to be written all the same.
 
         Raises:
             ControlConflict, ControlUnavailable: it can't be written now.
         """
-        if (own := self.own) is not None and own.instead == self.record.active and self._is_there(own):
+        own, rest = self.own, Changes()
+        if own is not None and own.instead == self.record.active and self._is_there(own):
             left = {} if own.left is None else version_left(own.left)
-            await self.follower.write(own.changes | self.record.activated(own.entry) | left)
-        elif own is not None and own.entry.version != self.record.active:
-            logger.warning("others have moved on to version %s, and this server follows: it had %s", self.record.active, own.entry.version)
+            await self.follower.write(own.changes | own.anyway | self.record.activated(own.entry) | left)
+        elif own is not None:
+            rest = own.anyway
+            if own.entry.version != self.record.active:
+                logger.warning(
+                    "others have moved on to version %s, and this server follows: it had %s", self.record.active, own.entry.version
+                )
         self.own = None
+        return rest
 
     def _is_there(self, own: Own) -> bool:
         """True if all can be told to serve what this replica does; a version that another one has removed would stop them all."""

@@ -2,12 +2,14 @@
 
 Invariant: after `apply` this replica serves the version that all are to serve, with the filters that all are to have, or it has raised and
 serves what it served before. What it has decided by itself is written before it follows others, unless they have moved on. A catalog that
-it brings to others which serve is written only once its engine has loaded it, because one that no engine loads must stop nobody's work.
+it brings to others which serve is written only once its engine has loaded it, with all filters, because one that no engine loads, or for
+which a filter can't be evaluated, must stop nobody's work. A catalog is brought once, whatever becomes of it.
 """
 
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from drafting.catalog.artefact import digest_in
 from server.catalogs.filters import NamedFilters
@@ -34,7 +36,7 @@ class CatalogReplica:
     def __init__(self, catalogs: CatalogStore, filters: NamedFilters, switch: CatalogSwitch) -> None:
         self._catalogs, self._filters, self._switch = catalogs, filters, switch
         self._follower = catalogs.follower
-        # Versions that this start has found, and that could not be written.
+        # What this start has found, or had to give up, and that is not written yet.
         self._unwritten: Changes = {}
 
     @property
@@ -60,11 +62,10 @@ class CatalogReplica:
             if changes and (first.by is None or not alone):
                 await self._write_found(changes)
             if first.by is not None:
-                own = dict(changes) if alone or self._unwritten else {}
-                if first.by == BY_START:
-                    own |= catalog_began(catalogs.start.name, time.time())
+                own = changes if alone or self._unwritten else {}
+                began = catalog_began(catalogs.start.name, time.time()) if first.by == BY_START else {}
                 reason = UNREADABLE if first.left else ""
-                catalogs.decide_alone(first.served, first.by, catalogs.record.active, reason, own, after_engine=not alone)
+                catalogs.decide_alone(first.served, first.by, catalogs.record.active, reason, own, began, after_engine=not alone)
             try:
                 await follower.decide(_nothing)
             except ControlUnavailable as error:
@@ -82,7 +83,7 @@ class CatalogReplica:
         brought, changes = files.brought(), Changes()
         for name in brought.keys() - known.keys():
             changes |= version_added(name, VersionRecord(brought[name].name, time.time()))
-        if self._catalogs.start.name not in known:
+        if self._catalogs.start.name not in known or self._is_out_of_sight(known[self._catalogs.start.name]):
             changes |= await self._start_added()
         for name, version in known.items() if alone else ():
             is_brought = not version.contents and digest_in(version.file) is None
@@ -99,6 +100,10 @@ class CatalogReplica:
         except ControlUnavailable:
             # The log tells it. What is gone is judged anew when a server starts, for by then others may have brought it.
             self._unwritten = {key: value for key, value in changes.items() if value is not None}
+
+    def _is_out_of_sight(self, version: VersionRecord) -> bool:
+        """True for a version in a file of each server's own, from before there was a place where all find it."""
+        return self._catalogs.files.is_shared and Path(version.file).is_absolute() and version.contents == self._catalogs.start.name
 
     async def _start_added(self) -> Changes:
         """The version that this server is started with, and where all find it."""
@@ -121,8 +126,12 @@ class CatalogReplica:
             ServerError: it can't be served, yet; what is served has not changed.
         """
         catalogs = self._catalogs
-        if not self._brings_later(record):
-            await catalogs.write_own()
+        is_pending = self._is_pending(record)
+        if not is_pending or self._switch.has_engine:
+            if is_pending:
+                # What can't be served with all filters would stop the others, too, and with them whoever could take the filter back.
+                await self._filters.follow()
+            self._unwritten |= await catalogs.write_own()
         if catalogs.own is None and record.active is not None and self._is_other(record.active):
             await self._switch.follow(record.active)
         elif catalogs.trying is not None:
@@ -132,10 +141,10 @@ class CatalogReplica:
         if self._unwritten:
             await self._write_found(self._unwritten)
 
-    def _brings_later(self, record: Record) -> bool:
-        """True while the others go on with what they serve, and this replica's engine is yet to load what it brings them."""
+    def _is_pending(self, record: Record) -> bool:
+        """True while the others go on with what they serve, and are yet to be told of the catalog that this replica brings them."""
         own = self._catalogs.own
-        return own is not None and own.after_engine and own.instead == record.active and not self._switch.has_engine
+        return own is not None and own.after_engine and own.instead == record.active
 
     def _is_other(self, name: str) -> bool:
         active = self._catalogs.active

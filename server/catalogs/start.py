@@ -5,8 +5,10 @@ server was started with before is served by all from then on; one that is not ne
 alone serves what it is started with whenever that is another catalog than the last time.
 
 Beside servers that are ready, a server begins only if it can read what they serve, and they what it brings: else it would never be ready,
-or they no longer. What would give most items other identifiers is of another model: the others would find wrong items by it in silence, so
-a server with such a catalog does not begin either. All of that is judged anew until it begins, and it does once they have ended.
+or they no longer. What would give most items other identifiers is of another model: the others would find wrong items by it in silence, or
+this one by theirs, so a server with such a catalog does not begin either, be it new or one of before. Only servers of the catalog that
+was begun with last are of the release that serves: they do as the others, whatever these have activated. All of that is judged anew until
+a server begins, and it does once the others have ended.
 """
 
 import asyncio
@@ -59,9 +61,10 @@ async def first_catalog(catalogs: CatalogStore, filters: NamedFilters, *, alone:
         FilterRefused: a named filter can't be evaluated for any version that can be read, or for the one that others serve.
     """
     start, record = catalogs.start, catalogs.record
-    begins = record.began_last != start.name if alone else start.name not in record.began
+    is_another = record.began_last != start.name
+    begins = is_another if alone else start.name not in record.began
     last = record.active
-    if begins and not alone and last not in (None, start.name):
+    if is_another and not alone and last not in (None, start.name):
         if catalogs.has_private_files:
             raise CatalogRefused(f"Other servers serve version {quoted(last)}, and could not read the catalog of this one: {APART}")
         await _check_same_model(catalogs, last)

@@ -157,7 +157,8 @@ class CatalogStore(KnownVersions):
         served = await self.bring(candidate, name, new or self.path(name), prepare, without_engine=without_engine)
         entry = Activation(name, by, time.time())
         added = {} if new is None else version_added(name, VersionRecord(new.name, entry.at, by_items=True))
-        await self.follower.write(self.record.activated(entry) | added)
+        anyway = {} if self.own is None else self.own.anyway
+        await self.follower.write(anyway | self.record.activated(entry) | added)
         self.adopt(served)
         return entry
 

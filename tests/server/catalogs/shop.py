@@ -106,6 +106,7 @@ async def open_shop(
     image: Path | None = None,
     *,
     is_private: bool = False,
+    is_shared: bool = False,
 ) -> Shop:
     """The services as a server makes them when it starts; what it serves is not proven yet, for nothing is started.
 
@@ -115,6 +116,7 @@ async def open_shop(
         start: the catalog that it is started with.
         image: the file that it is started with, which gets that catalog; by default one that no other catalog has.
         is_private: True for a server whose files the others can't read.
+        is_shared: True for one that publishes its own where those of other machines find it.
     """
     directory, start_file = folder / "catalogs", image or folder / f"{start.version}.catalog"
     if image is not None:
@@ -127,7 +129,7 @@ async def open_shop(
     metrics = Metrics()
     engine = EngineClient(options, start.version, metrics, max_pending=10, on_failure=failures.append)
     follower = Follower(control or open_control_store(f"sqlite:///{directory / 'control.db'}"), name)
-    served, files = ServedCatalog(start.version, "", start_file, start), VersionFiles(directory)
+    served, files = ServedCatalog(start.version, "", start_file, start), VersionFiles(directory, is_shared=is_shared)
     catalogs = CatalogStore(served, engine, files, follower, private_files=is_private)
     filters = NamedFilters(catalogs, engine)
     switch = CatalogSwitch(catalogs, filters, engine.supervisor, metrics.health)
@@ -148,9 +150,10 @@ async def opened(
     image: Path | None = None,
     *,
     is_private: bool = False,
+    is_shared: bool = False,
 ) -> AsyncIterator[Shop]:
     """A shop of which nothing is started."""
-    shop = await open_shop(folder, control, name, start, image, is_private=is_private)
+    shop = await open_shop(folder, control, name, start, image, is_private=is_private, is_shared=is_shared)
     try:
         yield shop
     finally:

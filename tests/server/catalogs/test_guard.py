@@ -43,10 +43,10 @@ async def kill(shop: Shop) -> None:
     await until(lambda: process_id(shop.engine.supervisor) not in (process, None))
 
 
-def check_left(shop: Shop, name: str, reason: str) -> None:
+def check_left(shop: Shop, name: str, reason: str, *, by: str = "recovery") -> None:
     assert [(left.version, left.reason) for left in shop.catalogs.left] == [(name, reason)]
     assert shop.catalogs.active.name == shop.named_by_metric == START.version
-    assert shop.catalogs.history[-1].by == "recovery"
+    assert shop.catalogs.history[-1].by == by
     assert shop.metrics.registry.get_sample_value("atspeed_catalogs_left") == 1
 
 
@@ -295,10 +295,15 @@ async def test_a_catalog_that_a_start_would_bring_to_others_and_that_no_engine_l
             new.engine.supervisor.start()
             following = asyncio.create_task(new.catalogs.follower.follow())
             await new.ready()
-            await until(lambda: new.catalogs.own is None)
+            replica = new.catalogs.follower.applier
+            await until(lambda: replica is not None and not replica.has_more)
             following.cancel()
             await new.engine.supervisor.stop()
-            assert new.catalogs.active.name == new.named_by_metric == START.version
+            check_left(new, later.version, "The engine could not load it.", by="start")
         async with old.catalogs.changing:
             await old.catalogs.follower.catch_up()
+        check_left(old, later.version, "The engine could not load it.", by="start")
         assert {entry.version for entry in old.catalogs.history} == {START.version}
+        # It is not tried again until somebody activates it.
+        async with opened(tmp_path, name="again", start=later) as again:
+            assert (again.catalogs.active.name, again.catalogs.own) == (START.version, None)

@@ -4,9 +4,12 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.text_column import TextColumn
 from server.catalogs import store
 from server.control import ControlStore, Limits, Replica
 from server.control.announcer import Announcer
@@ -14,7 +17,7 @@ from server.control.memory import MemoryControlStore
 from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused
-from server.try_again import EngineUnavailable
+from server.try_again import EngineUnavailable, ReplicaBehind
 from tests.server.catalogs.shop import ONE, START, Shop, moved, opened, put_into
 
 APART = r"start all of them with --catalogs, a directory that all see or an object store, or end the others first\.$"
@@ -54,10 +57,12 @@ def ready(shop: Shop) -> Replica:
     return Announcer(shop.catalogs.follower, lambda: shop.catalogs.active.name, lambda: None).replica()
 
 
-async def assert_serves(shop: Shop, catalog: Catalog) -> None:
+async def assert_serves(shop: Shop, catalog: Catalog, name: str | None = None) -> None:
+    """Assert that a server serves a catalog, and is to, under a name that by default is its version."""
     await follow(shop)
     shop.catalogs.follower.check()
-    assert shop.catalogs.active.catalog.version == shop.catalogs.record.active == catalog.version
+    assert shop.catalogs.active.catalog.version == catalog.version
+    assert shop.catalogs.active.name == shop.catalogs.record.active == (name or catalog.version)
 
 
 @pytest.mark.parametrize("later", [SAME_MODEL, OTHER_MODEL])
@@ -88,24 +93,30 @@ async def test_a_new_catalog_in_an_image_waits_until_the_servers_that_could_not_
             await assert_serves(new, later)
 
 
-async def test_a_server_with_the_image_of_before_waits_until_those_with_the_new_one_have_ended(
-    tmp_path: Path, control: ControlStore
+@pytest.mark.parametrize("is_image", [True, False])
+async def test_a_server_with_the_catalog_of_before_waits_until_those_with_the_new_one_have_ended(
+    tmp_path: Path, control: ControlStore, is_image: bool
 ) -> None:
-    """As after `helm rollback`: its catalog is not new, and what the others serve is not at that path in its image."""
-    pod: partial[AbstractAsyncContextManager[Shop]] = partial(opened, tmp_path, control, image=tmp_path / "image.catalog", is_private=True)
-    async with pod("old"):
+    """As after `helm rollback`: its catalog is not new. What the others serve is not at that path in its image, or it is, in a volume."""
+    pod: partial[AbstractAsyncContextManager[Shop]] = partial(opened, tmp_path, control, is_private=True)
+    image = tmp_path / "image.catalog" if is_image else None
+    async with pod("old", image=image):
         pass
-    async with pod("new", SAME_MODEL) as new:
+    async with pod("new", SAME_MODEL, image) as new:
         await serve(control, new)
         with pytest.raises(
-            CatalogRefused, match=f"^Other servers serve version '{SAME_MODEL.version}', which this server can't read: {APART}"
+            CatalogRefused, match=f"^Other servers serve version '{SAME_MODEL.version}', and could not read .* this one: {APART}"
         ):
-            async with pod("back"):
+            async with pod("back", image=image):
                 pass
-        put_into(tmp_path / "image.catalog", SAME_MODEL)
+        if image is not None:
+            put_into(image, SAME_MODEL)
         await assert_serves(new, SAME_MODEL)
+        # Those of its own release come and go.
+        async with pod("next", SAME_MODEL, image) as another:
+            await assert_serves(another, SAME_MODEL)
     await control.withdraw("new")
-    async with pod("back") as back:
+    async with pod("back", image=image) as back:
         await assert_serves(back, START)
 
 
@@ -135,6 +146,38 @@ async def test_a_server_for_another_model_does_not_begin_beside_others(tmp_path:
     await control.withdraw("old")
     async with opened(tmp_path, control, "new", OTHER_MODEL) as new:
         await assert_serves(new, OTHER_MODEL)
+        await serve(control, new)
+        # Nor one that was served before: after `helm rollback` its model would serve the new identifiers.
+        with pytest.raises(CatalogRefused, match=r"has other identifiers for 20 of the 20 items .*--control-prefix"):
+            async with opened(tmp_path, control, "back"):
+                pass
+
+
+async def test_a_server_begins_beside_others_of_its_release_whatever_these_have_activated(tmp_path: Path, control: ControlStore) -> None:
+    async with opened(tmp_path, control, "old") as old:
+        await serve(control, old)
+        await old.add("v1", OTHER_MODEL)
+        await old.activate("v1")
+        async with opened(tmp_path, control, "again") as again:
+            await assert_serves(again, OTHER_MODEL, "v1")
+
+
+async def test_a_catalog_in_an_image_is_found_by_later_releases_once_there_is_a_place_for_it(tmp_path: Path, control: ControlStore) -> None:
+    """The same image with `--catalogs`, and then one with another catalog at its path."""
+    image = tmp_path / "image.catalog"
+    async with opened(tmp_path, control, "first", image=image, is_private=True) as first:
+        await serve(control, first)
+        async with opened(tmp_path, control, "placed", image=image, is_shared=True) as placed:
+            await serve(control, placed)
+            for shop in (placed, first):
+                await assert_serves(shop, START)
+            await control.withdraw("first")
+            async with opened(tmp_path, control, "new", SAME_MODEL, image, is_shared=True) as new:
+                await serve(control, new)
+                for shop in (new, placed):
+                    await assert_serves(shop, SAME_MODEL)
+                await new.activate(START.version)
+                await assert_serves(new, START)
 
 
 async def test_a_later_catalog_of_the_same_model_takes_the_others_along_once_an_engine_has_loaded_it(
@@ -164,14 +207,48 @@ async def test_a_later_catalog_replaces_nothing_that_others_have_activated_while
     async with opened(tmp_path, control, "old") as old:
         await serve(control, old)
         async with opened(tmp_path, control, "new", SAME_MODEL) as new:
-            await old.add("v1", ONE)
+            await old.add("v1", v1 := moved(2))
             await old.activate("v1")
             await serve(control, new)
             for shop in (new, old):
-                await follow(shop)
-                assert shop.catalogs.active.name == shop.catalogs.record.active == "v1"
+                await assert_serves(shop, v1, "v1")
             new.catalogs.check_brought()
             assert f"others have moved on to version v1, and this server follows: it had {SAME_MODEL.version}" in caplog.messages
-            # Somebody may want it all the same.
-            await old.activate(SAME_MODEL.version)
-            await assert_serves(old, SAME_MODEL)
+        # Days later a server of that release is started again: its catalog is not new.
+        async with opened(tmp_path, control, "again", SAME_MODEL) as again:
+            await serve(control, again)
+            for shop in (again, old):
+                await assert_serves(shop, v1, "v1")
+        # Somebody may want it all the same.
+        await old.activate(SAME_MODEL.version)
+        await assert_serves(old, SAME_MODEL)
+
+
+async def test_a_later_catalog_is_brought_no_more_where_its_own_server_was_told_of_another(tmp_path: Path, control: ControlStore) -> None:
+    async with opened(tmp_path, control, "old") as old:
+        await serve(control, old)
+        async with opened(tmp_path, control, "new", SAME_MODEL) as new:
+            await new.activate(START.version)
+            await serve(control, new)
+        async with opened(tmp_path, control, "again", SAME_MODEL) as again:
+            for shop in (again, old):
+                await assert_serves(shop, START)
+
+
+async def test_a_later_catalog_for_which_a_filter_fails_that_was_put_while_its_engine_loaded_is_not_brought_to_others(
+    tmp_path: Path, control: ControlStore
+) -> None:
+    """All would be behind what is to be served, and none could take the filter back."""
+    brands = AttributeColumn(np.zeros(len(START), np.int32), TextColumn.of(['"ours"']))
+    branded = Catalog.of(START.item_ids, START.tokens, START.codes, {"brand": brands})
+    async with opened(tmp_path, control, "old", branded) as old:
+        await serve(control, old)
+        async with opened(tmp_path, control, "new", SAME_MODEL) as new:
+            await old.filters.put("mine", 'brand = "ours"')
+            new.engine.supervisor.status = EngineStatus.READY
+            with pytest.raises(ReplicaBehind, match=f"The filter 'mine' can't be used with version '{SAME_MODEL.version}'"):
+                await follow(new)
+            await assert_serves(old, branded)
+            await old.filters.drop("mine")
+            for shop in (new, old):
+                await assert_serves(shop, SAME_MODEL)
