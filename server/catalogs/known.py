@@ -235,7 +235,8 @@ class KnownVersions:
     async def write_own(self) -> Changes:
         """Write what this replica has decided by itself, unless others have moved on or removed what it serves; call it while applying.
 
-        Returns: what is to be written all the same.
+        Returns:
+            What is still to be written where others have moved on.
 
         Raises:
             ControlConflict, ControlUnavailable: it can't be written now.
