@@ -3,6 +3,7 @@
 They are no part of `conftest.py` because the process that hands tests to workers needs none of the libraries imported here.
 """
 
+import logging
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,16 @@ from tests.server.server_process import ServerProcess
 from tests.speculation import Speculation
 
 BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command that runs in a test's process sends its logs to the test's standard error, which is closed after it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

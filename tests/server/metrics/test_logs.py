@@ -3,7 +3,6 @@
 import json
 import logging
 
-import pytest
 from typer.testing import CliRunner
 
 from server.commands.app import app
@@ -11,16 +10,7 @@ from server.metrics import logs
 from tests.server.forked_server import ForkedServer
 
 
-@pytest.fixture
-def restored_logging():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
-def test_a_json_line_names_the_process_and_the_request(capsys, restored_logging):
+def test_a_json_line_names_the_process_and_the_request(capsys):
     logs.configure_logs("info", "api", "json")
     token = logs.request_id.set("request-7")
     logging.getLogger("somewhere").warning("what %s", "happened")
@@ -37,7 +27,7 @@ def test_a_json_line_names_the_process_and_the_request(capsys, restored_logging)
     assert "request_id" not in second
 
 
-def test_why_a_server_has_ended_is_json_for_programs_and_a_sentence_for_people(restored_logging, tmp_path):
+def test_why_a_server_has_ended_is_json_for_programs_and_a_sentence_for_people(tmp_path):
     sentence = f"There is no model directory {tmp_path / 'absent'}."
     flags = ["serve", "--target", str(tmp_path / "absent"), "--catalog", "absent.json", "--histories", "memory://"]
     ended = CliRunner().invoke(app, [*flags, "--log-format", "json"])
