@@ -8,7 +8,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _OWNER_ONLY = 0o600
@@ -80,13 +80,38 @@ def open_unchanging(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False)
 
 
-def file_format(connection: sqlite3.Connection) -> int:
+def make_tables(connection: sqlite3.Connection, schema: Sequence[str], form: int) -> None:
+    """Create the tables of a new file, on a connection that writes.
+
+    Args:
+        schema: statements, the last of which sets the number of the format, `form`.
+
+    Raises:
+        sqlite3.DatabaseError: it can't be done, or the file is something else, or of another format.
+    """
+    # A file of this format needs no lock, so a server starts beside a writer.
+    if _format(connection) == form:
+        return
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        match _format(connection):
+            case 0:
+                _check_new(connection)
+                for statement in schema:
+                    connection.execute(statement)
+            case found if found == form:
+                pass  # Another process was quicker.
+            case found:
+                raise sqlite3.DatabaseError(f"its format is {found}, and this release writes {form}")
+
+
+def _format(connection: sqlite3.Connection) -> int:
     """The number of the file's format; 0 for a new file."""
     ((version,),) = connection.execute("PRAGMA user_version")
     return int(version)
 
 
-def check_new(connection: sqlite3.Connection) -> None:
+def _check_new(connection: sqlite3.Connection) -> None:
     """Check that a file without a format holds nothing. Raises sqlite3.DatabaseError."""
     if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise sqlite3.DatabaseError("it holds tables of something else")

@@ -21,7 +21,7 @@ import msgspec
 
 from drafting.undecodable import UNDECODABLE
 from server.control.base import Limits, Position, Replica, State, Write, random_name
-from server.sqlite import check_new, create, data_version, file_format, open_reader, open_unchanging, open_writer
+from server.sqlite import create, data_version, make_tables, open_reader, open_unchanging, open_writer
 from server.ticks import until_tick
 from server.try_again import ControlConflict, ControlFull, ControlUnavailable
 
@@ -202,19 +202,7 @@ class SqliteControlStore:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     """Create the tables of a new file. Raises sqlite3.DatabaseError."""
-    if file_format(connection) == _FORMAT:
-        return
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        match file_format(connection):
-            case 0:
-                check_new(connection)
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-            case 1:
-                pass  # Another process was quicker.
-            case version:
-                raise sqlite3.DatabaseError(f"its format is {version}, and this release writes {_FORMAT}")
+    make_tables(connection, _SCHEMA, _FORMAT)
 
 
 def _position(connection: sqlite3.Connection) -> Position | None:

@@ -17,7 +17,7 @@ from drafting.undecodable import UNDECODABLE
 from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, StoredUser
 from server.histories.history import Entry, History, Profile
-from server.sqlite import check_new, file_format
+from server.sqlite import make_tables
 
 _T = TypeVar("_T")
 
@@ -57,20 +57,7 @@ _outlines = msgspec.msgpack.Decoder(_Outline)
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Create the tables of a new file, on a connection that writes. Raises sqlite3.DatabaseError, for a file of another format too."""
-    # A file of this format needs no lock, so a server starts beside a writer.
-    if file_format(connection) == _FORMAT:
-        return
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        match file_format(connection):
-            case 0:
-                check_new(connection)
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-            case 3:
-                pass  # Another process was quicker.
-            case version:
-                raise sqlite3.DatabaseError(f"its format is {version}, and this release writes {_FORMAT}")
+    make_tables(connection, _SCHEMA, _FORMAT)
 
 
 def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> History | None:
