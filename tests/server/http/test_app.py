@@ -165,6 +165,21 @@ async def test_without_prompts_requests_and_entries_are_told_to_come_again(bench
     assert not bench.engine.asked
 
 
+async def test_a_full_batch_does_not_keep_others_waiting(bench: Bench):
+    # Makes the builder of prompts, for which every entry would wait.
+    await bench.recommend()
+    bench.engine.asked.clear()
+    entries = [{"history": ["item-1"], "k": 1}] * 256
+    batch = asyncio.create_task(bench.client.post("/v1/recommendations:batch", json={"requests": entries}))
+    begun = []
+    while not batch.done():
+        # A turn of the event loop: another client's work.
+        await asyncio.sleep(0)
+        begun.append(len(bench.engine.asked))
+    assert (await batch).json()["succeeded"] == 256
+    assert {count for count in begun if 0 < count < 256} == set(range(1, 256))
+
+
 async def test_a_chat_template_that_fails_is_a_fault_of_what_it_was_given(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     """The sentence that stands in the template is told; one that it makes of what is known of a user, or a library does, is not."""
     tokenizer = first_word_marked(sorted(CATALOG.tokens))

@@ -1,6 +1,5 @@
 """`POST /v1/recommendations:batch`: every entry gets what it would have got alone."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -68,22 +67,6 @@ def test_a_batch_has_a_size(server: ServerProcess):
     assert_problem(post(server), 422, "requests must have at least 1 item, not 0.")
     too_many = [{"history": ["item-1"]}] * 257
     assert_problem(post(server, *too_many), 422, "requests must have at most 256 items, not 257.")
-
-
-def test_a_full_batch_does_not_keep_others_waiting(server: ServerProcess):
-    entries = [{"history": [f"item-{i % 190}"] * 5, "k": 10} for i in range(256)]
-    with ThreadPoolExecutor(1) as pool:
-        begun = time.monotonic()
-        batch = pool.submit(post, server, *entries)
-        slowest = 0.0
-        while not batch.done():
-            started = time.monotonic()
-            assert server.client.get("/version").status_code == 200
-            slowest = max(slowest, time.monotonic() - started)
-        seconds = time.monotonic() - begun
-        assert batch.result().json()["succeeded"] == 256
-    # Others wait for a few entries at most, however slow the machine is.
-    assert slowest < max(0.25, seconds / 8)
 
 
 def test_a_batch_whose_client_hangs_up_frees_the_engine(server: ServerProcess):
