@@ -31,7 +31,13 @@ catalog_app.command()(compare)
 @catalog_app.command()
 def convert(
     file: Annotated[Path, FILE_ARGUMENT],
-    out: Annotated[Path, typer.Option(help="The catalog to write, ending in .catalog.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The catalog to write, ending in .catalog; what FILE has learnt from interactions goes to OUT with the ending "
+            ".learnt.json."
+        ),
+    ],
     model: Annotated[
         Path | None, typer.Option(help="The model that it is for: its tokens are checked, and loading needs no sort.", file_okay=False)
     ] = None,
@@ -48,13 +54,16 @@ def convert(
 
     if out.suffix != SUFFIX:
         fail(f"{out} must end in {SUFFIX}, by which it is known.")
-    check_out(out, overwrite=overwrite)
+    from drafting.embeddings.learnt import copy_learnt, learnt_file
+
+    # Beside a catalog of another form there may be a record by the same name.
+    record, copied = (learnt_file(each) for each in (file, out))
+    check_out(out, *([copied] if record.is_file() and record != copied else []), overwrite=overwrite)
 
     from tqdm import tqdm
 
     from drafting.catalog.artefact import save_artefact
     from drafting.catalog.loading import load_catalog
-    from drafting.embeddings.learnt import copy_learnt
     from drafting.errors import SetupError
 
     try:

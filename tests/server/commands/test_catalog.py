@@ -529,6 +529,12 @@ def test_identifiers_that_know_the_validation_part_are_not_compared(tmp_path: Pa
         assert ("were made from the part valid, too" in refused.output.replace("\n", " ")) is (refused.exit_code == 1)
     assert run("convert", tmp_path / "all0.jsonl", "--out", tmp_path / "served.catalog").exit_code == 0
     assert "were made from the part valid" in run("compare", tmp_path / "served.catalog", "--data", data).output.replace("\n", " ")
+    # What another catalog of the same stem has learnt is not replaced unasked.
+    kept = (tmp_path / "train0.learnt.json").read_bytes()
+    refused = run("convert", tmp_path / "all0.jsonl", "--out", tmp_path / "train0.catalog")
+    assert "train0.learnt.json already exists" in refused.output.replace("\n", "")
+    assert (tmp_path / "train0.learnt.json").read_bytes() == kept
+    assert run("convert", tmp_path / "train0.jsonl", "--out", tmp_path / "train0.catalog").exit_code == 0
 
 
 def test_build_takes_the_items_of_another_catalog(tmp_path: Path, data: Path) -> None:
