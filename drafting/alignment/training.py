@@ -33,6 +33,7 @@ from drafting.alignment.progress import ProgressBar
 from drafting.alignment.rotary import name_rotary_base
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
 from drafting.alignment.settings import LoopSettings, TrainingMetrics
+from drafting.freed_memory import keep_freed_memory
 from drafting.prompts.loading import PromptForm
 from drafting.prompts.tokenizer_files import save_tokenizer
 
@@ -132,6 +133,9 @@ def fit(
     if checkpoint:
         logger.warning("Going on from step %d of an interrupted run.", resumed_from)
     _begin(trainer, course, batches, end, resumed_from, valid, write)
+    if arguments.use_cpu:
+        # From here on: each step frees what the next one takes.
+        keep_freed_memory()
     started = time.monotonic()
     steps = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).global_step
     seconds = time.monotonic() - started

@@ -70,7 +70,9 @@ def test_every_objective_teaches_the_rule(tmp_path: Path, teacher: Path, objecti
         assert overlap.mean() > 0.65, "and so are most of as many as there are lists"
 
 
-def test_the_directory_says_how_it_came_to_be(tmp_path: Path, teacher: Path) -> None:
+def test_the_directory_says_how_it_came_to_be(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr(drafting.alignment.training, "keep_freed_memory", lambda: kept.append(True))
     train_draft(teacher, str(teacher / "draft_config.json"), tmp_path / "out", settings=DraftSettings(**QUICK))
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["kind"] == "draft"
@@ -79,6 +81,7 @@ def test_the_directory_says_how_it_came_to_be(tmp_path: Path, teacher: Path) -> 
     assert record["settings"]["objective"] == "atspeed-s"
     assert load_prompt(tmp_path / "out") == TEMPLATE
     assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab() == AutoTokenizer.from_pretrained(teacher).get_vocab()
+    assert kept == [True], "what a step frees is for the next one"
 
 
 class InterruptedBar(ProgressBar):

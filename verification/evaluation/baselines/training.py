@@ -16,6 +16,7 @@ import torch
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import IntArray
 from drafting.cache import whole_file
+from drafting.freed_memory import keep_freed_memory
 from verification.evaluation.baselines.cross_entropy import cross_entropy
 from verification.evaluation.baselines.networks import LENGTH, NETWORKS
 
@@ -61,6 +62,7 @@ class Training:
 
     def __init__(self, lesson: Lesson, folder: Path | None = None, *, anew: bool = False) -> None:
         """Begin, or go on from what a folder holds of this lesson, unless it is to be learnt `anew`."""
+        keep_freed_memory()
         self._lesson, self._rows = lesson, training_rows(lesson.known, lesson.items)
         with _numbers(lesson.seed, 0):
             self.network = NETWORKS[lesson.name](lesson.items, lesson.dropout)
