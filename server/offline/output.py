@@ -2,9 +2,12 @@
 
 Invariant: the file appears under its name only when it is complete. Until then its lines are in `NAME.part`, and `NAME.part.json` says what
 they are the lines of; only the same purpose goes on from there. A line that was cut off in the middle is written again. A table is made of
-its lines when they are complete. Lines of a pipe, whose users nobody can tell from those of another one, are never gone on with.
+its lines when they are complete. Lines of a pipe, whose users nobody can tell from those of another one, are never gone on with. One run at
+a time writes a file: it holds the lock of `NAME.part`, which ends with its process, until the file has its name.
 """
 
+import errno
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +23,8 @@ from drafting.undecodable import UNDECODABLE
 from server.offline.tables import write_table
 
 _PART, _STATE, _TABLE = ".part", ".part.json", ".part.table"
+# File systems that have no locks (Lustre without `flock`) still hold files.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class OutputError(SetupError):
@@ -100,6 +105,7 @@ class ResumableFile(PlainLines):
             is_table: True to make a table of the lines.
 
         Raises:
+            OutputError: another run writes it.
             OSError: the folder can't be written to.
         """
         # Behind a symbolic link, the file that it names is the one to replace.
@@ -110,31 +116,31 @@ class ResumableFile(PlainLines):
             self.continuation = "The same command goes on from here."
         _, part, state, table = names_written(self._path.name)
         self._part, self._state, self._table = (self._path.with_name(name) for name in (part, state, table))
+        file = _locked(self._part, path)
         known, done = _read(self._state), 0
-        if known is not None and known.purpose == purpose and self._part.is_file():
+        if known is not None and known.purpose == purpose:
             seed, done = known.seed, _cut(self._part)
         else:
-            self._part.unlink(missing_ok=True)
+            file.truncate(0)
             self._state.unlink(missing_ok=True)
             if purpose is not None:
                 self._state.write_bytes(msgspec.json.encode(RunState(purpose, seed)))
-        super().__init__(self._part.open("ab"), seed, done)
+        super().__init__(file, seed, done)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is not None:
-                with suppress(OSError):
-                    self._file.close()
-                return
-            with self._explained():
-                with self._file:
+            if kind is None:
+                with self._explained():
                     self._file.flush()
                     os.fsync(self._file.fileno())
-                self._part.replace(self._path) if not self._is_table else self._make_table()
-                self._state.unlink(missing_ok=True)
+                    self._part.replace(self._path) if not self._is_table else self._make_table()
+                    self._state.unlink(missing_ok=True)
         finally:
             if not self._goes_on:
                 self._part.unlink(missing_ok=True)
+            # The lock ends here. A write that failed is tried once more, and has been told.
+            with suppress(OSError):
+                self._file.close()
 
     def _make_table(self) -> None:
         try:
@@ -146,6 +152,26 @@ class ResumableFile(PlainLines):
         finally:
             self._table.unlink(missing_ok=True)
         self._part.unlink()
+
+
+def _locked(part: Path, path: Path) -> BinaryIO:
+    """The part of a file, to append to, which nobody else opens so until it is closed."""
+    while True:
+        file = part.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise OutputError(f"Another run writes {path}: wait for it, or choose another --output.") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                file.close()
+                raise
+        # Between the two, another run may have finished, and this is its file.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(part.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()
 
 
 def _read(path: Path) -> RunState | None:

@@ -4,9 +4,11 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from server.offline import output
 from server.offline.output import OutputError, PlainLines, ResumableFile
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -69,6 +71,53 @@ def test_a_link_stays_a_link(tmp_path: Path):
         file.write(b"one")
     assert link.is_symlink()
     assert path.read_bytes() == b"one\n"
+
+
+@pytest.mark.parametrize("purpose", ["a", "b", None])
+def test_one_run_at_a_time_writes_a_file(tmp_path: Path, purpose: str | None):
+    path = tmp_path / "out"
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with ResumableFile(path, "a", seed=1) as file:
+        file.write(b"one")
+        with pytest.raises(OutputError, match=r"^Another run writes .*link: wait for it, or choose another --output\.$"):
+            ResumableFile(link, purpose, seed=2)
+        file.write(b"two")
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert {*tmp_path.iterdir()} == {path, link}
+    with ResumableFile(path, purpose, seed=2) as file:
+        file.write(b"three")
+    assert path.read_bytes() == b"three\n"
+
+
+def test_a_run_that_began_as_another_finished_writes_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "out"
+    first = ResumableFile(path, "a", seed=1)
+    first.write(b"one")
+    lock = output.fcntl.flock
+
+    def finish_first(*asked: Any) -> None:
+        """Lock the second's file after it has opened the first's, and the first has renamed it."""
+        monkeypatch.setattr(output.fcntl, "flock", lock)
+        first.__exit__(None, None, None)
+        lock(*asked)
+
+    monkeypatch.setattr(output.fcntl, "flock", finish_first)
+    with ResumableFile(path, "a", seed=2) as second:
+        assert second.done == 0
+        second.write(b"other")
+        assert path.read_bytes() == b"one\n"
+    assert path.read_bytes() == b"other\n"
+
+
+def test_a_file_system_without_locks_holds_lists_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(output.fcntl, "flock", refuse)
+    with ResumableFile(tmp_path / "out", "a", seed=1) as file:
+        file.write(b"one")
+    assert (tmp_path / "out").read_bytes() == b"one\n"
 
 
 def raise_full(*_: object) -> None:
