@@ -52,11 +52,71 @@ def test_every_item_but_a_users_first_is_predicted_once() -> None:
     rng = np.random.default_rng(0)
     lengths = np.array([0, 1, 2, LENGTH, LENGTH + 1, LENGTH + 2, 3 * LENGTH + 7])
     known = Interactions(tuple(map(str, range(len(lengths)))), offsets_of(lengths), rng.integers(90, size=lengths.sum()).astype(np.int32))
-    rows = training_rows(known, 90).numpy()
+    rows, labels = (each.numpy() for each in training_rows(known, 90))
+    np.testing.assert_array_equal(labels[:, 1:], rows[:, 1:] != 90)
+    assert not labels[:, 0].any()
     assert rows.shape[1] == LENGTH + 1
     pairs = Counter((before, after) for row in rows.tolist() for before, after in pairwise(row) if after != 90)
     histories = [known.history(user).tolist() for user in range(len(lengths))]
     assert pairs == Counter((before, after) for row in histories for before, after in pairwise(row))
+
+
+def buyers(users: int = 36) -> Split:
+    """Everyone views the items of a circle, one after the other, and buys an item of another circle now and then: its place tells which."""
+    viewed, half = ITEMS // 2, ITEMS // 2
+
+    def row(user: int) -> list[int]:
+        return [half + (user + step // 2) % half if step % 3 == 2 else (user + step) % viewed for step in range(9)]
+
+    rows = np.array([row(user) for user in range(users)], np.int32)
+
+    def part(first: int, last: int) -> Interactions:
+        items = rows[:, first:last].reshape(-1)
+        return Interactions(tuple(map(str, range(users))), offsets_of([last - first] * users), items, labelled=items >= half)
+
+    return Split(part(0, 3), part(3, 6), part(6, 9))
+
+
+def test_only_what_is_to_be_predicted_is_predicted() -> None:
+    known = held_out(buyers()).known
+    rows, labels = training_rows(known, ITEMS)
+    torch.testing.assert_close(labels, (rows >= ITEMS // 2) & (rows < ITEMS))
+    # A piece without any would have no loss.
+    views = np.zeros(3 * LENGTH, np.bool_)
+    views[-1] = True
+    known = Interactions(("one",), np.array([0, len(views)]), np.arange(len(views), dtype=np.int32) % ITEMS, labelled=views)
+    rows, labels = training_rows(known, ITEMS)
+    assert len(rows) == 1
+    assert labels.nonzero().tolist() == [[0, LENGTH]]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_lists_what_is_bought_and_not_what_is_viewed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural, "DROPOUTS", (0.1,))
+    monkeypatch.setattr(neural, "MOST_EPOCHS", 6)
+    monkeypatch.setattr(training, "BATCH", 12)
+    monkeypatch.setattr(training, "LEARNING_RATE", 1e-2)
+    split = buyers()
+    users = held_out(split)
+    found = {each.name: each for each in baseline_lists(("popular", name), BaselineTask(split, users, ITEMS, keep_seen=True), 3)}
+    for each in found.values():
+        assert min(item for row in each.lists for item in row) >= ITEMS // 2
+
+
+def test_what_is_to_be_predicted_is_part_of_a_lesson() -> None:
+    known = held_out(buyers()).known
+    everything = np.ones(len(known), np.bool_)
+    digests = [Lesson("gru4rec", replace(known, labelled=each), ITEMS, 0.1, 0).digest for each in (None, everything, known.labels)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_networks_that_have_nothing_to_learn_are_left_out() -> None:
+    split = circles(known=1)
+    alone = replace(split, valid=split.valid.where(np.zeros(len(split.valid), np.bool_)))
+    for part in (split, alone):
+        rows, left_out = baseline_rows(("gru4rec", "popular"), BaselineTask(part, held_out(part), ITEMS), [3])
+        assert {row.name for row in rows} == {"most popular"}
+        assert left_out == {"GRU4Rec": "No user has an item to predict with another one before it, so a network has nothing to learn from."}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

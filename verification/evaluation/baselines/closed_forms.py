@@ -70,8 +70,8 @@ class Tried:
 
 
 def most_popular(users: HeldOut, items: int) -> Scorer:
-    """The number of interactions of each item, the same for all users."""
-    counts = np.bincount(users.known.items, minlength=items).astype(np.float32)
+    """The number of each item's interactions of the kind that is predicted, the same for all users."""
+    counts = np.bincount(users.known.items[users.known.labels], minlength=items).astype(np.float32)
     return lambda rows: np.repeat(counts[None], len(rows), axis=0)
 
 

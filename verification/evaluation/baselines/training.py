@@ -17,6 +17,7 @@ from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import IntArray
 from drafting.cache import whole_file
 from drafting.freed_memory import keep_freed_memory
+from drafting.neighbours.model import NeighbourError
 from verification.evaluation.baselines.cross_entropy import cross_entropy
 from verification.evaluation.baselines.networks import LENGTH, NETWORKS
 
@@ -46,7 +47,9 @@ class Lesson:
         """A name that no other lesson has."""
         told = self.name, self.items, self.dropout, self.seed, BATCH, DRAWN, LEARNING_RATE, LENGTH, torch.__version__
         found = hashlib.sha256(repr(told).encode())
-        for array in (self.known.offsets, self.known.items):
+        # Where all are to be predicted, there is nothing to tell apart.
+        labels = () if self.known.labels.all() else (self.known.labels,)
+        for array in (self.known.offsets, self.known.items, *labels):
             found.update(array.tobytes())
         return found.hexdigest()[:_DIGITS]
 
@@ -61,9 +64,15 @@ class Training:
     """
 
     def __init__(self, lesson: Lesson, folder: Path | None = None, *, anew: bool = False) -> None:
-        """Begin, or go on from what a folder holds of this lesson, unless it is to be learnt `anew`."""
+        """Begin, or go on from what a folder holds of this lesson, unless it is to be learnt `anew`.
+
+        Raises:
+            NeighbourError: there is nothing to learn.
+        """
         keep_freed_memory()
-        self._lesson, self._rows = lesson, training_rows(lesson.known, lesson.items)
+        self._lesson, (self._rows, self._labels) = lesson, training_rows(lesson.known, lesson.items)
+        if not len(self._rows):
+            raise NeighbourError("No user has an item to predict with another one before it, so a network has nothing to learn from.")
         with _numbers(lesson.seed, 0):
             self.network = NETWORKS[lesson.name](lesson.items, lesson.dropout)
         self._optimizer = torch.optim.Adam(self.network.parameters(), LEARNING_RATE)
@@ -78,15 +87,14 @@ class Training:
 
     def advance(self) -> None:
         """Train for an epoch."""
-        rows, padding = self._rows, self._lesson.items
-        lengths = (rows != padding).sum(1)
-        positions = float((lengths - 1).sum()) / max(1, -(-len(rows) // BATCH))
+        rows, labels = self._rows, self._labels
+        lengths = (rows != self._lesson.items).sum(1)
+        positions = float(labels.sum()) / max(1, -(-len(rows) // BATCH))
         self.network.train()
         with _numbers(self._lesson.seed, self.epoch + 1) as shuffle:
             for batch in batches(lengths.numpy(), shuffle):
-                part = rows[torch.from_numpy(batch)]
-                part = part[:, : int(lengths[batch].max())]
-                following = part[:, 1:] != padding
+                chosen, length = torch.from_numpy(batch), int(lengths[batch].max())
+                part, following = rows[chosen, :length], labels[chosen, 1:length]
                 loss = cross_entropy(self.network(part[:, :-1])[following], self.network.outputs, part[:, 1:][following])
                 self._optimizer.zero_grad()
                 # Every position counts as much, in a batch of long rows and in one of short ones.
@@ -138,14 +146,27 @@ def _parts(rows: IntArray, most: int) -> list[IntArray]:
     return np.array_split(rows, max(1, -(-len(rows) // most)))
 
 
-def training_rows(known: Interactions, items: int) -> torch.Tensor:
-    """Histories in pieces of at most `LENGTH + 1` items, each beginning with the last item of the one before; `[pieces, LENGTH + 1]` int64,
-    padded with `items` at the end."""
-    pieces: list[IntArray] = []
+def training_rows(known: Interactions, items: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Histories in pieces of at most `LENGTH + 1` items, each beginning with the last item of the one before.
+
+    Returns:
+        The items, `[pieces, LENGTH + 1]` int64, padded with `items` at the end; and which of them are to be predicted, bool alike, of each
+        piece one at least.
+    """
+    labels = known.labels
+    rows: list[IntArray] = []
+    wanted: list[IntArray] = []
     for user in np.flatnonzero(known.lengths >= 2).tolist():
-        history = known.history(user).astype(np.int64)
-        pieces += [history[max(0, last - LENGTH) : last + 1] for last in range(len(history) - 1, 0, -LENGTH)]
-    return padded(pieces, LENGTH + 1, items)
+        begin, newest = int(known.offsets[user]), int(known.offsets[user + 1]) - 1
+        for last in range(newest, begin, -LENGTH):
+            piece = slice(max(begin, last - LENGTH), last + 1)
+            predicted = labels[piece].astype(np.int64)
+            # The first is what the others are predicted from.
+            predicted[0] = 0
+            if predicted.any():
+                rows.append(known.items[piece].astype(np.int64))
+                wanted.append(predicted)
+    return padded(rows, LENGTH + 1, items), padded(wanted, LENGTH + 1, 0).bool()
 
 
 def padded(rows: list[IntArray], length: int, padding: int) -> torch.Tensor:
