@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import FloatArray, IntArray
-from drafting.beam.rule import Normalisation, SearchRule, Tolerance
+from drafting.beam.rule import Normalisation, SearchRule, Tolerance, Verification
 from drafting.beam.tree import Origin, SequenceState
 from drafting.plans.given import Given, GivenPrefixes
 from drafting.plans.plan import LevelOutcome
+from drafting.plans.task import Proposed
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
@@ -68,6 +69,7 @@ class BeamSearch:
         target_forwards, draft_forwards, drafted_nodes, accepted_depths: as in `Usage`.
         used: by `Origin`, nodes of its tree that the target's beams came to.
         drafted_by: kinds of drafts that have added nodes: `beam`, `children`, `items`, `last`.
+        proposed: by depth, what the draft has proposed in this round; without the levels at which it was not asked, or nothing was taken.
     """
 
     request: BeamRequest
@@ -96,6 +98,7 @@ class BeamSearch:
     used: IntArray = field(default_factory=lambda: np.zeros(len(Origin), np.int64))
     accepted_depths: list[int] = field(default_factory=list)
     drafted_by: set[str] = field(default_factory=set)
+    proposed: dict[int, Proposed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         request = self.request
@@ -135,6 +138,17 @@ class BeamSearch:
         if depth > self.sequence.deepest:
             return NOTHING
         return np.flatnonzero(self.sequence.depths[: self.sequence.computed] == depth)[::-1]
+
+    def beam_fields(self, indices: IntArray, depth: int) -> IntArray:
+        """`SequenceState.beam_fields` of nodes at `depth`; only relaxed verification asks where the draft was asked."""
+        below = self.proposed.get(depth + 1) if self.rule.verification is Verification.RELAXED else None
+        return self.sequence.beam_fields(indices, None if below is None else below.above)
+
+    def node_fields(self, indices: IntArray, depth: int) -> IntArray:
+        """`[3, nodes]`: `beam_fields` of nodes at `depth`, and 1 for those that the draft has proposed in this round, or 0 as there."""
+        here = self.proposed.get(depth) if self.rule.verification is Verification.RELAXED else None
+        proposed = np.zeros_like(indices) if here is None else np.isin(indices, here.nodes)
+        return np.concatenate([self.beam_fields(indices, depth), proposed[None]])
 
     def descend(self, nodes: IntArray, drafted: IntArray, hits: IntArray, allocate: Callable[[int], IntArray]) -> None:
         """Make trie nodes, `[n]`, of the next level the beam.

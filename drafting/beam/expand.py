@@ -28,7 +28,7 @@ class Frontier:
         sizes: `[R]`, prefixes of each request.
         cum_log_probs: `[P]` float32; -inf where there is no prefix, so none follows.
         scores: `[P]` float32, what sampled searches rank by; None where no search samples.
-        drafted: `[P]` int64, 1 where the draft has scored the continuations, for relaxed verification.
+        asked: `[P]` int64, 1 where the draft was asked for the continuations in this round, for relaxed verification.
     """
 
     slots: Tensor
@@ -36,15 +36,15 @@ class Frontier:
     sizes: tuple[int, ...]
     cum_log_probs: Tensor
     scores: Tensor | None = None
-    drafted: Tensor | None = None
+    asked: Tensor | None = None
 
     @classmethod
     def of(cls, tree: TokenTree, beams: Sequence[IntArray], sampled: bool) -> "Frontier":
         """Beams in the tree, the `SequenceState.beam_fields` of each request."""
-        slots, drafted = on_device(concat(beams), tree.token.device).unbind(0)
+        slots, asked = on_device(concat(beams), tree.token.device).unbind(0)
         scores = tree.score.index_select(0, slots) if sampled else None
         sizes = tuple(beam.shape[1] for beam in beams)
-        return cls(slots, tree.trie_node.index_select(0, slots), sizes, tree.cum_log_prob.index_select(0, slots), scores, drafted)
+        return cls(slots, tree.trie_node.index_select(0, slots), sizes, tree.cum_log_prob.index_select(0, slots), scores, asked)
 
     @cached_property
     def rows(self) -> Tensor:

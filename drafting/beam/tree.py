@@ -193,10 +193,9 @@ class SequenceState:
         """`[3, tokens]`: positions, visible, slots."""
         return self._fields[:3].take(indices, axis=1)
 
-    def beam_fields(self, indices: IntArray) -> IntArray:
-        """`[2, tokens]`: slots, and 1 where the draft has computed the token."""
-        slots = self.slots.take(indices)
-        return np.stack([slots, self._drafted.take(slots)])
+    def beam_fields(self, indices: IntArray, asked: IntArray | None = None) -> IntArray:
+        """`[2, tokens]`: slots, and 1 for those among `asked`, indices of tokens below which the draft was asked in this round."""
+        return np.stack([self.slots.take(indices), np.zeros_like(indices) if asked is None else np.isin(indices, asked)])
 
     def node_fields(self, indices: IntArray) -> IntArray:
         """`[4, tokens]`: slots, depths, the indices themselves, and trie nodes."""

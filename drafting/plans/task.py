@@ -6,7 +6,7 @@ instead of being added twice.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,6 +19,18 @@ from drafting.plans.given import Given, GivenPrefixes
 from drafting.plans.plan import Action, DraftRound, most_proposals
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
+
+
+class Proposed(NamedTuple):
+    """The proposals of the draft for one level in one round.
+
+    Attributes:
+        above: indices of the prefixes below which it was asked.
+        nodes: indices of what it proposed, as far as that was taken.
+    """
+
+    above: IntArray
+    nodes: IntArray
 
 
 class DraftedSearch(Protocol):
@@ -35,6 +47,7 @@ class DraftedSearch(Protocol):
     draft_forwards: int
     drafted_nodes: int
     drafted_by: set[str]
+    proposed: dict[int, Proposed]
     given: Given
     offered: GivenPrefixes | None
     tolerance: Tolerance | None
@@ -91,7 +104,7 @@ class DraftTask:
         Returns:
             `[nodes]` bool, which of them are new.
         """
-        sequence, depth = self.search.sequence, self.round.next_depth
+        sequence, depth, above = self.search.sequence, self.round.next_depth, self.frontier
         known = np.flatnonzero(sequence.depths == depth)
         indices = find_in_array(trie_nodes, sequence.trie_nodes[known])
         new: BoolArray = indices < 0
@@ -100,6 +113,8 @@ class DraftTask:
         self.frontier[~new] = known[indices[~new]]
         origin = Origin.CHILDREN if self.action is Action.CHILDREN else Origin.BEAM
         self.frontier[new] = sequence.append(self.allocate(added), depth, trie_nodes[new], origin)
+        if self.action is Action.BEAM and len(new):
+            self.search.proposed[depth] = Proposed(above, self.frontier)
         self.search.drafted_nodes += added
         self.round.drafted += added
         self.round.levels += 1

@@ -74,6 +74,8 @@ class DraftStep:
         """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together; the forward has `tokens` without."""
         self._proposed.clear()
         self.unread.clear()
+        for search in searches:
+            search.proposed.clear()
         drafted, sharing = [search for search in searches if search.drafts], len(searches)
         if not plan.drafts or not drafted:
             return []

@@ -41,7 +41,7 @@ class VerifiedLevel:
         sizes: prefixes above it, of each search.
         first: `[prefixes]` float32, the log-probability of each one's first child: NaN where the target's logits are not finite.
         drafted: per search, indices of the level's nodes that the target has computed.
-        drafted_fields: `[R, 2, most]` int64, their `beam_fields`; -2 pads. None if there are none.
+        drafted_fields: `[R, 3, most]` int64, their `BeamSearch.node_fields`; -2 pads. None if there are none.
         selection: `[R, k]`, the target's beams, and behind them what else is selected.
         hits: `[R, k]` int64, where these stand among the drafted, -1 for a prefix that does not; None if none was drafted.
     """
@@ -99,7 +99,8 @@ class LevelVerifier:
         """The next level; where reading waits, also the level below of those searches for which this one was drafted, and so on. The levels
         below are looked at, too, of searches that may end without all of their beams."""
         rules = self._rules(searches)
-        frontier = Frontier.of(self._tree, [search.sequence.beam_fields(search.beam) for search in searches], sampled=rules is not None)
+        beams = [search.beam_fields(search.beam, search.depth) for search in searches]
+        frontier = Frontier.of(self._tree, beams, sampled=rules is not None)
         levels = [self._verify(searches, 0, frontier, rules, drafter)]
         while (below := self._verify_below(levels[-1], drafter)) is not None:
             levels.append(below)
@@ -119,12 +120,12 @@ class LevelVerifier:
         beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
         # A prefix that was not drafted is taken for the best one, and nothing follows from it.
         hits = torch.where(level.hits < 0, level.hits[:, :1], level.hits).clamp_(min=0)[:, None].expand(-1, 2, -1)
-        slots, drafted = level.drafted_fields.gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
+        slots, asked = level.drafted_fields[:, :2].gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
         rules = self._rules(searches)
         scores = None if rules is None else level.selection.ranking.take(beams)
         trie_nodes = self._tree.trie_node.index_select(0, slots)
         cum_log_probs = level.selection.cum_log_probs.masked_fill(level.hits < 0, NEGATIVE_INFINITY).take(beams)
-        frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, scores, drafted)
+        frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, scores, asked)
         return self._verify(searches, level.ahead + 1, frontier, rules, drafter)
 
     def _verify(
@@ -135,7 +136,8 @@ class LevelVerifier:
         drafted = [search.computed_at(depth + 1) for search, depth in zip(searches, depths, strict=True)]
         fields = None
         if any(map(len, drafted)):
-            rows = [search.sequence.beam_fields(indices) for search, indices in zip(searches, drafted, strict=True)]
+            levels = zip(searches, drafted, depths, strict=True)
+            rows = [search.node_fields(indices, depth + 1) for search, indices, depth in levels]
             fields = on_device(pad_stack(rows, -2), self._device)
         nodes = None if fields is None else self._tree.trie_node[fields[:, 0]].masked_fill_(fields[:, 0] < 0, -2)
         widths_below = [self._trie.max_children[depth] for depth in depths]
@@ -151,7 +153,8 @@ class LevelVerifier:
         selection = expand_beam(candidates, most)
         if rules is not None and any(search.rule.verification is Verification.RELAXED for search in searches):
             draft = None if drafter is None else drafter.cum_log_probs(frontier.slots, width)
-            selection = select_relaxed(candidates, selection, rules, nodes, draft, on_device(np.array(widths), self._device))
+            proposed = None if nodes is None or fields is None else nodes.masked_fill(fields[:, 2] != 1, -2)
+            selection = select_relaxed(candidates, selection, rules, proposed, draft, on_device(np.array(widths), self._device))
         hits = None if nodes is None else find_nodes(selection.nodes, nodes)
         return VerifiedLevel(searches, ahead, frontier.sizes, log_probs[:, 0], drafted, fields, selection, hits)
 

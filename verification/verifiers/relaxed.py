@@ -3,7 +3,9 @@
 At each level p and q are the target's and the draft's distributions over the continuations of the beam: the softmax of cumulative
 log-probabilities, both over the same continuations. A drafted continuation y is accepted if u <= p(y) / q(y) for a uniform u. If at least k
 are accepted, a uniformly random k of them are kept and the next level is verified; else the accepted ones are kept and the missing drawn
-without replacement from max(0, p - q).
+without replacement from max(0, p - q). Drafted is what the draft has proposed in this round, and q what it said when it was asked: nothing
+else in the tree, be it children or of an earlier round, is a sample of q. Where nothing was proposed the target draws from p, as without a
+draft.
 
 This is *not* distribution-preserving: choosing k of the accepted at random lets weak candidates replace strong ones, even with a perfect
 draft. For an exact sample use the rule `gumbel`. Invariant: k continuations come back whenever k exist; where the residual runs out, as it
@@ -51,13 +53,13 @@ class LevelNoise:
 
 
 def select_relaxed(
-    candidates: Candidates, strict: Selection, rules: BatchRules, drafted: Tensor | None, draft: Tensor | None, widths: Tensor
+    candidates: Candidates, strict: Selection, rules: BatchRules, proposed: Tensor | None, draft: Tensor | None, widths: Tensor
 ) -> Selection:
     """Replace the selection of relaxed searches.
 
     Args:
         strict: `[R, k]`, what the others select.
-        drafted: `[R, most]` int64 trie nodes of the next level that are in the tree, -2 pads; None if there are none.
+        proposed: `[R, most]` int64 trie nodes of the next level that the draft has proposed in this round, -2 pads; None if there are none.
         draft: `[P, width]` cumulative log-probabilities by the draft, anything for a prefix that it has not scored; None without a draft.
         widths: `[R]` int64, how many each request keeps.
     """
@@ -65,16 +67,16 @@ def select_relaxed(
     target = frontier.flatten(candidates.cum_log_probs, k)
     below = child_nodes(candidates.first_child, candidates.cum_log_probs.shape[1])[frontier.rows].flatten(1)
     nodes = torch.nn.functional.pad(below, (0, target.shape[1] - below.shape[1]))
-    if draft is None or frontier.drafted is None:
+    if draft is None or frontier.asked is None:
         draft = torch.full_like(candidates.cum_log_probs, NEGATIVE_INFINITY)
     else:
         # Where the target has no continuation the draft has none: what is there is older, of a wider batch or another prefix.
-        known = (frontier.drafted == 1)[:, None] & (candidates.cum_log_probs > NEGATIVE_INFINITY)
+        known = (frontier.asked == 1)[:, None] & (candidates.cum_log_probs > NEGATIVE_INFINITY)
         draft = draft.masked_fill(~known, NEGATIVE_INFINITY)
     indices = verify_relaxed(
         target,
         frontier.flatten(draft, k),
-        torch.zeros_like(nodes, dtype=torch.bool) if drafted is None else find_nodes(nodes, drafted) >= 0,
+        torch.zeros_like(nodes, dtype=torch.bool) if proposed is None else find_nodes(nodes, proposed) >= 0,
         LevelNoise.of(rules.seeds, nodes),
         widths,
         k,
@@ -95,7 +97,7 @@ def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelN
     Args:
         target: `[requests, continuations]` cumulative log-probabilities of the beam's continuations; -inf where there is none.
         draft: the same by the draft; a row of -inf where the draft has said nothing, and then the target draws alone.
-        drafted: `[requests, continuations]` bool, whether the continuation is in the tree.
+        drafted: `[requests, continuations]` bool, whether the draft has proposed the continuation.
         widths: `[requests]` int64, how many each request keeps.
         k: the largest of them.
 

@@ -3,9 +3,31 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
+from drafting.array_types import BoolArray, FloatArray
+from drafting.beam.rule import SearchRule, Verification
+from drafting.plans.fixed_plan import FixedPlan
+from drafting.plans.plan import Action, DraftRound, Plan
+from tests.speculation import Speculation
+from verification.request import BeamRequest
 from verification.verifiers.relaxed import LevelNoise, verify_relaxed
+
+
+class Asks(Plan):
+    """Asks the draft for so many proposals of each of the first levels, and drafts nothing below them."""
+
+    name = "asks"
+
+    def __init__(self, *takes: int) -> None:
+        self._takes = takes
+
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
+        return Action.BEAM if state.levels < len(self._takes) and state.next_depth <= state.last_depth else Action.STOP
+
+    def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
+        return self._takes[state.levels]
 
 
 def algorithm_2(
@@ -79,3 +101,40 @@ def test_a_perfect_draft_loses_the_best_continuation() -> None:
     chosen = verify_relaxed(log_probs, log_probs, torch.ones(draws, places, dtype=torch.bool), noise, torch.full((draws,), k), k)
     kept_best = float((chosen == 0).any(1).float().mean())
     assert abs(kept_best - k / places) < 0.02
+
+
+def relaxed_lists(
+    speculation: Speculation, first: Plan | str, later: Plan | str, *, ahead: bool, loses_draft: bool = False
+) -> dict[str, list[int]]:
+    """Lists whose first round is drafted by one plan and all others by another one, with the draft at hand in these or not."""
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("verification.verifiers.level.is_async", lambda device: ahead)
+        engine = speculation.engine(4, first)
+    for seed in range(12):
+        prompt = np.concatenate([[1], speculation.identifiers[rng.integers(150, size=3)].reshape(-1)])
+        engine.add(BeamRequest(str(seed), prompt, 10, 10, rule=SearchRule(Verification.RELAXED, seed, 0.2)))
+    found = list(engine.step().finished)
+    engine.use_plan(FixedPlan.parse(later) if isinstance(later, str) else later)
+    if loses_draft:
+        engine.drop_draft()
+    while engine.running:
+        found += engine.step().finished
+    return {result.request_id: [item.item for item in result.items] for result in found}
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_draft_that_is_asked_and_of_which_nothing_is_taken_changes_no_list(speculation: Speculation, ahead: bool) -> None:
+    plain = relaxed_lists(speculation, "none", "none", ahead=ahead)
+    assert relaxed_lists(speculation, Asks(0), Asks(0), ahead=ahead) == plain
+    assert relaxed_lists(speculation, Asks(0), "trie", ahead=ahead) == plain
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_only_what_the_draft_has_proposed_in_a_round_is_its_sample(speculation: Speculation, ahead: bool) -> None:
+    """What it was asked in an earlier round counts no more, be there children in the tree, what that round has left, or both."""
+    first = Asks(9, 30, 30)
+    without = relaxed_lists(speculation, first, "none", ahead=ahead, loses_draft=True)
+    assert without != relaxed_lists(speculation, "none", "none", ahead=ahead)
+    for later in ("none", "trie", Asks(0)):
+        assert relaxed_lists(speculation, first, later, ahead=ahead) == without
