@@ -1,6 +1,7 @@
 """Folders of users and lists: a directory, or a prefix in an object store, whose files are read in pieces and written whole.
 
-Invariant: a name shows a whole file or nothing, also while it is written and after a writer was killed.
+Invariant: a name shows a whole file or nothing, also while it is written and after a writer was killed. And what is read of a file that was
+found is of that file, not of another one that has taken its name meanwhile.
 """
 
 import io
@@ -45,8 +46,8 @@ class Folder(Protocol):
     def find(self, name: str) -> FolderFile | None:
         """A file; None if there is none of that name."""
 
-    def range(self, name: str, start: int, end: int) -> bytes:
-        """The bytes of a file from `start`, fewer where it ends before `end`."""
+    def range(self, file: FolderFile, start: int, end: int) -> bytes:
+        """The bytes of a file that was found, from `start`, fewer where it ends before `end`; FolderError, too, if it has changed since."""
 
     def write(self, name: str, contents: bytes) -> None:
         """Write a file, in place of one that is there."""
@@ -55,16 +56,21 @@ class Folder(Protocol):
         """Remove what killed writers have left."""
 
 
-def open_file(folder: Folder, name: str, size: int) -> BinaryIO:
-    """A file of that size, to be read from any place; reading raises FolderError."""
-    return io.BufferedReader(_Pieces(folder, name, size), _PIECE)
+def changed(place: str, name: str) -> FolderError:
+    """The error of a file that is no longer as it was found."""
+    return FolderError(f"{place}/{name} has changed since the run began: begin anew, and leave it as it is until the run ends.")
+
+
+def open_file(folder: Folder, file: FolderFile) -> BinaryIO:
+    """A file that was found, to be read from any place; reading raises FolderError."""
+    return io.BufferedReader(_Pieces(folder, file), _PIECE)
 
 
 class _Pieces(io.RawIOBase):
     """The bytes of a file as readers of JSON lines and of parquet ask for them."""
 
-    def __init__(self, folder: Folder, name: str, size: int) -> None:
-        self._folder, self._name, self._size, self._at = folder, name, size, 0
+    def __init__(self, folder: Folder, file: FolderFile) -> None:
+        self._folder, self._file, self._at = folder, file, 0
 
     def readable(self) -> bool:
         return True
@@ -76,11 +82,11 @@ class _Pieces(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
+        self._at = offset + (0, self._at, self._file.size)[whence]
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        piece = self._folder.range(self._name, self._at, min(self._at + len(buffer), self._size))
+        piece = self._folder.range(self._file, self._at, min(self._at + len(buffer), self._file.size))
         buffer[: len(piece)] = piece
         self._at += len(piece)
         return len(piece)

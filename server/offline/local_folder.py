@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from server.offline.folder import FolderError, FolderFile
+from server.offline.folder import FolderError, FolderFile, changed
 
 # Of a file that is being written; readers of folders of data pass over what begins with a dot.
 _UNFINISHED = ".unfinished-"
@@ -33,14 +33,20 @@ class LocalFolder:
         except OSError as error:
             raise self._failed("read", path, error) from error
 
-    def range(self, name: str, start: int, end: int) -> bytes:
+    def range(self, file: FolderFile, start: int, end: int) -> bytes:
         """See `Folder`."""
+        path = self._path / file.name
         try:
-            with (self._path / name).open("rb") as file:
-                file.seek(start)
-                return file.read(end - start)
+            with path.open("rb") as opened:
+                opened.seek(start)
+                piece = opened.read(end - start)
+                # After the bytes, so that a change while they were read is seen, too.
+                status = os.fstat(opened.fileno())
         except OSError as error:
-            raise self._failed("opened", self._path / name, error) from error
+            raise self._failed("opened", path, error) from error
+        if _found(file.name, status) != file:
+            raise changed(self.place, file.name)
+        return piece
 
     def write(self, name: str, contents: bytes) -> None:
         """See `Folder`; what is written is on the disk when it returns."""
@@ -69,8 +75,11 @@ class LocalFolder:
         unfinished.replace(path)
 
     def _file(self, path: Path) -> FolderFile:
-        status = path.stat()
-        return FolderFile(path.relative_to(self._path).as_posix(), status.st_size, str(status.st_mtime_ns))
+        return _found(path.relative_to(self._path).as_posix(), path.stat())
 
     def _failed(self, verb: str, path: Path, error: OSError) -> FolderError:
         return FolderError(f"{path} can't be {verb}: {error.strerror}.")
+
+
+def _found(name: str, status: os.stat_result) -> FolderFile:
+    return FolderFile(name, status.st_size, str(status.st_mtime_ns))

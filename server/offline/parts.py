@@ -50,7 +50,7 @@ class Parts:
         """
         known = self._folder.find(_STATE)
         try:
-            state = None if known is None else msgspec.json.decode(self._folder.range(_STATE, 0, known.size), type=RunState)
+            state = None if known is None else msgspec.json.decode(self._folder.range(known, 0, known.size), type=RunState)
         except UNDECODABLE:
             state = RunState("", 0)
         if state is None and not self.done():

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from drafting.errors import SetupError
+from server.offline.folder import FolderFile, open_file
 from server.offline.places import is_url, open_folder
 
 TABLES = (".parquet", ".pq")
@@ -35,6 +37,18 @@ class UserFile:
     @property
     def is_table(self) -> bool:
         return self.name.endswith(TABLES)
+
+    def open(self) -> BinaryIO:
+        """The file, to be read from any place; reading raises FolderError, also if it has changed since it was found."""
+        return open_file(open_folder(self.folder), self._found)
+
+    def range(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`. Raises FolderError, also if the file has changed since it was found."""
+        return open_folder(self.folder).range(self._found, start, end)
+
+    @property
+    def _found(self) -> FolderFile:
+        return FolderFile(self.name, self.size, self.version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The users of files, which are JSON lines or parquet; and the blocks that they are read in.
 
 Invariant: a row of parquet is read as the JSON line that has the same fields, so both ask the same questions. A block is the same rows in
-every run over the same files, whoever reads it.
+every run over the same files, whoever reads it; a file that has changed since it was found is refused.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +16,6 @@ import msgspec
 
 from drafting.catalog.parquet import name_twice
 from drafting.errors import first_line
-from server.offline.folder import open_file
-from server.offline.places import open_folder
 from server.offline.questions import UserLine
 from server.offline.user_files import UserFile, UsersError
 
@@ -71,7 +69,7 @@ def plan_blocks(files: Sequence[UserFile], most: int) -> Iterator[Block]:
 
     Raises:
         UsersError: a table can't be read, or has no column of users.
-        FolderError: a file can't be read.
+        FolderError: a file can't be read, or has changed since it was found.
     """
     part = number = 0
     for index, file in enumerate(files):
@@ -93,7 +91,7 @@ def _spans(file: UserFile, most: int) -> Iterator[tuple[int, int, int, int]]:
             yield first, end, end - first, end - first
         return
     start = end = lines = users = 0
-    with open_file(open_folder(file.folder), file.name, file.size) as source:
+    with file.open() as source:
         for line in source:
             lines += 1
             end += len(line)
@@ -112,11 +110,8 @@ def read_rows(files: Sequence[UserFile], block: Block) -> Iterator[Row]:
     """
     file = files[block.file]
     name = file.name if len(files) > 1 else None
-    texts: Iterator[bytes | str]
-    if file.is_table:
-        texts = _table_lines(file, block.start, block.end)
-    else:
-        texts = iter(open_folder(file.folder).range(file.name, block.start, block.end).split(b"\n"))
+    texts: Iterable[bytes | str]
+    texts = _table_lines(file, block.start, block.end) if file.is_table else file.range(block.start, block.end).split(b"\n")
     for offset, text in enumerate(texts):
         if text.strip():
             yield Row(block.number + offset, block.lines_before + offset + 1, text, name)
@@ -166,7 +161,7 @@ def _table(file: UserFile) -> Any:
     except ImportError as missing:
         raise UsersError(f"Reading {whole} needs pyarrow ({missing}): pip install 'atspeed-server[train]', or give JSONL.") from missing
     try:
-        table = pq.ParquetFile(open_file(open_folder(file.folder), file.name, file.size))
+        table = pq.ParquetFile(file.open())
         columns = table.schema_arrow.names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsersError(f"The table {whole} can't be read: {first_line(error)}.") from error

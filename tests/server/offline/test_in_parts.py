@@ -15,6 +15,7 @@ import pytest
 from drafting.beam.rule import SearchRule, Verification
 from server.offline import cluster, in_parts
 from server.offline.cluster import Cluster, Needs
+from server.offline.folder import FolderError
 from server.offline.in_parts import PartTask, make_parts
 from server.offline.lists import OfflineError
 from server.offline.questions import Defaults
@@ -149,6 +150,11 @@ def test_users_and_lists_in_an_object_store(folder: Path, monkeypatch: pytest.Mo
         obstore.head(objects, "lists/_SUCCESS")
         with pytest.raises(OfflineError, match="holds lists of another run"):
             recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users", Output(f"{bucket}/lists", "jsonl", 71))
+        (file,) = find_files(f"{bucket}/users")
+        assert file.range(0, 4) == b"PAR1"
+        obstore.put(objects, "users/a.parquet", bytes(reversed((folder / "users.parquet").read_bytes())))
+        with pytest.raises(FolderError, match=rf"^{bucket}/users/a.parquet has changed since the run began"):
+            file.range(0, 4)
     finally:
         store.close()
 

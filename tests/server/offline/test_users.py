@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.errors import SetupError
+from server.offline.folder import FolderError, FolderFile
 from server.offline.local_folder import LocalFolder
+from server.offline.object_folder import _same
 from server.offline.user_files import UserFile, find_files
-from server.offline.users import plan_blocks, read_rows
+from server.offline.users import _row_group, _table, plan_blocks, read_rows
 
 
 def rows_of(files: list[UserFile], most: int) -> list[tuple[int, int, bytes | str]]:
@@ -181,3 +184,52 @@ def test_a_table_without_users(tmp_path: Path):
     (tmp_path / "users.parquet").write_bytes(b"no table")
     with pytest.raises(SetupError, match="can't be read"):
         list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+
+
+USERS = [{"user_id": number, "history": ["a"]} for number in range(6)]
+OTHERS = [{"user_id": number, "history": ["a", "b"]} for number in range(6)]
+
+
+def save(path: Path, users: list[dict[str, Any]]) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(users), path, row_group_size=2)
+    else:
+        path.write_text("".join(json.dumps(user) + "\n" for user in users))
+
+
+@pytest.mark.parametrize("name", ["users.jsonl", "users.parquet"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_file_that_changes_while_a_run_reads_it_is_refused(tmp_path: Path, name: str, in_place: bool):
+    path = tmp_path / name
+    save(path, USERS)
+    os.utime(path, (1, 1))
+    files = find_files(str(path))
+    first, second, *_ = plan_blocks(files, 2)
+    assert len(list(read_rows(files, first))) == 2
+    changed = path if in_place else tmp_path / f"other-{name}"
+    save(changed, OTHERS)
+    changed.rename(path)
+    # As in another worker, which has nothing of the table yet.
+    _table.cache_clear()
+    _row_group.cache_clear()
+    with pytest.raises(FolderError, match=rf"/{name} has changed since the run began: begin anew"):
+        list(read_rows(files, second))
+    with pytest.raises(FolderError, match="has changed"):
+        list(plan_blocks(files, 2))
+
+
+def test_a_file_of_the_same_size_that_takes_the_place_of_another_is_refused(tmp_path: Path):
+    path = tmp_path / "users.jsonl"
+    save(path, USERS)
+    os.utime(path, (1, 1))
+    files = find_files(str(path))
+    (block,) = plan_blocks(files, 10)
+    save(path, USERS)
+    with pytest.raises(FolderError, match="has changed"):
+        list(read_rows(files, block))
+
+
+def test_tags_of_an_object_are_one_however_they_are_quoted():
+    file = FolderFile("a", 3, '"x"')
+    assert all(_same(file, FolderFile("a", 3, tag)) for tag in ('"x"', "x", 'W/"x"'))
+    assert not any(_same(file, other) for other in (FolderFile("a", 3, '"y"'), FolderFile("a", 4, '"x"')))
