@@ -23,7 +23,7 @@ class LoadReport(msgspec.Struct, kw_only=True):
     """One run's figures; times in milliseconds, of lists unless they say otherwise, None where there is nothing to time.
 
     Attributes:
-        offered_rps, completed_rps, goodput_rps: requests a second: sent, answered with a list, and that within their timeout.
+        offered_rps, completed_rps, goodput_rps: requests a second: due, answered with a list, and that within their timeout.
         p50_ms, …: of all lists, also late ones, from the moment at which the request was due.
         refused: answers with 429.
         refused_p99_ms: how long a refusal took.

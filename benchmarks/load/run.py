@@ -29,7 +29,9 @@ class LoadRun:
         self._target = target
         self._users = users
         self._settings = settings
-        self._random = Random(settings.seed)
+        # Requests draw in the order in which their turns and answers come; when they are due is drawn apart from that.
+        self._arrivals = Random(f"arrivals {settings.seed}")
+        self._random = Random(f"requests {settings.seed}")
         self._counters = Counters()
         self._warm_up_counters = Counters()
         self._name = f"{time.time():.3f}"
@@ -40,10 +42,11 @@ class LoadRun:
     async def run(self) -> LoadReport:
         """Send requests, wait for the last answer, and check that every stored event is still there."""
         settings, loop = self._settings, asyncio.get_running_loop()
-        measured_from = loop.time() + settings.warmup_seconds
-        due, end = loop.time(), measured_from + settings.seconds
+        due = loop.time()
+        measured_from = due + settings.warmup_seconds
+        end = measured_from + settings.seconds
         tasks: set[asyncio.Task[None]] = set()
-        while (due := due + self._random.expovariate(settings.rate)) < end:
+        while (due := due + self._arrivals.expovariate(settings.rate)) < end:
             # Also when it is late, it gives the answers that have come a turn.
             await asyncio.sleep(max(0.0, due - loop.time()))
             task = loop.create_task(self._request(due, counted=due >= measured_from))

@@ -12,7 +12,7 @@ from benchmarks.models.isolation import Ending
 from benchmarks.models.report import report
 from benchmarks.models.run import Cell, run
 from benchmarks.models.variants import Variant, all_variants, choose
-from tests.verification.engine.test_beam_search import HOSTS
+from tests.verification.hosts.test_vllm import needs_vllm
 
 # Families that no other test has, each with something of its own.
 CELLS = {
@@ -44,7 +44,7 @@ def test_transformers_lists_equal_generate(name: str, tmp_path: Path) -> None:
     assert_equal(name, "transformers", tmp_path)
 
 
-@pytest.mark.skipif(len(HOSTS) < 2, reason="vLLM is not installed")
+@needs_vllm
 @pytest.mark.parametrize("name", CELLS["vllm"])
 def test_vllm_lists_equal_generate(name: str, tmp_path: Path) -> None:
     assert_equal(name, "vllm", tmp_path)

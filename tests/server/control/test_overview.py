@@ -160,7 +160,7 @@ async def test_who_begins_is_not_behind_unless_that_has_ended_for_a_fault(two: t
     a.follower.begun = False
     assert a.metric("behind_seconds") == 0
     a.follower.has_ended = True
-    assert a.metric("behind_seconds") != 0
+    assert (a.metric("behind_seconds") or 0.0) > 0
 
 
 async def test_who_makes_a_change_is_behind_by_what_it_knows_of_alone(two: tuple[Replica, Replica]):

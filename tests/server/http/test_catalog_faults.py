@@ -207,7 +207,8 @@ def test_what_was_answered_survives_kills(model_flags: list[str], catalog: Catal
 
             posting = threading.Thread(target=post)
             posting.start()
-            server.wait_for(lambda kill=kill: len(items) >= 2 * (kill + 1))
+            server.wait_for(lambda kill=kill, posting=posting: len(items) >= 2 * (kill + 1) or not posting.is_alive())
+            assert posting.is_alive()
             threading.Event().wait(random.Random(kill).uniform(0, 1))
             server.process.kill()
             server.process.wait()
