@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from server.control import NOWHERE, Position, open_control_store
+from server.control import NOWHERE, Position, follower, open_control_store, overview, reader
 from server.control.announcer import Announcer
 from server.control.follower import Follower
 from server.control.overview import ControlOverview
@@ -54,6 +54,29 @@ class Replica:
         return self.registry.get_sample_value(f"atspeed_control_{name}")
 
 
+class Clock:
+    """The time of replicas, which passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (follower, overview, reader):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
 @pytest.fixture
 async def two(tmp_path: Path) -> AsyncIterator[tuple[Replica, Replica]]:
     replicas = tuple(Replica(f"sqlite:///{tmp_path}/control.db", name) for name in "ab")
@@ -97,17 +120,22 @@ async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tupl
     await b.put("three", b"3")
 
 
-async def test_who_starts_just_after_a_state_is_lost_begins_no_other_in_its_place(two: tuple[Replica, Replica], tmp_path: Path):
+async def test_who_starts_just_after_a_state_is_lost_begins_no_other_in_its_place(
+    two: tuple[Replica, Replica], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sleep, settle_seconds = asyncio.sleep, 3600.0
+
+    async def hear_of_another(seconds: float) -> None:
+        await (a.follower.store.announce(a.announcer.replica()) if seconds == settle_seconds else sleep(seconds))
+
     a, _ = two
     await a.follow()
     await a.put("one", b"1")
     empty(tmp_path / "control.db")
-    newcomer = Replica(f"sqlite:///{tmp_path}/control.db", "c", settle_seconds=0.2)
-    starting = asyncio.create_task(newcomer.follow())
-    await asyncio.sleep(0.05)
-    await a.follower.store.announce(a.announcer.replica())
+    newcomer = Replica(f"sqlite:///{tmp_path}/control.db", "c", settle_seconds)
+    monkeypatch.setattr(asyncio, "sleep", hear_of_another)
     with pytest.raises(ControlEmpty):
-        await starting
+        await newcomer.follow()
     assert await a.follower.store.state() is None
     await newcomer.follower.store.close()
 
@@ -137,7 +165,7 @@ async def test_a_write_that_is_damaged_is_taken_as_a_store_that_is_away_until_an
 
 
 async def test_who_has_stopped_to_follow_for_a_fault_is_behind_for_longer_and_longer(
-    two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    clock: Clock, two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
 ):
     async def fail(_: Record) -> None:
         raise RuntimeError
@@ -151,19 +179,20 @@ async def test_who_has_stopped_to_follow_for_a_fault_is_behind_for_longer_and_lo
         await a.follower.follow()
     before = a.metric("behind_seconds")
     assert before is not None
-    await asyncio.sleep(0.02)
-    assert a.metric("behind_seconds") >= before + 0.02
+    clock.passes(2)
+    assert a.metric("behind_seconds") == before + 2
 
 
-async def test_who_begins_is_not_behind_unless_that_has_ended_for_a_fault(two: tuple[Replica, Replica]):
+async def test_who_begins_is_not_behind_unless_that_has_ended_for_a_fault(clock: Clock, two: tuple[Replica, Replica]):
     a, _ = two
+    clock.passes(2)
     a.follower.begun = False
     assert a.metric("behind_seconds") == 0
     a.follower.has_ended = True
-    assert (a.metric("behind_seconds") or 0.0) > 0
+    assert a.metric("behind_seconds") == 2
 
 
-async def test_who_makes_a_change_is_behind_by_what_it_knows_of_alone(two: tuple[Replica, Replica]):
+async def test_who_makes_a_change_is_behind_by_what_it_knows_of_alone(clock: Clock, two: tuple[Replica, Replica]):
     """A change may take as long as a catalog takes to load, and asks the store nothing meanwhile."""
     a, b = two
     await a.follow()
@@ -171,27 +200,29 @@ async def test_who_makes_a_change_is_behind_by_what_it_knows_of_alone(two: tuple
     a.overview.look()
 
     async def judge() -> None:
-        await asyncio.sleep(0.02)
-        assert a.follower.behind_seconds() >= 0.02
+        clock.passes(2)
+        assert a.follower.behind_seconds() >= 2
         assert a.metric("behind_seconds") == 0
         await a.follower.write({"filter/one": b"1"})
 
     async with a.follower.changing:
         await a.follower.decide(judge)
-        assert a.follower.behind_seconds() < 0.02
-    await asyncio.sleep(0.02)
-    assert a.metric("behind_seconds") >= 0.02
+        assert a.follower.behind_seconds() == 0
+    clock.passes(2)
+    assert a.metric("behind_seconds") == 2
     await b.put("two", b"2")
     a.refusal = "The model does not know its tokens."
     async with a.follower.changing:
         with pytest.raises(ReplicaBehind):
             await a.follower.decide(judge)
         a.overview.look()
-        await asyncio.sleep(0.02)
-        assert a.metric("behind_seconds") >= 0.02
+        clock.passes(2)
+        assert a.metric("behind_seconds") == 2
 
 
-async def test_who_applies_for_long_what_others_have_written_is_behind(two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch):
+async def test_who_applies_for_long_what_others_have_written_is_behind(
+    clock: Clock, two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+):
     entered = asyncio.Event()
 
     async def take_long(_: Record) -> None:
@@ -204,9 +235,9 @@ async def test_who_applies_for_long_what_others_have_written_is_behind(two: tupl
     monkeypatch.setattr(a, "apply", take_long)
     following = asyncio.create_task(a.follower.follow())
     await entered.wait()
-    await asyncio.sleep(0.02)
+    clock.passes(2)
     # The first look: that something was written has not been noted yet.
-    assert a.metric("behind_seconds") >= 0.02
+    assert a.metric("behind_seconds") == 2
     following.cancel()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -150,17 +151,15 @@ async def test_expired_users_leave_the_file(tmp_path):
 
 
 async def test_users_are_read_at_once_until_a_read_is_slow_or_can_not_be(tmp_path, monkeypatch):
-    threads = []
-    # Where the machine is busy, too.
-    monkeypatch.setattr(sqlite_store, "_SLOW_SECONDS", 0.3)
-    monkeypatch.setattr(sqlite_store, "_WARY_SECONDS", 60.0)
+    threads, clock = [], [1000.0]
+    monkeypatch.setattr(sqlite_store, "time", SimpleNamespace(time=time.time, monotonic=lambda: clock[0]))
 
     def reading(connection, user_id, now, count):
         threads.append(threading.current_thread().name.rpartition("_")[0] or "loop")
         if user_id == "locked" and threads[-1] == "loop":
             raise sqlite3.OperationalError("database is locked")
         if user_id == "far":
-            time.sleep(2 * sqlite_store._SLOW_SECONDS)
+            clock[0] += 2 * sqlite_store._SLOW_SECONDS
         return read_newest(connection, user_id, now, count)
 
     monkeypatch.setattr(sqlite_store, "read_newest", reading)
@@ -172,7 +171,7 @@ async def test_users_are_read_at_once_until_a_read_is_slow_or_can_not_be(tmp_pat
     shown = [(await store.read(user, 5))[-1].item_id for user in users]
     assert shown == ["near", "locked", "near", "x" * 300, "far", "near"]
     assert threads == ["loop", "loop", "sqlite-reading", "loop", "sqlite-reading", "loop", "sqlite-reading"]
-    monkeypatch.setattr(store, "_wary_until", time.monotonic())
+    clock[0] += sqlite_store._WARY_SECONDS
     await store.read("near", 5)
     await store.read("near")
     assert threads[-2:] == ["loop", "sqlite-reading"]

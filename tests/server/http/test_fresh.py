@@ -18,21 +18,22 @@ from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
 DAY = 86_400
+# Midnight may pass while these tests run.
+BEGAN = today()
 BRANDS = random_values(200, np.random.default_rng(1))
 
 
 def age(number: int) -> int | None:
     """How many days ago an item came: every fifth within ten days, one tomorrow, the others long ago or nobody knows when."""
-    if number == 5:
-        return -1
-    return number // 5 % 10 if number % 5 == 0 else 400 + number if number % 2 else None
+    days = -1 if number == 5 else number // 5 % 10 if number % 5 == 0 else 400 + number if number % 2 else None
+    return None if days is None else days + today() - BEGAN
 
 
 def added_at(number: int) -> Any:
     days = age(number)
     if days is None:
         return None
-    moment = time.time() - days * DAY
+    moment = (today() - days + 0.5) * DAY
     return moment if number % 3 else time.strftime("%Y-%m-%d", time.gmtime(moment))
 
 
@@ -96,7 +97,7 @@ def test_the_list_is_two_requests_merged(shop: ServerProcess, days: int, extra: 
 def test_all_of_too_few_come_and_the_answer_says_so(shop: ServerProcess):
     short, items = (shop.metric("atspeed_fresh_lists_total", outcome="short"), shop.metric("atspeed_fresh_items_served_total"))
     shop.client.put("/v1/catalog/filters/three", json={"items": ["item-5", "item-10", "item-55", "item-1", "item-2"]})
-    answer = answer_to(shop, k=5, filter="three", fresh={"max_age_days": 2, "min": 4})
+    answer = answer_to(shop, k=5, filter="three", fresh={"max_age_days": 3, "min": 4})
     assert {line["item_id"] for line in answer["items"] if line.get("fresh")} == {"item-5", "item-10", "item-55"}
     assert len(answer["items"]) == 5
     assert answer["note"] == "Only 3 identifiers of fresh items were eligible, fewer than the 4 places for them."

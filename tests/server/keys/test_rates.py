@@ -25,6 +25,12 @@ def key(rate: str | None = f"{AMOUNT}/second", name: str = "shop") -> Key:
     return Key(name=name, sha256="0" * 64, scopes=tuple(Scope), rate=rate)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer than requests wait."""
+    monkeypatch.setattr(rates_module, "PATIENCE_SECONDS", 10.0)
+
+
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     with_rates = RedisServer(tmp_path, "--appendonly", "no").start()
@@ -58,7 +64,7 @@ async def let_through(replicas: list[Rates], holder: Key, going_on: Callable[[],
 async def test_three_replicas_let_through_one_rate(redis: RedisServer):
     replicas = [replica(redis.url) for _ in range(3)]
     began = time.monotonic()
-    passed = await let_through(replicas, key(), lambda: time.monotonic() - began < 2.5)
+    passed = await let_through(replicas, key(), lambda: time.monotonic() - began < 1.2)
     # However slow this machine is: what is late lets through less.
     assert AMOUNT <= passed <= 1.05 * AMOUNT * (time.monotonic() - began) + 1
     assert await passes(replicas[0], key(name="other"), AMOUNT)

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from drafting.prompts.user_state import UserEvent, UserState
 from server.catalogs.served import ServedCatalog
 from server.histories import Event, Retention, StoredUser
 from server.histories.memory import MemoryHistoryStore
+from server.lists import user_reader
 from server.lists.user_reader import UserReader
 from server.lists.users import known_user
 from server.metrics.registry import Metrics
@@ -82,12 +84,15 @@ class SlowHistories(MemoryHistoryStore):
         return await super().read_user(user_id, limit)
 
 
-@pytest.mark.parametrize(("seconds", "failures"), [(60.0, 1), (0.02, 0)])
-async def test_a_store_that_hangs_is_counted_although_no_client_waits_so_long(seconds: float, failures: int) -> None:
+@pytest.mark.parametrize(("seconds", "patience", "failures"), [(60.0, 0.02, 1), (0.02, 60.0, 0)])
+async def test_a_store_that_hangs_is_counted_although_no_client_waits_so_long(
+    seconds: float, patience: float, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_reader, "time", SimpleNamespace(monotonic=lambda: 1000.0))
     metrics = Metrics()
-    reader = UserReader(SlowHistories(seconds), metrics, 0.2)
+    reader = UserReader(SlowHistories(seconds), metrics, patience)
     with pytest.raises(TimeoutError):
-        await reader.read(RecommendationRequest(user_id="ann"), SERVED, BUILDER, time.monotonic() + 0.005)
+        await reader.read(RecommendationRequest(user_id="ann"), SERVED, BUILDER, 1000.005)
     failed, count = (f"atspeed_history_{name}" for name in ("errors_total", "latency_seconds_count"))
     async with asyncio.timeout(20):
         while not metrics.registry.get_sample_value(count, {"operation": "read"}):
