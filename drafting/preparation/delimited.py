@@ -7,6 +7,7 @@ costs no other row.
 import csv
 import io
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -133,12 +134,7 @@ def read_delimited(
 
 def _line(first: int, broken: Sequence[int], row: int) -> int:
     """The line of a good row, given those of all bad ones."""
-    line = first + row
-    for number in broken:
-        if number > line:
-            break
-        line += 1
-    return line
+    return first + row + bisect_right(range(len(broken)), first + row, key=lambda place: broken[place] - place)
 
 
 def _explained(error: Exception) -> str:

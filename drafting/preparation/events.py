@@ -22,7 +22,7 @@ from drafting.errors import InteractionError
 from drafting.preparation.columns import NO_COLUMN, TIME, VALUE, Roles
 from drafting.preparation.names import Names
 from drafting.preparation.numbers import is_number, number_of
-from drafting.preparation.rows import BadLines, RowBatch, shown
+from drafting.preparation.rows import NAMED, BadLines, RowBatch, shown
 from drafting.preparation.times import parsed
 
 # What programs write where a number is missing.
@@ -85,7 +85,7 @@ class EventReader:
         """Read all of them.
 
         Raises:
-            InteractionError: too many lines are bad, or none is left.
+            InteractionError: no line can be used, or a column holds values of a type that it can't have.
         """
         for rows in batches:
             self._add(rows)
@@ -148,7 +148,9 @@ class EventReader:
 
     def _report(self, rows: RowBatch, reasons: Sequence["_Reason"]) -> None:
         for reason in reasons:
-            for row in np.flatnonzero(reason.wrong).tolist():
+            wrong = np.flatnonzero(reason.wrong)
+            self._bad.bad += max(0, len(wrong) - NAMED)
+            for row in wrong[:NAMED].tolist():
                 told = reason.sentence
                 if reason.column is not None:
                     value = rows.columns[reason.column][row].as_py()

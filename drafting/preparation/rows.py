@@ -10,8 +10,7 @@ from typing import Any
 
 from drafting.errors import InteractionError
 
-_NAMED = 5
-_SURELY_BAD = 10_000
+NAMED = 5
 _SHOWN_CHARACTERS = 80
 
 
@@ -58,21 +57,15 @@ class BadLines:
         self.bad += 1
         if advice:
             self.advice[advice] = None
-        if len(self.examples) < _NAMED:
+        if len(self.examples) < NAMED:
             self.examples.append(f"line {line:,} of {path.name}: {reason}")
 
     def seen(self, lines: int) -> None:
-        """Count lines, good and bad.
-
-        Raises:
-            InteractionError: too many have been bad for the rest to matter.
-        """
+        """Count lines, good and bad."""
         self.lines += lines
-        if self.bad > _SURELY_BAD:
-            self.check()
 
     def check(self) -> None:
-        """Refuse the data if too many lines are bad.
+        """Refuse the data if too many lines are bad. Before all are read, nobody knows: they may come in any order.
 
         Raises:
             InteractionError: they are.

@@ -95,7 +95,7 @@ class Table:
             scalar: those of them in which a list or an object is refused, rather than taken for nothing.
 
         Raises:
-            InteractionError: a file can't be read, a value is nested where none may be, or too many lines are bad.
+            InteractionError: a file can't be read, or a value is nested where none may be.
         """
         for source in self.sources.files:
             own, constants = _own(source, wanted)

@@ -104,6 +104,15 @@ def test_bad_lines_are_named_counted_and_refused_beyond_a_share(tmp_path: Path) 
         made(tmp_path, data, bad_lines=0.019)
 
 
+def test_the_share_of_bad_lines_is_of_all_wherever_they_stand(tmp_path: Path) -> None:
+    rows = [*["oops\n"] * 10_002, *(f"u{number % 7},i{number}\n" for number in range(10_100))]
+    for lines in (rows, rows[::-1]):
+        data = written(tmp_path / "data.csv", "user,item\n" + "".join(lines))
+        assert made(tmp_path, data, bad_lines=0.5).record["bad_lines"] == 10_002
+        with pytest.raises(InteractionError, match="10,002 of 20,102 lines can't be used, more than the share of 0.49"):
+            made(tmp_path, data, bad_lines=0.49)
+
+
 @pytest.mark.parametrize(
     ("role", "column", "values", "sentence"),
     [
