@@ -27,6 +27,7 @@ from drafting.preparation.times import parsed
 
 # What programs write where a number is missing.
 _MISSING = ("", "nan", "none", "null", "na")
+_FORM_ADVICE = "Dates are ISO, unless --time-format FORM says what they are, such as %d/%m/%Y."
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,8 @@ class EventReader:
             times = np.arange(self._seen, self._seen + rows.size, dtype=np.float64)
         else:
             times, wrong = self._times(rows)
-            reasons.append(_Reason(wrong & good, f"its {roles.time} is no time", roles.time, _advice(TIME, roles.time)))
+            advice = f"{_FORM_ADVICE} {_advice(TIME, roles.time)}"
+            reasons.append(_Reason(wrong & good, f"its {roles.time} is no time", roles.time, advice))
             good &= ~wrong
         values = None
         if roles.value is not None:

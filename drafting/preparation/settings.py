@@ -8,7 +8,7 @@ from drafting.alignment.data.record import LEAVE_ONE_OUT
 from drafting.alignment.data.splits import SPLITS
 from drafting.errors import InteractionError
 from drafting.preparation.tables import PLAIN, TextOptions
-from drafting.preparation.times import AUTO
+from drafting.preparation.times import AUTO, check_form
 
 ALL, FIRST, LAST = "all", "first", "last"
 REPEATS = (ALL, FIRST, LAST)
@@ -58,5 +58,7 @@ class PrepareSettings:
             raise InteractionError(f"--repeats takes {', '.join(REPEATS)}, got {self.repeats!r}.")
         if self.split not in SPLITS:
             raise InteractionError(f"There is no split {self.split!r}: choose {' or '.join(SPLITS)}.")
+        if self.time_format is not None:
+            check_form(self.time_format)
         if not 0 <= self.bad_lines <= 1:
             raise InteractionError(f"--bad-lines is a share from 0 to 1, got {self.bad_lines:g}.")

@@ -1,9 +1,11 @@
 """Times: numbers of any unit, ISO dates or dates of a named form, as seconds since 1970.
 
 Invariant: a unit is told from the magnitude of all numbers of a column together, never one by one, so that all get the same; numbers that
-are too small for dates are an order and nothing more, and stay as they are.
+are too small for dates are an order and nothing more, and stay as they are. A text is the same date, or none, whatever stands beside it.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +24,10 @@ UNITS = (AUTO, *_PER_SECOND, DAYS, ORDER)
 _LEAST_SECONDS, _END_SECONDS = 1e8, 1e11
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _ZONE = r"(Z|[+-]\d\d:?\d\d)$"
+# As BigQuery and Ruby write what ISO calls Z.
+_NAMED_UTC = r"\s+(UTC|GMT)$"
+# %Z, but not %%Z.
+_ZONE_NAME = re.compile(r"(?<!%)(%%)*%Z")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,21 @@ class Unit:
     def dated(self) -> bool:
         """Whether times are dates."""
         return self.name != ORDER
+
+
+def check_form(form: str) -> None:
+    """Refuse a form of dates that none can be read by.
+
+    Raises:
+        InteractionError: it is so.
+    """
+    if "%" not in form:
+        raise InteractionError(f"--time-format {form!r} names no parts of a date: it is written like %d/%m/%Y %H:%M.")
+    if _ZONE_NAME.search(form):
+        raise InteractionError(
+            "--time-format takes no %Z, as several zones share a name: %z reads +02:00, and where all times are UTC, its name is written "
+            "as it stands, such as '%d/%m/%Y %H:%M UTC'."
+        )
 
 
 def parsed(column: Any, form: str | None = None) -> tuple[DoubleArray, BoolArray]:
@@ -66,7 +87,8 @@ def parsed(column: Any, form: str | None = None) -> tuple[DoubleArray, BoolArray
     numbers[numeric] = _floats(texts.filter(pa.array(numeric)).cast(pa.float64()))
     others = ~numeric & texts.is_valid().to_numpy(zero_copy_only=False)
     if others.any():
-        numbers[others] = _dates(texts.filter(pa.array(others)), form)
+        rest = texts.filter(pa.array(others))
+        numbers[others] = _dates(rest) if form is None else _dates_of(rest, form)
     return numbers, others
 
 
@@ -153,26 +175,46 @@ def _texts(column: Any) -> Any:
     raise InteractionError(f"Times and ratings are dates, numbers or texts, and a column of them holds values of type {kind}.")
 
 
-def _dates(texts: Any, form: str | None) -> DoubleArray:
-    """Dates as seconds, NaN for those that are none."""
+def _dates(texts: Any) -> DoubleArray:
+    """ISO dates as seconds, NaN for those that are none."""
+    texts = pc.replace_substring_regex(texts, _NAMED_UTC, "Z")
     try:
-        if form is not None:
-            dates = pc.strptime(texts, form, "us")
-        elif pc.all(pc.match_substring_regex(texts, _ZONE)).as_py():
+        if pc.all(pc.match_substring_regex(texts, _ZONE)).as_py():
             dates = texts.cast(pa.timestamp("us", "UTC"))
         else:
             dates = texts.cast(pa.timestamp("us"))
     except pa.ArrowException:
-        encoded = pc.dictionary_encode(texts)
-        different = np.array([_date(text, form) for text in encoded.dictionary.to_pylist()])
-        seconds: DoubleArray = different[encoded.indices.to_numpy()]
-        return seconds
+        return _one_by_one(texts, lambda text: datetime.fromisoformat(text.replace("/", "-")))
     return _floats(dates.cast(pa.int64())) / 1e6
 
 
-def _date(text: str, form: str | None) -> float:
+def _dates_of(texts: Any, form: str) -> DoubleArray:
+    """Dates of a form as seconds, NaN for those that are none.
+
+    Arrow takes 31/02/2024 for 2 March, so its date counts where it is written like the text again.
+    """
+    seconds, sure = np.full(len(texts), np.nan), np.zeros(len(texts), np.bool_)
     try:
-        date = datetime.strptime(text, form) if form else datetime.fromisoformat(text.replace("/", "-"))
+        dates = pc.strptime(texts, form, "s", error_is_null=True)
+        sure = pc.equal(pc.strftime(dates, form).cast(texts.type), texts).fill_null(False).to_numpy(zero_copy_only=False)
+        seconds = _floats(dates.cast(pa.int64()))
+    except pa.ArrowException:
+        pass
+    seconds[~sure] = _one_by_one(texts.filter(pa.array(~sure)), lambda text: datetime.strptime(text, form))
+    return seconds
+
+
+def _one_by_one(texts: Any, read: Callable[[str], datetime]) -> DoubleArray:
+    """Dates as seconds, read once for each different text; NaN for those that are none."""
+    encoded = pc.dictionary_encode(texts)
+    different = np.array([_date(text, read) for text in encoded.dictionary.to_pylist()], np.float64)
+    seconds: DoubleArray = different[encoded.indices.to_numpy()]
+    return seconds
+
+
+def _date(text: str, read: Callable[[str], datetime]) -> float:
+    try:
+        date = read(text)
         return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
     except (ValueError, OverflowError):
         return float("nan")

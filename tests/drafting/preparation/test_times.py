@@ -1,6 +1,7 @@
 """Units of time are told from all numbers together, and dates in any form are the seconds that they are."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.errors import InteractionError
+from drafting.preparation.settings import PrepareSettings
 from drafting.preparation.times import found_unit, in_seconds, parsed, strange
 
 PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -84,6 +86,45 @@ def test_times_of_parquet_and_of_a_named_form() -> None:
     assert parsed(pa.array([noon.date()]))[0].tolist() == [datetime(2024, 5, 6, tzinfo=UTC).timestamp()]
     seconds, _ = parsed(pa.array(["06/05/2024 12:00", "31/31/2024 1:00"]), "%d/%m/%Y %H:%M")
     assert (seconds[0], np.isnan(seconds[1])) == (noon.timestamp(), True)
+
+
+NOON = datetime(2024, 5, 6, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "second"),
+    [
+        ("2024-05-06 12:00:00 UTC", None, NOON),
+        ("2024-05-06 12:00:00.25 UTC", None, NOON + 0.25),
+        ("2024-05-06T12:00:00 GMT", None, NOON),
+        ("2024-05-06 14:00:00+02:00", None, NOON),
+        ("2024-05-06 12:00:00", None, NOON),
+        ("2024-05-06 14:00:00 CEST", None, None),
+        ("31/02/2024", "%d/%m/%Y", None),
+        ("6/5/2024 12:00", "%d/%m/%Y %H:%M", NOON),
+        ("06/05/2024 12:00", "%d/%m/%Y %H:%M", NOON),
+        ("6 may 24 12 pm", "%d %b %y %I %p", NOON),
+        ("2024-05-06 12:00:00.25", "%Y-%m-%d %H:%M:%S.%f", NOON + 0.25),
+        ("2024-05-06 14:00 +0200", "%Y-%m-%d %H:%M %z", NOON),
+        ("2024-05-06 12:00 UTC", "%Y-%m-%d %H:%M UTC", NOON),
+        ("2024-05-06 12:00 PST", "%Y-%m-%d %H:%M UTC", None),
+        ("2024-05-06 12:00", "%F %R", NOON),
+        ("2024-05-06", "%Q", None),
+    ],
+)
+def test_a_text_is_the_same_date_or_none_whatever_stands_beside_it(text: str, form: str | None, second: float | None) -> None:
+    for others in ([], ["oops"], ["01/01/2024 01:00", "2024-01-01 00:00:00 UTC", "2024-01-01"]):
+        seconds, _ = parsed(pa.array([*others, text]), form)
+        assert seconds[-1] == pytest.approx(np.nan if second is None else second, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"), [("%Y %Z", "takes no %Z"), ("%%%Z", "takes no %Z"), ("DD/MM/YYYY", "names no parts of a date")]
+)
+def test_forms_that_no_date_can_be_read_by_are_refused(form: str, reason: str) -> None:
+    with pytest.raises(InteractionError, match=f"--time-format.* {reason}"):
+        PrepareSettings(Path("a"), Path("b"), time_format=form)
+    assert PrepareSettings(Path("a"), Path("b"), time_format="%Y %%Z").time_format == "%Y %%Z"
 
 
 def test_what_is_no_time_is_none() -> None:
