@@ -1,7 +1,8 @@
 """`Door`: what lets a visitor in: a client of the API for one visit of a page, with the tab's key where the server asks for one.
 
-Invariant: a key that is typed in stays in the tab (its `sessionStorage`) and in the memory of its visits; and a visitor may do no more by
-way of the console than without it: to a server without keys, which trusts its own machine, visitors from elsewhere are announced as such.
+Invariant: a key that is typed in stays in the tab (its `sessionStorage`) and in the memory of its visits; nobody is let in before the
+server has judged their key; and a visitor may do no more by way of the console than without it: to a server without keys, which trusts its
+own machine, visitors from elsewhere are announced as such.
 """
 
 import json
@@ -10,13 +11,15 @@ from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, Denied
 from server.console.elements import card, main_button, show_error, tag
+from server.console.visits import FORGET_VISITS
 from server.keys.gate import is_local
 from server.settings import ConsoleOptions
 
 _NAME = "atspeed-key"
 _UNAUTHORIZED = 401
 CONNECT_SECONDS = 30.0
-FORGET = f"() => {{ sessionStorage.removeItem('{_NAME}'); location.reload(); }}"
+FORGET = f"() => {{ sessionStorage.removeItem('{_NAME}'); {FORGET_VISITS}; location.reload(); }}"
+LOOK_SECONDS = 5.0
 
 
 class Door:
@@ -47,15 +50,19 @@ class Door:
         Args:
             actions: takes what is for the whole page.
         """
-        if await _lets_in(client):
-            return True
-        await ui.context.client.connected(CONNECT_SECONDS)
-        kept = await ui.run_javascript(f"sessionStorage.getItem('{_NAME}')", timeout=CONNECT_SECONDS)
-        client.use_key(kept or "")
-        if kept and await _lets_in(client):
-            with actions:
-                ui.button(icon="key").props('flat round dense aria-label="Another key"').on("click", js_handler=FORGET)
-            return True
+        try:
+            if await _lets_in(client):
+                return True
+            await ui.context.client.connected(CONNECT_SECONDS)
+            kept = await ui.run_javascript(f"sessionStorage.getItem('{_NAME}')", timeout=CONNECT_SECONDS)
+            client.use_key(kept or "")
+            if kept and await _lets_in(client):
+                with actions:
+                    ui.button(icon="key").props('flat round dense aria-label="Another key"').on("click", js_handler=FORGET)
+                return True
+        except AtspeedError as error:
+            _wait(client, error)
+            return False
         _ask(client)
         return False
 
@@ -66,14 +73,32 @@ class Door:
 
 
 async def _lets_in(client: AsyncAtspeedClient) -> bool:
-    """Whether the server takes the client's key, or asks for none; what else is wrong, the page says."""
+    """Whether the server takes the client's key, or asks for none.
+
+    Raises:
+        AtspeedError: it does not say.
+    """
     try:
         await client.catalog()
     except Denied as error:
         return error.status != _UNAUTHORIZED
-    except AtspeedError:
-        pass
     return True
+
+
+def _wait(client: AsyncAtspeedClient, error: AtspeedError) -> None:
+    """Say why nobody is let in, until the server judges again."""
+    with card("No answer of the server"):
+        said = tag("p", str(error), "alert", role="alert")
+
+    async def look() -> None:
+        try:
+            await _lets_in(client)
+        except AtspeedError as error:
+            said.set_text(str(error))
+            return
+        ui.navigate.reload()
+
+    ui.timer(LOOK_SECONDS, look, immediate=False)
 
 
 def _ask(client: AsyncAtspeedClient) -> None:
@@ -81,14 +106,21 @@ def _ask(client: AsyncAtspeedClient) -> None:
         tag("p", "The server asks for a key. It is kept in this tab until it is closed.")
 
         async def use() -> None:
-            client.use_key((typed.value or "").strip())
+            key = (typed.value or "").strip()
+            client.use_key(key)
             said.clear()
-            if await _lets_in(client):
-                await ui.run_javascript(f"sessionStorage.setItem('{_NAME}', {json.dumps(typed.value.strip())})", timeout=CONNECT_SECONDS)
-                ui.navigate.reload()
-            else:
-                with said:
-                    show_error("The server does not know this key.")
+            wrong = "The server does not know this key."
+            try:
+                # Others have no form in a header; no server knows them.
+                if key.isascii() and await _lets_in(client):
+                    keep = f"{FORGET_VISITS}; sessionStorage.setItem('{_NAME}', {json.dumps(key)})"
+                    await ui.run_javascript(keep, timeout=CONNECT_SECONDS)
+                    ui.navigate.reload()
+                    return
+            except AtspeedError as error:
+                wrong = str(error)
+            with said:
+                show_error(wrong)
 
         with tag("form").on("submit.prevent", use), tag("div", "", "line"):
             typed = ui.input("Key", password=True).props("outlined dense autocomplete=off")

@@ -1,5 +1,6 @@
 """*Items*: find one, and see its identifier, its neighbours in the trie, and its places in lists of users."""
 
+from collections.abc import Sequence
 from functools import partial
 from urllib.parse import quote
 
@@ -85,6 +86,7 @@ class Items:
             if is_newest():
                 self._fail(error)
             return
+        users = await self._visits.users()
         if not is_newest():
             return
         self._item_id = item_id
@@ -92,7 +94,7 @@ class Items:
         with self._shown:
             ui.navigate.history.replace(f"{PATH}?item={quote(item_id)}")
             _show_item(item)
-            Places(self._client, self._visits, item)
+            Places(self._client, users[:MOST_USERS], item)
             self._show_alike(alike)
 
     def _show_alike(self, alike: AlikeAnswer) -> None:
@@ -128,12 +130,13 @@ def told(value: object) -> str:
 class Places:
     """Where an item is in lists of users."""
 
-    def __init__(self, client: AsyncAtspeedClient, visits: Visits, item: CatalogItemAnswer) -> None:
-        self._client, self._visits, self._item = client, visits, item
+    def __init__(self, client: AsyncAtspeedClient, users: Sequence[str], item: CatalogItemAnswer) -> None:
+        """`users` are those that the field begins with."""
+        self._client, self._item = client, item
         self._looks = Newest()
         with card("In lists of users"):
             with tag("form", "", "line").on("submit.prevent", self._look):
-                self._users = ui.input("User ids", value=", ".join(visits.users[:MOST_USERS])).props("outlined dense").style("flex: 1")
+                self._users = ui.input("User ids", value=", ".join(users)).props("outlined dense").style("flex: 1")
                 main_button("Look")
             tag("p", f"Its place among the {LIST} best of each, with commas between ids.", "soft small")
             self._shown = tag("ul", "", "items bars", aria_live="polite")

@@ -1,11 +1,12 @@
 """*Try it*: a user, their history, a list, and what changes in it when the history or the request does."""
 
+from collections.abc import Awaitable
 from functools import partial
 
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, NotFound
-from server.console.elements import card, code, facts, parts, show_error, tag
+from server.console.elements import Answer, card, code, facts, parts, show_error, tag
 from server.console.lists.form import RequestForm
 from server.console.lists.item_list import ADD, show_items
 from server.console.lists.item_search import ItemSearch
@@ -27,6 +28,8 @@ class TryIt:
         self._before: RecommendationAnswer | None = None
         self._lists, self._histories = Newest(), Newest()
         self._all_events = False
+        # Why what is stored of the user can't be read here; empty if it can.
+        self._unread = ""
 
     def build(self) -> None:
         """Make the page's parts, and fill them as soon as it is shown."""
@@ -52,32 +55,22 @@ class TryIt:
         await self._form.load()
         if self._question.is_ready:
             await self._choose(self._question.user_id, keep=self._question.changed)
-            self._user.offer()
+            await self._user.offer()
 
     async def _choose(self, user_id: str, *, keep: bool = False) -> None:
         """Take a user, with the stored history unless there is one to keep."""
         question = self._question
         if not keep:
             question.user_id, question.changed, question.events, question.profile = user_id, False, [], None
-            self._all_events = False
+            self._all_events, self._unread = False, ""
             is_newest = self._histories.ask()
-            try:
-                events = (await self._client.history(user_id)).events
-                if not is_newest():
-                    return
-                question.events = events
-                profile = (await self._client.profile(user_id)).profile
-                if not is_newest():
-                    return
-                question.profile = profile
-            except NotFound:
-                if not is_newest():
-                    return
-            except AtspeedError as error:
-                if is_newest():
-                    self._fail(error)
+            history, unread = await _stored(self._client.history(user_id))
+            profile, profile_unread = await _stored(self._client.profile(user_id))
+            if not is_newest():
                 return
-            self._visits.note(user_id)
+            question.events = [] if history is None else history.events
+            question.profile = None if profile is None else profile.profile
+            self._unread = unread or profile_unread
         await self._ask()
 
     def _show_history(self) -> None:
@@ -85,13 +78,15 @@ class TryIt:
         events = self._question.events
         shown = len(events) if self._all_events else min(SHOWN_EVENTS, len(events))
         with self._history:
+            if self._unread:
+                tag("p", f"What is stored of this user is not shown, and no part of a changed history. {self._unread}", "told")
             if self._question.changed:
                 with tag("p", "", "told line between"):
                     tag("span", "Changed for this page only: nothing is stored.")
                     if self._question.user_id:
                         ui.button("Undo", on_click=lambda: self._choose(self._question.user_id)).props("flat dense")
-            elif not events:
-                tag("p", "Nothing is stored of this user.", "soft")
+            elif not events and not self._unread:
+                tag("p", "No events are stored of this user.", "soft")
             with tag("ul", "", "items plain"):
                 for place in reversed(range(len(events) - shown, len(events))):
                     event = events[place]
@@ -130,22 +125,29 @@ class TryIt:
             ui.navigate.history.replace(self._question.address("/"))
         is_newest = self._lists.ask()
         self._list.style("opacity: 0.6")
+        body = self._question.body
         try:
-            answer = await self._client.recommend(**self._question.body)
+            answer = await self._client.recommend(**body)
         except AtspeedError as error:
             if is_newest():
                 self._fail(error)
+            await self._visits.refused(body, error)
             return
         if is_newest():
             self._show(answer)
             self._before = answer
             await self._scores.ask()
+        await self._visits.answered(body, answer)
 
     def _fail(self, error: AtspeedError) -> None:
         self._list.style(replace="").clear()
         with self._list:
             show_error(str(error))
-            ui.button("Try again", on_click=self._ask).props("outline dense")
+            ui.button("Try again", on_click=self._again).props("outline dense")
+
+    async def _again(self) -> None:
+        """Ask once more, for what could not be read of the user as well."""
+        await self._choose(self._question.user_id, keep=self._question.changed or not self._unread)
 
     def _show(self, answer: RecommendationAnswer) -> None:
         before = [] if self._before is None else self._before.items
@@ -166,6 +168,16 @@ class TryIt:
                 tag("summary", "As curl, as Python")
                 code(self._question.curl(self._client.url, keyed=self._client.has_key), "curl")
                 code(self._question.python(self._client.url), "Python")
+
+
+async def _stored(work: Awaitable[Answer]) -> tuple[Answer | None, str]:
+    """What is stored of a user, None if nothing is, and why it can't be read, if it can't: a list may be had all the same."""
+    try:
+        return await work, ""
+    except NotFound:
+        return None, ""
+    except AtspeedError as error:
+        return None, str(error)
 
 
 def _show_time(answer: RecommendationAnswer) -> None:

@@ -1,4 +1,4 @@
-"""The choice of a user: typed, or one of those that lists were made for."""
+"""The choice of a user: typed, or one of those that lists were made for in this tab."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,13 +21,14 @@ class UserForm:
             self._field = ui.input("User id", value=question.user_id).props("outlined dense").style("flex: 1")
             main_button("Show")
         self._offered = tag("div", "", "line small")
-        self.offer()
+        ui.timer(0, self.offer, once=True)
 
-    def offer(self) -> None:
+    async def offer(self) -> None:
         """Show whom there is to choose from."""
+        users = await self._visits.users()
         self._offered.clear()
         with self._offered:
-            for user in self._visits.users[:OFFERED]:
+            for user in users[:OFFERED]:
                 button = ui.button(user, on_click=partial(self._take, user)).props('outline dense padding="0 0.6rem"')
                 button.props["aria-label"] = f"User {user}"
 
@@ -38,4 +39,4 @@ class UserForm:
     async def _take(self, user: str) -> None:
         self._field.set_value(user)
         await self._choose(user)
-        self.offer()
+        await self.offer()

@@ -49,10 +49,10 @@ class Why:
     async def _open(self) -> None:
         await self._form.load()
         await self._ask()
+        await self._user.offer()
 
     async def _choose(self, user_id: str) -> None:
         self._question.user_id, self._question.changed, self._question.events = user_id, False, []
-        self._visits.note(user_id)
         await self._ask()
 
     async def _ask(self) -> None:
@@ -65,17 +65,20 @@ class Why:
             ui.navigate.history.replace(self._question.address(PATH))
         is_newest = self._explanations.ask()
         self._result.style("opacity: 0.6")
+        body = self._question.body
         try:
-            answer = await self._client.explain(others=OTHERS, **self._question.body)
+            answer = await self._client.explain(others=OTHERS, **body)
         except AtspeedError as error:
             if is_newest():
                 self._result.style(replace="").clear()
                 with self._result:
                     show_error(str(error))
+            await self._visits.refused(body, error)
             return
         if is_newest():
             self._answer, self._chosen = answer, None
             self._show()
+        await self._visits.answered(body, answer)
 
     def _show(self) -> None:
         answer = self._answer

@@ -21,7 +21,7 @@ class Events:
     """The newest events of one user."""
 
     def __init__(self, client: AsyncAtspeedClient, visits: Visits) -> None:
-        self._client, self._user_id = client, ""
+        self._client, self._visits, self._user_id = client, visits, ""
         self._histories = Newest()
         with card("Events of a user"):
             with tag("div", "", "line"):
@@ -38,6 +38,10 @@ class Events:
         failure: AtspeedError | None = None
         try:
             events = (await self._client.history(user_id, SHOWN)).events
+            await self._visits.note(user_id)
+        except NotFound as error:
+            failure = error
+            await self._visits.drop(user_id)
         except AtspeedError as error:
             failure = error
         if not is_newest():

@@ -5,6 +5,7 @@ Invariant: the browser reaches nothing but this machine. What a page asks of ano
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,11 +26,23 @@ USERS = {"ann": ["item-3", "item-14", "item-15"], "bob": ["item-92", "item-65"]}
 
 
 @pytest.fixture(scope="module")
-def with_console(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's file of keys."""
+    return tmp_path_factory.mktemp("keys") / "keys.json"
+
+
+@pytest.fixture(scope="module")
+def lists_key(keys: Path) -> str:
+    """A key that is good for lists alone."""
+    return add_key(keys, "lists", [Scope.RECOMMEND])
+
+
+@pytest.fixture(scope="module")
+def with_console(model_flags: list[str], keys: Path, lists_key: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with keys, users, a filter and a console; its client has a key."""
     folder = tmp_path_factory.mktemp("with-console")
-    text = add_key(folder / "keys.json", "people", list(Scope))
-    flags = ["--keys", str(folder / "keys.json"), "--histories", "memory://", "--timeout-ms", "20000", "--console", "--console-port", "0"]
+    text = add_key(keys, "people", list(Scope))
+    flags = ["--keys", str(keys), "--histories", "memory://", "--timeout-ms", "20000", "--console", "--console-port", "0"]
     with ForkedServer(folder, *model_flags, *flags) as server:
         server.wait_until_ready().client.headers["Authorization"] = f"Bearer {text}"
         for user, items in USERS.items():

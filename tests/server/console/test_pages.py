@@ -282,3 +282,32 @@ def test_a_key_is_asked_for_and_stays_in_its_tab(browser: Browser, with_console:
     page.get_by_role("button", name="Another key").click()
     expect(page.get_by_text("The server asks for a key.")).to_be_visible()
     context.close()
+
+
+def test_nobody_sees_whom_others_asked_for(page: Page, browser: Browser, with_console: ServerProcess, lists_key: str):
+    ann = {"name": "User ann", "exact": True}
+    page.goto("/?user=ann")
+    expect(page.get_by_role("button", **ann)).to_be_visible()
+    page.goto("/operate")
+    expect(page.get_by_role("button", **ann)).to_be_visible()
+    page.goto("/items?item=item-3")
+    expect(page.get_by_label("User ids")).to_have_value("ann")
+
+    context = browser.new_context(base_url=page.url)
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(f"sessionStorage.setItem('atspeed-key', '{lists_key}')")
+    other = context.new_page()
+    other.goto("/items?item=item-3")
+    expect(other.get_by_label("User ids")).to_have_value("")
+    # With a key for lists alone there are lists, and a sentence in the place of the history.
+    other.goto("/?user=bob")
+    expect_list(other, titles(with_console, user_id="bob"))
+    expect(other.get_by_text("This needs a key with the scope users")).to_be_visible()
+    expect(other.get_by_role("button", name="User bob", exact=True)).to_be_visible()
+    expect(other.get_by_role("button", **ann)).to_have_count(0)
+    context.close()
+
+    page.goto("/?user=nobody")
+    expect(page.get_by_role("heading", name="popular items")).to_be_visible()
+    expect(page.get_by_role("button", **ann)).to_be_visible()
+    expect(page.get_by_role("button", name="User nobody")).to_have_count(0)

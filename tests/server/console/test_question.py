@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from server.client import AsyncAtspeedClient
+from server.client import AsyncAtspeedClient, AtspeedError, Denied, NotFound
 from server.console.lists.question import Question
 from server.console.lists.try_it import TryIt
 from server.console.visits import Visits
@@ -77,7 +77,7 @@ async def _nothing() -> None:
 
 def choosing(monkeypatch: pytest.MonkeyPatch) -> tuple[SlowClient, TryIt, Question]:
     client, question = SlowClient(), Question()
-    page = TryIt(cast(AsyncAtspeedClient, client), Visits(), question)
+    page = TryIt(cast(AsyncAtspeedClient, client), cast(Visits, None), question)
     monkeypatch.setattr(page, "_ask", _nothing)
     return client, page, question
 
@@ -106,3 +106,52 @@ async def test_a_history_that_comes_late_takes_nothing_that_was_added_away(monke
     client.may["ann"].set()
     await choice
     assert ([event.item_id for event in question.events], question.changed) == (["item-1"], True)
+
+
+class StoredClient:
+    """Says of what is stored of a user what the test has it say."""
+
+    def __init__(self, history: AtspeedError | None, profile: AtspeedError | None) -> None:
+        self._history, self._profile = history, profile
+
+    async def history(self, user_id: str) -> HistoryAnswer:
+        if self._history is not None:
+            raise self._history
+        return HistoryAnswer(user_id=user_id, events=[StoredEvent(item_id="item-1", timestamp=1.0)])
+
+    async def profile(self, user_id: str) -> ProfileAnswer:
+        if self._profile is not None:
+            raise self._profile
+        return ProfileAnswer(user_id=user_id, profile={"age": 34})
+
+
+NOTHING = NotFound(404, "urn:atspeed:unknown-user", "Unknown user", "There is no user 'ann'.", None, None)
+DENIED = Denied(403, "urn:atspeed:key-forbids", "Key forbids", "This needs a key with the scope users.", None, None)
+
+
+@pytest.mark.parametrize(
+    ("history", "profile", "read", "unread"),
+    [
+        (None, None, (["item-1"], {"age": 34}), ""),
+        (NOTHING, None, ([], {"age": 34}), ""),
+        (None, NOTHING, (["item-1"], None), ""),
+        (DENIED, DENIED, ([], None), DENIED.detail),
+        (NOTHING, DENIED, ([], None), DENIED.detail),
+    ],
+)
+async def test_a_list_is_asked_for_whatever_can_be_read_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, history: AtspeedError | None, profile: AtspeedError | None, read: tuple[Any, Any], unread: str
+) -> None:
+    question, asked = Question(), list[dict[str, Any]]()
+    page = TryIt(cast(AsyncAtspeedClient, StoredClient(history, profile)), cast(Visits, None), question)
+
+    async def ask() -> None:
+        asked.append(question.body)
+
+    monkeypatch.setattr(page, "_ask", ask)
+    await page._choose("ann")
+    assert asked == [{"user_id": "ann", "k": 10}]
+    assert (([event.item_id for event in question.events], question.profile), page._unread) == (read, unread)
+    # A changed history brings the profile that is stored.
+    await page._add("item-9", None)
+    assert asked[-1].get("profile") == question.profile
