@@ -36,6 +36,7 @@ class ConsoleOptions(BaseModel):
     Attributes:
         url: of the server that it shows.
         remote_images: whether browsers may load the catalog's pictures from other hosts.
+        names: by which browsers may call it beside those of its machine; if there are any, by no others.
         parent: id of the process that started it, without which it ends.
         tls_cert, tls_key: to serve browsers by HTTPS, as the server beside it is served.
     """
@@ -46,6 +47,7 @@ class ConsoleOptions(BaseModel):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     remote_images: bool = False
+    names: tuple[str, ...] = ()
     parent: int | None = None
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"

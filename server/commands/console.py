@@ -15,6 +15,14 @@ def console(
     remote_images: Annotated[
         bool, typer.Option("--remote-images", help="Let browsers load the pictures that the catalog names from other hosts.")
     ] = False,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which browsers find the console, as behind a proxy, beside those of its own machine; repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Look at a server in the browser: try lists, see why they are so, operate it, look up items.
 
@@ -22,18 +30,26 @@ def console(
 
     It asks the server as any client does, and needs the extra `console`. Of a server with keys it asks for one in the browser, unless
     ATSPEED_KEY holds one, or ATSPEED_KEY_FILE names its file: then who can reach the console can do what that key is good for. It
-    listens on this machine alone unless --host says otherwise. `atspeed serve --console` starts one beside the server.
+    listens on this machine alone unless --host says otherwise, and then answers to names of this machine and those of --name alone, or
+    any page could have its own name lead here. `atspeed serve --console` starts one beside the server.
     """
+    from server.client.origin import RETRIES, TIMEOUT_SECONDS, Origin
+    from server.console.names import checked_names
     from server.http.console import check_installed
     from server.http.listening import PortError, listen
     from server.settings import ConsoleOptions
 
     try:
         check_installed()
+        # As each visit makes one of them.
+        Origin(url, None, None, TIMEOUT_SECONDS, RETRIES)
+        names = checked_names(name or ())
         listener = listen(host, port)
     except (ValueError, PortError) as error:
         fail(str(error))
     from server.console.process import run_console
 
-    typer.echo(f"The console of {url} is at http://{host}:{listener.getsockname()[1]}. Press Ctrl-C to stop.")
-    run_console(ConsoleOptions(url=url, remote_images=remote_images), listener)
+    typer.echo(
+        f"The console of {url} is at http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}. Press Ctrl-C to stop."
+    )
+    run_console(ConsoleOptions(url=url, remote_images=remote_images, names=names), listener)

@@ -1,4 +1,4 @@
-"""The console as a program: its pages in one app, served by uvicorn.
+"""The console as a program: its pages in one app, served by uvicorn with limits of connections.
 
 Invariant: browsers are told to load nothing from another host, by the header Content-Security-Policy; with `remote_images` pictures may.
 """
@@ -6,12 +6,19 @@ Invariant: browsers are told to load nothing from another host, by the header Co
 import socket
 from collections.abc import Awaitable, Callable
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from nicegui import ui
+from starlette.types import ASGIApp
 
+from server.console.connection import ConsoleHandshake, ConsoleLimits, ConsoleProtocol, CountedWebSocket
+from server.console.names import OwnNames
 from server.console.pages import add_pages
-from server.http.tls import FollowingServer, certificate_of
+from server.http.connections import Connections
+from server.http.limited_config import LimitedConfig
+from server.http.limited_server import LimitedServer, allow_files
+from server.http.tls import certificate_of
+from server.keys.gate import is_loopback
+from server.metrics.registry import Metrics
 from server.settings import ConsoleOptions
 
 TITLE = "atspeed console"
@@ -41,16 +48,32 @@ def build_console(options: ConsoleOptions) -> FastAPI:
     return app
 
 
+def guarded(app: ASGIApp, options: ConsoleOptions, listener: socket.socket) -> ASGIApp:
+    """The app, for browsers that call it by its own names where others could gain by another.
+
+    A console that a server has started has no key and trusts no machine, so there is nothing that pages from elsewhere could gain by it,
+    and proxies in front may call it as they like.
+    """
+    if options.parent is None and (options.names or is_loopback(listener.getsockname()[0])):
+        return OwnNames(app, options.names)
+    return app
+
+
 def run_console(options: ConsoleOptions, listener: socket.socket) -> None:
     """Serve a console on a bound socket until SIGTERM or SIGINT."""
-    config = uvicorn.Config(
-        build_console(options),
+    limits, certificate = ConsoleLimits(), certificate_of(options.tls_cert, options.tls_key)
+    # Pages have connections to the server as well.
+    allow_files(4 * limits.max_connections)
+    config = LimitedConfig(
+        guarded(build_console(options), options, listener),
+        Connections(limits, Metrics()),
+        certificate,
+        http=ConsoleProtocol if certificate is None else ConsoleHandshake,
+        ws=CountedWebSocket,
         log_config=None,
         log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,
-        ssl_certfile=options.tls_cert,
-        ssl_keyfile=options.tls_key,
     )
-    FollowingServer(config, certificate_of(options.tls_cert, options.tls_key)).run(sockets=[listener])
+    LimitedServer(config).run(sockets=[listener])

@@ -16,7 +16,6 @@ import orjson
 
 from server.http.problems import MEDIA_TYPE, Problem
 from server.metrics.registry import Metrics
-from server.settings import Settings
 from server.ticks import tick
 
 _LOOK_TICKS = 10
@@ -62,21 +61,47 @@ class Connection(Protocol):
         """End the connection, which is due."""
 
 
+class Limits(Protocol):
+    """The limits of connections, as `Settings` has and explains them."""
+
+    @property
+    def max_connections(self) -> int:
+        """Connections at once."""
+
+    @property
+    def max_connections_per_client(self) -> int:
+        """Connections at once of one address."""
+
+    @property
+    def max_header_kib(self) -> int:
+        """Headers of a request."""
+
+    @property
+    def header_seconds(self) -> float:
+        """Longest time for them."""
+
+    @property
+    def body_seconds(self) -> float:
+        """Longest time for a body, and for what is not read."""
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long a connection without a request is kept."""
+
+
 class Connections:
     """The connections of one server."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.header_bytes = 1024 * settings.max_header_kib
-        self.header_seconds, self.idle_seconds, self.body_seconds = settings.header_seconds, settings.idle_seconds, settings.body_seconds
-        self._most, self._most_per_client = settings.max_connections, settings.max_connections_per_client
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self.header_bytes = 1024 * limits.max_header_kib
+        self.header_seconds, self.idle_seconds, self.body_seconds = limits.header_seconds, limits.idle_seconds, limits.body_seconds
+        self._most, self._most_per_client = limits.max_connections, limits.max_connections_per_client
         self._metrics = metrics
         self._open: set[Connection] = set()
         self._leaving: set[Connection] = set()
         self._clients: Counter[str] = Counter()
-        self.too_large = Refusal(
-            "header-size", 431, f"The headers are larger than the {settings.max_header_kib} KiB that this server reads."
-        )
-        self.too_slow = Refusal("header-time", 408, f"The headers took longer than {settings.header_seconds:g} s.")
+        self.too_large = Refusal("header-size", 431, f"The headers are larger than the {limits.max_header_kib} KiB that this server reads.")
+        self.too_slow = Refusal("header-time", 408, f"The headers took longer than {limits.header_seconds:g} s.")
 
     def enter(self, connection: Connection, client: str) -> Refusal | None:
         """Count a connection, or say why there is no room for it."""

@@ -29,6 +29,8 @@ class HandshakeProtocol(asyncio.Protocol):
     A client that there is no room for may still agree on TLS if it may linger, and is told then.
     """
 
+    protocol: type[LimitedProtocol] = LimitedProtocol
+
     def __init__(
         self,
         config: LimitedConfig,
@@ -38,7 +40,7 @@ class HandshakeProtocol(asyncio.Protocol):
     ) -> None:
         self._loop = _loop or asyncio.get_running_loop()
         self._config, self._connections = config, server_state.connections
-        self._next = LimitedProtocol(config, server_state, app_state, _loop)
+        self._next = self.protocol(config, server_state, app_state, _loop)
         self._address = ""
         self._early: list[bytes] = []
         self.due = self.read_due = math.inf

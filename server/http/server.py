@@ -8,10 +8,8 @@ process stops. A second signal does not wait.
 import asyncio
 import gc
 import logging
-import resource
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,9 +34,10 @@ from server.http.connections import Connections
 from server.http.console import ConsoleProcess, check_installed
 from server.http.handshake import HandshakeProtocol
 from server.http.limited_config import LimitedConfig
+from server.http.limited_server import LimitedServer, allow_files
 from server.http.listening import PortError, listen
 from server.http.protocol import LimitedProtocol
-from server.http.tls import FollowingServer, certificate_of
+from server.http.tls import certificate_of
 from server.http.unauthorized import Unauthorized
 from server.keys.gate import is_loopback
 from server.keys.keyring import Keyring
@@ -58,8 +57,6 @@ logger = logging.getLogger(__name__)
 LAST_SECONDS = 5
 # Objects that are made and not yet freed, among which reference cycles are looked for.
 COLLECT_AFTER = 20_000
-# Files and sockets of the process beside those of its clients.
-OWN_FILES = 256
 
 
 class ApiServer:
@@ -138,11 +135,10 @@ class ApiServer:
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         self._has_keys = keys is not None
-        self._connections = Connections(settings, metrics)
-        _allow_files(settings.max_connections)
+        allow_files(settings.max_connections)
         config = LimitedConfig(
             build_app(services, console),
-            self._connections,
+            Connections(settings, metrics),
             certificate,
             Unauthorized(services.gate, metrics, follower) if services.gate.has_keys else None,
             http=LimitedProtocol if certificate is None else HandshakeProtocol,
@@ -157,7 +153,7 @@ class ApiServer:
             server_header=False,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
-        self._uvicorn = _Uvicorn(config, self._end, self._give_up_requests, self._connections)
+        self._uvicorn = _Uvicorn(config, self._end, self._give_up_requests)
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or a failed start of the engine."""
@@ -226,28 +222,18 @@ def _catalogs_directory(settings: Settings) -> Path | None:
     return directory
 
 
-class _Uvicorn(FollowingServer):
+class _Uvicorn(LimitedServer):
     """uvicorn with other handling of signals: the first begins a clean end, a second waits for no request that runs."""
 
-    def __init__(self, config: LimitedConfig, end: Callable[[], None], hurry: Callable[[], None], connections: Connections) -> None:
-        super().__init__(config, config.certificate)
-        self._limited = config
+    def __init__(self, config: LimitedConfig, end: Callable[[], None], hurry: Callable[[], None]) -> None:
+        super().__init__(config)
         self._end, self._hurry = end, hurry
-        self._connections = connections
         self.ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        return self._limited.context
-
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        watch = self._loop.create_task(self._connections.watch(), name="connections")
-        try:
-            await super().serve(sockets)
-        finally:
-            watch.cancel()
+        await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is None or not self.started:
@@ -260,16 +246,6 @@ class _Uvicorn(FollowingServer):
         else:
             self.ending = True
             self._loop.call_soon_threadsafe(self._end)
-
-
-def _allow_files(connections: int) -> None:
-    """Let this process open as many files as it takes connections, as far as the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + OWN_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def run_server(settings: Settings) -> str | None:

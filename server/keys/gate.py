@@ -130,9 +130,9 @@ def is_local(peer: str | None, headers: Headers) -> bool:
     for name, value in headers:
         if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
             return False
-        if name == b"host" and not _names_this_machine(value):
+        if name == b"host" and not names_this_machine(value):
             return False
-        if name == b"origin" and not _names_this_machine(value.partition(b"://")[2]):
+        if name == b"origin" and not names_this_machine(value.partition(b"://")[2]):
             return False
     return True
 
@@ -148,10 +148,16 @@ def is_loopback(text: str) -> bool:
     return (mapped or address).is_loopback
 
 
-@lru_cache(1024)
-def _names_this_machine(host: bytes) -> bool:
+def host_name(host: bytes) -> str:
+    """The name in a header `Host`, without its port, in lower case."""
     name = host.decode("latin-1").lower()
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    return name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+
+
+@lru_cache(1024)
+def names_this_machine(host: bytes) -> bool:
+    """Whether a header `Host` has a name that leads back to this machine, whoever resolves it."""
+    name = host_name(host)
     return name in _LOCAL_NAMES or is_loopback(name)
 
 
