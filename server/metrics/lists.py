@@ -1,69 +1,20 @@
 """Prometheus metrics of the recommendations: served catalog, short lists, and the diversity of items.
 
-Invariant: what is said of items is said of the newest `WINDOW_LISTS` to twice as many lists, in numbers per item and never by item, so
-labels stay few and memory is two counters per item of the catalog. Reason: lists that narrow down to a few favourites go unnoticed in
-latency and errors, and a share since the start of the process would take days to show it.
+Invariant: what is said of items is said of the newest lists (`item_counts`), and never by item, so labels stay few. Reason: lists that
+narrow down to a few favourites go unnoticed in latency and errors, and a share since the start of the process would take days to show it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from server.errors import EmptyHistory, ServerError, StaleHistory, UserNotFound
+from server.metrics.item_counts import ItemCounts
 from verification.result import Source
 
-WINDOW_LISTS = 10_000
-# The items whose share is the skew: this part of the catalog, at least one.
-TOP_SHARE = 0.01
 FILTERS = ("exclude", "exclude_history", "named")
-
-
-class ItemCounts:
-    """Recent counts of each item of a catalog."""
-
-    def __init__(self, items: int) -> None:
-        self._now = np.zeros(items, np.int64)
-        self._before = np.zeros(items, np.int64)
-
-    def extend(self, items: int) -> None:
-        """Append items to the counts, up to `items` in total."""
-        self._now, self._before = (np.pad(counts, (0, items - len(counts))) for counts in (self._now, self._before))
-
-    def add(self, indices: Sequence[int]) -> None:
-        """Count items, given by catalog index."""
-        # Of an empty sequence numpy would make an index of everything.
-        np.add.at(self._now, np.asarray(indices, np.int64), 1)
-
-    def turn(self) -> None:
-        """Begin a new window and forget all but the previous one."""
-        self._now, self._before = self._before, self._now
-        self._now.fill(0)
-
-    def counted(self, indices: Sequence[int]) -> int:
-        """Number of `indices` that were counted in the current or the previous window."""
-        found = np.asarray(indices, np.int64)
-        return int(np.count_nonzero(self._now[found] + self._before[found]))
-
-    @property
-    def items(self) -> int:
-        """Number of items of the catalog."""
-        return len(self._now)
-
-    @property
-    def distinct(self) -> int:
-        """Number of items that were counted."""
-        return int(np.count_nonzero(self._now + self._before))
-
-    @property
-    def top_share(self) -> float:
-        """The share of all counts that belongs to the most counted 1% of the catalog; 0 without counts."""
-        counts = self._now + self._before
-        top = max(1, int(len(counts) * TOP_SHARE))
-        total = int(counts.sum())
-        return float(np.partition(counts, len(counts) - top)[-top:].sum() / total) if total else 0.0
 
 
 class HealthMetrics:
@@ -119,23 +70,21 @@ class HealthMetrics:
         ):
             for value in values:
                 metric.labels(value)
-        self._version = ""
-        self._served, self._met, self._lists = ItemCounts(0), ItemCounts(0), 0
+        self._version, self._counts = "", ItemCounts(0)
 
     def open_catalog(self, version: str, items: int) -> None:
         """Start counting for a version of the catalog with `items` items."""
         self._name(version, items)
-        self._served, self._met, self._lists = ItemCounts(items), ItemCounts(items), 0
+        self._counts = ItemCounts(items)
         # Read when Prometheus asks, which is seldom beside the lists.
-        self.distinct_items.set_function(lambda: self._served.distinct)
-        self.top_share.set_function(lambda: self._served.top_share)
+        self.distinct_items.set_function(lambda: self._counts.distinct)
+        self.top_share.set_function(lambda: self._counts.top_share)
 
     def extend_catalog(self, version: str, items: int) -> None:
         """Continue counting for a version made by adding items, with `items` items in total."""
-        self.items_added.inc(items - self._served.items)
+        self.items_added.inc(items - self._counts.items)
         self._name(version, items)
-        self._served.extend(items)
-        self._met.extend(items)
+        self._counts.extend(items)
 
     def count_left(self, count: Callable[[], int]) -> None:
         """Have `count` tell how many versions the server has left."""
@@ -204,11 +153,5 @@ class HealthMetrics:
         self.items_served.inc(len(items))
         if version != self._version:
             return
-        self._lists += 1
-        if self._lists % WINDOW_LISTS == 0:
-            self._served.turn()
-            self._met.turn()
-        self._met.add(history)
-        self._served.add(items)
-        if cold := len(items) - self._met.counted(items):
+        if cold := self._counts.observe(items, history):
             self.cold_items_served.inc(cold)
