@@ -1,6 +1,8 @@
 """The scripts of Redis that write histories, each of them atomic; `server.histories.redis` describes the keys.
 
-Invariant: they keep the rules of `server.histories.history`, which the stores share that hold a history as a whole.
+Invariant: they keep the rules of `server.histories.history`, which the stores share that hold a history as a whole. A Redis without memory
+refuses what a script would write only before the script's first write, and a DEL of nothing is one: so they delete where there is
+something.
 """
 
 _RENEW = """
@@ -17,7 +19,7 @@ local events, order, ids = KEYS[1], KEYS[2], KEYS[3]
 local max_events, ttl_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 -- Ids that outlived their evicted history would refuse its events when they are sent again.
-if redis.call('EXISTS', events) == 0 then redis.call('DEL', order, ids) end
+if redis.call('EXISTS', events) == 0 and redis.call('EXISTS', order, ids) > 0 then redis.call('DEL', order, ids) end
 local arrivals = tonumber(redis.call('HGET', ids, 'arrivals')) or 0
 
 if arrivals == 0 or redis.call('LLEN', order) ~= redis.call('ZCARD', events) then
@@ -27,7 +29,7 @@ if arrivals == 0 or redis.call('LLEN', order) ~= redis.call('ZCARD', events) the
   if #members > 0 then
     arrivals = math.max(arrivals, #members, tonumber(string.sub(members[#members][1], 1, 10), 16) or 0)
   end
-  redis.call('DEL', order)
+  if redis.call('LLEN', order) > 0 then redis.call('DEL', order) end
   for i, member in ipairs(members) do
     redis.call('RPUSH', order, member[2])
     local known, content = pcall(cjson.decode, string.sub(member[1], 11))

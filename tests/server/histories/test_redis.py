@@ -170,6 +170,13 @@ async def test_a_redis_that_takes_no_writes_is_unavailable_to_appends_only(start
         with pytest.raises(HistoryUnavailable, match="maxmemory"):
             await store.append("ann", [Event("b", 2.0)])
         assert await store.read("ann") == [Event("a", 1.0)]
+        # A user whom it does not know takes memory like any other.
+        keys = await admin.dbsize()
+        for number, event_id in enumerate((None, "e1")):
+            with pytest.raises(HistoryUnavailable, match="maxmemory"):
+                await store.append(f"new-{number}", [Event("b", 2.0, event_id)])
+            assert await store.read(f"new-{number}") == []
+        assert await admin.dbsize() == keys
         await admin.config_set("maxmemory", "0")
     assert await store.append("ann", [Event("b", 2.0)]) == 1
     await store.close()
