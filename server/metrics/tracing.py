@@ -1,9 +1,9 @@
 """Traces: a span per request with those of its parts below it, sent by OTLP where an endpoint is set.
 
-Invariant: without an endpoint nothing is recorded and the SDK is not even imported; with one, a span says which route, status and
-request id, how much was drafted and accepted, and nothing of what a user met. A request that comes with a `traceparent` goes on with that
-trace, and its answer names the span in a `traceparent` of its own. Reason: a slow list is explained by where its time went (history, queue,
-each draft and forward), and its sender has nothing but the answer to find that by.
+Invariant: without an endpoint nothing is recorded and the SDK is not even imported; with one, a span says which route, status and request
+id, how much was drafted and accepted, and nothing of what a user met: of an error its class, because sentences name users. A request that
+comes with a `traceparent` goes on with that trace, and its answer names the span in a `traceparent` of its own. Reason: a slow list is
+explained by where its time went (history, queue, each draft and forward), and its sender has nothing but the answer to find that by.
 
 Which traces are kept is the SDK's business: `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS` and the like hold.
 """
@@ -65,12 +65,12 @@ class Tracing:
             return
         attributes = {"http.request.method": method, "atspeed.request_id": request_id}
         parent = _PROPAGATOR.extract(headers)
-        with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER, attributes, record_exception=False) as span:
+        with _current(self._tracer.start_span(method, parent, SpanKind.SERVER, attributes)) as span:
             yield span
 
     def part(self, name: str) -> AbstractContextManager[object]:
         """A span of a part of the request that is being answered."""
-        return self._tracer.start_as_current_span(name, record_exception=False)
+        return _current(self._tracer.start_span(name))
 
     def record_engine(self, finished: FinishedList, steps: Sequence[StepRecord] = ()) -> None:
         """Make spans of what the engine did for a list that has just come: the queue, then the draft and the verification of its steps."""
@@ -91,7 +91,7 @@ class Tracing:
             "atspeed.candidates": usage.candidates,
         }
         engine = self._tracer.start_span("engine", attributes=attributes, start_time=_nanoseconds(begun, to_epoch))
-        with trace.use_span(engine, end_on_exit=False):
+        with _current(engine, ends=False):
             for step in steps:
                 started = step.ended - step.report.seconds
                 drafted = started + step.report.draft_seconds
@@ -125,6 +125,17 @@ def end_request(span: Span, method: str, route: str, status: int) -> None:
     span.set_attribute("http.response.status_code", status)
     if status >= 500:
         span.set_status(StatusCode.ERROR)
+
+
+@contextmanager
+def _current(span: Span, *, ends: bool = True) -> Iterator[Span]:
+    """Have a span be the current one; it ends with that if it `ends`, and says of an error that leaves it no more than its class."""
+    with trace.use_span(span, end_on_exit=ends, record_exception=False, set_status_on_exception=False):
+        try:
+            yield span
+        except Exception as error:
+            span.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
 
 
 def _provider(processor: "SpanProcessor") -> "TracerProvider":

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from server.errors import UserNotFound
 from server.messages import FinishedList, Progress, StepRecord
 from server.metrics import tracing as tracing_module
 from server.metrics.tracing import Tracing, end_request, traceparent
@@ -66,6 +68,18 @@ def test_probes_and_scrapes_are_not_traced(tracing: Tracing, exporter: InMemoryS
     with tracing.request("GET", "/metrics", {}, "r") as span:
         assert traceparent(span) is None
     assert exporter.get_finished_spans() == ()
+
+
+def test_of_an_error_a_span_says_the_class_alone(tracing: Tracing, exporter: InMemorySpanExporter):
+    with suppress(KeyError), tracing.request("POST", "/v1/recommendations", {}, "r") as span:
+        with suppress(UserNotFound), tracing.part("history"):
+            raise UserNotFound("user-secret")
+        end_request(span, "POST", "/v1/recommendations", 500)
+        raise KeyError("user-secret")
+    history, server = exporter.get_finished_spans()
+    assert (history.status.status_code, history.status.description) == (trace.StatusCode.ERROR, "UserNotFound")
+    assert (server.status.status_code, server.status.description) == (trace.StatusCode.ERROR, "KeyError")
+    assert "user-secret" not in history.to_json() + server.to_json()
 
 
 def test_the_engines_steps_lie_in_the_engines_span(tracing: Tracing, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch):
@@ -152,6 +166,8 @@ def test_a_real_server_sends_its_spans_before_it_ends(model_flags, model_dir, tm
         body = {"user_id": "user-secret", "k": 3, "timeout_ms": 20000, "context": {"query": "known-secret"}}
         answer = server.client.post("/v1/recommendations", json=body, headers={"traceparent": PARENT, "x-request-id": "request-7"})
         assert answer.status_code == 200
+        # Whom nobody knows gets a list of popular items.
+        assert server.client.post("/v1/recommendations", json={"user_id": "nobody-secret"}).status_code == 200
     collector.server.shutdown()
     mine = {span.name: span for span in collector.spans if span.trace_id.hex() == PARENT.split("-")[1]}
     assert set(mine) == {"POST /v1/recommendations", "history", "queue", "engine", "draft", "verify"}
@@ -159,6 +175,5 @@ def test_a_real_server_sends_its_spans_before_it_ends(model_flags, model_dir, tm
     assert answer.headers["x-request-id"] == "request-7"
     assert mine["engine"].parent_span_id == mine["POST /v1/recommendations"].span_id
     said = str(collector.spans)
-    assert "item-17" not in said
-    assert "user-secret" not in said
-    assert "known-secret" not in said
+    assert "UserNotFound" in said
+    assert not [each for each in ("item-17", "user-secret", "known-secret", "nobody-secret") if each in said]
