@@ -21,6 +21,8 @@ from server.keys.key import Key, Scope
 SCHEME = "key"
 # Where a request carries its key, and an endpoint its scope.
 _KEY, _NEEDS = "atspeed.key", "__needs__"
+# That a request has said how many it counts as.
+_CHARGED = "atspeed.charged"
 # Where a request carries what waits for the revision that it asks for: only who may ask may have the server wait.
 REACH = "atspeed.reach"
 REVISION_DIGITS = 18
@@ -36,17 +38,21 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class _Needs:
-    """What an endpoint needs: a scope, unless it is open to all, and the port of operations, if there is one."""
+    """What an endpoint needs: a scope, unless it is open to all, and the port of operations, if there is one; and whether it `charges`."""
 
     scope: Scope | None
     operates: bool
+    charges: bool
 
 
-def needs(scope: Scope | None, *, operates: bool = False) -> Callable[[Endpoint], Endpoint]:
-    """Say which scope an endpoint needs; None opens it to all, on the port of operations only if it `operates`."""
+def needs(scope: Scope | None, *, operates: bool = False, charges: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """Say which scope an endpoint needs; None opens it to all, on the port of operations only if it `operates`.
+
+    One that `charges` calls `charge` with what its body counts as against the rate of the key; the others count as one request.
+    """
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        vars(endpoint)[_NEEDS] = _Needs(scope, operates or scope in OPERATIONS)
+        vars(endpoint)[_NEEDS] = _Needs(scope, operates or scope in OPERATIONS, charges)
         return endpoint
 
     return mark
@@ -56,6 +62,17 @@ def key_of(request: Request) -> Key | None:
     """The key of a request; None on a server without keys."""
     key: Key | None = request.scope.get(_KEY)
     return key
+
+
+async def charge(gate: Gate, request: Request, requests: int) -> None:
+    """Count a request of an endpoint that `charges` as so many against the rate of its key, all of them or none.
+
+    Raises:
+        KeyBusy, KeyForbids: they are too many now, or at once.
+    """
+    if (key := key_of(request)) is not None:
+        request.scope[_CHARGED] = True
+        await gate.charge(key, requests)
 
 
 def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[ShortRoute]:
@@ -93,7 +110,7 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[Sh
             short = short_way(self.dependant, long_way)
             handler = short or long_way
             known = {field.alias for field in self.dependant.query_params}
-            needed, operates = self.needs.scope, self.needs.operates
+            needed, operates, charges = self.needs.scope, self.needs.operates, self.needs.charges
 
             async def strict(request: Request) -> Response:
                 scope = request.scope
@@ -108,11 +125,20 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[Sh
                 if key is None:
                     return await answer(request)
                 scope[_KEY] = key
-                await gate.enter(key)
+                await gate.enter(key, 0 if charges else 1)
                 try:
-                    return await answer(request)
+                    return await (charged(request, key) if charges else answer(request))
                 finally:
                     gate.leave(key)
+
+            async def charged(request: Request, key: Key) -> Response:
+                try:
+                    return await answer(request)
+                except Exception:
+                    # Refused before it was known what its body counts as.
+                    if _CHARGED not in request.scope:
+                        await gate.charge(key, 1)
+                    raise
 
             async def answer(request: Request) -> Response:
                 if needed is not None and (reach := request.scope.get(REACH)) is not None:

@@ -87,8 +87,12 @@ class Gate:
             raise KeyForbids(f"This needs a key with the scope {needed.value}; the key {key.name!r} has {has}.")
         return key
 
-    async def enter(self, key: Key) -> None:
+    async def enter(self, key: Key, requests: int = 1) -> None:
         """Count a request of a key, until it leaves.
+
+        Args:
+            requests: as how many it counts against the key's rate; 0 for one that is charged once that is known, all at once: what came of
+                a part would be counted of one that is refused, and keep large ones out for ever.
 
         Raises:
             KeyBusy, KeyForbids: as many as the key may have are running, or came lately; it has not entered.
@@ -100,7 +104,7 @@ class Gate:
         self._inside[key.name] = inside + 1
         try:
             if self._rates is not None:
-                await self._rates.take(key)
+                await self._rates.take(key, requests)
         except BaseException:
             self.leave(key)
             raise
@@ -114,13 +118,13 @@ class Gate:
             del self._inside[key.name]
 
     async def charge(self, key: Key, requests: int) -> None:
-        """Count a request of a key that has entered, and so has been counted once, as so many against the key's rate.
+        """Count a request of a key that has entered with none as so many against the key's rate, all of them or none.
 
         Raises:
             KeyBusy, KeyForbids: they are too many now, or at once.
         """
         if self._rates is not None:
-            await self._rates.take(key, requests - 1, counted=1)
+            await self._rates.take(key, requests)
 
 
 def is_local(peer: str | None, headers: Headers) -> bool:

@@ -55,11 +55,8 @@ class Rates:
             storage: Storage = RedisRates(self._redis.client, key_prefix)
             self._fleet = SlidingWindowCounterRateLimiter(storage)
 
-    async def take(self, key: Key, count: int = 1, *, counted: int = 0) -> None:
-        """Count requests of a key.
-
-        Args:
-            counted: how many that belong to them have been counted already.
+    async def take(self, key: Key, count: int = 1) -> None:
+        """Count requests of a key, all of them or none.
 
         Raises:
             KeyBusy: it may not have so many now.
@@ -69,7 +66,7 @@ class Rates:
             return
         rate = _rate(key.rate)
         with self._metrics.sized(key.name):
-            if counted + count > rate.amount:
+            if count > rate.amount:
                 raise KeyForbids(f"The key {key.name!r} may ask for {key.rate}, and these are more lists at once.")
         if not await self._hit(rate, key.name, count):
             self._metrics.forbidden.labels(key.name, "rate").inc()

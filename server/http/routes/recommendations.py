@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from server.http.answering import answered
 from server.http.problems import FORESEEN, Problem, documented, invalid, problem_of
-from server.http.strict_route import key_of, needs, strict_route
+from server.http.strict_route import charge, key_of, needs, strict_route
 from server.keys.key import Key, Scope
 from server.lists.service import RecommendationService
 from server.schemas.batches import BatchAnswer, BatchRequest
@@ -53,13 +53,11 @@ def recommendation_routes(services: Services) -> APIRouter:
         summary="Recommend items for many users",
         responses=documented(415, answer=BatchAnswer),
     )
-    @needs(Scope.RECOMMEND)
+    @needs(Scope.RECOMMEND, charges=True)
     async def recommend_many(body: BatchRequest, request: Request) -> Response:
         """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""
-        key = key_of(request)
-        if key is not None:
-            await services.gate.charge(key, len(body.requests))
-        return await answered(request, all_entries(body, key))
+        await charge(services.gate, request, len(body.requests))
+        return await answered(request, all_entries(body, key_of(request)))
 
     async def all_entries(body: BatchRequest, key: Key | None) -> dict[str, Any]:
         async with asyncio.TaskGroup() as group:

@@ -5,12 +5,15 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import limits.aio.storage.memory as memory_module
 import pytest
 from prometheus_client import CollectorRegistry
 
 from server.errors import KeyForbids
 from server.keys import rates as rates_module
+from server.keys.gate import Gate
 from server.keys.key import Key, Scope
 from server.keys.rates import Rates
 from server.metrics.keys import KeyMetrics
@@ -86,6 +89,36 @@ async def test_a_rate_is_held_without_a_redis_and_a_batch_counts_by_its_lists():
     with pytest.raises(KeyForbids, match="may ask for 10/day, and these are more lists at once"):
         await rates.take(key("10/day"), 11)
     assert all([await passes(rates, key(None)) for _ in range(100)])
+
+
+@pytest.mark.parametrize(("workers", "size", "amount"), [(1, 100, 100), (3, 100, 100), (4, 256, 256), (4, 200, 256)])
+async def test_clients_that_come_again_when_told_get_full_batches(workers: int, size: int, amount: int, monkeypatch: pytest.MonkeyPatch):
+    """At least one in two windows; a batch is charged once it has been read, behind the gate."""
+    clock = SimpleNamespace(time=lambda: now)
+    monkeypatch.setattr(memory_module, "time", clock)
+    rates, holder = replica(), key(f"{amount}/minute")
+    gate = Gate(None, rates, KeyMetrics(CollectorRegistry()))
+    comes = [0.3 * worker for worker in range(workers)]
+    windows, passed = 20, 0
+    while min(comes) < 60 * windows:
+        worker = comes.index(min(comes))
+        now = 6e8 + comes[worker]
+        await gate.enter(holder, 0)
+        try:
+            await gate.charge(holder, size)
+        except KeyBusy as busy:
+            comes[worker] += busy.retry_after_seconds + 0.01 * worker
+        else:
+            passed += 1
+            comes[worker] += 1
+        finally:
+            gate.leave(holder)
+    assert passed >= windows / 2
+
+
+async def test_a_batch_that_is_refused_leaves_the_window_as_it_was():
+    rates, holder = replica(), key("10/day")
+    assert [await passes(rates, holder, lists) for lists in (4, 7, 7, 6, 1)] == [True, False, False, True, False]
 
 
 @needs_redis
