@@ -11,10 +11,10 @@ once, in the event loop, until a read was slow, as from a disk that is busy. The
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,7 @@ from server.histories.sqlite_file import (
     stored_bytes,
     write_history,
 )
+from server.histories.sqlite_tidying import LOOK_SECONDS, Tidying
 from server.sqlite import create, file_of, open_reader, open_writer
 from server.try_again import HistoryUnavailable
 
@@ -50,12 +51,8 @@ _AT_ONCE_EVENTS, _AT_ONCE_BYTES = 200, 2**18
 _SLOW_SECONDS, _WARY_SECONDS = 0.05, 1.0
 _USERS_PER_TRANSACTION = 50
 _USERS_PER_SAMPLE = 25
-_EXPIRED_AT_ONCE = 200
-_EXPIRY_SECONDS = 0.05
 
 _FORGET = "DELETE FROM histories WHERE user_id = ?"
-_FORGET_EXPIRED = f"DELETE FROM histories WHERE rowid IN (SELECT rowid FROM histories WHERE expires_at <= ? LIMIT {_EXPIRED_AT_ONCE})"
-_ANY_EXPIRED = "SELECT 1 FROM histories WHERE expires_at <= ? LIMIT 1"
 
 
 class SqliteHistoryStore:
@@ -69,7 +66,7 @@ class SqliteHistoryStore:
         self._path = path
         self._retention = retention
         self._timeout_seconds = timeout_seconds
-        self._next_expiry = self._wary_until = 0.0
+        self._wary_until = 0.0
         self._connections: list[sqlite3.Connection] = []
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         try:
@@ -87,6 +84,12 @@ class SqliteHistoryStore:
         self._reading = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reading")
         self._checking = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checking")
         self._checking.submit(check, checker, path, on_damage)
+        self._tidying = Tidying(self._writer, self._transaction)
+        self._closed = threading.Event()
+        first = self._writing.submit(self._tidying.look, self._deadline())
+        # A daemon, because a program that ends without closing the store must not wait for it.
+        self._looking = threading.Thread(target=self._keep_tidy, args=(first,), name="sqlite-looking", daemon=True)
+        self._looking.start()
 
     @classmethod
     def from_url(cls, url: str, retention: Retention, timeout_seconds: float = 0.5, on_damage: DamageReport = log_damage) -> Self:
@@ -136,12 +139,10 @@ class SqliteHistoryStore:
             await self._answer(self._writing.submit(self._put_group, group, self._deadline()))
 
     async def delete_profile(self, user_id: str) -> bool:
-        job = partial(self._transaction, partial(self._delete_profile, user_id), self._deadline())
-        return await self._answer(self._writing.submit(job))
+        return await self._answer(self._writing.submit(self._erase, partial(self._delete_profile, user_id), self._deadline()))
 
     async def delete_events(self, user_id: str, chosen: EventChoice) -> int:
-        job = partial(self._transaction, partial(self._delete_events, user_id, chosen), self._deadline())
-        return await self._answer(self._writing.submit(job))
+        return await self._answer(self._writing.submit(self._erase, partial(self._delete_events, user_id, chosen), self._deadline()))
 
     async def delete(self, user_id: str) -> bool:
         return await self._answer(self._writing.submit(self._forget, user_id, self._deadline()))
@@ -152,6 +153,8 @@ class SqliteHistoryStore:
     async def close(self) -> None:
         # A check of a large file goes on for long, and nobody waits for what it finds any more.
         self._connections[1].interrupt()
+        self._closed.set()
+        await asyncio.to_thread(self._looking.join)
         for pool in (self._checking, self._reading, self._writing):
             await asyncio.to_thread(pool.shutdown, cancel_futures=pool is self._checking)
         self._close_connections()
@@ -173,8 +176,20 @@ class SqliteHistoryStore:
             self._writer.execute("BEGIN IMMEDIATE")
             return call()
 
+    def _erase(self, call: Callable[[], _T], deadline: float) -> _T:
+        """A transaction that deletes, after which no copy of that is left."""
+        changes = self._writer.total_changes
+        answer = self._transaction(call, deadline)
+        if self._writer.total_changes != changes:
+            self._tidying.empty_log()
+        return answer
+
+    def _keep_tidy(self, look: "Future[bool]") -> None:
+        while not self._closed.wait(0 if look.result() else LOOK_SECONDS):
+            look = self._writing.submit(self._tidying.look, self._deadline())
+
     def _append_group(self, group: Sequence[tuple[str, Sequence[Event]]], deadline: float) -> int:
-        self._forget_expired(deadline)
+        self._tidying.forget_expired(deadline)
         return self._transaction(lambda: sum(self._append(user_id, events) for user_id, events in group if events), deadline)
 
     def _append(self, user_id: str, events: Sequence[Event]) -> int:
@@ -188,7 +203,7 @@ class SqliteHistoryStore:
         write_history(self._writer, user_id, history, None if ttl_seconds is None else time.time() + ttl_seconds)
 
     def _put_group(self, group: Sequence[tuple[str, Mapping[str, Value]]], deadline: float) -> None:
-        self._forget_expired(deadline)
+        self._tidying.forget_expired(deadline)
 
         def put() -> None:
             for user_id, profile in group:
@@ -249,35 +264,27 @@ class SqliteHistoryStore:
 
     def _forget(self, user_id: str, deadline: float) -> bool:
         try:
-            return self._transaction(partial(self._delete, user_id), deadline)
+            return self._erase(partial(self._delete, user_id), deadline)
         except sqlite3.DatabaseError as error:
             if not is_malformed(error):
                 raise
-        self._transaction(partial(bury_history, self._writer, user_id), deadline)
-        return True
+        # Not in one transaction with what meets such pages.
+        if is_known := self._knows(user_id):
+            self._erase(partial(bury_history, self._writer, user_id), deadline)
+        return is_known
 
     def _delete(self, user_id: str) -> bool:
-        # One that is damaged is there, and shall not be.
-        with suppress(HistoryDamaged):
-            # What has expired goes with the others that have.
-            if read_history(self._writer, user_id, time.time()) is None:
-                return False
+        is_known = self._knows(user_id)
+        # What has expired is known no more, and goes all the same.
         self._writer.execute(_FORGET, (user_id,))
-        return True
+        return is_known
 
-    def _forget_expired(self, deadline: float) -> None:
-        if time.monotonic() < self._next_expiry:
-            return
-        self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
-        now = time.time()
-        if self._writer.execute(_ANY_EXPIRED, (now,)).fetchone() is None:
-            return
+    def _knows(self, user_id: str) -> bool:
         try:
-            self._transaction(partial(self._writer.execute, _FORGET_EXPIRED, (now,)), deadline)
-        except sqlite3.DatabaseError as error:
-            # One that is too damaged to be deleted must not keep others from appending.
-            if not is_malformed(error):
-                raise
+            return read_history(self._writer, user_id, time.time()) is not None
+        except HistoryDamaged:
+            # It is there, and shall not be.
+            return True
 
     def _close_connections(self) -> None:
         for connection in self._connections:

@@ -56,7 +56,11 @@ _outlines = msgspec.msgpack.Decoder(_Outline)
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Create the tables of a new file, on a connection that writes. Raises sqlite3.DatabaseError, for a file of another format too."""
+    """Create the tables of a new file, on a connection that writes, and from now on overwrites what it deletes.
+
+    Raises sqlite3.DatabaseError, for a file of another format too.
+    """
+    connection.execute("PRAGMA secure_delete = ON")
     make_tables(connection, _SCHEMA, _FORMAT)
 
 

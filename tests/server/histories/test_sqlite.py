@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from server.histories import Event, open_history_store
+from server.histories import Event, EventChoice, open_history_store
 from server.histories import sqlite as sqlite_store
 from server.histories.sqlite_file import read_newest
 from server.try_again import HistoryUnavailable
@@ -148,6 +148,59 @@ async def test_expired_users_leave_the_file(tmp_path):
     with sqlite3.connect(path) as other:
         assert other.execute("SELECT user_id FROM histories").fetchall() == [("ann",)]
     other.close()
+
+
+async def test_who_has_expired_leaves_the_file_at_start_and_when_deleted(tmp_path, monkeypatch):
+    path = tmp_path / "histories.db"
+    now = time.time()
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=60)
+    await store.append_many({f"secret-{number}": [Event("met-by-them", 1.0)] for number in range(150)})
+    monkeypatch.setattr(time, "time", lambda: now + 100)
+    # Known no more, and gone all the same.
+    assert await store.delete("secret-7") is False
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT count(*) FROM histories").fetchall() == [(149,)]
+        await store.close()
+        # Nobody writes to it.
+        await open_history_store(f"sqlite:///{path}").close()
+        assert other.execute("SELECT * FROM histories").fetchall() == []
+    other.close()
+
+
+async def test_what_is_deleted_is_in_no_byte_of_any_file(tmp_path):
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+    ann = [Event(f"secret-{number}.", float(number), f"id-{number}") for number in range(300)]
+    forget: list = [
+        lambda: store.delete("ann"),
+        lambda: store.delete_profile("ann"),
+        lambda: store.delete_events("ann", EventChoice(item_id="secret-7.")),
+    ]
+    for secret, erase in zip((b"ann", b"known-of-her", b"secret-7."), forget, strict=True):
+        await store.append_many({"ann": ann, "bob": [Event("kept", 1.0, "e1")]})
+        await store.put_profile("ann", {"known-of-her": 1})
+        assert any(secret in file.read_bytes() for file in tmp_path.iterdir())
+        assert await erase()
+        assert {file.name: secret in file.read_bytes() for file in tmp_path.iterdir()} == dict.fromkeys(
+            ("histories.db", "histories.db-wal", "histories.db-shm"), False
+        )
+    assert await store.read("bob") == [Event("kept", 1.0, "e1")]
+    await store.close()
+
+
+async def test_a_log_that_a_reader_holds_is_emptied_later(tmp_path):
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+    await store.append("ann", [Event("secret", 1.0)])
+    log = tmp_path / "histories.db-wal"
+    with sqlite3.connect(tmp_path / "histories.db", isolation_level=None) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM histories").fetchall()
+        assert await store.delete("ann") is True
+        assert b"secret" in log.read_bytes()
+        other.execute("COMMIT")
+    other.close()
+    assert store._tidying.look(time.monotonic() + 1) is False
+    assert log.read_bytes() == b""
+    await store.close()
 
 
 async def test_users_are_read_at_once_until_a_read_is_slow_or_can_not_be(tmp_path, monkeypatch):

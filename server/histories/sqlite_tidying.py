@@ -1,0 +1,74 @@
+"""`Tidying`: what leaves a history file for good: rows that have expired, and what copies there are of deleted ones.
+
+Invariant: once a deletion is answered its bytes are neither in the file nor in its log, or they leave both at a later look where a reader
+held the log just then. Reason: SQLite overwrites what it deletes (`secure_delete`), but the log (`-wal`) keeps pages as they were until it
+is emptied. What SQLite leaves of a row that it once moved to another page is beyond that, and goes with a `VACUUM` alone.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from server.histories.sqlite_file import is_malformed
+
+LOOK_SECONDS = 60.0
+_EXPIRED_AT_ONCE = 200
+_EXPIRY_SECONDS = 0.05
+# Readers are gone within milliseconds; those of another process that are not must not keep writes waiting.
+_PATIENCE_MS = 50
+
+_FORGET_EXPIRED = f"DELETE FROM histories WHERE rowid IN (SELECT rowid FROM histories WHERE expires_at <= ? LIMIT {_EXPIRED_AT_ONCE})"
+_ANY_EXPIRED = "SELECT 1 FROM histories WHERE expires_at <= ? LIMIT 1"
+
+Transaction = Callable[[Callable[[], Any], float], Any]
+
+
+class Tidying:
+    """Of the file that `writer` writes, on the thread of that connection; `transaction` makes one of a call, until a deadline."""
+
+    def __init__(self, writer: sqlite3.Connection, transaction: Transaction) -> None:
+        self._writer, self._transaction = writer, transaction
+        self._next_expiry = 0.0
+        # A process before this one may have been killed between the two.
+        self._is_log_full = True
+
+    def look(self, deadline: float) -> bool:
+        """Forget some who have expired, and empty the log once there are no more; return True if there may be more."""
+        # What can't be done now is done at another look; whoever uses the file is told what is wrong with it.
+        with suppress(sqlite3.DatabaseError):
+            if self._forget_some(deadline):
+                return True
+            if self._is_log_full:
+                self.empty_log()
+        return False
+
+    def forget_expired(self, deadline: float) -> None:
+        """Forget some who have expired, now and then. Raises sqlite3.DatabaseError."""
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
+            self._forget_some(deadline)
+
+    def empty_log(self) -> None:
+        """Bring what the log holds into the file, and leave no byte in it; a later look does where that can't be done now."""
+        self._is_log_full = True
+        with suppress(sqlite3.DatabaseError):
+            self._writer.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+            ((is_held, *_),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._is_log_full = bool(is_held)
+
+    def _forget_some(self, deadline: float) -> bool:
+        now = time.time()
+        if self._writer.execute(_ANY_EXPIRED, (now,)).fetchone() is None:
+            return False
+        self._is_log_full = True
+        try:
+            self._transaction(partial(self._writer.execute, _FORGET_EXPIRED, (now,)), deadline)
+        except sqlite3.DatabaseError as error:
+            # One that is too damaged to be deleted must not keep others from appending.
+            if not is_malformed(error):
+                raise
+            return False
+        return True
