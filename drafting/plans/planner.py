@@ -28,18 +28,13 @@ from drafting.plans.last_lists import LastLists
 from drafting.plans.learned import GapKind, Learned, nearness
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, most_proposals
 from drafting.plans.running_costs import RunningCosts, StepTimes
+from drafting.plans.trials import Trials
 
 AUTO = "auto"
-# A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds; forwards and
-# not rounds, because few share the draft's of a trial, and at each depth, or trials would fall on one that comes by in step with them.
-EXPLORE_EVERY = 128
 # Costs are not known exactly: a round that promises less than this share of its forward, a long prompt included, may be a loss.
 WORTHWHILE = 0.1
-# After so many rounds, one after the other, for which nothing was drafted, a search in so many is planned for: deciding takes time as well.
-IDLE_ROUNDS = 64
 # After so many steps, one after the other, in which a draft was accepted, a search is plain: nothing else tells what a forward takes alone.
 DRAFTED_STEPS = 128
-PLAN_WHEN_IDLE = 8
 MOST_VALUES = 256
 
 
@@ -61,14 +56,12 @@ class Planner(Plan):
     items: int = 0
     _learned: Learned = field(init=False)
     _running: RunningCosts = field(init=False)
-    _known_values: LruMap[tuple[GapKind, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(
+    _known_values: LruMap[tuple[GapKind, tuple[int, ...], int, int, bool, ForwardCosts | None, float], LevelValues] = field(
         default_factory=lambda: LruMap(MOST_VALUES)
     )
     _last_lists: LastLists = field(default_factory=LastLists)
-    _unexplored: dict[int, float] = field(default_factory=dict)
+    _trials: Trials = field(default_factory=Trials)
     _drafted_steps: int = 0
-    _idle_rounds: int = 0
-    _idle_searches: int = 0
 
     def __post_init__(self) -> None:
         self._learned, self._running = Learned(self.fan_out), RunningCosts(self.costs)
@@ -93,10 +86,9 @@ class Planner(Plan):
         if self._drafted_steps >= DRAFTED_STEPS:
             self._drafted_steps = 0
             return False
-        if self._idle_rounds < IDLE_ROUNDS or (key is not None and self._last_lists.may_be_wanted(key)):
+        if not self._trials.are_idle or (key is not None and self._last_lists.may_be_wanted(key)):
             return True
-        self._idle_searches += 1
-        return self._idle_searches % PLAN_WHEN_IDLE == 0
+        return not self._trials.skip_search()
 
     def wants_last(self, state: DraftRound, key: str) -> bool:
         return self._last_lists.are_wanted(state, key, self.costs.last)
@@ -118,7 +110,7 @@ class Planner(Plan):
         margin = WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
         if won[best] <= won[Given.NONE] + margin:
             return Given.NONE
-        self._idle_rounds = 0
+        self._trials.end(drafted=True)
         return best
 
     def _begun(self, state: DraftRound, source: Given, offered: Given, nodes: float) -> float:
@@ -134,12 +126,10 @@ class Planner(Plan):
         if depth > state.last_depth:
             return Action.STOP
         if not state.levels:
-            self._wait(state.depth, state)
-            state.exploring = self._unexplored[state.depth] >= EXPLORE_EVERY
-            self._unexplored[state.depth] -= EXPLORE_EVERY if state.exploring else 0.0
+            state.exploring = self._trials.begin(state)
         action = self._best_action(state, has_draft)
         if not state.levels and not state.exploring:
-            self._idle_rounds = self._idle_rounds + 1 if action is Action.STOP else 0
+            self._trials.end(drafted=action is not Action.STOP)
         return action
 
     def gives_up(self, state: DraftRound) -> bool:
@@ -153,15 +143,10 @@ class Planner(Plan):
             rounds = (replace(state, depth=depth, nodes=widths[depth], tokens=sharing * widths[depth], drafted=0) for depth in deeper)
             given_up = all(self._best_action(each, self.costs.draft is not None) is Action.STOP for each in rounds)
             values.given_up[state.depth] = given_up
-        if not given_up or any(self._unexplored.get(depth, 0.0) + 1 >= EXPLORE_EVERY for depth in deeper):
+        if not given_up or self._trials.are_due(deeper):
             return False
-        for depth in deeper:
-            self._wait(depth, state)
+        self._trials.skip_rounds(deeper, state)
         return True
-
-    def _wait(self, depth: int, state: DraftRound) -> None:
-        """Count a round at `depth` that is planned by what was learned."""
-        self._unexplored[depth] = self._unexplored.get(depth, 0.0) + state.group_size / state.sharing
 
     def _best_action(self, state: DraftRound, has_draft: bool) -> Action:
         depth = state.next_depth
@@ -242,12 +227,15 @@ class Planner(Plan):
     def _values_at(self, state: DraftRound, has_draft: bool, room: float) -> LevelValues:
         # Rounded down to a power of two, so that batches of about one size share their values, and nothing is thought to be shared by more.
         group_size = 1 << state.group_size.bit_length() - 1
-        key = _kind(state), state.widths, state.sharing, group_size, has_draft, state.exploring, room
-        return self._known_values.get(key) or self._known_values.keep(key, self._look_ahead(state, has_draft, group_size, room))
+        trial = self._running.on_trial(self.costs) if state.exploring else None
+        key = _kind(state), state.widths, state.sharing, group_size, has_draft, trial, room
+        return self._known_values.get(key) or self._known_values.keep(key, self._look_ahead(state, has_draft, group_size, room, trial))
 
-    def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float) -> LevelValues:
-        """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""
-        target, draft = self.costs.target, self.costs.draft if has_draft else None
+    def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float, trial: ForwardCosts | None) -> LevelValues:
+        """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free; a trial has costs
+        of its own."""
+        costs = trial or self.costs
+        target, draft = costs.target, costs.draft if has_draft else None
         widths, last, sharing = state.widths, state.last_depth, state.sharing
         values = LevelValues(
             savings={},
@@ -255,7 +243,7 @@ class Planner(Plan):
             beam={},
             bonus={},
             fan_out=tuple(self._learned.children(depth, widths[depth]) for depth in range(last)),
-            children_cost=self.costs.children_of_each(group_size),
+            children_cost=costs.children_of_each(group_size),
             token=target.per_token,
             room=room,
             draft_token=draft.per_token if draft else 0.0,
@@ -269,7 +257,7 @@ class Planner(Plan):
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
             values.computed[depth] = target.per_token * max(widths[depth] - free, 0.0)
-            forward = target.fixed / sharing - self.costs.level / group_size + values.computed[depth]
+            forward = target.fixed / sharing - costs.level / group_size + values.computed[depth]
             values.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
             for levels in range(depth if state.given else 0):
                 below = values.given.get((depth + 1, levels + 1), 0.0)

@@ -3,6 +3,7 @@
 Invariant: each second of a step is counted once, where it arises. What steps with accepted levels take beyond others of their size belongs
 to these levels, what learning from a draft's proposals takes to the draft's forward, what drafting children takes to the children, and what
 looking at last lists takes to the searches that do; were they in the target's forwards, drafting would seem to save what it costs.
+What seemed too dear is not done, and so not timed: trials take it for cheap where that is long ago, so that every cost is measured again.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ FEWEST_STEPS = 8
 TIMED_SHARE = 0.25
 ALL_TIMED = 8
 LOOK_AT_TIMES_EVERY = 32
+# What was not timed for so many steps costs at most this share of the target's fixed part in a trial: little enough to be tried.
+UNTIMED_STEPS = 1024
+TRIAL_SHARE = 0.1
 # By less plans would hardly change, and all of them are made anew.
 CHANGED = 0.04
 # Its multiples fall evenly into every interval, in step with nothing: every fourth step might be the last of a list each time.
@@ -145,14 +149,35 @@ class RunningCosts:
         self._last, self._last_of_steps = RunningMean(), RunningMean()
         self._first_costs, self._children = costs, RunningShare()
         self._steps = self._plain_steps = 0
+        # Steps since the last one that told what it takes.
+        self._untimed = {"draft": 0, "children": 0, "level": 0}
 
     def lose_draft(self) -> None:
         """Go on without a draft."""
         self.costs, self._draft = replace(self.costs, draft=None), None
 
+    def on_trial(self, costs: ForwardCosts) -> ForwardCosts:
+        """Costs by which a trial is planned: what was not timed for long may be cheaper than it is believed to be."""
+        overdue = {name for name, steps in self._untimed.items() if steps >= UNTIMED_STEPS}
+        if not overdue:
+            return costs
+        target, draft, most = costs.target, costs.draft, TRIAL_SHARE * costs.target.fixed
+        if draft and "draft" in overdue:
+            draft = CostCurve(min(draft.fixed, most), min(draft.per_token, target.per_token), draft.free)
+        children = most if "children" in overdue else np.inf
+        return replace(
+            costs,
+            draft=draft,
+            level=min(costs.level, most) if "level" in overdue else costs.level,
+            children=min(costs.children, children),
+            further_children=min(costs.further_children, children),
+        )
+
     def add(self, times: StepTimes) -> bool:
         """Note one step; True if forwards cost something else now, so that plans may differ."""
         self._steps += 1
+        overdue = {name for name, steps in self._untimed.items() if steps >= UNTIMED_STEPS}
+        self._untimed = {name: steps + 1 for name, steps in self._untimed.items()}
         if times.last_seconds:
             steps = self._last_of_steps
             seconds = min(times.last_seconds, OUTLIER * steps.mean) if steps.seen >= FEWEST_STEPS else times.last_seconds
@@ -160,12 +185,16 @@ class RunningCosts:
             self._last.add(times.searches, seconds)
         if times.children:
             self._children.add(self._first_costs.children_together(times.children, times.parents), times.children_seconds)
+            self._untimed["children"] = 0
         # Steps that verify one level alone are few where drafting pays, and tell apart what a forward takes and what levels do.
         self._plain_steps = 0 if times.levels else self._plain_steps + 1
-        if 0 < self._plain_steps <= ALL_TIMED or self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE:
+        is_timed = 0 < self._plain_steps <= ALL_TIMED or self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE
+        if is_timed or (times.levels and "level" in overdue):
             self._target.add(1, times.target_tokens, times.target_seconds, times.levels)
-            if self._draft and times.draft_forwards:
-                self._draft.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
+            self._untimed["level"] = 0 if times.levels else self._untimed["level"]
+        if self._draft and times.draft_forwards and (is_timed or "draft" in overdue):
+            self._draft.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
+            self._untimed["draft"] = 0
         if self._steps % LOOK_AT_TIMES_EVERY:
             return False
         before = self.costs

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import Tolerance, Verification
-from drafting.plans import learned
+from drafting.plans import learned, trials
 from drafting.plans.acceptance import BONUSES, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.last_lists import LEAST_LOOKS
 from drafting.plans.learned import LEARNED_AT_ONCE
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome
-from drafting.plans.planner import DRAFTED_STEPS, EXPLORE_EVERY, IDLE_ROUNDS, PLAN_WHEN_IDLE, Planner
+from drafting.plans.planner import DRAFTED_STEPS, Planner
 from drafting.plans.running_costs import StepTimes
+from drafting.plans.trials import EXPLORE_EVERY, IDLE_ROUNDS, PLAN_WHEN_IDLE
 from tests.drafting.plans.test_acceptance import kept_before, outcome, proposals
 
 FAN_OUT = (90.0, 70.0, 1.7, 1.1)
@@ -179,12 +180,12 @@ def test_trials_are_counted_in_forwards(sharing: int, group_size: int) -> None:
     """Of a forward that eight share, one decides for as many as stand alike: all decisions of a forward together count as one."""
     plan = never_right(planner(balance=100))
     forwards = 1270
-    trials = 0
+    tried = 0
     for _ in range(forwards * sharing // group_size):
         here = start(1, sharing, group_size=group_size)
         plan.action(here, has_draft=True)
-        trials += here.exploring
-    assert trials == pytest.approx(forwards / EXPLORE_EVERY, abs=1)
+        tried += here.exploring
+    assert tried == pytest.approx(forwards / EXPLORE_EVERY, abs=1)
 
 
 @pytest.mark.parametrize("sharing", [1, 2, 8])
@@ -331,18 +332,19 @@ def test_a_search_for_which_nothing_will_pay_is_given_up() -> None:
     """But not where a deeper level pays, nor where a trial is due."""
     for prompt in (0, 5000):
         assert not planner(balance=40, draft=None).gives_up(start(tokens=prompt)), "children pay at the last level"
-    plan, trials = planner(balance=0.5), [0, 0, 0]
+    plan, tried = planner(balance=0.5), [0, 0, 0]
     for _ in range(2 * EXPLORE_EVERY):
         for depth in range(3):
             here = start(depth)
             assert plan.action(here, has_draft=True) is Action.STOP or here.exploring
-            trials[depth] += here.exploring
+            tried[depth] += here.exploring
             if plan.gives_up(here):
                 break
-    assert trials == [2, 2, 2]
+    assert tried == [2, 2, 2]
 
 
-def test_users_whose_last_lists_may_help_are_planned_for_in_any_case() -> None:
+def test_users_whose_last_lists_may_help_are_planned_for_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "EXPLORE_EVERY", 10_000)
     plan, users = planner(balance=0.5, draft=None), [f"user {number}" for number in range(500)]
     for _ in range(IDLE_ROUNDS):
         plan.action(start(), has_draft=False)
