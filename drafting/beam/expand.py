@@ -2,7 +2,8 @@
 
 Contract: tensors in, tensors out, fixed shapes, no read to the host. R requests continue P prefixes in all, each by up to `width` children.
 What constrained decoding does not allow is masked *before* the top-K, so K come back whenever K are eligible; equal scores are decided by
-(rank of the prefix, token), so a list never depends on the batch.
+(rank of the prefix, token), so a list never depends on the batch. Requests are padded to the largest beside them, but only to about their
+size where that would take many times as much: nobody's expansion is as slow as that of the widest beam.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ from torch import Tensor
 from drafting.array_types import IntArray
 from drafting.beam.tree import TokenTree
 from drafting.device import NEGATIVE_INFINITY, concat, on_device, stable_topk
+
+# Requests are expanded apart where padding makes so many times as many scores of them, and so many at least.
+PADDING_SHARE = 4
+MUCH_PADDING = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class Frontier:
         """`[P]` int64, the request of each prefix."""
         return on_device(np.repeat(np.arange(len(self.sizes)), self.sizes), self.slots.device)
 
+    def prefixes_of(self, requests: IntArray) -> Tensor:
+        """`[prefixes]` int64 indices of some requests' prefixes."""
+        starts = np.cumsum(self.sizes) - self.sizes
+        found = [np.arange(starts[request], starts[request] + self.sizes[request]) for request in requests]
+        return on_device(concat(found), self.slots.device)
+
     def flatten(self, scores: Tensor, k: int) -> Tensor:
         """`[P, width]` to `[R, at least k]`: all continuations of a request in one row, padded with -inf."""
         requests, width = len(self.sizes), scores.shape[1]
@@ -99,6 +110,20 @@ class Candidates(_Ranked):
             shapes = tuple(self.first_child.shape), tuple(self.cum_log_probs.shape)
             raise ValueError(f"First children {shapes[0]} and log-probabilities {shapes[1]} must share rows.")
 
+    def of_requests(self, requests: IntArray) -> "Candidates":
+        """Those of some requests alone, in their order here."""
+        if len(requests) == len(self.frontier.sizes):
+            return self
+        whole, prefixes = self.frontier, self.frontier.prefixes_of(requests)
+
+        def take(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.index_select(0, prefixes)
+
+        slots, trie_nodes, cum_log_probs = (each[prefixes] for each in (whole.slots, whole.trie_nodes, whole.cum_log_probs))
+        sizes = tuple(whole.sizes[request] for request in requests)
+        frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, take(whole.scores), take(whole.asked))
+        return Candidates(frontier, self.first_child[prefixes], self.cum_log_probs[prefixes], take(self.scores))
+
     def select(self, best: Tensor, indices: Tensor) -> "Selection":
         """The continuations at `indices`, `[R, k]` int64, of the flattened ranking, whose scores are `best`."""
         frontier, width = self.frontier, self.cum_log_probs.shape[1]
@@ -131,7 +156,50 @@ class Selection(_Ranked):
     cum_log_probs: Tensor
     scores: Tensor | None = None
 
+    def put(self, requests: Tensor, part: "Selection") -> None:
+        """Write what was selected for some requests, `[requests]` int64, over the first columns of their rows."""
+        pairs = [(self.parent_slots, part.parent_slots), (self.nodes, part.nodes), (self.cum_log_probs, part.cum_log_probs)]
+        if self.scores is not None and part.scores is not None:
+            pairs.append((self.scores, part.scores))
+        for table, values in pairs:
+            table[:, : values.shape[1]].index_copy_(0, requests, values)
+
 
 def expand_beam(candidates: Candidates, k: int) -> Selection:
     """Select the k best continuations of each request."""
     return candidates.select(*stable_topk(candidates.frontier.flatten(candidates.ranking, k), k))
+
+
+def expand_beams(candidates: Candidates, counts: Sequence[int]) -> Selection:
+    """Select the best continuations of each request, so many of each at least, and none or further ones in the columns behind."""
+    frontier, k = candidates.frontier, max(counts)
+    groups = alike(frontier.sizes, counts, candidates.cum_log_probs.shape[1])
+    if len(groups) == 1:
+        return expand_beam(candidates, k)
+    requests, device = len(counts), frontier.slots.device
+    lowest = torch.full((requests, k), NEGATIVE_INFINITY, device=device)
+    # What there is not stands below the request's first prefix, as it would anywhere in its own tree.
+    first = frontier.slots.take(on_device(np.cumsum(frontier.sizes) - frontier.sizes, device))
+    scores = None if candidates.scores is None else lowest.clone()
+    found = Selection(first[:, None].repeat(1, k), torch.full_like(lowest, -1, dtype=torch.int64), lowest, scores)
+    for group in groups:
+        part = expand_beam(candidates.of_requests(group), max(counts[request] for request in group))
+        found.put(on_device(group, device), part)
+    return found
+
+
+def alike(sizes: Sequence[int], counts: Sequence[int], width: int) -> list[IntArray]:
+    """Requests to expand together, `[requests]` int64 each: all, or those of about one size that want about as many.
+
+    Args:
+        sizes: prefixes of each.
+        counts: continuations that each wants.
+        width: the most children of a prefix.
+    """
+    own, wanted = np.array(sizes), np.array(counts)
+    together = len(own) * int(own.max() * width + wanted.max())
+    if together <= max(PADDING_SHARE * int(own.sum() * width + wanted.sum()), MUCH_PADDING):
+        return [np.arange(len(own))]
+    # Powers of two.
+    kinds = np.frexp(own)[1] * 64 + np.frexp(wanted)[1]
+    return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.continuations import RowKinds, child_mask, continuation_log_probs
-from drafting.beam.expand import Frontier, Selection, expand_beam
+from drafting.beam.expand import Frontier, Selection, expand_beams
 from drafting.beam.forward import forward_batch
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
@@ -107,7 +107,7 @@ class TrieDrafter:
         log_probs = child_mask(self._trie, frontier.trie_nodes, width, eligible)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         candidates = rank(frontier, first_child, log_probs, None, Stream.DRAFT)
-        selection = expand_beam(candidates, int(widths.max()))
+        selection = expand_beams(candidates, widths.tolist())
         proposals = Proposals(selection, selection.ranking, log_probs[:, 0])
         _add_proposals(self._tree, self._trie, tasks, proposals, widths)
         return proposals
@@ -128,8 +128,8 @@ class BeamDrafter:
         # Row per slot so far: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
         self._log_probs: Tensor | None = None
 
-    def propose(self, tasks: Sequence[DraftTask], count: int, raised: Raised) -> Proposals:
-        """The `count` best continuations of each task's frontier, after one forward of the draft; read, unless that waits.
+    def propose(self, tasks: Sequence[DraftTask], counts: Sequence[int], raised: Raised) -> Proposals:
+        """The best continuations, at least so many, of each task's frontier, after one forward of the draft; read, unless that waits.
 
         Args:
             raised: which of them come sooner than by what the draft says.
@@ -157,7 +157,7 @@ class BeamDrafter:
         candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
             self._keep(frontier.slots, candidates.cum_log_probs, max(int(task.frontier_slots.max()) for task in tasks))
-        selection, ranking = raised.rank(expand_beam(candidates, count), self._trie.nodes)
+        selection, ranking = raised.rank(expand_beams(candidates, counts), self._trie.nodes)
         proposals = Proposals(selection, ranking, first, batch.size)
         if waits:
             return proposals

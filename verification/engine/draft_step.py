@@ -228,7 +228,7 @@ class DraftStep:
         bonuses = [plan.bonus(task.round) for task in tasks]
         raised = self._raised(tasks, bonuses)
         try:
-            proposals = self.drafter.propose(tasks, max(wanted), raised)
+            proposals = self.drafter.propose(tasks, wanted, raised)
         except MODEL_ERRORS:
             self._drop(plan, cost)
             return []

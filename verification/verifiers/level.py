@@ -14,7 +14,7 @@ from torch import Tensor
 
 from drafting.array_types import IntArray
 from drafting.beam.continuations import RowKinds, continuations
-from drafting.beam.expand import Frontier, Selection, expand_beam
+from drafting.beam.expand import Frontier, Selection, expand_beams
 from drafting.beam.gumbel import Stream
 from drafting.beam.ranking import BatchRules, rank
 from drafting.beam.rows import Rows
@@ -148,13 +148,13 @@ class LevelVerifier:
             ends = on_device(np.repeat(widths_below, frontier.sizes), self._device)
             log_probs.masked_fill_(arange(width, self._device) >= ends[:, None], NEGATIVE_INFINITY)
         candidates = rank(frontier, first_child, log_probs, rules, Stream.RESIDUAL)
-        widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
-        most = max(search.selected(depth + 1) for search, depth in zip(searches, depths, strict=True))
-        selection = expand_beam(candidates, most)
-        if rules is not None and any(search.rule.verification is Verification.RELAXED for search in searches):
+        selection = expand_beams(candidates, [search.selected(depth + 1) for search, depth in zip(searches, depths, strict=True)])
+        relaxed = [row for row, search in enumerate(searches) if search.rule.verification is Verification.RELAXED]
+        if rules is not None and relaxed:
+            widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
             draft = None if drafter is None else drafter.cum_log_probs(frontier.slots, width)
             proposed = None if nodes is None or fields is None else nodes.masked_fill(fields[:, 2] != 1, -2)
-            selection = select_relaxed(candidates, selection, rules, proposed, draft, on_device(np.array(widths), self._device))
+            select_relaxed(candidates, selection, rules, proposed, draft, {row: widths[row] for row in relaxed})
         hits = None if nodes is None else find_nodes(selection.nodes, nodes)
         return VerifiedLevel(searches, ahead, frontier.sizes, log_probs[:, 0], drafted, fields, selection, hits)
 

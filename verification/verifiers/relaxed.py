@@ -12,16 +12,18 @@ draft. For an exact sample use the rule `gumbel`. Invariant: k continuations com
 does on small levels, the rest is drawn from p.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from drafting.beam.continuations import child_nodes
-from drafting.beam.expand import Candidates, Selection
+from drafting.beam.expand import Candidates, Selection, alike
 from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
 from drafting.beam.ranking import BatchRules
-from drafting.device import NEGATIVE_INFINITY, arange, find_nodes
+from drafting.device import NEGATIVE_INFINITY, arange, find_nodes, on_device
 
 # Wider than any two draws are apart: Gumbel noise in float64 stays within 40 of 0, and the logarithm of a probability above -700.
 TIER = 10_000.0
@@ -53,17 +55,38 @@ class LevelNoise:
 
 
 def select_relaxed(
-    candidates: Candidates, strict: Selection, rules: BatchRules, proposed: Tensor | None, draft: Tensor | None, widths: Tensor
-) -> Selection:
+    candidates: Candidates,
+    selection: Selection,
+    rules: BatchRules,
+    proposed: Tensor | None,
+    draft: Tensor | None,
+    widths: Mapping[int, int],
+) -> None:
     """Replace the selection of relaxed searches.
 
     Args:
-        strict: `[R, k]`, what the others select.
+        selection: `[R, k]`, at first what a strict search would select; written to.
         proposed: `[R, most]` int64 trie nodes of the next level that the draft has proposed in this round, -2 pads; None if there are none.
         draft: `[P, width]` cumulative log-probabilities by the draft, anything for a prefix that it has not scored; None without a draft.
-        widths: `[R]` int64, how many each request keeps.
+        widths: how many each of the relaxed requests keeps.
     """
-    frontier, k = candidates.frontier, strict.nodes.shape[1]
+    requests, whole, width = np.array(list(widths)), candidates.frontier, candidates.cum_log_probs.shape[1]
+    for group in alike([whole.sizes[request] for request in requests], list(widths.values()), width):
+        members = requests[group]
+        rows = on_device(members, whole.slots.device)
+        asked = None if draft is None else draft.index_select(0, whole.prefixes_of(members))
+        own = None if proposed is None else proposed.index_select(0, rows)
+        selection.put(
+            rows,
+            _select(
+                candidates.of_requests(members), rules.seeds.index_select(0, rows), own, asked, [widths[request] for request in members]
+            ),
+        )
+
+
+def _select(candidates: Candidates, seeds: Tensor, proposed: Tensor | None, draft: Tensor | None, widths: list[int]) -> Selection:
+    """What relaxed searches select, under their seeds; see `select_relaxed`."""
+    frontier, k = candidates.frontier, max(widths)
     target = frontier.flatten(candidates.cum_log_probs, k)
     below = child_nodes(candidates.first_child, candidates.cum_log_probs.shape[1])[frontier.rows].flatten(1)
     nodes = torch.nn.functional.pad(below, (0, target.shape[1] - below.shape[1]))
@@ -77,18 +100,12 @@ def select_relaxed(
         target,
         frontier.flatten(draft, k),
         torch.zeros_like(nodes, dtype=torch.bool) if proposed is None else find_nodes(nodes, proposed) >= 0,
-        LevelNoise.of(rules.seeds, nodes),
-        widths,
+        LevelNoise.of(seeds, nodes),
+        on_device(np.array(widths), nodes.device),
         k,
     )
     ranking = frontier.flatten(candidates.ranking, k)
-    relaxed, is_relaxed = candidates.select(ranking.gather(1, indices), indices), rules.relaxed[:, None]
-    return Selection(
-        torch.where(is_relaxed, relaxed.parent_slots, strict.parent_slots),
-        torch.where(is_relaxed, relaxed.nodes, strict.nodes),
-        torch.where(is_relaxed, relaxed.cum_log_probs, strict.cum_log_probs),
-        torch.where(is_relaxed, relaxed.ranking, strict.ranking),
-    )
+    return candidates.select(ranking.gather(1, indices), indices)
 
 
 def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelNoise, widths: Tensor, k: int) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from drafting.beam import expand
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.builder import catalog_of
 from drafting.plans.fixed_plan import FixedPlan
@@ -58,6 +59,21 @@ def test_verifying_ahead_changes_neither_lists_nor_what_they_cost(
     assert max(map(len, levels)) == depth
     accepted = [result.usage.accepted_steps for result in results.values()]
     assert depth == 1 or 0 < sum(accepted) < len(accepted) * (depth - 1)
+
+
+def test_beams_of_unlike_sizes_that_are_expanded_apart_are_those_that_are_together(
+    speculation: Speculation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By target and draft, with every rule."""
+    requests = [
+        replace(request, request_id=f"{number}/{request.request_id}")
+        for number, rule in enumerate(RULES)
+        for request in speculation.requests(8, np.random.default_rng(number), rule)
+    ]
+    together = run(speculation.engine(4), requests, np.random.default_rng(2), list(PLANS))
+    monkeypatch.setattr(expand, "PADDING_SHARE", 0)
+    monkeypatch.setattr(expand, "MUCH_PADDING", 0)
+    assert run(speculation.engine(4), requests, np.random.default_rng(2), list(PLANS)) == together
 
 
 @pytest.mark.parametrize("depth", [3, 4, 5])
