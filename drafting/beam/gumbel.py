@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 MASK_53 = (1 << 53) - 1
+LARGEST = 1 - 2.0**-53
 # Constants of SplitMix64 (Steele, Lea and Flood 2014), as the signed integers that torch computes with.
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 FIRST_MIX = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -39,7 +40,8 @@ def uniform_noise(seeds: Tensor, trie_nodes: Tensor, stream: Stream) -> Tensor:
         `[rows, width]` float64.
     """
     state = _mix(_mix(seeds) + stream)[:, None] + trie_nodes * GOLDEN
-    return ((_mix(state) & MASK_53).double() + 0.5) / (1 << 53)
+    # The largest of these numbers would be rounded to 1.
+    return (((_mix(state) & MASK_53).double() + 0.5) / (1 << 53)).clamp_(max=LARGEST)
 
 
 def gumbel_noise(seeds: Tensor, trie_nodes: Tensor, stream: Stream = Stream.SHARED) -> Tensor:

@@ -76,5 +76,6 @@ def renormalised(log_probs: Tensor, temperatures: Tensor) -> Tensor:
         temperatures: `[rows]`.
     """
     warped = log_probs / temperatures[:, None]
-    total = warped.logsumexp(1, keepdim=True)
+    # Rows are as wide as the widest beside them, and padding changes the order of a sum; to float32 a sum in float64 is the same in any.
+    total = warped.double().logsumexp(1, keepdim=True).float()
     return (warped - total).masked_fill_(log_probs == NEGATIVE_INFINITY, NEGATIVE_INFINITY)

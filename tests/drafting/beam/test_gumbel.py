@@ -3,12 +3,13 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
 from drafting.beam.expand import Frontier, expand_beam
-from drafting.beam.gumbel import Stream, gumbel_noise, perturb
-from drafting.beam.ranking import BatchRules, rank
+from drafting.beam.gumbel import Stream, gumbel_noise, perturb, uniform_noise
+from drafting.beam.ranking import BatchRules, rank, renormalised
 from drafting.beam.rule import SearchRule, Verification
 from drafting.trie.item_trie import ItemTrie
 
@@ -20,6 +21,26 @@ def test_noise_is_standard_gumbel_and_a_function_of_seed_and_node() -> None:
     assert torch.equal(noise[:, 5000:], gumbel_noise(torch.tensor([7]), nodes[:, 5000:]))
     other = gumbel_noise(torch.tensor([8]), nodes)
     assert abs(np.corrcoef(noise[0], other[0])[0, 1]) < 0.03
+
+
+def test_uniform_noise_is_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all bits as well, whose number would be rounded to 1 and be infinite as Gumbel noise."""
+    monkeypatch.setattr("drafting.beam.gumbel._mix", lambda state: torch.full_like(state, -1))
+    nodes = torch.arange(3)[None]
+    assert (uniform_noise(torch.tensor([7]), nodes, Stream.SHARED) < 1).all()
+    assert gumbel_noise(torch.tensor([7]), nodes).isfinite().all()
+
+
+def test_sampled_rows_are_the_same_to_the_bit_however_wide_those_beside_them_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for width in (2, 91, 700):
+        log_probs = 3 * torch.randn(40, width, generator=generator)
+        log_probs[torch.rand(40, width, generator=generator) < 0.3] = float("-inf")
+        temperatures = torch.rand(40, generator=generator) + 0.5
+        alone = renormalised(log_probs, temperatures)
+        for wider in (1, 7, 64, 1000, 5001):
+            padded = torch.nn.functional.pad(log_probs, (0, wider), value=float("-inf"))
+            assert torch.equal(renormalised(padded, temperatures)[:, :width], alone)
 
 
 def test_streams_and_seeds_are_independent() -> None:
