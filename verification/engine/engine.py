@@ -113,7 +113,7 @@ class SpeculativeBeamEngine:
 
         Args:
             scored_nodes: prefixes of candidates to compute for requests for scores, about; None for as many as there is room for.
-            most_nodes: tree nodes of one search that are computed in this step; a wider level goes on in the next, without drafts.
+            most_nodes: tree nodes of one request that are computed in this step; a wider level goes on in the next, without drafts.
 
         Raises:
             EngineSpoilt: an earlier step, of this engine or another on the same models, was interrupted.
@@ -125,12 +125,12 @@ class SpeculativeBeamEngine:
 
     def _advance(self, searches: Sequence[BeamSearch], scored_nodes: int | None, most_nodes: int | None) -> StepReport:
         started = time.perf_counter()
-        whole = [search for search in searches if most_nodes is None or search.sequence.uncomputed_nodes <= most_nodes]
+        cut = self._running.cut(most_nodes)
+        whole = [search for search in searches if search not in cut]
         tasks = self._drafting.plan(whole, self.plan, self.next_tokens(most_nodes))
         cost = self._drafting.draft(tasks, self.plan)
         drafted = time.perf_counter()
         scoring = self._scoring.grow(scored_nodes)
-        cut = {} if len(whole) == len(searches) else dict.fromkeys(set(searches) - set(whole), most_nodes)
         tokens = self._forwards.run([*searches, *scoring], cut)
         computed = time.perf_counter()
         results = self._verifier.verify(whole, self._drafting.drafter, self._drafting.unread)
@@ -266,7 +266,7 @@ class SpeculativeBeamEngine:
         return prompt + len(parts_of(request)) - 1 + request.blended_nodes
 
     def next_tokens(self, most_nodes: int | None = None) -> int:
-        """Tokens in the next forward, drafts and candidates of requests for scores aside, if it computes so many nodes of each search."""
+        """Tokens in the next forward, drafts and candidates of requests for scores aside, if it computes so many nodes of a request."""
         return self._running.uncomputed(most_nodes) + self._thinking.uncomputed + self._scoring.uncomputed
 
     @property

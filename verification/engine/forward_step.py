@@ -27,7 +27,7 @@ class ForwardStep:
         self._table = table
         self._thinking = thinking
 
-    def run(self, searches: Sequence[BeamSearch], cut: Mapping[BeamSearch, int | None]) -> int:
+    def run(self, searches: Sequence[BeamSearch], cut: Mapping[BeamSearch, int]) -> int:
         """Run the target over all that it has not computed, of those that are `cut` over so many nodes; return the number of tokens."""
         parts = [ForwardPart.uncomputed(search.sequence, cut.get(search)) for search in searches]
         batch = forward_batch(self._tree, parts + self._thinking.parts, self._target.has_encoder)

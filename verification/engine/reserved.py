@@ -78,11 +78,20 @@ class RunningSearches:
         """The searches that a step advances."""
         return [search for searches in self._searches.values() for search in searches if search not in self._ended]
 
+    def cut(self, most_nodes: int | None) -> dict[BeamSearch, int]:
+        """The searches that a step does not advance, because it computes no more than so many nodes of a request, with their part of it."""
+        found: dict[BeamSearch, int] = {}
+        if most_nodes is not None:
+            for searches in self._searches.values():
+                unfinished = [search for search in searches if search not in self._ended]
+                part = max(most_nodes // max(len(unfinished), 1), 1)
+                found |= {search: part for search in unfinished if search.sequence.uncomputed_nodes > part}
+        return found
+
     def uncomputed(self, most_nodes: int | None = None) -> int:
-        """Tokens of theirs in the next forward, drafts aside, if it computes so many nodes of each."""
-        sequences = [search.sequence for search in self.unfinished()]
-        beyond = 0 if most_nodes is None else sum(max(0, sequence.uncomputed_nodes - most_nodes) for sequence in sequences)
-        return sum(sequence.uncomputed for sequence in sequences) - beyond
+        """Tokens of theirs in the next forward, drafts aside, if it computes so many nodes of a request."""
+        beyond = sum(search.sequence.uncomputed_nodes - part for search, part in self.cut(most_nodes).items())
+        return sum(search.sequence.uncomputed for search in self.unfinished()) - beyond
 
     def resume(self, search: BeamSearch) -> None:
         """Let a search that has ended go on with the others of its request."""

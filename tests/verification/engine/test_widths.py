@@ -165,6 +165,24 @@ def test_levels_that_are_cut_are_those_that_are_not(small: tuple[Recommender, Au
     engine.forget_histories()
 
 
+@pytest.mark.parametrize("most", [1, 16, 64])
+def test_a_step_computes_so_many_nodes_of_a_request_whether_it_has_one_search_or_two(
+    small: tuple[Recommender, AutoModelForCausalLM], most: int
+) -> None:
+    engine, items = small[0].engine, len(small[0].catalog)
+    engine.use_plan(FixedPlan.parse("none"))
+    fresh = ReservedPlaces(5, ItemSet.of(np.random.default_rng(0).random(items) < 0.5))
+    for reserved in (None, fresh):
+        engine.add(small[0].request("wide", [5, 3], 30, 90, reserved=reserved))
+        engine.step()
+        steps = []
+        while engine.running:
+            steps.append(foreseen := engine.next_tokens(most))
+            assert engine.step(most_nodes=most).tokens == foreseen
+        assert max(steps) <= max(most, 1 if reserved is None else 2)
+        assert len(steps) > 4 or most > 1
+
+
 def test_places_are_searched_for_with_the_same_widths(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
     recommender, _ = small
     trie, items = recommender.engine.trie, len(recommender.catalog)
