@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Rows
-from drafting.beam.rule import STRICT, SearchRule
+from drafting.beam.rule import STRICT, Normalisation, SearchRule
 from drafting.catalog.builder import catalog_of
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.fixed_plan import FixedPlan
@@ -50,10 +50,16 @@ class Speculation:
         self.identifiers = self.catalog.token_ids(AutoTokenizer.from_pretrained(target).get_vocab())
         self.tries = {depth: ItemTrie.build(self.identifiers[:, :depth]) for depth in DEPTHS}
 
-    def engine(self, depth: int, plan: Plan | str = "none", draft: TreeModel | None = None) -> SpeculativeBeamEngine:
+    def engine(
+        self,
+        depth: int,
+        plan: Plan | str = "none",
+        draft: TreeModel | None = None,
+        normalise: Normalisation = Normalisation.VOCABULARY,
+    ) -> SpeculativeBeamEngine:
         """An engine of its own; the draft is at hand under every plan."""
         chosen = FixedPlan.parse(plan) if isinstance(plan, str) else plan
-        return SpeculativeBeamEngine(self.target, self.tries[depth], draft or self.draft, chosen)
+        return SpeculativeBeamEngine(self.target, self.tries[depth], draft or self.draft, chosen, normalise=normalise)
 
     def planner(self, depth: int, costs: ForwardCosts = COSTS[2]) -> Planner:
         return Planner(costs, self.tries[depth].mean_fan_out, items=30)

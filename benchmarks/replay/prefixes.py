@@ -26,7 +26,9 @@ CHUNK = 512
 class PrefixScorer:
     """Scores prefixes of one prompt at a time; every forward sees only what it needs of the tree."""
 
-    def __init__(self, model: TreeModel, trie: ItemTrie) -> None:
+    def __init__(self, model: TreeModel, trie: ItemTrie, normalise: Normalisation = Normalisation.VOCABULARY) -> None:
+        """`normalise`: what log-probabilities are normalised over."""
+        self._normalise = normalise
         self._model = model
         self._trie = trie
         self._tree = TokenTree(model.total_slots, trie.depth, model.device)
@@ -44,7 +46,8 @@ class PrefixScorer:
             for sequence, parents, indices, log_probs in below:
                 nodes, rows = children_of(trie.first_child, parents)
                 reached, above = (on_device(array, self._model.device) for array in (nodes, rows))
-                found[reached] = log_probs[above].gather(1, trie.token[reached][:, None])[:, 0]
+                here = on_device(parents, self._model.device)
+                found[reached] = self._below(here, log_probs, depth)[above, reached - trie.child_offsets[here][above]]
                 if depth < trie.depth - 1:
                     for chunk in np.split(np.arange(len(nodes)), range(CHUNK, len(nodes), CHUNK)):
                         branch = deepcopy(sequence)
@@ -73,8 +76,7 @@ class PrefixScorer:
             for depth in range(1, trie.depth):
                 slots = on_device(sequence.slots[indices], self._model.device)
                 frontier = Frontier(slots, parents, (len(indices),), scores)
-                kinds = RowKinds.alike(len(parents), depth - 1, Normalisation.VOCABULARY)
-                below = continuation_log_probs(trie, parents, Rows.of(log_probs), kinds, trie.max_children[depth - 1], None)
+                below = self._below(parents, log_probs, depth)
                 selection = expand_beam(Candidates(frontier, trie.child_offsets[parents], below + scores[:, None]), most)
                 nodes_of[depth - 1], scores_of[depth - 1] = selection.nodes[0].cpu().numpy(), selection.cum_log_probs[0].cpu().numpy()
                 kept = min(width, int((selection.nodes[0] >= 0).sum()))
@@ -86,6 +88,11 @@ class PrefixScorer:
                     log_probs = self._score(sequence, indices)
             found[width] = nodes_of, scores_of
         return found
+
+    def _below(self, parents: Tensor, log_probs: Tensor, depth: int) -> Tensor:
+        """`[parents, most children]` log-probabilities of the nodes at `depth` below trie nodes, after whose rows a forward says these."""
+        kinds = RowKinds.alike(len(parents), depth - 1, self._normalise)
+        return continuation_log_probs(self._trie, parents, Rows.of(log_probs), kinds, self._trie.max_children[depth - 1], None)
 
     def _start(self, prompt: IntArray) -> tuple[SequenceState, Tensor]:
         slots = np.arange(len(prompt))

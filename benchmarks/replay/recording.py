@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.replay.prefixes import PrefixScorer
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
+from drafting.beam.rule import Normalisation
 from drafting.errors import SetupError
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.plans.given import GivenPrefixes
@@ -123,12 +124,14 @@ def record(
     progress: Callable[[], None] = lambda: None,
     before: Sequence[IntArray | None] | None = None,
     retrieved: Sequence[IntArray] | None = None,
+    normalise: Normalisation = Normalisation.VOCABULARY,
 ) -> Recording:
     """Record one search per prompt and k, and the draft's log-probabilities of the whole trie.
 
     Args:
         before: the prompts that users had when they were last asked for; None for a user who was not.
         retrieved: `[items]` catalog indices of a retriever's best items for each, best first.
+        normalise: what log-probabilities are normalised over.
         progress: called after each prompt.
 
     Raises:
@@ -143,7 +146,7 @@ def record(
     log_probs = {k: np.full((len(prompts), levels, k), -np.inf, np.float32) for k in ks}
     last = {k: np.full((len(prompts), levels, max(FEWEST_KEPT, KEPT_SHARE * k)), -1, np.int64) for k in ks}
     items = np.full((len(prompts), MOST_ITEMS if retrieved else 0, levels), -1, np.int64)
-    drafting, targeting = PrefixScorer(draft, trie), PrefixScorer(target, trie)
+    drafting, targeting = (PrefixScorer(model, trie, normalise) for model in (draft, target))
     for user, prompt in enumerate(prompts):
         if before is not None and (asked := before[user]) is not None:
             for k in ks:
@@ -189,4 +192,4 @@ def record_recommender(
     prompts = [recommender.prompts.build(history) for history in histories]
     before = [recommender.prompts.build(history[:-1]) if len(history) > 1 else None for history in histories]
     retrieved = None if neighbours is None else [neighbours.candidates(history, MOST_ITEMS)[0] for history in histories]
-    return record(engine.target, engine.draft, engine.trie, prompts, ks, progress, before, retrieved)
+    return record(engine.target, engine.draft, engine.trie, prompts, ks, progress, before, retrieved, engine.normalise)

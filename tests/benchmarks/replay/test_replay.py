@@ -10,6 +10,7 @@ import drafting.plans.plan
 from benchmarks.replay.recording import Recording, RecordingError, record
 from benchmarks.replay.report import compare_plans
 from benchmarks.replay.simulate import Replay
+from drafting.beam.rule import Normalisation
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Plan
@@ -37,17 +38,20 @@ PLANS = (
 )
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4, 5])
-def recorded(request: pytest.FixtureRequest, speculation: Speculation) -> tuple[int, list[np.ndarray], Recording]:
+Recorded = tuple[int, list[np.ndarray], Recording, Normalisation]
+RECORDED = [*((depth, Normalisation.VOCABULARY) for depth in (2, 3, 4, 5)), (4, Normalisation.CHILDREN)]
+
+
+@pytest.fixture(scope="module", params=RECORDED, ids=lambda made: f"{made[0]}-{made[1]}")
+def recorded(request: pytest.FixtureRequest, speculation: Speculation) -> Recorded:
+    depth, normalise = request.param
     rng = np.random.default_rng(7)
     requests = speculation.requests(USERS, rng)
     prompts = [each.prompt for each in requests]
     assert isinstance(speculation.target, TransformersHost)
-    trie = speculation.tries[request.param]
-    recording = record(
-        SameModel(speculation.target), speculation.draft, trie, prompts, KS, before=[*prompts[1:], None], retrieved=RETRIEVED
-    )
-    return request.param, prompts, recording
+    models, before = (SameModel(speculation.target), speculation.draft), [*prompts[1:], None]
+    recording = record(*models, speculation.tries[depth], prompts, KS, before=before, retrieved=RETRIEVED, normalise=normalise)
+    return depth, prompts, recording, normalise
 
 
 def forwards(
@@ -66,17 +70,15 @@ def forwards(
     return target, draft, (usage.accepted_steps, usage.drafted_nodes, usage.used_nodes)
 
 
-def check_replay(
-    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, plans: tuple[Plan, Plan], ks: Sequence[int] = KS
-) -> int:
+def check_replay(recorded: Recorded, speculation: Speculation, plans: tuple[Plan, Plan], ks: Sequence[int] = KS) -> int:
     """Compare forwards of the engine with those of a replay, each with a plan of its own; return the number of those of the draft."""
-    depth, prompts, recording = recorded
-    engine, replayed, replay, drafts = speculation.engine(depth, plans[0]), plans[1], Replay(recording), 0
+    depth, prompts, recording, normalise = recorded
+    engine, replayed, replay, drafts = speculation.engine(depth, plans[0], normalise=normalise), plans[1], Replay(recording), 0
     for user, prompt in enumerate(prompts):
         for k in ks:
             engine.forget_histories()
             if user + 1 < len(prompts) and engine.plan.uses_last:
-                last = speculation.engine(depth, "last")
+                last = speculation.engine(depth, "last", normalise=normalise)
                 forwards(last, prompts[user + 1], k, RETRIEVED[user])
                 engine.slots.last_beams.keep("user", engine.trie, last.slots.last_beams.find("user", engine.trie))
             target, draft, came_of_it = forwards(engine, prompt, k, RETRIEVED[user])
@@ -89,9 +91,7 @@ def check_replay(
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_replay_makes_the_engines_forwards(
-    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, name: str
-) -> None:
+def test_a_replay_makes_the_engines_forwards(recorded: Recorded, speculation: Speculation, name: str) -> None:
     def plan() -> Plan:
         return speculation.planner(recorded[0]) if name == "auto" else FixedPlan.parse(name)
 
@@ -99,7 +99,7 @@ def test_a_replay_makes_the_engines_forwards(
 
 
 def test_a_replay_of_wide_beams_drafts_as_many_proposals_as_the_engine(
-    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, monkeypatch: pytest.MonkeyPatch
+    recorded: Recorded, speculation: Speculation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beams are wide where twice as many prefixes are more than the draft ranks in any case."""
     monkeypatch.setattr(drafting.plans.plan, "MOST_PROPOSALS", 4)
@@ -109,8 +109,8 @@ def test_a_replay_of_wide_beams_drafts_as_many_proposals_as_the_engine(
     assert check_replay(recorded, speculation, (plan, other), [wide])
 
 
-def test_recordings_survive_the_disk(recorded: tuple[int, list[np.ndarray], Recording], tmp_path: Path) -> None:
-    _, _, recording = recorded
+def test_recordings_survive_the_disk(recorded: Recorded, tmp_path: Path) -> None:
+    _, _, recording, _ = recorded
     recording.save(tmp_path / "users.npz")
     again = Recording.load(tmp_path / "users.npz")
     np.testing.assert_array_equal(again.draft, recording.draft)
@@ -128,8 +128,8 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
         Recording.load(path)
 
 
-def test_the_report_weighs_forwards_by_the_cost_curve(recorded: tuple[int, list[np.ndarray], Recording]) -> None:
-    depth, _, recording = recorded
+def test_the_report_weighs_forwards_by_the_cost_curve(recorded: Recorded) -> None:
+    depth, _, recording, _ = recorded
     costs = ForwardCosts(CostCurve(100.0, 1.0), CostCurve(1.0, 0.01))
     rows = {(row.plan, row.k): row for row in compare_plans(recording, [4], ["none", "trie", "auto"], {100.0: costs})}
     done = [Replay(recording).search(user, 4, FixedPlan.parse("trie")) for user in range(recording.users)]
