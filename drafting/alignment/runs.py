@@ -51,10 +51,14 @@ class RunDirectory:
         """The directory that is moved to `out` when it is finished."""
         return self.partial / "model"
 
+    def best(self, epoch: int) -> Path:
+        """The model of an epoch that was the best so far, where epochs are validated."""
+        return self.partial / f"best-{epoch}"
+
     @property
-    def best(self) -> Path:
-        """The model of the best epoch so far, where epochs are validated."""
-        return self.partial / "best"
+    def all_best(self) -> list[Path]:
+        """All models that are kept of such epochs."""
+        return list(self.partial.glob("best-*"))
 
     @property
     def validated(self) -> Path:

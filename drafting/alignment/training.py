@@ -142,10 +142,10 @@ def fit(
     best = None if course.validation is None else course.validation.best
     if best is None:
         write(trainer, run.model)
-    elif PartialState().is_main_process and run.best.exists():
+    elif PartialState().is_main_process and (kept := run.best(best.epoch)).exists():
         # It is the model's already where the run was interrupted behind this.
         shutil.rmtree(run.model, ignore_errors=True)
-        run.best.rename(run.model)
+        kept.rename(run.model)
     return TrainingMetrics(
         train_loss=loss_of_last_epoch(trainer.state, batches),
         valid_loss=_valid_loss(trainer, valid) if best is None else best.valid_loss,

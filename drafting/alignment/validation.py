@@ -1,7 +1,8 @@
 """Validation after each epoch: the lists that the model would give are judged, the best epoch's model is kept, and a run may stop early.
 
 Invariant: an interrupted run goes on to the same model. What an epoch was worth is written before any checkpoint of its last step, and what
-was written of later epochs than the checkpoint's is measured again.
+was written of later epochs than the checkpoint's is measured again. Models bear the number of their epoch, and that of the best epoch which
+the checkpoint knows is kept beside that of a later one: the same epoch, learnt again on several threads, may be worth less.
 """
 
 import math
@@ -18,15 +19,16 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from drafting.alignment.data.interactions import Split
-from drafting.alignment.runs import RunDirectory
+from drafting.alignment.runs import RunDirectory, checkpoint_step
 from drafting.alignment.settings import ListQuality, ValidatedEpoch
+from drafting.cache import whole_file
 
 # Judges the lists of a model directory for the validation part of a split.
 Validate = Callable[[Path, Split], ListQuality]
 
 
 class EpochValidation(TrainerCallback):  # type: ignore[misc]
-    """Judges every epoch, keeps the best one's model in `run.best`, and stops the run when `patience` epochs have not bettered it."""
+    """Judges every epoch, keeps the best one's model as `run.best` of it, and stops the run when `patience` epochs have not bettered it."""
 
     def __init__(self, run: RunDirectory, patience: int | None, measure: Callable[[Path], ListQuality]) -> None:
         """`measure` judges a model directory."""
@@ -35,7 +37,7 @@ class EpochValidation(TrainerCallback):  # type: ignore[misc]
         self._measure = measure
         self._write: Callable[[Path], None] = lambda path: None
         self._valid_loss: Callable[[], float | None] = lambda: None
-        self._steps = 1
+        self._steps = self._end = 1
         self.epochs: list[ValidatedEpoch] = []
 
     def begin(self, steps: int, end: int, done: int, write: Callable[[Path], None], valid_loss: Callable[[], float | None]) -> None:
@@ -46,14 +48,14 @@ class EpochValidation(TrainerCallback):  # type: ignore[misc]
             write: writes the model to a directory, called in every process.
             valid_loss: the loss over the validation part.
         """
-        self._steps, self._write, self._valid_loss = steps, write, valid_loss
+        self._steps, self._end, self._write, self._valid_loss = steps, end, write, valid_loss
         known = msgspec.json.decode(self._run.validated.read_bytes(), type=list[ValidatedEpoch]) if self._run.validated.is_file() else []
-        self.epochs = [epoch for epoch in known if min(epoch.epoch * steps, end) <= done]
+        self.epochs = self._ended(known, done)
 
     @property
     def best(self) -> ValidatedEpoch:
         """The epoch with the highest NDCG, the first of equal ones."""
-        return max(self.epochs, key=lambda epoch: epoch.ndcg)
+        return _best(self.epochs)
 
     @property
     def is_over(self) -> bool:
@@ -77,17 +79,34 @@ class EpochValidation(TrainerCallback):  # type: ignore[misc]
         epoch = math.ceil(state.global_step / self._steps)
         self.epochs.append(ValidatedEpoch(epoch, quality.recall, quality.ndcg, loss))
         if process.is_main_process:
-            self._keep(directory)
+            self._keep(directory, state.global_step)
             tqdm.write(
                 f"epoch {epoch}: Recall@{quality.k} {quality.recall:.4f}, NDCG@{quality.k} {quality.ndcg:.4f} of {quality.users:,} users"
             )
         control.should_training_stop |= self.is_over
 
-    def _keep(self, directory: Path) -> None:
-        """Write down what was found, and keep the model of the newest epoch if it is the best."""
+    def _keep(self, directory: Path, step: int) -> None:
+        """Write down what was found by the end of a step, and keep the model of the newest epoch if it is the best."""
         if self.epochs[-1] is self.best:
-            shutil.rmtree(self._run.best, ignore_errors=True)
-            directory.rename(self._run.best)
+            kept = self._run.best(self.best.epoch)
+            shutil.rmtree(kept, ignore_errors=True)
+            directory.rename(kept)
         else:
             shutil.rmtree(directory)
-        self._run.validated.write_bytes(msgspec.json.encode(self.epochs))
+        with whole_file(self._run.validated) as building:
+            building.write_bytes(msgspec.json.encode(self.epochs))
+        # Interrupted now, the run would go on from this checkpoint, and know no later epoch.
+        checkpoint = self._run.last_checkpoint(step - 1)
+        known = [] if checkpoint is None else self._ended(self.epochs, checkpoint_step(checkpoint))
+        needed = {self._run.best(_best(epochs).epoch) for epochs in (self.epochs, known) if epochs}
+        for path in self._run.all_best:
+            if path not in needed:
+                shutil.rmtree(path)
+
+    def _ended(self, epochs: list[ValidatedEpoch], step: int) -> list[ValidatedEpoch]:
+        """Those that have ended by a step."""
+        return [epoch for epoch in epochs if min(epoch.epoch * self._steps, self._end) <= step]
+
+
+def _best(epochs: list[ValidatedEpoch]) -> ValidatedEpoch:
+    return max(epochs, key=lambda epoch: epoch.ndcg)

@@ -168,6 +168,27 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert_weights(tmp_path / "out", load_file(tmp_path / "whole" / "model.safetensors"))
 
 
+@pytest.mark.parametrize("again", [0.3, 0.5])
+def test_the_model_is_that_of_the_epoch_that_is_named_where_an_epoch_is_worth_less_the_second_time(
+    tmp_path: Path, data: Path, catalog: Catalog, config: str, monkeypatch: pytest.MonkeyPatch, again: float
+) -> None:
+    """Interrupted in the fourth epoch, of two batches, the run goes on within the third, which was the best and is learnt again."""
+    settings = msgspec.structs.replace(QUICK, batch_size=50, epochs=4, checkpoint_steps=5)
+    first, second = Judge(0.1, 0.4, 0.45), Judge(again, 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(drafting.alignment.training, "ProgressBar", Interrupted)
+        for name, value in {"step": 7, "run": 1, "met": 0}.items():
+            patch.setattr(Interrupted, name, value)
+        with pytest.raises(KeyboardInterrupt):
+            train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=first)
+    assert sorted(path.name for path in (tmp_path / "out.partial").glob("best*")) == ["best-2", "best-3"]
+    found = train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=second)
+    assert (found.resumed_from_step, [epoch.ndcg for epoch in found.validated]) == (5, [0.1, 0.4, again, 0.2])
+    assert found.best_epoch == (3 if again > 0.4 else 2)
+    expected = second.seen[0] if again > 0.4 else first.seen[1]
+    assert_weights(tmp_path / "out", expected)
+
+
 @pytest.mark.parametrize("epochs", [2.5, 3.0])
 def test_a_run_that_could_not_be_published_is_published_by_the_next(
     tmp_path: Path, data: Path, catalog: Catalog, config: str, monkeypatch: pytest.MonkeyPatch, epochs: float
