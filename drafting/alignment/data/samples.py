@@ -85,9 +85,13 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return len(self.lengths)
 
     @property
-    def labels(self) -> int:
-        """The number of tokens that are predicted, with all items."""
-        found: int = self.windows.scored.sum().item() * self._identifiers.shape[1]
+    def labels(self) -> float:
+        """The number of tokens that an epoch predicts, the expected one where items are left out."""
+        scored, left_out = self.windows.scored, self._left_out
+        before = self.windows.last - self.windows.first + 1 - scored
+        # The newest item is always predicted, and the first that is left never: one of these where nothing before them is left.
+        first = left_out**before * (1 - left_out ** (scored - 1))
+        found: float = (1 + (scored - 1) * (1 - left_out) - first).sum().item() * self._identifiers.shape[1]
         return found
 
     def __getitem__(self, index: int) -> Batch:
