@@ -202,6 +202,8 @@ def _arguments(run: RunDirectory, settings: LoopSettings) -> TrainingArguments:
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
+        # A course weighs each batch by its own labels.
+        average_tokens_across_devices=False,
         # Or a loss that is no number would be told as the mean of those before it, at the price of reading each from the device.
         logging_nan_inf_filter=False,
         disable_tqdm=True,

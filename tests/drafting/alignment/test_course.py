@@ -1,5 +1,7 @@
 """The loss of a run's last epoch, from a log that knows each epoch; and what each label counts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from drafting.alignment.course import Course, LogEpochEnds, loss_of_last_epoch
 from drafting.alignment.data.samples import IGNORED_LABEL
+from drafting.alignment.runs import RunDirectory
+from drafting.alignment.settings import LoopSettings
+from drafting.alignment.training import _arguments
 
 
 @pytest.mark.parametrize(("batches", "steps", "every"), [(1, 1, 1), (1, 45, 2), (7, 21, 3), (7, 10, 10)])
@@ -26,6 +31,12 @@ def test_the_loss_of_the_last_epoch_is_the_mean_of_its_steps(batches: int, steps
     # Where a run ends within an epoch, what is meant is as many steps, in whole entries of the log.
     first = steps - batches if steps % batches == 0 else 0
     assert loss_of_last_epoch(state, batches) == pytest.approx(losses[first:].mean())
+
+
+def test_labels_are_counted_once_on_several_devices(tmp_path: Path) -> None:
+    """The library's loss is a mean over the labels of one device, as a course expects, and not of all."""
+    arguments = _arguments(RunDirectory(tmp_path / "out"), LoopSettings())
+    assert arguments.average_tokens_across_devices is False
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=6))
