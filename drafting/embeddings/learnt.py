@@ -1,7 +1,8 @@
 """What the identifiers of a catalog have learnt, in a file beside the catalog, so that no list is judged by what made its identifiers.
 
-Invariant: the record names the version of the catalog that it is about, and says nothing of another one in its place. Catalogs without a
-record (given ones, and those from embeddings of one's own) are taken as they are.
+Invariant: the record names the version of the catalog that it is about, and nothing is sure of another one in its place: its identifiers
+may be the same, as where a title was edited, or others. Catalogs without a record (given ones, and those from embeddings of one's own) are
+taken as they are.
 """
 
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ def write_learnt(path: Path, learnt: Learnt) -> None:
     path.write_bytes(msgspec.json.encode(learnt) + b"\n")
 
 
-def copy_learnt(path: Path, catalog: Catalog, out: Path) -> None:
-    """Write what the identifiers of a catalog have learnt beside another file of the same catalog, if anything is known.
+def copy_learnt(path: Path, out: Path) -> None:
+    """Write the record beside a catalog beside another file of the same catalog, if there is one.
 
     Args:
         path: where the catalog was read from.
@@ -70,7 +71,7 @@ def copy_learnt(path: Path, catalog: Catalog, out: Path) -> None:
         OSError: it can't be written.
     """
     learnt = _read(path)
-    if learnt is not None and learnt.version == catalog.version and learnt_file(path) != learnt_file(out):
+    if learnt is not None and learnt_file(path) != learnt_file(out):
         write_learnt(learnt_file(out), learnt)
 
 
@@ -85,8 +86,18 @@ def doubt_of(path: Path, catalog: Catalog, data: Path, rule: SplitRule, part: st
         InteractionError: the directory holds no interactions.
     """
     learnt = _read(path)
-    if learnt is None or learnt.version != catalog.version:
+    if learnt is None:
         return None
+    doubt = _doubt_of_record(learnt, path, data, rule, part)
+    if doubt is None or learnt.version == catalog.version:
+        return doubt
+    changed = (
+        f"{path} has changed since its identifiers were made (version {learnt.version}, now {catalog.version}), and they may be others."
+    )
+    return Doubt(f"{changed} If not: {doubt.sentence}", sure=False)
+
+
+def _doubt_of_record(learnt: Learnt, path: Path, data: Path, rule: SplitRule, part: str) -> Doubt | None:
     here, subject = source_of(data, rule), f"The identifiers of {path} were made"
     if learnt.source.data != here.data:
         return Doubt(f"{subject} from other interactions than {data} holds: they may know what is held out here.", sure=False)

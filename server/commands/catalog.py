@@ -78,7 +78,7 @@ def convert(
         fail(str(error))
     try:
         save_artefact(catalog, out)
-        copy_learnt(file, catalog, out)
+        copy_learnt(file, out)
     except SetupError as error:
         fail(str(error))
     except OSError as error:

@@ -8,7 +8,7 @@ import pytest
 from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from drafting.embeddings.learnt import Learnt, LearntError, doubt_of, learnt_file, write_learnt
+from drafting.embeddings.learnt import Learnt, LearntError, copy_learnt, doubt_of, learnt_file, write_learnt
 from drafting.neighbours.source_check import source_of
 
 RULE = SplitRule("leave-one-out")
@@ -61,16 +61,30 @@ def test_another_split_knows_some_of_what_is_held_out(tmp_path: Path, catalog: C
     assert "with another split" in found.sentence
 
 
-def test_other_data_is_doubted_and_another_catalog_or_none_is_not(tmp_path: Path, catalog: Catalog) -> None:
+def test_other_data_is_doubted_and_none_is_not(tmp_path: Path, catalog: Catalog) -> None:
     path, _ = learnt(tmp_path, catalog, "all")
     data = events(tmp_path / "other", users=5)
     found = doubt_of(path, catalog, data, RULE, "test")
     assert found is not None
     assert not found.sure
     assert "from other interactions" in found.sentence
-    other = catalog_of([("i0", ("<a_7>",))])
-    assert doubt_of(path, other, tmp_path / "data", RULE, "test") is None
     assert doubt_of(tmp_path / "given.json", catalog, tmp_path / "data", RULE, "test") is None
+
+
+@pytest.mark.parametrize("fit", ["train", "all"])
+def test_a_catalog_that_has_changed_beside_its_record_is_doubted_and_not_refused(tmp_path: Path, catalog: Catalog, fit: str) -> None:
+    """Its identifiers may be those of before, as where a title was edited, or others."""
+    path, data = learnt(tmp_path, catalog, fit)
+    edited = catalog_of([(f"i{item}", (f"<a_{item}>",)) for item in range(4)], titles={"i0": "Edited"})
+    assert edited.version != catalog.version
+    copy_learnt(path, tmp_path / "copy.catalog")
+    for each in (path, tmp_path / "copy.catalog"):
+        found = doubt_of(each, edited, data, RULE, "test")
+        assert (found is not None) is (fit == "all")
+        if found is not None:
+            assert not found.sure
+            assert f"has changed since its identifiers were made (version {catalog.version}, now {edited.version})" in found.sentence
+            assert "were made from the part test, too" in found.sentence
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": "x"}'])
