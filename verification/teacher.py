@@ -88,7 +88,8 @@ def make_teacher(
 
     Args:
         base: base model of a target that is an adapter; by default the one that its configuration names.
-        draft: a draft with the same tokens, whose lists become nodes as well, so that the target also scores prefixes of drafts.
+        draft: a draft with the same tokens, whose lists become nodes as well, so that the target also scores prefixes of drafts, and
+            `atspeed-s`, `atspeed-r` and `atspeed-c` learn from them.
         announce: is told the cost before anything is searched.
 
     Raises:

@@ -48,6 +48,7 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     catalog = load_catalog(teacher / CATALOG_FILE)
     check_provenance(manifest, teacher, None, catalog.version)
     _check_levels(catalog, settings)
+    _check_beam(manifest, settings)
     tokenizer = _load_tokenizer(teacher)
     set_seed(settings.seed)
     form = prompt_of(manifest.prompt)
@@ -77,6 +78,16 @@ def _check_levels(catalog: Catalog, settings: DraftSettings) -> None:
         raise TrainingError(
             f"The catalog's identifiers have one token, which is their last, and {settings.objective} learns nothing of the last: no draft "
             f"proposes it. To train one all the same, choose {' or '.join(COMPARING)} with --last-level, or another objective."
+        )
+
+
+def _check_beam(manifest: TeacherManifest, settings: DraftSettings) -> None:
+    """Refuse to learn a beam that is wider than the target's lists: of what else it would keep, teacher data say nothing."""
+    beams = manifest.settings["beams"]
+    if settings.objective == "atspeed-c" and settings.beam_width > beams:
+        raise TrainingError(
+            f"The teacher data have {beams} lists a prompt, which do not say what a target's beam of {settings.beam_width} keeps: give a "
+            f"beam_width of at most {beams}, or make teacher data with --beams {settings.beam_width}."
         )
 
 

@@ -12,6 +12,7 @@ from drafting.alignment.coverage import CoverageLevels
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.needs import NEEDS
 from drafting.alignment.settings import DraftSettings
+from drafting.alignment.teacher.data import VISITS
 from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import Batch, answer_rows
 from drafting.trie.item_trie import ItemTrie
@@ -71,8 +72,9 @@ class DraftLoss:
                 return self._coverage.loss(logits, batch, self._settings)
             case "seqkd":
                 return self._on_lists(logits, batch, self._levels)
-        # A node counts once per list that contains it: the paper's sequences are the lists, with shared prefixes repeated.
-        passing = batch["node_taken"].sum(1)
+        # A node counts once per list that contains it: the paper's sequences are the lists, with shared prefixes repeated. Those of a draft
+        # count as well, so that the next one learns where it would go astray.
+        passing = batch["node_taken"].sum(1) + batch[VISITS]
         return self._over_levels(logits, batch["node_level"], batch["node_codes"], batch["node_probabilities"], passing)
 
     def _over_levels(self, logits: Tensor, levels: Tensor, codes: Tensor, probabilities: Tensor, weights: Tensor) -> Tensor:

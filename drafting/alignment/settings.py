@@ -38,8 +38,6 @@ Stride = Annotated[
         "default; 1 gives every item its full prompt, more is faster."
     ),
 ]
-
-
 # Of NumPy's generator, which takes none beyond.
 LARGEST_SEED = 2**32 - 1
 
@@ -207,8 +205,8 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
     temperature: Annotated[float, Meta(description="Temperature of the logits in atspeed-s and atspeed-r.")] = 1.0
     top: Annotated[int, Meta(description="The draft's most probable tokens per position that atspeed-s compares.")] = 20
     density: Annotated[float, Meta(description="Weight of the density regularisation of atspeed-s.")] = 1.0
-    beam_width: Annotated[int, Meta(description="Width of the target's beam in atspeed-c.")] = 20
-    reach: Annotated[int, Meta(description="Width of the draft's beam in atspeed-c.")] = 40
+    beam_width: Annotated[int, Meta(description="Width of the target's beam in atspeed-c, up to the --beams of the teacher data.")] = 20
+    reach: Annotated[int, Meta(description="Width of the draft's beam in atspeed-c, at least --beam-width.")] = 40
     margin: Annotated[float, Meta(description="Margin of the scores in atspeed-c.")] = 1.0
     learning_rate: Annotated[float, Meta(description=_LEARNING_RATE)] = 3e-3
 
@@ -228,6 +226,8 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
             raise TrainingError(f"alpha must lie in [0, 1], got {self.alpha}.")
         if self.density < 0:
             raise TrainingError(f"density must not be negative, got {self.density}.")
+        if self.reach < self.beam_width:
+            raise TrainingError(f"reach must be at least beam_width, which it has to cover, got {self.reach} and {self.beam_width}.")
 
     @property
     def compares_answers(self) -> bool:

@@ -195,6 +195,10 @@ def test_a_drafts_lists_are_judged_too(tmp_path: Path, target: Path, data: Path,
     assert manifest.counts["nodes"] > read_manifest(teacher).counts["nodes"]
     first, second = (ShardFile(folder / "shard-00000.safetensors") for folder in (teacher, tmp_path / "out"))
     assert first.read("node_taken").sum() == second.read("node_taken").sum()
+    # Twice as many lists as the target's, each of which passes one node a level.
+    assert not first.has("node_visits")
+    roots = second.read("node_offsets")[:-1]
+    assert second.read("node_visits")[roots].tolist() == [2 * QUICK.beams] * len(roots)
 
 
 def test_a_teacher_keeps_to_the_targets_split(tmp_path: Path, target: Path, data: Path, catalog: Catalog) -> None:

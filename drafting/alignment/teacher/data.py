@@ -26,6 +26,7 @@ from drafting.undecodable import UNDECODABLE
 TEACHER_FILE = "teacher.json"
 CATALOG_FILE = "catalog.jsonl"
 VALID_FILE = "valid.safetensors"
+VISITS = "node_visits"
 
 
 class Provenance(msgspec.Struct, frozen=True):
@@ -76,14 +77,16 @@ def write_windows(path: Path, prompts: TokenWindows, **more: npt.NDArray[Any]) -
 
 
 def write_shard(path: Path, prompts: TokenWindows, trees: ListTrees, lists: IntArray, answers: TopCodes, nodes: TopCodes) -> None:
-    """Write one shard.
+    """Write one shard; how many other lists pass its nodes only where there are any.
 
     Args:
         lists: `[trees, beams]` catalog indices, -1 where there is none.
     """
+    visits = {VISITS: trees.visits.astype(np.int16)} if trees.visits.any() else {}
     write_windows(
         path,
         prompts,
+        **visits,
         lists=lists.astype(np.int32),
         node_offsets=trees.offsets.astype(np.int32),
         node_trie=trees.trie_node.astype(np.int32),
@@ -98,7 +101,7 @@ def write_shard(path: Path, prompts: TokenWindows, trees: ListTrees, lists: IntA
 
 def shard_bytes(tokens: int, answers: int, nodes: int, top: int, node_top: int, code_bytes: int) -> int:
     """Bytes on disk of windows with so many tokens, answers and nodes, `top` codes per answer and `node_top` per node."""
-    return 4 * tokens + answers * top * (code_bytes + 2) + nodes * (8 + node_top * (code_bytes + 4))
+    return 4 * tokens + answers * top * (code_bytes + 2) + nodes * (10 + node_top * (code_bytes + 4))
 
 
 def is_whole(path: Path) -> bool:
@@ -129,6 +132,10 @@ class ShardFile:
         """Read an array."""
         array: npt.NDArray[Any] = self._file.get_tensor(name)
         return array
+
+    def has(self, name: str) -> bool:
+        """True if there is an array of this name."""
+        return name in set(self._file.keys())
 
     def rows(self, name: str, rows: slice) -> npt.NDArray[Any]:
         """Read some rows of an array."""

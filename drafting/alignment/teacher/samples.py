@@ -9,9 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from drafting.alignment.teacher.data import VALID_FILE, ShardFile
+from drafting.alignment.teacher.data import VALID_FILE, VISITS, ShardFile
 from drafting.alignment.tree_batch import Batch, TokenWindows, TreeWindows, plain_batch, tree_batch
 from drafting.array_types import IntArray
 from drafting.trie.arrays import offsets_of
@@ -44,6 +45,7 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
         self._answer_base = self._answer_offsets[firsts]
         self._node_base = self._windows.node_offsets[self._windows.tree_offsets[firsts]]
         self._trie_node = np.concatenate([shard.read("node_trie") for shard in self._shards]) if trees else np.empty(0, np.int32)
+        self._visits = np.concatenate([_visits(shard) for shard in self._shards]) if trees else np.empty(0, np.int16)
         self.lengths = self._windows.widths(trees)
         self.bucket_lengths = np.diff(self._windows.token_offsets)
 
@@ -71,6 +73,7 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
             "node_trie": self._trie_node[nodes.index].astype(np.int64),
             "node_parent": nodes.parent,
             "node_tree": nodes.tree,
+            VISITS: self._visits[nodes.index].astype(np.float32),
         }
         return (
             batch
@@ -108,6 +111,11 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
 def validation_windows(directory: Path, trie: ItemTrie, pad_token_id: int) -> TeacherSamples:
     """The validation samples of teacher data."""
     return TeacherSamples([directory / VALID_FILE], trie, pad_token_id)
+
+
+def _visits(shard: ShardFile) -> npt.NDArray[np.int16]:
+    """How many lists that the target did not choose pass each node of a shard."""
+    return shard.read(VISITS) if shard.has(VISITS) else np.zeros(len(shard.read("node_trie")), np.int16)
 
 
 def _read_windows(shard: ShardFile, trie: ItemTrie, trees: bool) -> TreeWindows:

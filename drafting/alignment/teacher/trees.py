@@ -70,12 +70,14 @@ class ListTrees:
         trie_node: `[nodes]`, node of the catalog's trie; the root of a tree is the root of the trie.
         parent: `[nodes]`, position of the parent in its tree; 0 for the root.
         taken: the codes, each of the node's level, with which lists continue.
+        visits: `[nodes]` int64, how many of the other lists, which the target did not choose, have the node's prefix.
     """
 
     offsets: IntArray
     trie_node: IntArray
     parent: IntArray
     taken: TakenCodes
+    visits: IntArray
 
 
 def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: LevelCodes) -> ListTrees:
@@ -103,7 +105,8 @@ def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: Level
     continued = tokens[paths[:, : lists.shape[1], 1:][listed]]
     codes = np.stack([levels.codes(level, continued[:, level]) for level in range(trie.depth)], axis=1)
     taken = TakenCodes.count(len(distinct), nodes.reshape(-1), codes.reshape(-1), levels.widest)
-    return ListTrees(offsets, trie_node, parent, taken)
+    visits = np.bincount(np.searchsorted(distinct, keys[:, lists.shape[1] :][visited >= 0]).reshape(-1), minlength=len(distinct))
+    return ListTrees(offsets, trie_node, parent, taken, visits)
 
 
 def most_nodes(trie: ItemTrie, beams: int) -> int:

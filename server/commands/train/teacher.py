@@ -23,7 +23,10 @@ def teacher(
     out: Annotated[Path, typer.Option(help="Directory to write; `atspeed train draft --teacher` reads it.")],
     base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
     newest_only: Annotated[bool, typer.Option("--newest-only", help="Learn only each user's last item, not every one.")] = False,
-    draft: Annotated[Path | None, typer.Option(help="A draft whose lists the target scores as well.", exists=True, file_okay=False)] = None,
+    draft: Annotated[
+        Path | None,
+        typer.Option(help="A draft whose lists the target scores as well, for the AtSpeed objectives.", exists=True, file_okay=False),
+    ] = None,
     kv_memory_gib: Annotated[float, setting("kv_memory_gib")] = default("kv_memory_gib"),
     threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,

@@ -45,8 +45,11 @@ def histories(users: int, items_in_all: int) -> Interactions:
     return Interactions(tuple(str(user) for user in range(users)), offsets, np.array(items, np.int32))
 
 
-def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None) -> Path:
-    """Teacher data whose lists are the next item by the rule and the two items after it, and whose distributions say so."""
+def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None, visited: int = 0) -> Path:
+    """Teacher data whose lists are the next item by the rule and the two items after it, and whose distributions say so.
+
+    A draft's lists, `visited` of them, are the items before it.
+    """
     folder.mkdir(parents=True)
     catalog = catalog or CATALOG
     tokenizer = scratch_tokenizer(catalog.tokens)
@@ -56,10 +59,13 @@ def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None)
     data = histories(users, len(catalog))
     windows = packed_windows(data, TEMPLATE.max_items, 3)
     prompts = prompt_windows(data, windows, builder, identifiers, trees=2)
-    lists = np.array([[(user.events[-1].item + STEP + more) % len(catalog) for more in range(LISTS)] for user in prompts.users], np.int64)
-    trees = list_trees(lists, lists[:, :0], trie, levels)
+    following = np.array([[user.events[-1].item + STEP] for user in prompts.users], np.int64)
+    lists, others = ((following + some) % len(catalog) for some in (np.arange(LISTS), -1 - 3 * np.arange(visited)))
+    trees = list_trees(lists, others, trie, levels)
     nodes = TopCodes.empty(len(trees.trie_node), levels.widest, levels)
     taken = trees.taken.lists_with(np.broadcast_to(np.arange(levels.widest), (len(trees.trie_node), levels.widest)))
+    # Where the target has no list, it is sure of the first code.
+    taken[taken.sum(1) == 0, 0] = 1
     share = taken / taken.sum(1, keepdims=True)
     nodes.codes[:] = np.argsort(-share, axis=1, kind="stable")
     nodes.probabilities[:] = np.take_along_axis(share, nodes.codes.astype(np.int64), axis=1)
@@ -70,7 +76,7 @@ def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None)
     catalog.save(folder / CATALOG_FILE)
     tokenizer.save_pretrained(folder)
     made_from = Provenance("0123456789abcdef", "make-believe", catalog.version, {})
-    manifest = TeacherManifest(made_from, {}, TEMPLATE.contents(), {"windows": len(windows.last)}, [shard_name(0)])
+    manifest = TeacherManifest(made_from, {"beams": LISTS}, TEMPLATE.contents(), {"windows": len(windows.last)}, [shard_name(0)])
     (folder / TEACHER_FILE).write_bytes(msgspec.json.encode(manifest))
     (folder / "draft_config.json").write_text(json.dumps(TINY_CONFIG))
     return folder

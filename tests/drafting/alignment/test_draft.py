@@ -164,6 +164,24 @@ def test_what_is_never_drafted_is_not_learned_unless_asked_for(teacher: Path, ob
     assert touched(last_level=True)
 
 
+@pytest.mark.parametrize("objective", ["atspeed-s", "atspeed-r", "seqkd"])
+def test_prefixes_of_a_drafts_lists_are_learnt_where_distributions_are_compared(tmp_path: Path, teacher: Path, objective: str) -> None:
+    folder = write_teacher(tmp_path / "visited", visited=2)
+    ids = CATALOG.token_ids(AutoTokenizer.from_pretrained(folder).get_vocab())
+    trie = ItemTrie.build(ids)
+    batch = TeacherSamples([folder / "shard-00000.safetensors"], trie, 0, trees=True).__getitems__([0, 4, 9])
+    alone = (batch["node_taken"].sum(1) == 0) & (batch["node_level"] == 1)
+    assert alone.any()
+    assert batch["node_visits"][batch["node_level"] == 0].eq(2).all()
+    assert not TeacherSamples([teacher / "shard-00000.safetensors"], trie, 0, trees=True)[0]["node_visits"].any()
+    settings = DraftSettings(objective=objective, alpha=1.0, top=3, true_items=False, last_level=objective != "seqkd")
+    shape = *batch["input_ids"].shape, len(ids) + 10
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    DraftLoss(settings, LevelCodes.of(ids), trie)(lambda **inputs: SimpleNamespace(logits=logits), batch).backward()
+    learnt = logits.grad.flatten(0, 1)[batch["node_row"][alone]].any(1)
+    assert learnt.all() if objective != "seqkd" else not learnt.any()
+
+
 @pytest.mark.parametrize("objective", NEEDS)
 def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> None:
     """The loss of a batch is the position-weighted mean of its windows' losses, whatever stands beside them."""
@@ -233,6 +251,14 @@ def test_what_is_missing_is_said(tmp_path: Path, teacher: Path) -> None:
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"density": -1.0}, "density must not be negative"),
         ({"labels": "dice"}, "Cross-entropy can't be taken on 'dice': choose truth or lists"),
+        (
+            {"beam_width": 50},
+            "reach must be at least beam_width, which it has to cover, got 40 and 50",
+        ),
+        (
+            {"objective": "atspeed-c", "beam_width": LISTS + 1},
+            f"have {LISTS} lists a prompt, .* give a beam_width of at most {LISTS}, or make teacher data with --beams {LISTS + 1}",
+        ),
         ({"labels": "lists", "objective": "wordkd"}, "The objective wordkd reads no lists of the target"),
     ],
 )

@@ -37,6 +37,11 @@ def test_visited_prefixes_are_nodes_that_no_list_takes() -> None:
     trees = list_trees(np.array([[0]]), np.array([[4]]), TRIE, LEVELS)
     assert tokens_of(trees.trie_node) == [0, 10, 11, 20, 20]
     assert trees.taken.lists_with(np.tile([0, 1], (5, 1))).sum(1).tolist() == [1, 1, 0, 1, 0]
+    assert trees.visits.tolist() == [1, 0, 1, 0, 1]
+    trees = list_trees(np.array([[0], [3]]), np.array([[4, 0, -1], [3, 2, 0]]), TRIE, LEVELS)
+    assert tokens_of(trees.trie_node) == [0, 10, 11, 20, 20, 0, 10, 20, 21]
+    assert trees.visits.tolist() == [2, 1, 1, 1, 1, 3, 3, 2, 1]
+    assert not list_trees(np.array([[0]]), np.array([[-1]]), TRIE, LEVELS).visits.any()
 
 
 def test_a_tree_is_never_larger_than_said() -> None:
