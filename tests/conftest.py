@@ -4,8 +4,9 @@ import gc
 import os
 import signal
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 # Models this small gain nothing from a second thread, and threads of several test processes would wait for each other.
@@ -21,6 +22,7 @@ gc.disable()
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 from tests.turns import turn
 
@@ -28,39 +30,24 @@ from tests.turns import turn
 # would thaw all of them when it closes one: here, what is frozen stays so.
 thaw = gc.unfreeze
 vars(gc).update(unfreeze=lambda: None)
+# The least seconds of a unit whose end is told.
+TOLD_SECONDS = 10.0
 # Modules that were there when the collector was last told to leave them alone.
 frozen_modules = 0
+# Whether vLLM was imported when the current test began.
+had_vllm = False
 
 settings.register_profile("sample", settings(), max_examples=25, deadline=None)
 settings.register_profile("exhaustive", settings(), max_examples=150, deadline=None)
 settings.load_profile("sample")
 
-# Files that import vLLM, which takes longer than most files of tests: one worker does it, and has them all.
-WITH_VLLM = (
-    "verification/hosts/test_vllm_on_gpu.py",
-    "verification/engine/test_beam_search.py",
-    "verification/hosts/test_vllm.py",
-    "verification/hosts/test_adapter.py",
-    "verification/verifiers/test_strict.py",
-    "verification/engine/test_widths.py",
-    "verification/engine/test_normalise.py",
-    "verification/engine/test_think.py",
-    "verification/engine/test_not_finite.py",
-    "verification/hosts/test_exact.py",
-    "verification/hosts/test_quantization.py",
-    "verification/hosts/test_self_check.py",
-    "verification/hosts/test_checkpoint.py",
-    "verification/hosts/test_vllm_int8.py",
-    "verification/hosts/test_prompt_formats.py",
-    "verification/hosts/test_head.py",
-    "verification/test_recommender.py",
-    "server/engine/test_main.py",
-    "benchmarks/models/test_matrix.py",
-)
+# vLLM takes longer to import than most files take: the tests of these rooms that name it have one worker, which does it for all.
+WITH_VLLM = ("tests/verification/", "tests/benchmarks/models/", "tests/server/engine/test_main.py")
+VLLM = "vLLM"
 # The files that take longest begin first: workers take whole files, and none shall be left alone with one of them at the end.
 LONGEST = (
     "server/offline/test_in_parts.py",
-    *WITH_VLLM,
+    VLLM,
     "server/http/test_hang.py",
     "server/http/test_server.py",
     "server/scheduling/test_overload.py",
@@ -82,12 +69,32 @@ LONGEST = (
 )
 
 
+def unit(nodeid: str) -> str:
+    """What one worker runs without a break: the tests that import vLLM, or a file's others."""
+    return VLLM if "vllm" in nodeid and nodeid.startswith(WITH_VLLM) else nodeid.partition("::")[0]
+
+
 class ByFile(LoadFileScheduling):
-    """Gives workers whole files, and those that import vLLM to one of them."""
+    """Gives workers whole units, and says when each of the longer ones ends."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self._seconds: Counter[str] = Counter()
+        self._begun = time.monotonic()
 
     def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
-        return "vLLM" if file.removeprefix("tests/") in WITH_VLLM else file
+        return unit(nodeid)
+
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
+        ended = unit(self.registered_collections[node][item_index])
+        work = self.assigned_work[node]
+        super().mark_test_complete(node, item_index, duration)
+        self._seconds[ended] += duration
+        if self._seconds[ended] >= TOLD_SECONDS and all(work[ended].values()):
+            passed = time.monotonic() - self._begun
+            # Prints are captured.
+            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+            terminal.write_line(f"\n{passed:4.0f} s: {node.gateway.id} has ended {ended}, {self._seconds[ended]:.0f} s")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
@@ -103,8 +110,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first."""
-    rank = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+    rank = {name if name == VLLM else f"tests/{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(unit(item.nodeid), len(rank)))
 
 
 def pytest_collection_finish() -> None:
@@ -117,10 +124,19 @@ def pytest_unconfigure() -> None:
     thaw()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that imports vLLM for itself alone."""
+    result = yield
+    assert unit(item.nodeid) == VLLM or "vllm" not in sys.modules or had_vllm, "what imports vLLM has it in its name"
+    return result
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run tests that are marked `alone` while no other worker runs any."""
-    global frozen_modules
+    global frozen_modules, had_vllm
+    had_vllm = "vllm" in sys.modules
     if len(sys.modules) > frozen_modules + 300:
         gc.freeze()
         frozen_modules = len(sys.modules)

@@ -196,7 +196,7 @@ def test_graphs_need_a_gpu_and_without_one_nothing_stays_loaded(model: Path, mon
 
 @pytest.mark.skipif(find_spec("vllm") is None or torch.cuda.is_available(), reason="needs vLLM on a CPU")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_quantizing_needs_a_gpu(model: Path, dtype: str) -> None:
+def test_quantizing_by_vllm_needs_a_gpu(model: Path, dtype: str) -> None:
     with pytest.raises(HostError, match="Quantizing weights to fp8 needs a GPU"):
         load(model, host="vllm", quantization="fp8", dtype=dtype)
 

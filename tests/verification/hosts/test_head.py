@@ -95,7 +95,7 @@ class Ranks:
 @needs_vllm
 @pytest.mark.parametrize(("vocabulary", "size"), [(300, 2), (301, 4), (50, 2)])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_shares_of_a_vocabulary_make_the_whole_heads_logits(vocabulary: int, size: int, has_bias: bool, monkeypatch: pytest.MonkeyPatch):
+def test_shares_of_a_vocabulary_by_vllm_make_all_logits(vocabulary: int, size: int, has_bias: bool, monkeypatch: pytest.MonkeyPatch):
     """Sharded as vLLM shards it, padded to 64 rows, so that a rank may hold less than the others, or padding alone."""
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 
@@ -132,7 +132,7 @@ def test_shares_of_a_vocabulary_make_the_whole_heads_logits(vocabulary: int, siz
 
 
 @needs_vllm
-def test_weights_gathered_for_a_catalog_that_is_gone_are_freed(monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_vllm_gathered_for_a_catalog_that_is_gone_are_freed(monkeypatch: pytest.MonkeyPatch):
     """Through the calls that other processes get: ten versions of two levels come, each a while beside the one before."""
     from verification.hosts import vllm_head
 
