@@ -54,7 +54,7 @@ def test_five_commands_of_the_readme_lead_from_a_csv_to_a_list(tmp_path: Path, m
     assert line == {"item_id": "sku-10", "title": "Thing, the 10th", "price": 15.0, "categories": ["kitchen", "garden"]}
 
     assert serving[:2] == ["atspeed", "serve"]
-    with ForkedServer(tmp_path, *serving[2:]) as server:
+    with ForkedServer(tmp_path, *serving[2:], "--plan", "auto") as server:
         client = server.wait_until_ready().client
         expression = {"expression": 'price < 20 and categories has "garden"'}
         client.put("/v1/catalog/filters/cheap", json=expression).raise_for_status()

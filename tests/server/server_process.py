@@ -19,8 +19,9 @@ class ServerProcess(server_process.ServerProcess):
     """Runs `atspeed serve` with the given flags, logging to a file; `with` waits until it listens and ends it afterwards."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
-        # A tiny model has a hundred thousand slots in that; more would only have to be made at every start.
-        super().__init__(folder, "--threads", "1", "--engine", "transformers", "--kv-memory-gib", "0.05", *flags)
+        # A tiny model has a hundred thousand slots in that; more would only have to be made at every start, and costs would be measured.
+        quick = ("--threads", "1", "--engine", "transformers", "--kv-memory-gib", "0.05", "--plan", "none")
+        super().__init__(folder, *quick, *flags)
         # An upload is read by a process of low priority, which gets little of a crowded machine.
         self.client.timeout = httpx.Timeout(120)
 

@@ -42,7 +42,8 @@ def with_console(model_flags: list[str], keys: Path, lists_key: str, tmp_path_fa
     """A server with keys, users, a filter and a console; its client has a key."""
     folder = tmp_path_factory.mktemp("with-console")
     text = add_key(keys, "people", list(Scope))
-    flags = ["--keys", str(keys), "--histories", "memory://", "--timeout-ms", "20000", "--console", "--console-port", "0"]
+    flags = ["--keys", str(keys), "--histories", "memory://", "--timeout-ms", "20000", "--plan", "auto"]
+    flags += ["--console", "--console-port", "0"]
     with ForkedServer(folder, *model_flags, *flags) as server:
         server.wait_until_ready().client.headers["Authorization"] = f"Bearer {text}"
         for user, items in USERS.items():

@@ -38,7 +38,7 @@ def shop(model_flags: list[str], versions: dict[str, Catalog], tmp_path_factory:
     folder = tmp_path_factory.mktemp("shop")
     (folder / "catalogs").mkdir()
     flags = ("--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02", "--catalogs", str(folder / "catalogs"))
-    with ForkedServer(folder, *model_flags, *flags) as server:
+    with ForkedServer(folder, *model_flags, *flags, "--plan", "auto") as server:
         server.wait_until_ready()
         versions["v1"].save(folder / "catalogs" / "one.jsonl")
         save_artefact(versions["small"], folder / "catalogs" / "some.catalog")

@@ -51,7 +51,7 @@ def dated(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shop(model_dir: Path, dated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    flags = ("--target", str(model_dir), "--catalog", str(dated), "--histories", "memory://", "--timeout-ms", "20000")
+    flags = ("--target", str(model_dir), "--catalog", str(dated), "--histories", "memory://", "--timeout-ms", "20000", "--plan", "auto")
     with ForkedServer(tmp_path_factory.mktemp("shop"), *flags) as server:
         server.wait_until_ready()
         server.client.put("/v1/catalog/filters/even", json={"items": [f"item-{i}" for i in range(0, 200, 2)]})

@@ -38,7 +38,7 @@ def flags(model_flags: list[str], codebooks: Path, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="module")
 def shop(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ForkedServer(tmp_path_factory.mktemp("shop"), *flags) as server:
+    with ForkedServer(tmp_path_factory.mktemp("shop"), *flags, "--plan", "auto") as server:
         yield server.wait_until_ready()
 
 

@@ -31,7 +31,7 @@ def writer(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def thinking(writer: Path, catalog_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    flags = ("--target", str(writer), "--catalog", str(catalog_file), "--histories", "memory://", "--timeout-ms", "20000")
+    flags = ("--target", str(writer), "--catalog", str(catalog_file), "--histories", "memory://", "--timeout-ms", "20000", "--plan", "auto")
     with ForkedServer(tmp_path_factory.mktemp("thinking"), *flags, "--log-level", "debug") as server:
         yield server.wait_until_ready()
 

@@ -46,7 +46,7 @@ def slow(catalog: Catalog, catalog_file: Path, tmp_path_factory: pytest.TempPath
     """A model so slow, one list at a time, that what loads it takes little of the machine itself."""
     folder = tmp_path_factory.mktemp("slow")
     target = save_random_model(folder / "model", catalog, hidden=256, layers=8, heads=4, max_items=5)
-    flags = ["--target", str(target), "--catalog", str(catalog_file), "--max-running", "1", "--timeout-ms", "20000"]
+    flags = ["--target", str(target), "--catalog", str(catalog_file), "--max-running", "1", "--timeout-ms", "20000", "--plan", "auto"]
     with ForkedServer(folder, *flags, "--histories", f"sqlite:///{folder / 'histories.db'}") as server:
         yield server.wait_until_ready()
 
