@@ -55,6 +55,8 @@ services: # What the tests run beside the server; without root rights the tests 
 		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
 		{ $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends $$MISSING; } >/dev/null 2>&1 \
 		|| echo "$${MISSING# } could not be installed: the tests that need it will be skipped."; }
+	@PIP_RETRIES=1 deploy/checks/tools.sh --quick >/dev/null 2>&1 \
+		|| echo "Helm, promtool or hadolint could not be installed: the tests that need them will be skipped."
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ _OWN = ROOT / ".deploy"
 
 def find_tool(name: str) -> str | None:
     """The path of a tool, or None where it is not installed."""
-    places = (_OWN / "bin" / name, _OWN / "tools" / "bin" / name, _OWN / "checkov" / "bin" / name)
+    places = [_OWN / "bin" / name, *(_OWN / environment / "bin" / name for environment in ("quick", "tools", "checkov"))]
     return shutil.which(name) or next((str(place) for place in places if place.is_file()), None)
 
 
