@@ -1,8 +1,6 @@
 """What a catalog may cost: rows, packing, memory and time, each with a sentence and without a trace."""
 
 import asyncio
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,44 +14,16 @@ from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.limits import ReadLimits
 from drafting.catalog.loading import load_catalog
-from server.catalogs.background import ProcessLimits, answer_order, run_in_background
+from server.catalogs.background import ProcessLimits, run_in_background
 from server.catalogs.placing import PlaceOrder, place
 from server.errors import CatalogRefused
+from tests.server.catalogs.limited_work import Done, Task
 from tests.server.catalogs.shop import START
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What the process below is to do."""
-
-    what: str
-
-
-class Done(msgspec.Struct, frozen=True):
-    """What it found."""
-
-    data: int = 0
-    seconds: int = 0
-    oom_score_adj: int = 0
-
-
-def work(task: Task) -> Done:
-    match task.what:
-        case "memory":
-            bytearray(2**30)
-        case "processor":
-            while True:
-                pass
-        case "sleep":
-            time.sleep(60)
-        case "die":
-            sys.exit(3)
-    score = int(Path("/proc/self/oom_score_adj").read_text())
-    return Done(resource.getrlimit(resource.RLIMIT_DATA)[0], resource.getrlimit(resource.RLIMIT_CPU)[0], score)
 
 
 async def run(what: str, **limits: Any) -> Done:
     given = ProcessLimits(**({"memory_gib": 0.5, "seconds": 20} | limits))
-    return await run_in_background("tests.server.catalogs.test_limits", Task(what), Done, given, CatalogRefused)
+    return await run_in_background("tests.server.catalogs.limited_work", Task(what), Done, given, CatalogRefused)
 
 
 async def test_a_process_knows_its_limits_and_is_the_first_that_the_kernel_kills() -> None:
@@ -64,8 +34,8 @@ async def test_a_process_knows_its_limits_and_is_the_first_that_the_kernel_kills
     ("what", "limits", "sentence"),
     [
         ("memory", {}, r"It takes more than the 0\.5 GiB of memory that this server allows for it \(--catalog-build-memory-gib\)\."),
-        ("processor", {"seconds": 2}, r"It takes longer than the 2 s that this server allows for it \(--catalog-build-seconds\)\."),
-        ("sleep", {"seconds": 2}, r"It takes longer than the 2 s that this server allows for it \(--catalog-build-seconds\)\."),
+        ("processor", {"seconds": 1}, r"It takes longer than the 1 s that this server allows for it \(--catalog-build-seconds\)\."),
+        ("sleep", {"seconds": 1}, r"It takes longer than the 1 s that this server allows for it \(--catalog-build-seconds\)\."),
         ("die", {}, r"The process that works on it died, for lack of memory perhaps\."),
     ],
 )
@@ -122,7 +92,3 @@ def test_new_items_do_not_make_more_items_than_a_catalog_may_have(tmp_path: Path
     told = place(msgspec.convert(order | {"items": items, "collision": "shared", "added_at": 1, "max_items": 20}, PlaceOrder))
     assert told.sentence == "With these the catalog would have more than the 20 items that this server allows."
     assert [path.name for path in tmp_path.iterdir()] == ["some.jsonl"]
-
-
-if __name__ == "__main__":
-    answer_order(Task, work)

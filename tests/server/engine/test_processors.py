@@ -53,9 +53,9 @@ def test_an_engine_keeps_all_of_them_busy_unless_told(catalog: Catalog, monkeypa
 @pytest.mark.parametrize(
     ("told", "environment", "threads", "policy"),
     [
-        ("3", {}, 3, "PASSIVE"),
+        pytest.param("3", {}, 3, "PASSIVE", marks=pytest.mark.exhaustive),
         ("None", {}, usable_processors(), "PASSIVE"),
-        ("None", {"OMP_NUM_THREADS": "1"}, 1, "PASSIVE"),
+        pytest.param("None", {"OMP_NUM_THREADS": "1"}, 1, "PASSIVE", marks=pytest.mark.exhaustive),
         ("2", {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "active"}, 2, "ACTIVE"),
     ],
 )

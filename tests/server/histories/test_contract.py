@@ -2,9 +2,12 @@
 
 import asyncio
 import math
-from time import monotonic
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
+from redis.asyncio import Redis
 
 from server.histories import Event, EventChoice, Retention, StoredUser, open_history_store
 
@@ -66,8 +69,8 @@ async def test_of_events_that_arrive_together_the_oldest_fall_off(store):
 
 async def test_the_first_to_arrive_fall_off_a_full_history(store):
     """Whatever the timestamps say: else a full history would take nothing more from a clock that went back."""
-    for time in (7, 3, 5, 1, 9):
-        await store.append("ann", [Event(str(time), float(time))])
+    for at in (7, 3, 5, 1, 9):
+        await store.append("ann", [Event(str(at), float(at))])
     assert await store.append("ann", [Event("6", 6.0), Event("0", 0.0)]) == 2
     assert items(await store.read("ann")) == ["0", "1", "5", "6", "9"]
     assert items(await store.read("ann", 2)) == ["6", "9"]
@@ -194,21 +197,50 @@ async def test_profiles_of_users_whose_names_are_alike_stay_apart(store):
         assert (await store.read_user(user)).profile == {"name": user}
 
 
-async def test_events_and_profile_end_together_their_time_after_the_last_write(make_store):
-    store = make_store(ttl_seconds=0.7)
+Passing = Callable[[float], Awaitable[None]]
+
+
+@pytest.fixture
+def passing(scheme: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Passing:
+    """Has time pass for the stores of a scheme: their clock is set, and what Redis keeps for a time has so much less of it left."""
+    since = 0.0
+    clock = SimpleNamespace(time=lambda: time.time() + since, monotonic=lambda: time.monotonic() + since)
+    monkeypatch.setattr("server.histories.memory.time", clock)
+    monkeypatch.setattr("server.histories.sqlite.time", clock)
+
+    async def passes(seconds: float) -> None:
+        nonlocal since
+        since += seconds
+        if scheme != "redis":
+            return
+        async with Redis(port=request.getfixturevalue("redis_server").port) as admin:
+            async for key in admin.scan_iter("{test-*"):
+                if (left := await admin.pttl(key)) > 0:
+                    await admin.pexpire(key, max(0, left - round(1000 * seconds)))
+
+    return passes
+
+
+# Sentinels and Clusters are given the same commands as one Redis.
+CLOCKS = pytest.mark.parametrize("scheme", ["memory", "sqlite", "redis"])
+
+
+@CLOCKS
+async def test_events_and_profile_end_together_their_time_after_the_last_write(make_store, passing: Passing):
+    store = make_store(ttl_seconds=700)
     for user in ("events", "profile", "forgotten"):
         await store.append(user, [Event("a", 1.0)])
         await store.put_profile(user, PROFILE)
-    await asyncio.sleep(0.45)
+    await passing(450)
     await store.append("events", [Event("b", 2.0)])
     await store.put_profile("profile", {})
     # What is deleted gives the rest no more time.
     await store.delete_profile("forgotten")
-    await asyncio.sleep(0.4)
+    await passing(400)
     assert await store.read_user("events") == StoredUser([Event("a", 1.0), Event("b", 2.0)], PROFILE)
     assert await store.read_user("profile") == StoredUser([Event("a", 1.0)], {})
     assert await store.read_user("forgotten") == StoredUser([])
-    await asyncio.sleep(0.5)
+    await passing(500)
     assert await store.read_user("events") == await store.read_user("profile") == StoredUser([])
     assert await store.delete_profile("events") is False
     assert await store.delete("profile") is False
@@ -288,24 +320,15 @@ async def test_concurrent_appends_all_arrive(make_store):
     await store.close()
 
 
-async def test_a_history_ends_its_time_after_the_last_append(make_store):
-    # Where the machine is away for too long, bob is late as well, and all is done once more, with ten times as long a life.
-    for life in (0.7, 7.0):
-        store = make_store(ttl_seconds=life)
-        begun = monotonic()
-        await store.append("bob", [Event("b", 1.0)])
-        await store.append("ann", [Event("a", 1.0, "e1")])
-        await asyncio.sleep(0.65 * life)
-        in_time, appended = monotonic() < begun + life, monotonic()
-        await store.append("bob", [Event("c", 2.0)])
-        await asyncio.sleep(0.55 * life)
-        found = items(await store.read("bob"))
-        if in_time and monotonic() < appended + life:
-            break
-        for user in ("ann", "bob"):
-            await store.delete(user)
-        await store.close()
-    assert found == ["b", "c"]
+@CLOCKS
+async def test_a_history_ends_its_time_after_the_last_append(make_store, passing: Passing):
+    store = make_store(ttl_seconds=700)
+    await store.append("bob", [Event("b", 1.0)])
+    await store.append("ann", [Event("a", 1.0, "e1")])
+    await passing(450)
+    await store.append("bob", [Event("c", 2.0)])
+    await passing(400)
+    assert items(await store.read("bob")) == ["b", "c"]
     assert await store.read("ann") == []
     assert await store.delete("ann") is False
     assert await store.append("ann", [Event("new", 2.0, "e1")]) == 1
@@ -403,9 +426,9 @@ async def test_a_sample_has_the_newest_events_of_all_users_or_of_so_many(store):
 async def test_a_sample_has_no_user_whose_time_is_over(make_store):
     store = make_store(max_events=5, ttl_seconds=0.2)
     await store.append("ann", [Event("a", 1.0)])
-    deadline = monotonic() + 20
+    deadline = time.monotonic() + 20
     while await store.sample(10, 3):
-        assert monotonic() < deadline
+        assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
     await store.close()
 
