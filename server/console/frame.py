@@ -9,7 +9,7 @@ from nicegui import ui
 from server.client import AsyncAtspeedClient, AtspeedError
 from server.console.elements import tag
 
-PAGES = (("/", "Try it"), ("/why", "Why this list"), ("/operate", "Operate"), ("/items", "Items"))
+PAGES = {"/": "Try it", "/why": "Why this list", "/operate": "Operate", "/items": "Items"}
 STATE_SECONDS = 5.0
 STYLE = Path(__file__).with_name("console.css").read_text()
 # The choice is the browser's own, so it is kept there; without one, the system's is followed.
@@ -22,8 +22,9 @@ SWITCH_THEME = f"""() => {{
 
 
 @contextmanager
-def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Iterator[ui.element]:
+def frame(client: AsyncAtspeedClient, here: str, lead: str) -> Iterator[ui.element]:
     """One page with its heading and a sentence on what it is for; use it as a context for the rest, which gets its place for buttons."""
+    ui.page_title(f"{PAGES[here]} · atspeed console")
     ui.add_css(STYLE)
     ui.colors(primary="var(--accent)")
     chosen = ui.context.client.request.cookies.get(THEME_COOKIE)
@@ -31,7 +32,7 @@ def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Itera
     with ui.header(), tag("div", "", "top"):
         tag("span", "atspeed", "brand")
         with tag("nav", "", "", aria_label="Pages"):
-            for path, name in PAGES:
+            for path, name in PAGES.items():
                 link = ui.link(name, path)
                 if path == here:
                     link.props["aria-current"] = "page"
@@ -44,7 +45,7 @@ def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Itera
     ui.skip_link(target=page)
     with page:
         with tag("div"):
-            tag("h1", title)
+            tag("h1", PAGES[here])
             tag("p", lead, "lead")
         yield actions
 

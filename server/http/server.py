@@ -99,7 +99,7 @@ class ApiServer:
         console = None
         if settings.console:
             console = ConsoleProcess(listen(settings.host, settings.console_port), self._listeners[-1], settings)
-            logger.info("the console is at http://%s:%d", settings.host, console.port)
+            logger.info("the console is at %s://%s:%d", self._scheme, settings.host, console.port)
         try:
             histories = open_history_store(
                 settings.histories,

@@ -27,6 +27,7 @@ class Items:
     def __init__(self, client: AsyncAtspeedClient, visits: Visits, item_id: str) -> None:
         self._client, self._visits, self._item_id = client, visits, item_id
         self._searches, self._choices = Newest(), Newest()
+        self._links: dict[str, ui.element] = {}
 
     def build(self) -> None:
         """Make the page's parts, and fill them as soon as it is shown."""
@@ -60,17 +61,20 @@ class Items:
         with self._found:
             if not found:
                 tag("li", "No item has this id or title.", "soft")
-            for item in found:
-                with tag("li"):
-                    self._link(item)
+            self._links = {item.item_id: self._link(item) for item in found}
+        self._mark()
 
-    def _link(self, item: CatalogItem) -> None:
-        """An item's name, which shows it."""
-        with tag("div", "", "what"):
+    def _link(self, item: CatalogItem) -> ui.element:
+        """An entry of a list with an item's name, which shows it; the result is its button."""
+        with tag("li"), tag("div", "", "what"):
             button = tag("button", item.title or item.item_id, "link", type="button").on("click", partial(self._choose, item.item_id))
-            if item.item_id == self._item_id:
-                button.props["aria-current"] = "true"
             tag("div", f"{item.item_id} · {' '.join(item.identifier)}", "soft mono")
+        return button
+
+    def _mark(self) -> None:
+        """Say which of the items that were found is shown."""
+        for item_id, link in self._links.items():
+            link.props.set_optional("aria-current", "true" if item_id == self._item_id else None)
 
     def _fail(self, error: AtspeedError) -> None:
         self._shown.clear()
@@ -90,6 +94,7 @@ class Items:
         if not is_newest():
             return
         self._item_id = item_id
+        self._mark()
         self._shown.clear()
         with self._shown:
             ui.navigate.history.replace(f"{PATH}?item={quote(item_id)}")
@@ -107,8 +112,7 @@ class Items:
                 tag("h3", f"They share {' '.join(group.shared)}{more}")
                 with tag("ul", "", "items plain side"):
                     for item in group.items:
-                        with tag("li"):
-                            self._link(item)
+                        self._link(item)
             if not any(group.count for group in alike.alike):
                 tag("p", "No item shares even the first token.", "soft")
 
@@ -150,7 +154,7 @@ class Places:
             results = (await self._client.recommend_many([{"user_id": user, "k": LIST} for user in users])).results
         except AtspeedError as error:
             if is_newest():
-                with self._shown.clear():
+                with self._shown.clear(), tag("li"):
                     show_error(str(error))
             return
         if not is_newest():

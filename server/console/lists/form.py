@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from nicegui import ui
@@ -77,15 +78,15 @@ class RequestForm:
 
     async def load(self) -> None:
         """Fill in what the server knows: named filters, and whether items have pictures."""
+        # What is wrong, the list says; and a key for lists alone may read items, and no filters.
+        with suppress(AtspeedError):
+            first = (await self._client.items(limit=1)).items
+            if first and IMAGE in (await self._client.item(first[0].item_id)).attributes:
+                self._question.options["fields"] = [IMAGE]
         try:
             named = (await self._client.filters()).filters
-            first = (await self._client.items(limit=1)).items
-            has_image = bool(first) and IMAGE in (await self._client.item(first[0].item_id)).attributes
         except AtspeedError:
-            # The list says what is wrong.
             return
-        if has_image:
-            self._question.options["fields"] = [IMAGE]
         choices = {ANY_ITEM: "Any item"} | {each.name: f"{each.name} ({each.items:,})" for each in named}
         asked = self._filter.value
         self._filter.set_options(choices | ({} if asked in choices else {asked: asked}), value=asked)

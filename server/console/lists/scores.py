@@ -22,6 +22,11 @@ class Scores:
         self._picked[item_id] = title or item_id
         await self.ask()
 
+    def clear(self) -> None:
+        """Take the scores away, which are of another history; the items stay picked."""
+        self._answers.ask()
+        self._shown.clear()
+
     async def ask(self) -> None:
         """Score the items for the question as it is; nothing happens until there are some."""
         if not (self._picked and self._question.is_ready):

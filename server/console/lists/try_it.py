@@ -18,6 +18,7 @@ from server.console.visits import Visits
 from server.schemas.recommendations import RecommendationAnswer
 
 SHOWN_EVENTS = 12
+NOBODY = "Choose a user to see their list, or add an item to the history."
 
 
 class TryIt:
@@ -48,7 +49,7 @@ class TryIt:
                 with tag("section", "", "card", aria_label="List", aria_live="polite"):
                     self._list = tag("div", "", "stack")
         with self._list:
-            tag("p", "Choose a user to see their list.", "empty")
+            tag("p", NOBODY, "empty")
         ui.timer(0, self._open, once=True)
 
     async def _open(self) -> None:
@@ -64,6 +65,7 @@ class TryIt:
             question.user_id, question.changed, question.events, question.profile = user_id, False, [], None
             self._all_events, self._unread = False, ""
             is_newest = self._histories.ask()
+            self._expect()
             history, unread = await _stored(self._client.history(user_id))
             profile, profile_unread = await _stored(self._client.profile(user_id))
             if not is_newest():
@@ -72,6 +74,13 @@ class TryIt:
             question.profile = None if profile is None else profile.profile
             self._unread = unread or profile_unread
         await self._ask()
+
+    def _expect(self) -> None:
+        """Take away what is shown of another user."""
+        self._lists.ask()
+        self._history.clear()
+        self._scores.clear()
+        self._list.style("opacity: 0.6")
 
     def _show_history(self) -> None:
         self._history.clear()
@@ -118,12 +127,16 @@ class TryIt:
     async def _ask(self) -> None:
         """Ask for the list of the question as it is, and show it."""
         self._show_history()
+        is_newest = self._lists.ask()
         if not self._question.is_ready:
+            self._scores.clear()
+            self._list.style(replace="").clear()
+            with self._list:
+                tag("p", NOBODY, "empty")
             return
         # The button that began this may be gone by now.
         with self._list:
             ui.navigate.history.replace(self._question.address("/"))
-        is_newest = self._lists.ask()
         self._list.style("opacity: 0.6")
         body = self._question.body
         try:
@@ -131,6 +144,7 @@ class TryIt:
         except AtspeedError as error:
             if is_newest():
                 self._fail(error)
+                self._scores.clear()
             await self._visits.refused(body, error)
             return
         if is_newest():

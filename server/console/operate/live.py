@@ -7,6 +7,7 @@ from server.console.elements import bar, card, show_error, table, tag
 from server.console.operate.readings import Reading, Readings
 
 LOOK_SECONDS = 3.0
+NO_METRICS = "What answers at /metrics is no text of Prometheus."
 PERCENTILES = (0.5, 0.9, 0.99)
 
 
@@ -23,10 +24,10 @@ class Live:
     async def _look(self) -> None:
         try:
             self._readings.take(Reading.of(await self._client.metrics()))
-        except AtspeedError as error:
+        except (AtspeedError, ValueError) as error:
             self._shown.clear()
             with self._shown:
-                show_error(str(error))
+                show_error(str(error) if isinstance(error, AtspeedError) else NO_METRICS)
             return
         self._show()
 

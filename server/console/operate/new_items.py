@@ -1,5 +1,6 @@
 """A form for an item that the catalog does not have yet."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nicegui import ui
@@ -12,8 +13,9 @@ from server.console.typed import json_of, numbers_of
 class NewItem:
     """One item at a time: what names it, and where it belongs."""
 
-    def __init__(self, client: AsyncAtspeedClient) -> None:
-        self._client = client
+    def __init__(self, client: AsyncAtspeedClient, changed: Callable[[], Awaitable[None]]) -> None:
+        """`changed` is called when there is an item more, and so a version."""
+        self._client, self._changed = client, changed
         with card("New item"), tag("form", "", "stack").on("submit.prevent", self._add):
             with tag("div", "", "line"):
                 self._id = ui.input("Item id").props("outlined dense").style("flex: 1 1 8rem")
@@ -38,6 +40,7 @@ class NewItem:
                 line = added.items[0]
                 moved = ", the nearest one that was free" if line.moved else ""
                 tag("p", f"{line.item_id} is {' '.join(line.identifier)}{moved}, in version {added.version}.", "told")
+            await self._changed()
 
 
 def new_item(item_id: str, title: str, place: str, attributes: str) -> dict[str, Any]:

@@ -12,11 +12,17 @@ from server.console.visits import Visits
 
 def build_operate(client: AsyncAtspeedClient, visits: Visits) -> None:
     """Make the page's parts."""
+
+    async def changed() -> None:
+        """Show anew what depends on the version that is served: filters leave others of its items."""
+        await versions.load()
+        await filters.load()
+
     Live(client)
     with tag("div", "", "columns"):
         with tag("div", "", "stack"):
-            Versions(client)
-            NewItem(client)
+            versions = Versions(client, changed)
+            NewItem(client, changed)
         with tag("div", "", "stack"):
-            Filters(client)
+            filters = Filters(client)
             Events(client, visits)

@@ -1,6 +1,7 @@
 """Versions of the catalog: what is served, what was, and what is different between two of them."""
 
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from nicegui import ui
@@ -17,8 +18,9 @@ NAMED = 10
 class Versions:
     """The versions, with what can be done with them."""
 
-    def __init__(self, client: AsyncAtspeedClient) -> None:
-        self._client = client
+    def __init__(self, client: AsyncAtspeedClient, changed: Callable[[], Awaitable[None]]) -> None:
+        """`changed` shows anew what depends on the version that is served, this included."""
+        self._client, self._changed = client, changed
         with card("Versions of the catalog"):
             self._shown = tag("div", "", "stack")
         ui.timer(0, self.load, once=True)
@@ -90,12 +92,12 @@ class Versions:
     async def _activate(self, version: str) -> None:
         if await ask_first(f"Serve version {version} from now on?", "Activate"):
             await tell(self._client.activate(version, BY), f"Version {version} is served.")
-            await self.load()
+            await self._changed()
 
     async def _roll_back(self, served: str) -> None:
         if await ask_first(f"Serve the version before {served} again?", "Roll back"):
             await tell(self._client.roll_back(BY, served), "The version before is served.")
-            await self.load()
+            await self._changed()
 
 
 def when(seconds: float) -> str:

@@ -3,12 +3,14 @@
 Invariant: the browser reaches nothing but this machine. What a page asks of another host is refused, and fails the test.
 """
 
+import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from nicegui import Client, core, ui
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from server.keys.file import add_key
@@ -87,3 +89,12 @@ def page(browser: Browser, with_console: ServerProcess) -> Iterator[Page]:
     yield shown
     context.close()
     assert (foreign, broken) == ([], [])
+
+
+@pytest.fixture
+async def shown(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
+    """A page that nobody looks at."""
+    monkeypatch.setattr(core, "loop", asyncio.get_running_loop())
+    client = Client(ui.page(""))
+    yield client
+    client.delete()

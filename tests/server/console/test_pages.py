@@ -237,6 +237,7 @@ def test_everyone_can_read_it(page: Page, address: str, shown: str):
     page.set_viewport_size({"width": 360, "height": 640})
     page.goto(address)
     expect(page.locator(shown).first).to_be_visible()
+    expect(page).to_have_title(f"{page.locator('h1').inner_text()} · atspeed console")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for _ in range(2):
         violations = Axe().run(page).response["violations"]

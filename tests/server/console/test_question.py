@@ -79,6 +79,7 @@ def choosing(monkeypatch: pytest.MonkeyPatch) -> tuple[SlowClient, TryIt, Questi
     client, question = SlowClient(), Question()
     page = TryIt(cast(AsyncAtspeedClient, client), cast(Visits, None), question)
     monkeypatch.setattr(page, "_ask", _nothing)
+    monkeypatch.setattr(page, "_expect", lambda: None)
     return client, page, question
 
 
@@ -149,6 +150,7 @@ async def test_a_list_is_asked_for_whatever_can_be_read_of_the_user(
         asked.append(question.body)
 
     monkeypatch.setattr(page, "_ask", ask)
+    monkeypatch.setattr(page, "_expect", lambda: None)
     await page._choose("ann")
     assert asked == [{"user_id": "ann", "k": 10}]
     assert (([event.item_id for event in question.events], question.profile), page._unread) == (read, unread)

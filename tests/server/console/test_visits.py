@@ -1,15 +1,9 @@
 """Whom lists were made for stays in the tab: no visitor sees the users of another, nor anybody before the server has judged their key."""
 
-import asyncio
-import json
-import re
-from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import pytest
-from nicegui import Client, core, ui
-from nicegui.elements.mixins.text_element import TextElement
-from nicegui.page import page
+from nicegui import Client, ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, ConnectionFailed, Denied, NotFound, Unavailable
 from server.console.door import Door
@@ -17,40 +11,10 @@ from server.console.lists.question import Question
 from server.console.lists.try_it import TryIt
 from server.console.lists.why import Why
 from server.console.operate.events import Events
-from server.console.visits import FORGET_VISITS, MOST_USERS, Visits
+from server.console.visits import FORGET_VISITS, MOST_USERS
 from server.schemas.recommendations import RecommendationAnswer
 from server.settings import ConsoleOptions
-
-
-class Tab:
-    """A browser's tab with its `sessionStorage`."""
-
-    def __init__(self, **kept: str) -> None:
-        self.kept = {name.replace("_", "-"): text for name, text in kept.items()}
-
-    def run_javascript(self, code: str, *, timeout: float = 1.0) -> Any:
-        """Do what the code says at once; the result can be awaited, and need not be."""
-        kept = None
-        if taken := re.fullmatch(r"sessionStorage\.getItem\('([a-z-]+)'\)", code):
-            kept = self.kept.get(taken[1])
-        elif put := re.fullmatch(r"sessionStorage\.setItem\('([a-z-]+)', (.+)\)", code):
-            self.kept[put[1]] = json.loads(put[2])
-        else:
-            raise AssertionError(code)
-        return _Done(kept)
-
-
-class _Done:
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def __await__(self) -> Iterator[Any]:
-        yield from ()
-        return self._value
-
-
-def visits_of(tab: Tab) -> Visits:
-    return Visits(cast(Client, tab))
+from tests.server.console.tab import Tab, texts, visits_of
 
 
 def answer(source: str | None = None) -> RecommendationAnswer:
@@ -111,15 +75,6 @@ class Refusing:
     filters = explain = history = profile = recommend = catalog
 
 
-@pytest.fixture
-async def shown(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
-    """A page that nobody looks at."""
-    monkeypatch.setattr(core, "loop", asyncio.get_running_loop())
-    client = Client(page(""))
-    yield client
-    client.delete()
-
-
 @pytest.mark.parametrize(("error", "left"), [(NOT_FOUND, ["bob"]), (ConnectionFailed("No answer."), ["bob", "ann"])])
 async def test_a_page_notes_nobody_whom_the_server_did_not_answer_for(shown: Client, error: AtspeedError, left: list[str]):
     api, visits = cast(AsyncAtspeedClient, Refusing(error)), visits_of(Tab(atspeed_users='["ann", "bob"]'))
@@ -144,4 +99,4 @@ async def test_nobody_is_let_in_unjudged(shown: Client, error: AtspeedError):
     with shown:
         door = Door(ConsoleOptions(url="http://127.0.0.1:8000"))
         assert not await door.open(cast(AsyncAtspeedClient, Refusing(error)), ui.element())
-    assert str(error) in [element.text for element in shown.elements.values() if isinstance(element, TextElement)]
+    assert str(error) in texts(shown)
