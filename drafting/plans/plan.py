@@ -50,6 +50,7 @@ class DraftRound:
         levels: levels that have grown in this round.
         drafted: nodes that they have added.
         unranked: whether the frontier holds nodes that the draft has not scored, so that it cannot go on from them.
+        most_children: nodes that drafting children adds where the host does not know the frontier, and so not their number; else None.
         certainty: the plan's estimate that the target's beam reaches the frontier without a miss.
         exploring: whether the plan tries what it would not do by what it has learned.
         given: sources whose drafts are in the tree from the search's first round on.
@@ -68,6 +69,7 @@ class DraftRound:
     levels: int = 0
     drafted: int = 0
     unranked: bool = False
+    most_children: int | None = None
     certainty: float = 1.0
     exploring: bool = False
     given: Given = Given.NONE

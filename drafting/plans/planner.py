@@ -152,6 +152,10 @@ class Planner(Plan):
         depth = state.next_depth
         values = self._values(state, has_draft and self.costs.draft is not None)
         by_children, by_beam = values.weigh(depth, state.levels, state.certainty, state.nodes)
+        if state.most_children is not None:
+            # So many are computed, however few children there are.
+            grown, most = values.price(np.array([state.nodes * values.fan_out[depth - 1], state.most_children])).tolist()
+            by_children -= max(most - grown, 0.0)
         least = state.certainty * values.stopping(depth)
         least += 0.0 if state.levels else WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
         if not state.unranked and by_beam > max(by_children, least):

@@ -122,6 +122,8 @@ class DraftStep:
             sizes = Counter(_group_key(task.search) for task in tasks)
             for task in tasks:
                 task.round.group_size = sizes[_group_key(task.search)]
+                is_known = task.is_read or task.round.next_depth > task.round.last_depth
+                task.round.most_children = None if is_known else task.most_nodes(self._trie)
                 task.action = plan.action(task.round, self.drafter is not None)
         return cost
 
@@ -210,12 +212,14 @@ class DraftStep:
                 spare -= most
                 affordable.append(task)
         if affordable:
-            parents = [task.round.nodes for task in affordable]
+            parents = [(task.round.nodes, task.is_read) for task in affordable]
             self.unread += self._trie_drafter.draft(affordable)
-            for task, count in zip(affordable, parents, strict=True):
+            for task, (count, is_read) in zip(affordable, parents, strict=True):
                 task.search.drafted_by.add("children")
                 task.round.unranked = True
-                plan.learn_children(task.round, count, task.round.nodes)
+                if is_read:
+                    # Otherwise these are as many as there may be, not as there are.
+                    plan.learn_children(task.round, count, task.round.nodes)
             cost.children += 1
             cost.parents += len(affordable)
         return affordable

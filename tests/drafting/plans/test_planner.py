@@ -358,6 +358,14 @@ def test_users_whose_last_lists_may_help_are_planned_for_in_any_case(monkeypatch
     assert len(planned) - len(sampled) == (len(users) - len(sampled)) // PLAN_WHEN_IDLE
 
 
+def test_children_that_the_host_cannot_count_cost_what_is_computed_in_their_place() -> None:
+    plan = planner(balance=300, draft=None)
+    below = replace(start(depth=1), levels=1, nodes=10)
+    assert plan.action(below, has_draft=False) is Action.CHILDREN
+    assert plan.action(replace(below, most_children=20), has_draft=False) is Action.CHILDREN
+    assert plan.action(replace(below, most_children=2000), has_draft=False) is Action.STOP
+
+
 def test_children_are_counted_before_they_are_drafted_again() -> None:
     plan = planner(balance=50, draft=None)
     deep = start(depth=2)

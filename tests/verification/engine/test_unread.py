@@ -12,7 +12,7 @@ import pytest
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
-from drafting.plans.plan import LevelOutcome, Plan
+from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.item_set import ItemSet
 from tests.explaining import check_explained
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, noisy_copy, run
@@ -165,6 +165,15 @@ class Learner(FixedPlan):
     """A fixed plan that keeps what it is told."""
 
     told: list[LevelOutcome] = field(default_factory=list)
+    children_told: list[tuple[int, float]] = field(default_factory=list)
+    most_children: list[int | None] = field(default_factory=list)
+
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
+        self.most_children.append(state.most_children)
+        return super().action(state, has_draft)
+
+    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
+        self.children_told.append((parents, children))
 
     @property
     def learns(self) -> bool:
@@ -193,3 +202,23 @@ def test_a_plan_learns_what_it_would_by_reading(speculation: Speculation, rule: 
         assert (one.depth, one.levels, one.verification) == (other.depth, other.levels, other.verification)
         np.testing.assert_array_equal(one.ranks, other.ranks)
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_children_that_were_not_counted_are_not_learned_from(
+    speculation: Speculation, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the draft's level the host can't count them; below the root it can. The plan is told how many are computed in their place."""
+    for module in LOOKS:
+        monkeypatch.setattr(f"{module}.is_async", lambda device: not reads)
+    trie, prompt = speculation.tries[4], np.concatenate([[1], speculation.identifiers[0]])
+    engine = speculation.engine(4, below := Learner("beam:12x1+children", 12, most_levels=1, children=True))
+    engine.add(BeamRequest("one", prompt, 9, 9))
+    engine.step()
+    assert bool(below.children_told) == reads
+    assert below.most_children[0] is None, "nothing is drafted yet"
+    assert below.most_children[1] == (None if reads else min(12 * trie.max_children[1], trie.level_size(2)))
+    engine = speculation.engine(4, root := Learner("trie", 0, children=True))
+    engine.add(BeamRequest("one", prompt, 9, 9))
+    engine.step()
+    assert root.children_told[0] == (1, trie.level_size(1))
