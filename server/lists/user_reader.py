@@ -1,7 +1,8 @@
 """The users of requests: what the store has of them, beside what the request brings.
 
-Invariants: a stored user costs one round trip, but for one whose newest items have all left the catalog. And a store that does not answer
-within the time that it may take is counted as one, however little time the clients give.
+Invariants: the prompt is that of all that is stored, whatever else a request asks for, so scores and lists of one user are of one prompt.
+A stored user costs one round trip, but for one most of whose newest items have left the catalog. And a store that does not answer within
+the time that it may take is counted as one, however little time the clients give.
 """
 
 import asyncio
@@ -63,7 +64,8 @@ class UserReader:
         if not stored.events and not is_enough:
             raise UserNotFound(body.user_id)
         user = known_user(served.catalog, body, most, kinds, stored, body.user_id)
-        if stored.events and not user.state.events and limit is not None:
+        # Items that fill the window may lie deeper, and whoever reads the whole history would see them.
+        if limit is not None and len(stored.events) >= limit and len(user.history) < max(most, window):
             user = known_user(served.catalog, body, most, kinds, await self._stored(body.user_id, None, deadline), body.user_id)
         if not user.state.events and not suffices(user.state, builder.reads):
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")

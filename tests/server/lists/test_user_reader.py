@@ -5,6 +5,7 @@ import random
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,36 @@ async def test_all_is_read_only_where_the_store_is_asked_for_a_kind() -> None:
     assert histories.limits[-1] == 100
     await reader.read(body, SERVED, BUILDER, time.monotonic() + 60, whole=True)
     assert histories.limits[-1] is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_the_prompt_is_one_whatever_else_a_request_asks_for(seed: int) -> None:
+    rng = random.Random(seed)
+    histories = Histories()
+    reader = UserReader(histories, Metrics(), 60.0)
+    # Of the newest items, all that fit in what is read first, most have left the catalog.
+    left = rng.sample(range(20), rng.randrange(9))
+    newest = [Event("item-1" if place in left else f"gone-{place}", 100.0 + place) for place in range(20)]
+    events = [*random_events(rng), *newest]
+    await histories.append("ann", events)
+    body = RecommendationRequest(user_id="ann", behaviours={"buy": [], "like": []})
+    ways: list[dict[str, Any]] = [{}, {"window": 7}, {"window": 50}, {"whole": True}]
+    users = [await reader.read(body, SERVED, BUILDER, time.monotonic() + 60, **way) for way in ways]
+    everything = known_user(CATALOG, body, 5, {"buy": 7, "like": 3}, StoredUser(events), "ann")
+    assert [user.state for user in users] == [everything.state] * 4
+    # The neighbour model's window is full, too, where there is as much.
+    assert users[1].history[-7:] == everything.history[-7:]
+
+
+async def test_a_history_that_is_all_read_is_read_once() -> None:
+    histories = Histories()
+    reader = UserReader(histories, Metrics(), 60.0)
+    await histories.append("ann", [Event("gone", 1.0), *(Event("item-1", 2.0 + place) for place in range(3))])
+    body = RecommendationRequest(user_id="ann", behaviours={"buy": [], "like": []})
+    await reader.read(body, SERVED, BUILDER, time.monotonic() + 60)
+    await histories.append("ann", [Event("item-2", 10.0 + place) for place in range(5)])
+    await reader.read(body, SERVED, BUILDER, time.monotonic() + 60)
+    assert histories.limits == [8, 8]
 
 
 class SlowHistories(MemoryHistoryStore):
