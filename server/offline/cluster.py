@@ -22,6 +22,7 @@ from drafting.errors import SetupError, first_line
 from server.metrics.logs import configure_logs
 from server.offline.in_parts import PartMaker, PartTask
 from server.offline.lists import OfflineError
+from server.offline.made import Made
 from server.offline.users import Block
 from server.settings import Settings
 
@@ -46,12 +47,12 @@ class Worker:
             self._problem = _on_node(error)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the part of a block; `users` of the answer are those of it, or `problem` is a sentence."""
+        """Make the part of a block; the answer is what was made (`Made`), and `problem`, which is empty or a sentence."""
         try:
-            users = 0 if self._problem else sum(self._maker.make(Block(**row)))
+            made = Made() if self._problem else sum(self._maker.make(Block(**row)), Made())
         except SetupError as error:
-            return {"users": 0, "problem": _on_node(error)}
-        return {"users": users, "problem": self._problem}
+            return asdict(Made()) | {"problem": _on_node(error)}
+        return asdict(made) | {"problem": self._problem}
 
 
 def _on_node(error: SetupError) -> str:
@@ -88,7 +89,7 @@ class Cluster:
     address: str
     workers: int | None = None
 
-    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
+    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
         """See `in_parts.Workers`."""
         ray = _import_ray()
         started = not ray.is_initialized()
@@ -120,7 +121,7 @@ class Cluster:
         except (OSError, ValueError, OverflowError) as error:
             raise OfflineError(f"No Ray cluster answers at {address}, which should be HOST:PORT of one, or auto.") from error
 
-    def _make(self, ray: Any, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
+    def _make(self, ray: Any, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         needs = needs_of(task.settings, nodes)
         room = sum(map(needs.fits, nodes))
@@ -140,7 +141,7 @@ class Cluster:
         for answer in made.iter_rows():
             if answer["problem"]:
                 raise OfflineError(answer["problem"])
-            yield answer["users"]
+            yield Made(answer["lists"], answer["failed"], answer["example"])
 
 
 def _mapped(ray: Any, rows: Any, task: PartTask, size: int, needs: Needs) -> Any:

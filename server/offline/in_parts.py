@@ -12,6 +12,7 @@ from typing import Protocol, Self
 from tqdm import tqdm
 
 from server.offline.lists import ListMaker, OfflineError
+from server.offline.made import Made
 from server.offline.parts import Form, Parts
 from server.offline.questions import Defaults
 from server.offline.user_files import UserFile
@@ -40,8 +41,8 @@ class PartTask:
 class Workers(Protocol):
     """Processes that make parts."""
 
-    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
-        """Make the part of each block, in any order; yield the users of what is written.
+    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
+        """Make the part of each block, in any order; yield what is made, list by list or in larger pieces.
 
         Raises:
             SetupError: there are no workers, or one of them can't do the task.
@@ -63,8 +64,8 @@ class PartMaker:
             self._maker.__exit__()
             raise OfflineError(f"{task.settings.catalog} is not the catalog (version {task.catalog_version}) that the run began with.")
 
-    def make(self, block: Block) -> Iterator[int]:
-        """Make the part of a block; yields 1 for each list, and the part is there when the iteration ends.
+    def make(self, block: Block) -> Iterator[Made]:
+        """Make the part of a block; yields what each of its users got, and the part is there when the iteration ends.
 
         Raises:
             SetupError: the users can't be read, or the part can't be written.
@@ -72,7 +73,8 @@ class PartMaker:
         lines = []
         for line in self._maker.lines(read_rows(self._task.files, block)):
             lines.append(line)
-            yield 1
+            made, self._maker.made = self._maker.made, Made()
+            yield made
         self._parts.write(block.part, lines)
 
     def __enter__(self) -> Self:
@@ -85,7 +87,7 @@ class PartMaker:
 class Here:
     """This process as the only worker."""
 
-    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
+    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
         """See `Workers`."""
         with PartMaker(task) as maker:
             for block in blocks:
@@ -100,7 +102,7 @@ def make_parts(task: PartTask, blocks: Sequence[Block], purpose: str, workers: W
         workers: None for this process.
 
     Raises:
-        SetupError: as `Workers.make`, or the folder holds another run, or not all that workers have made.
+        SetupError: as `Workers.make`, or the folder holds another run, or not all that workers have made; or none of the users got a list.
     """
     parts = Parts(task.place, task.form)
     seed = parts.begin(purpose, task.defaults.rule.seed)
@@ -111,12 +113,14 @@ def make_parts(task: PartTask, blocks: Sequence[Block], purpose: str, workers: W
     before = total - sum(block.users for block in missing)
     if before:
         print(f"going on after {before} users of an earlier run", file=sys.stderr)
+    made = Made()
     if missing:
-        made = (workers or Here()).make(task, missing)
-        with closing(made), tqdm(initial=before, total=total, unit=" users", desc="recommending", file=sys.stderr) as bar:  # type: ignore[type-var]
+        steps = (workers or Here()).make(task, missing)
+        with closing(steps), tqdm(initial=before, total=total, unit=" users", desc="recommending", file=sys.stderr) as bar:  # type: ignore[type-var]
             try:
-                for users in made:
-                    bar.update(users)
+                for step in steps:
+                    made += step
+                    bar.update(step.users)
             except KeyboardInterrupt as interrupt:
                 raise OfflineError(f"Interrupted. {_CONTINUATION}") from interrupt
     # A directory of the same path on each node takes parts that nobody finds.
@@ -124,4 +128,8 @@ def make_parts(task: PartTask, blocks: Sequence[Block], purpose: str, workers: W
         raise OfflineError(
             f"{lost} of {len(blocks)} parts were made, and are not in {task.place}: choose an --output that all workers see."
         )
+    if made.is_nothing and not before:
+        parts.fail(str(made))
     parts.finish()
+    if made.failed:
+        print(made, file=sys.stderr)

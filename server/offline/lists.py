@@ -15,6 +15,7 @@ from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from server.engine.loading import load_recommender
 from server.lists.blend import check_known, load_neighbours
 from server.lists.lines import item_lines, rule_lines, usage_lines
+from server.offline.made import Made
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
 from server.offline.users import Row
 from server.settings import Settings
@@ -27,7 +28,13 @@ class OfflineError(SetupError):
 
 
 class ListMaker:
-    """The model and the catalog, and what a run asks of them. As a context, it closes the recommender."""
+    """The model and the catalog, and what a run asks of them. As a context, it closes the recommender.
+
+    Attributes:
+        made: the lists that it has made, and those that it could not make.
+    """
+
+    made = Made()
 
     def __init__(self, settings: Settings, defaults: Defaults, catalog: Catalog | None = None) -> None:
         """
@@ -53,8 +60,11 @@ class ListMaker:
             row, label = labels.popleft()
             if isinstance(answer, str):
                 place = {"line": row.line} if row.file is None else {"file": row.file, "line": row.line}
+                named = f"line {row.line}" if row.file is None else f"line {row.line} of {row.file}"
+                self.made += Made(failed=1, example=f"{named}: {answer}")
                 yield msgspec.json.encode(place | label | {"error": answer})
             else:
+                self.made += Made(1)
                 yield msgspec.json.encode(label | found_lines(self._recommender, answer))
 
     def _questions(self, rows: Iterable[Row], labels: deque[tuple[Row, dict[str, Any]]]) -> Iterator[Question | str]:

@@ -37,10 +37,12 @@ class RunState(msgspec.Struct):
     Attributes:
         purpose: everything that the lines follow from.
         seed: drawn by chance in the first run; the next must not draw anew.
+        failure: of a run that is over, and has made no list at all.
     """
 
     purpose: str
     seed: int
+    failure: str = ""
 
 
 def names_written(name: str) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ there when all parts are; what begins with `_` is no data to readers of such fol
 
 import io
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
 from drafting.undecodable import UNDECODABLE
 from server.offline.lists import OfflineError
@@ -40,12 +41,13 @@ class Parts:
         """
         self._folder = open_folder(place)
         self._form = form
+        self._state = RunState("", 0)
 
     def begin(self, purpose: str, seed: int) -> int:
         """Begin a run, or go on with one of the same purpose; return its seed.
 
         Raises:
-            OfflineError: the folder holds the lists of another run.
+            OfflineError: the folder holds the lists of another run, or of one that made none.
             FolderError: the folder can't be read or written.
         """
         known = self._folder.find(_STATE)
@@ -54,12 +56,16 @@ class Parts:
         except UNDECODABLE:
             state = RunState("", 0)
         if state is None and not self.done():
-            self._folder.write(_STATE, msgspec.json.encode(RunState(purpose, seed)))
+            self._state = RunState(purpose, seed)
+            self._folder.write(_STATE, msgspec.json.encode(self._state))
             return seed
         if state is None or state.purpose != purpose:
             raise OfflineError(
                 f"{self._folder.place} holds lists of another run, of other users, models or options: choose another --output, or empty it."
             )
+        if state.failure:
+            raise OfflineError(state.failure)
+        self._state = state
         return state.seed
 
     def done(self) -> set[int]:
@@ -85,6 +91,17 @@ class Parts:
         else:
             contents.writelines(line + b"\n" for line in lines)
         self._folder.write(_name(part, self._form), contents.getvalue())
+
+    def fail(self, made: str) -> NoReturn:
+        """End a run that has made no list; `made` says why. The same command, given again, ends in the same way.
+
+        Raises:
+            OfflineError: always.
+            FolderError: the folder can't be written.
+        """
+        failure = f"{self._folder.place} has only errors: {made}"
+        self._folder.write(_STATE, msgspec.json.encode(replace(self._state, failure=failure)))
+        raise OfflineError(failure)
 
     def finish(self) -> None:
         """Say that all parts are there.

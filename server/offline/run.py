@@ -98,7 +98,7 @@ def recommend_users(settings: Settings, defaults: Defaults, users: str, output: 
         users: a file, a pipe, a folder, or a name with wildcards, which may be in an object store.
 
     Raises:
-        SetupError: the parts can't be loaded, a file can't be read or written, or both files are one.
+        SetupError: the parts can't be loaded, a file can't be read or written, both files are one, or no user got a list.
     """
     configure_logs("warning", "recommend")
     is_stream = not is_url(users) and (path := Path(users)).exists() and not path.is_file() and not path.is_dir()
@@ -156,6 +156,10 @@ def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog,
                 writer.write(line)
         except KeyboardInterrupt as interrupt:
             raise OfflineError(f"Interrupted. {writer.continuation}") from interrupt
+    if maker.made.is_nothing and not writer.done:
+        raise OfflineError(f"{output.place or 'The output'} has only errors: {maker.made}")
+    if maker.made.failed:
+        print(maker.made, file=sys.stderr)
 
 
 def _check_apart(source: UserPlace, place: str, names: Sequence[str]) -> None:

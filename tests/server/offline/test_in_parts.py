@@ -18,6 +18,7 @@ from server.offline.cluster import Cluster, Needs
 from server.offline.folder import FolderError
 from server.offline.in_parts import PartTask, make_parts
 from server.offline.lists import OfflineError
+from server.offline.made import Made
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_users
 from server.offline.user_files import find_files
@@ -70,6 +71,8 @@ def test_parts_are_the_lists_of_one_file_and_only_missing_ones_are_made(
     recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.parquet"), output)
     lists = expected(folder)
     assert joined(tmp_path / "lists") == lists
+    told = "119 lists, 1 user without one, such as line 41: The catalog has no item 'none', which history names.\n"
+    assert capsys.readouterr().err.endswith(told)
     assert json.loads(lists[0])["items"][-1]["rank"] == 5
     assert json.loads(lists[40]) == {
         "line": 41,
@@ -101,14 +104,30 @@ def test_parts_that_workers_have_written_elsewhere_are_missed(folder: Path, tmp_
     """As where each node has a directory of its own under one path."""
 
     class Elsewhere:
-        def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
-            yield from (block.users for block in blocks)
+        def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
+            yield from (Made(block.users) for block in blocks)
 
     files = find_files(str(folder / "users.jsonl"))
     task = PartTask(settings_of(folder), DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", "any")
     with pytest.raises(OfflineError, match=r"^3 of 3 parts were made, and are not in .*lists: choose an --output that all workers see\.$"):
         make_parts(task, list(plan_blocks(files, 50)), "a test", Elsewhere())
     assert not (tmp_path / "lists" / "_SUCCESS").exists()
+
+
+def test_a_run_in_which_no_user_gets_a_list_fails(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"history": ["none"]}\n' * 3)
+    sentence = r"has only errors: no lists, 3 users without one, such as line 1: The catalog has no item 'none'"
+    with pytest.raises(OfflineError, match=rf"lists\.jsonl {sentence}"):
+        recommend_users(settings_of(folder), DEFAULTS, str(users), Output(str(tmp_path / "lists.jsonl")))
+    # A scheduler gives the same command again.
+    for _ in range(2):
+        with pytest.raises(OfflineError, match=rf"lists {sentence}"):
+            recommend_users(settings_of(folder), DEFAULTS, str(users), Output(f"{tmp_path}/lists/", part_users=2))
+    assert sorted(path.name for path in (tmp_path / "lists").iterdir()) == ["_atspeed.json", "part-000000.jsonl", "part-000001.jsonl"]
+    users.write_text('{"history": ["none"]}\n' + json.dumps({"history": list(random_catalog().item_ids[:2])}))
+    recommend_users(settings_of(folder), DEFAULTS, str(users), Output(str(tmp_path / "lists.jsonl")))
+    assert "1 list, 1 user without one, such as line 1: The catalog has no item 'none', which history names.\n" in capsys.readouterr().err
 
 
 def test_lists_as_tables(folder: Path, tmp_path: Path):
@@ -183,11 +202,11 @@ def test_workers_on_ray_make_the_lists_of_one_process_also_when_one_is_killed(
 
     updates = Cluster.make
 
-    def make(workers: Cluster, *task: object) -> Iterator[int]:
-        for users in updates(workers, *task):
+    def make(workers: Cluster, *task: object) -> Iterator[Made]:
+        for made in updates(workers, *task):
             if not killed:
                 kill_one()
-            yield users
+            yield made
 
     monkeypatch.setattr(Cluster, "make", make)
     recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.jsonl"), output)

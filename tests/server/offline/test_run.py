@@ -203,7 +203,10 @@ def test_lists_of_a_file_come_with_the_texts_before_them(tmp_path: Path, capsys:
         [f"item-{item.item}" for item in result.items] for result in expected
     ]
     assert capsys.readouterr().out.splitlines()[0] == found[0]["thought"] != ""
-    recommend_users(settings, replace(DEFAULTS, think=21), str(users), Output(str(tmp_path / "refused.jsonl")))
+    with pytest.raises(
+        OfflineError, match=r"refused\.jsonl has only errors: no lists, 2 users without one, such as line 1: The text before"
+    ):
+        recommend_users(settings, replace(DEFAULTS, think=21), str(users), Output(str(tmp_path / "refused.jsonl")))
     refused = json.loads((tmp_path / "refused.jsonl").read_text().splitlines()[0])
     assert refused["error"] == "The text before a list has 1 to 20 tokens, as prompt.json says, not 21."
     recommender.close()
