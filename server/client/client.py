@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -46,7 +47,8 @@ class AtspeedClient:
             key: of the server or its gateway, which gets it as `Authorization: Bearer …`; by default that of the environment variable
                 `ATSPEED_KEY`, or of the file that `ATSPEED_KEY_FILE` names.
             headers: sent with every request.
-            deadline: seconds for a call of `recommend` or `recommend_many` that names none; None for the server's own timeout.
+            deadline: seconds for a call of `recommend`, `recommend_many`, `explain` or `score` that names none; None for the server's own
+                timeout.
             timeout: seconds that an answer may take where there is no deadline.
             connections: most connections at a time; calls beyond it wait for one.
             verify: how certificates are checked.
@@ -139,7 +141,7 @@ class AtspeedClient:
     metrics = blocking(operations.metrics)
 
     def wait_until_ready(self, seconds: float | None = READY_SECONDS) -> None:
-        """Return when the server takes requests; wait so long, or for ever.
+        """Return when the server takes requests; wait so long (a second longer for an answer), or for ever.
 
         Raises:
             ConnectionFailed, Unavailable: it does not in that time.
@@ -148,7 +150,7 @@ class AtspeedClient:
         end = math.inf if seconds is None else time.monotonic() + seconds
         while True:
             try:
-                self.ready()
+                self.run(replace(operations.ready(), patience=self._origin.patience(end)))
                 return
             except (ConnectionFailed, Unavailable):
                 if time.monotonic() >= end:

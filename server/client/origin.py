@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import httpx
 TIMEOUT_SECONDS = 65.0
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.1
+# A server that is asked whether it is ready has so long to say it.
+_PROBE_SECONDS = 1.0
 CONNECTIONS = 100
 KEY_VARIABLE, KEY_FILE_VARIABLE = "ATSPEED_KEY", "ATSPEED_KEY_FILE"
 # An idle connection is dropped before servers and proxies close theirs, which would lose what is sent into it.
@@ -26,7 +29,7 @@ class Retries:
     Attributes:
         attempts: requests that a call may send, the first included; 1 for no retries.
         first_seconds: pause before the second request; it doubles with each one, and a random part of it is left out.
-        most_seconds: longest pause; a server that asks for a longer one is not asked again.
+        most_seconds: longest pause, that of chance included; a server that asks for a longer one is not asked again.
     """
 
     attempts: int = 3
@@ -34,9 +37,13 @@ class Retries:
     most_seconds: float = 10.0
 
     def pause(self, attempts: int, retry_after: float) -> float:
-        """Seconds to wait after so many attempts, at least `retry_after`; chance keeps clients from coming back all at once."""
-        backoff = min(self.first_seconds * 2.0 ** (attempts - 1), self.most_seconds)
-        return retry_after + backoff * random.uniform(0.5, 1.0)
+        """Seconds to wait after so many attempts, at least `retry_after`.
+
+        All that waited for a server whose engine has died are told the same time. Chance spreads them over half of it, so that they don't
+        come back all at once.
+        """
+        backoff, room = self.first_seconds * 2.0 ** (attempts - 1), max(self.most_seconds - retry_after, 0.0)
+        return retry_after + random.uniform(0.5 * min(backoff, room), min(backoff + 0.5 * retry_after, room))
 
 
 RETRIES = Retries()
@@ -63,7 +70,7 @@ class Origin:
 
     Attributes:
         url: without a slash at its end.
-        deadline: seconds for a list that names none; None for the server's own timeout.
+        deadline: seconds for a list, or scores, that name none; None for the server's own timeout.
         timeout: seconds that an answer may take where there is no deadline.
         headers: of every request.
     """
@@ -84,6 +91,10 @@ class Origin:
         self.headers = {"Host": httpx.URL(url).netloc.decode("ascii"), "Accept": "application/json", "User-Agent": "atspeed-client"}
         self.headers |= headers or {}
         self.use_key(key)
+
+    def patience(self, end: float) -> float:
+        """Seconds for an answer of a server that is waited for until `end` (monotonic seconds), and is asked once more at least."""
+        return min(self.timeout, max(end - time.monotonic(), _PROBE_SECONDS))
 
     @property
     def has_key(self) -> bool:

@@ -229,6 +229,18 @@ def test_waiting_for_a_server_ends_when_it_is_ready_or_time_is_up(face_of: Any, 
         face_of(Server(problem(404))).call("wait_until_ready")
 
 
+def test_waiting_for_a_server_that_accepts_and_hangs_is_no_longer_than_was_asked_for(face_of: Any, monkeypatch: pytest.MonkeyPatch):
+    Sleeps(monkeypatch)
+    for seconds, least, most in ((5.0, 1.0, 5.0), (0.0, 1.0, 1.0), (None, 65.0, 65.0), (1000.0, 65.0, 65.0)):
+        server = Server(httpx.ReadTimeout, ok())
+        if seconds == 0.0:
+            with pytest.raises(ConnectionFailed):
+                face_of(server).call("wait_until_ready", seconds)
+        else:
+            face_of(server).call("wait_until_ready", seconds)
+        assert all(least <= request.extensions["timeout"]["read"] <= most for request in server.requests)
+
+
 def test_a_deletion_whose_answer_was_lost_has_been_done(face_of: Any):
     face_of(Server(httpx.ReadError, problem(404))).call("forget_user", "42")
     for script in ([problem(404)], [httpx.ConnectError, problem(404)], [problem(429), problem(404)]):
@@ -253,8 +265,18 @@ def test_pauses_double_and_are_no_shorter_than_the_server_asks(face_of: Any, mon
     sleeps = Sleeps(monkeypatch)
     script = [problem(503), httpx.ReadError, problem(429, "3"), problem(503, "0"), ok({"filters": []})]
     face_of(Server(*script), retries=Retries(attempts=5, first_seconds=0.2, most_seconds=5)).call("filters")
-    bounds = [(0.1, 0.2), (0.2, 0.4), (3.4, 3.8), (0.8, 1.6)]
+    bounds = [(0.1, 0.2), (0.2, 0.4), (3.4, 5.0), (0.8, 1.6)]
     assert all(low <= pause <= high for pause, (low, high) in zip(sleeps.seconds, bounds, strict=True)), sleeps.seconds
+
+
+def test_chance_spreads_pauses_over_what_the_server_asks_for_and_not_beyond_the_longest():
+    retries = Retries(first_seconds=0.1, most_seconds=10)
+    pauses = sorted(retries.pause(1, 4.0) for _ in range(200))
+    assert 4.05 <= pauses[0] < 4.5
+    assert 5.5 < pauses[-1] <= 6.1
+    assert all(9.0 <= retries.pause(1, 9.0) <= 10.0 for _ in range(100))
+    assert all(5.0 <= retries.pause(20, 0.0) <= 10.0 for _ in range(100))
+    assert retries.pause(5, 10.0) == 10.0
 
 
 def test_a_server_that_asks_for_too_long_a_pause_is_not_asked_again(face_of: Any, monkeypatch: pytest.MonkeyPatch):
@@ -308,6 +330,7 @@ class Clock:
 
 def test_a_deadline_is_told_to_the_server_and_counts_over_tries(face_of: Any, monkeypatch: pytest.MonkeyPatch):
     Clock(monkeypatch)
+    monkeypatch.setattr("server.client.origin.random.uniform", lambda soonest, latest: soonest)
     server = Server(problem(503, "2"), ok(LIST))
     face_of(server).call("recommend", user_id="42", deadline=5)
     assert [body["timeout_ms"] for body in server.bodies] == [5000, 3000]
