@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,8 +9,8 @@ import msgspec
 
 from drafting.errors import SetupError
 
-# Rows that are held in memory at a time.
-_ROWS = 10_000
+# Lines that are held in memory at a time, as Python objects that take ten times as much; long lists are few.
+_BYTES = 16 << 20
 
 
 class TableError(SetupError):
@@ -37,10 +36,21 @@ def write_table(lines: Iterable[bytes], target: BinaryIO | Path) -> None:
     import pyarrow.parquet as pq
 
     schema = _schema()
-    rows: Iterator[dict[str, Any]] = map(_row, lines)
     with pq.ParquetWriter(target, schema) as writer:
-        while batch := list(islice(rows, _ROWS)):
-            writer.write_table(pa.Table.from_pylist(batch, schema))
+        for rows in _batches(lines):
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def _batches(lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
+    rows, size = [], 0
+    for line in lines:
+        rows.append(_row(line))
+        size += len(line)
+        if size >= _BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def _row(line: bytes) -> dict[str, Any]:
@@ -63,7 +73,8 @@ def _schema() -> Any:
     }
     counts = ("prompt_tokens", "cached_tokens", "target_forwards", "draft_forwards", "accepted_steps", "drafted_nodes")
     others = dict.fromkeys(("thought_tokens", "candidates", "rounds"), pa.int64())
-    usage = dict.fromkeys(counts, pa.int64()) | {"plan": pa.string()} | others
+    drafts = pa.struct(dict.fromkeys(("beam", "children", "items", "last"), pa.int64()).items())
+    usage = dict.fromkeys(counts, pa.int64()) | {"plan": pa.string(), "used_by": drafts} | others
     columns = {
         "user_id": pa.string(),
         "items": pa.list_(pa.struct(item)),
