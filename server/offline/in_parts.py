@@ -4,7 +4,7 @@ Invariant: whoever makes a part makes it from its block alone, so parts are the 
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from server.offline.lists import ListMaker, OfflineError
 from server.offline.made import Made
 from server.offline.parts import Form, Parts
+from server.offline.prints import check_prints
 from server.offline.questions import Defaults
 from server.offline.user_files import UserFile
 from server.offline.users import Block, read_rows
@@ -28,6 +29,7 @@ class PartTask:
 
     Attributes:
         catalog_version: of the catalog that the run began with.
+        prints: of the files of the models that it began with (`server.offline.prints`).
     """
 
     settings: Settings
@@ -36,6 +38,7 @@ class PartTask:
     place: str
     form: Form
     catalog_version: str
+    prints: Mapping[str, str]
 
 
 class Workers(Protocol):
@@ -59,6 +62,7 @@ class PartMaker:
         """
         self._task = task
         self._parts = Parts(task.place, task.form)
+        check_prints(task.prints, task.settings)
         self._maker = ListMaker(task.settings, task.defaults)
         if self._maker.catalog.version != task.catalog_version:
             self._maker.__exit__()

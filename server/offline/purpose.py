@@ -25,9 +25,7 @@ def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, files: 
     Raises:
         ModelFilesError: an adapter's base is not there.
     """
-    directories = (settings.target, settings.base, settings.draft, settings.draft_base)
-    models = [*map(_model, directories), _model(_named_base(settings.target, settings.base))]
-    models.append(None if settings.draft is None else _model(_named_base(settings.draft, settings.draft_base)))
+    models = [*map(_model, directories_of(settings))]
     numbers = [settings.engine, settings.dtype, settings.exact, settings.quantization, settings.normalise]
     limits = [settings.max_beam_width, settings.kv_memory_gib]
     # Another seed will do where it was drawn by chance.
@@ -35,6 +33,17 @@ def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, files: 
     blend = None if settings.neighbours is None else [settings.blend, settings.neighbours.resolve(), settings.neighbours.stat().st_mtime_ns]
     purpose = [list(map(astuple, files)), models, numbers, limits, settings.plan, catalog.version, asked, blend]
     return msgspec.json.encode(purpose, enc_hook=str).decode()
+
+
+def directories_of(settings: Settings) -> list[Path | None]:
+    """The directories of the models, each in its own place, which is None where there is none.
+
+    Raises:
+        ModelFilesError: an adapter's base is not there.
+    """
+    given = [settings.target, settings.base, settings.draft, settings.draft_base]
+    drafts_base = None if settings.draft is None else _named_base(settings.draft, settings.draft_base)
+    return [*given, _named_base(settings.target, settings.base), drafts_base]
 
 
 def _named_base(directory: Path, given: Path | None) -> Path | None:

@@ -22,6 +22,7 @@ from server.offline.lists import ListMaker, OfflineError, blending_of, found_lin
 from server.offline.output import PlainLines, ResumableFile, names_written
 from server.offline.parts import Form, names_of_parts
 from server.offline.places import is_url
+from server.offline.prints import prints_of
 from server.offline.purpose import purpose_of
 from server.offline.questions import Defaults, UserLine, answers, make_question
 from server.offline.stored import StoredHistory
@@ -130,7 +131,7 @@ def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog
         check_tables()
     blocks = list(plan_blocks(files, output.part_users))
     purpose = f"{purpose_of(settings, catalog, defaults, files)} {form} {output.part_users}"
-    task = PartTask(settings, defaults, tuple(files), place, form, catalog.version)
+    task = PartTask(settings, defaults, tuple(files), place, form, catalog.version, prints_of(settings))
     make_parts(task, blocks, purpose, output.cluster)
 
 

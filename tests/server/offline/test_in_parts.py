@@ -1,7 +1,9 @@
 """Folders of lists, by this process and by workers of a real Ray cluster: the lists of one run to one file, each once."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from drafting.beam.rule import SearchRule, Verification
+from drafting.catalog.loading import load_catalog
 from server.offline import cluster, in_parts
 from server.offline.cluster import Cluster, Needs
 from server.offline.folder import FolderError
-from server.offline.in_parts import PartTask, make_parts
+from server.offline.in_parts import PartMaker, PartTask, make_parts
 from server.offline.lists import OfflineError
 from server.offline.made import Made
+from server.offline.prints import OtherModel, prints_of
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_users
 from server.offline.user_files import find_files
@@ -108,7 +112,7 @@ def test_parts_that_workers_have_written_elsewhere_are_missed(folder: Path, tmp_
             yield from (Made(block.users) for block in blocks)
 
     files = find_files(str(folder / "users.jsonl"))
-    task = PartTask(settings_of(folder), DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", "any")
+    task = PartTask(settings_of(folder), DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", "any", {})
     with pytest.raises(OfflineError, match=r"^3 of 3 parts were made, and are not in .*lists: choose an --output that all workers see\.$"):
         make_parts(task, list(plan_blocks(files, 50)), "a test", Elsewhere())
     assert not (tmp_path / "lists" / "_SUCCESS").exists()
@@ -128,6 +132,25 @@ def test_a_run_in_which_no_user_gets_a_list_fails(folder: Path, tmp_path: Path, 
     users.write_text('{"history": ["none"]}\n' + json.dumps({"history": list(random_catalog().item_ids[:2])}))
     recommend_users(settings_of(folder), DEFAULTS, str(users), Output(str(tmp_path / "lists.jsonl")))
     assert "1 list, 1 user without one, such as line 1: The catalog has no item 'none', which history names.\n" in capsys.readouterr().err
+
+
+def test_a_worker_with_another_model_makes_no_parts(folder: Path, tmp_path: Path):
+    """Such as one of the same shape that was trained anew on one node of a cluster."""
+    shutil.copytree(folder / "model", tmp_path / "model")
+    settings = settings_of(folder).model_copy(update={"target": tmp_path / "model"})
+    files = find_files(str(folder / "users.jsonl"))
+    (block,) = plan_blocks(files, 1000)
+    version = load_catalog(folder / "catalog.jsonl").version
+    task = PartTask(settings, DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", version, prints_of(settings))
+    # A copy has other times, and what is no part of the model does not matter.
+    for path in (tmp_path / "model").iterdir():
+        os.utime(path, (1, 1))
+    (tmp_path / "model" / "README.md").write_text("A model.")
+    with PartMaker(task) as maker:
+        next(maker.make(block))
+    save_random_model(tmp_path / "model", random_catalog(), hidden=32, layers=1, seed=3)
+    with pytest.raises(OtherModel, match=r"model\.safetensors is not the one that the run began with"):
+        PartMaker(task)
 
 
 def test_lists_as_tables(folder: Path, tmp_path: Path):
