@@ -145,7 +145,9 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
             return master
         case Topology.CLUSTER:
             nodes = [ClusterNode(host, port) for host, port in url.nodes]
-            cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **common, **login, **tls)
+            # A slot that has moved is asked of where it is now, however many have: redis-py would close all connections, of commands that
+            # wait for an answer too, at every fifth. A server that is gone has the layout read anew all the same.
+            cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), reinitialize_steps=0, **common, **login, **tls)
             if url.tls:
                 # Of the servers that it will find, and of those that it asks for them.
                 cluster.connection_kwargs["connection_class"] = _TlsConnection

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from server.redis.access import RedisAccess
 from server.redis.client import Sentinels
 from server.try_again import HistoryUnavailable
-from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisClusterServers, RedisServer, free_port, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
 
@@ -51,6 +51,32 @@ async def test_by_tls_nobody_waits_for_the_goodbye_of_a_master_that_stands_still
         if disconnects:
             await access.close()
     master.resume()
+
+
+async def test_slots_that_have_moved_close_no_connection(redis_cluster: RedisClusterServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    access = RedisAccess(redis_cluster.url, 10, 4, "histories", HistoryUnavailable)
+    cluster = access.client
+    assert isinstance(cluster, RedisCluster)
+    async with access.reach():
+        keys = [f"moved-{number}" for number in range(24)]
+        for key in keys:
+            await cluster.set(key, key, ex=60)
+    closed: list[None] = []
+
+    async def close() -> None:
+        closed.append(None)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "aclose", close)
+        slots, nodes = cluster.nodes_manager.slots_cache, cluster.get_primaries()
+        for key in keys:
+            slot = cluster.keyslot(key)
+            # As if it had been another's.
+            slots[slot] = [next(node for node in nodes if node is not slots[slot][0])]
+        async with access.reach():
+            assert [await cluster.get(key) for key in keys] == [key.encode() for key in keys]
+    assert closed == []
+    await access.close()
 
 
 async def test_a_cluster_that_is_away_is_the_error_of_the_store() -> None:
