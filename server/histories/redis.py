@@ -223,7 +223,8 @@ class RedisHistoryStore:
             try:
                 yield
             except RedisError as error:
-                if user_id is not None and str(error).startswith("WRONGTYPE"):
+                # Redis 6 says it of a script behind what script that was.
+                if user_id is not None and "WRONGTYPE" in str(error):
                     raise HistoryDamaged(user_id) from error
                 raise
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
+from redis.exceptions import ResponseError
 
 from server.errors import HistoryDamaged
 from server.histories import Event, StoredUser, open_history_store
@@ -378,6 +379,19 @@ async def test_a_key_of_another_kind_is_damage_of_its_user_alone(redis_server, n
     assert await store.delete("ann") is True
     assert await store.append("ann", [Event("b", 1.0)]) == 1
     assert await store.read("ann") == [Event("b", 1.0)]
+    await store.close()
+
+
+async def test_a_key_of_another_kind_is_damage_in_the_words_of_redis_6_too(redis_server, monkeypatch):
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="kinds-6")
+
+    async def refuse(*_, **__):
+        wrong = "WRONGTYPE Operation against a key holding the wrong kind of value"
+        raise ResponseError(f"Error running script (call to f_8a7d): @user_script:5: @user_script: 5: {wrong} ")
+
+    monkeypatch.setattr(store._access, "write", refuse)
+    with pytest.raises(HistoryDamaged, match=r"^What is stored for user 'ann' is damaged"):
+        await store.append("ann", [Event("a", 1.0)])
     await store.close()
 
 
