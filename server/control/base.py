@@ -182,10 +182,6 @@ class ControlStore(Protocol):
         """
         ...
 
-    async def ping(self) -> None:
-        """Check that the store answers."""
-        ...
-
     async def close(self) -> None:
         """Close files and connections; the store can't be used afterwards."""
         ...

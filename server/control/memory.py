@@ -74,9 +74,6 @@ class MemoryControlStore:
         self._replicas = {name: told for name, told in self._replicas.items() if told[1] > now}
         return [self._replicas[name][0] for name in sorted(self._replicas)]
 
-    async def ping(self) -> None:
-        """Do nothing: the store is in this process."""
-
     async def close(self) -> None:
         """Do nothing: replicas in this process may share the store."""
 

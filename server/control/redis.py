@@ -113,10 +113,6 @@ class RedisControlStore:
             told = await self._replicas_script(keys=[self._replicas])
         return sorted((msgspec.json.decode(each, type=Replica) for each in told), key=lambda replica: replica.name)
 
-    async def ping(self) -> None:
-        async with self._access.reach():
-            await self._redis.ping()
-
     async def close(self) -> None:
         await self._access.close()
 

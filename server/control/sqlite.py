@@ -123,9 +123,6 @@ class SqliteControlStore:
     async def replicas(self) -> list[Replica]:
         return await self._answer(self._reading.submit(self._read_replicas))
 
-    async def ping(self) -> None:
-        await self._answer(self._reading.submit(_position, self._reader))
-
     async def close(self) -> None:
         for pool in (self._writing, self._reading):
             await asyncio.to_thread(pool.shutdown)

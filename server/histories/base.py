@@ -173,10 +173,6 @@ class HistoryStore(Protocol):
         """Delete a user with all events, their ids and the profile; return True if the user was known."""
         ...
 
-    async def ping(self) -> None:
-        """Check that the store answers."""
-        ...
-
     async def close(self) -> None:
         """Close files and connections; the store cannot be used afterwards."""
         ...

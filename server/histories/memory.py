@@ -73,9 +73,6 @@ class MemoryHistoryStore:
         self._forget_expired()
         return self._histories.pop(user_id, None) is not None
 
-    async def ping(self) -> None:
-        """Do nothing: the store is in this process."""
-
     async def close(self) -> None:
         self._histories.clear()
 

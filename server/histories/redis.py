@@ -195,10 +195,6 @@ class RedisHistoryStore:
     async def delete(self, user_id: str) -> bool:
         return int(await self._write(self._delete, user_id, [])) > 0
 
-    async def ping(self) -> None:
-        async with self._reach(None):
-            await self._redis.ping()
-
     async def close(self) -> None:
         await self._access.close()
 

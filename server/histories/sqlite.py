@@ -147,9 +147,6 @@ class SqliteHistoryStore:
     async def delete(self, user_id: str) -> bool:
         return await self._answer(self._writing.submit(self._forget, user_id, self._deadline()))
 
-    async def ping(self) -> None:
-        await self.read("", 1)
-
     async def close(self) -> None:
         # A check of a large file goes on for long, and nobody waits for what it finds any more.
         self._connections[1].interrupt()

@@ -37,7 +37,7 @@ COUNT_BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
 _KINDS = ("plan", "verification")
 DAMAGES = ("file", "history", "event")
-HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample", "ping")
+HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample")
 
 
 class _Load(NamedTuple):

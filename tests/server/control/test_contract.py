@@ -23,7 +23,6 @@ async def test_an_empty_store_has_no_state_and_takes_no_write(store: ControlStor
         await store.write(NOWHERE, "a", {"key": b"value"})
     assert await store.state() is None
     assert await store.replicas() == []
-    assert await store.ping() is None
 
 
 async def test_a_state_is_created_once(store: ControlStore) -> None:

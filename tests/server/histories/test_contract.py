@@ -336,10 +336,6 @@ async def test_a_history_ends_its_time_after_the_last_append(make_store, passing
     await store.close()
 
 
-async def test_ping_returns_where_the_store_answers(store):
-    assert await store.ping() is None
-
-
 @pytest.mark.parametrize("timestamp", [math.nan, math.inf, -math.inf])
 def test_an_event_without_a_place_in_time_is_refused(timestamp):
     with pytest.raises(ValueError, match="finite"):

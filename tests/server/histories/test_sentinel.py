@@ -60,7 +60,7 @@ async def test_a_sentinel_that_refuses_is_named_and_its_password_is_not(start, o
     sentinels = guarded(start)
     store = open_history_store(f"redis+sentinel://:hunter2@{sentinels.hosts}/films/0{options}", timeout_seconds=10)
     with pytest.raises(HistoryUnavailable, match=f"the Sentinel at {sentinels.hosts}: .*{sentence}") as refusal:
-        await store.ping()
+        await store.read("nobody")
     assert "hunter2" not in str(refusal.value)
     await store.close()
 
@@ -69,7 +69,7 @@ async def test_a_master_that_sentinels_do_not_know(start):
     sentinels = start()
     store = open_history_store(f"redis+sentinel://{sentinels.hosts}/books/0", timeout_seconds=10)
     with pytest.raises(HistoryUnavailable, match="knows no master of that name"):
-        await store.ping()
+        await store.read("nobody")
     await store.close()
 
 
@@ -92,7 +92,7 @@ async def test_passwords_in_files_and_tls_on_both_sides(start, tmp_path):
     await store.close()
     wary = open_history_store(f"rediss+sentinel://{sentinels.hosts}/films/0?{files}", timeout_seconds=10)
     with pytest.raises(HistoryUnavailable, match="certificate"):
-        await wary.ping()
+        await wary.read("nobody")
     await wary.close()
 
 
@@ -106,8 +106,8 @@ async def test_a_sentinel_that_is_down_is_tried_once_and_asked_last_then(start, 
 
     monkeypatch.setattr(asyncio, "open_connection", counted)
     store = open_history_store(f"redis+sentinel://127.0.0.1:{down},{sentinels.hosts}/films/0", timeout_seconds=10)
-    await asyncio.gather(store.ping())
-    await asyncio.gather(*(store.ping() for _ in range(8)))
+    await asyncio.gather(store.read("nobody"))
+    await asyncio.gather(*(store.read("nobody") for _ in range(8)))
     assert tried[0] == down
     assert tried.count(down) == 1
     assert tried.count(sentinels.ports[0]) >= 1
@@ -121,10 +121,10 @@ async def test_a_sentinel_that_hangs_leaves_time_to_ask_another_and_is_asked_las
     (address,) = [socket.getsockname() for socket in hanging.sockets]
     store = open_history_store(f"redis+sentinel://{address[0]}:{address[1]},{sentinels.hosts}/films/0", timeout_seconds=3)
     begun = time.monotonic()
-    await store.ping()
+    await store.read("nobody")
     assert time.monotonic() - begun >= 1
     # Another connection, because the first one is in use: it asks who the master is again.
-    await asyncio.gather(*(store.ping() for _ in range(8)))
+    await asyncio.gather(*(store.read("nobody") for _ in range(8)))
     assert len(asked) == 1
     await store.close()
     asked[0].close()
