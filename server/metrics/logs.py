@@ -22,10 +22,11 @@ def configure_logs(level: str, process: str, form: LogFormat = "text") -> None:
     Args:
         level: the lowest level shown, such as `INFO`.
         process: name of the process, such as `api` or `engine`.
-        form: `text`, or `json` for one object a line: time, level, process, pid, logger, message, request_id where there is one.
+        form: `text`, or `json` for one object a line: time, level, process, pid, logger, message, request_id. A line in text has the id
+            at the end of its message; in both it is where there is one.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_note_request)
+    handler.addFilter(_note_request if form == "json" else _end_in_request)
     handler.setFormatter(_json_formatter(process) if form == "json" else _text_formatter(process))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -36,8 +37,14 @@ def _note_request(record: logging.LogRecord) -> bool:
     return True
 
 
+def _end_in_request(record: logging.LogRecord) -> bool:
+    current = request_id.get()
+    record.request = "" if current is None else f" [request {current}]"
+    return True
+
+
 def _text_formatter(process: str) -> logging.Formatter:
-    return logging.Formatter(f"%(asctime)s %(levelname)-7s {process}[{os.getpid()}] %(name)s: %(message)s")
+    return logging.Formatter(f"%(asctime)s %(levelname)-7s {process}[{os.getpid()}] %(name)s: %(message)s%(request)s")
 
 
 def _json_formatter(process: str) -> logging.Formatter:

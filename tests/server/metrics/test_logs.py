@@ -27,6 +27,17 @@ def test_a_json_line_names_the_process_and_the_request(capsys):
     assert "request_id" not in second
 
 
+def test_a_line_for_people_ends_in_the_request(capsys):
+    logs.configure_logs("info", "api")
+    token = logs.request_id.set("request-7")
+    logging.getLogger("somewhere").warning("what %s", "happened")
+    logs.request_id.reset(token)
+    logging.getLogger("somewhere").info("later")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith(" somewhere: what happened [request request-7]")
+    assert second.endswith(" somewhere: later")
+
+
 def test_why_a_server_has_ended_is_json_for_programs_and_a_sentence_for_people(tmp_path):
     sentence = f"There is no model directory {tmp_path / 'absent'}."
     flags = ["serve", "--target", str(tmp_path / "absent"), "--catalog", "absent.json", "--histories", "memory://"]
