@@ -66,7 +66,7 @@ TRAFFIC = [
     Panel("Traffic", "Responses per second by route.", "reqps", [Query(per_second(_RESPONSES, "route"), "{{route}}")], stacked=True),
     Panel(
         "Statuses",
-        "Responses per second by status. 429: refused because of overload; 503: no engine or no history store; 504: deadline exceeded.",
+        "Responses per second by status. 429: overload, or a key beyond its rate; 503: no engine or history store; 504: deadline exceeded.",
         "reqps",
         [Query(per_second(_RESPONSES, "status", 'route=~"/v1/.*"'), "{{status}}")],
         stacked=True,
@@ -87,6 +87,12 @@ TRAFFIC = [
             Query(per_second("atspeed_keyless_refusals_total", "reason"), "no key: {{reason}}"),
         ],
     ),
+    Panel(
+        "Rates by themselves",
+        "Replicas that hold the rates of keys by themselves, because their Redis does not answer: each lets through the whole rate.",
+        "none",
+        [Query(f"sum(atspeed_key_rates_local{{{CHOSEN}}})")],
+    ),
 ]
 LATENCY = [
     Panel(
@@ -97,12 +103,12 @@ LATENCY = [
     ),
     Panel(
         "Where it goes (p99)",
-        "Time in the queue, in the engine and in the history store. A long queue means load; a long engine time, a large or slow model.",
+        "Time in the queue, the engine and reads of the history store. A long queue means load; a long engine time, a large or slow model.",
         "s",
         [
             Query(quantile(0.99, "atspeed_queue_seconds"), "queue"),
             Query(quantile(0.99, "atspeed_engine_seconds"), "engine"),
-            Query(quantile(0.99, "atspeed_history_latency_seconds"), "histories"),
+            Query(quantile(0.99, "atspeed_history_latency_seconds", 'operation="read"'), "histories"),
         ],
     ),
     Panel(
