@@ -106,7 +106,10 @@ class Settings(EngineSettings, BaseSettings):
     )
     history_max_events: Annotated[int, Panel.HISTORIES] = Field(default=STORED_EVENTS, ge=1, description="Newest events kept per user.")
     history_ttl_seconds: Annotated[int | None, Panel.HISTORIES] = Field(
-        default=None, ge=1, description="Forget a user after so many seconds without an event or a new profile; never by default."
+        default=None,
+        ge=1,
+        description="Forget a user after so many seconds without an event or a new profile; never by default. It reaches users who are "
+        "written to from then on, not those stored before.",
     )
     cold_start: Annotated[Literal["popular", "none"], Panel.HISTORIES] = Field(
         default="popular",

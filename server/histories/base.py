@@ -91,7 +91,8 @@ class Retention:
 
     Attributes:
         max_events: number of events that a history keeps, at least 1.
-        ttl_seconds: seconds to keep what is stored of a user after the last append or profile; None keeps it for ever.
+        ttl_seconds: seconds to keep what is stored of a user after the last append or profile; None keeps it for ever. It holds for
+            a user from the next of these on.
     """
 
     max_events: int = DEFAULT_MAX_EVENTS
