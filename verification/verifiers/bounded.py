@@ -36,6 +36,8 @@ from drafting.trie.arrays import TrieArrays
 
 # Beyond what float32 can be off by.
 ROUNDING = 1e-4
+# Pairs of a prefix and a missing one that are compared at a time, which fit in a processor's cache.
+_PAIRS = 1 << 16
 
 
 class LookAhead:
@@ -108,9 +110,12 @@ class LookAhead:
 
     def _unknown(self, probabilities: DoubleArray) -> DoubleArray:
         """`[n]`, the most descendants of missing prefixes at this level that are as likely as each of some probabilities."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fitting = np.floor(self._missing / probabilities[:, None] * (1 + ROUNDING))
-        most: DoubleArray = np.fmin(fitting, self._last - self._first).sum(1)
+        most, below = np.empty(len(probabilities)), (self._last - self._first).astype(np.float64)
+        rows = max(1, _PAIRS // max(1, len(below)))
+        for start in range(0, len(most), rows):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                fitting = np.floor(self._missing / probabilities[start : start + rows, None] * (1 + ROUNDING))
+            most[start : start + rows] = np.fmin(fitting, below).sum(1)
         return most
 
 

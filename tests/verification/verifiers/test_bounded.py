@@ -1,5 +1,6 @@
 """Lists with a tolerance: never further from plain beam search's than it says, whatever is drafted, and with fewer forwards."""
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from tests.verification.verifiers.test_strict import assert_same_list
 from verification.blend import Blend
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest, ReservedPlaces
-from verification.verifiers.bounded import LookAhead, shares_of
+from verification.verifiers.bounded import ROUNDING, LookAhead, shares_of
 
 LOOKS = ("drafting.plans.drafters", "drafting.trie.eligibility", "verification.verifiers.level")
 
@@ -84,6 +85,27 @@ def test_no_bound_is_ever_broken(cases: int) -> None:
                 assert lost <= mass
     assert proven > cases / 50
     assert equal > cases / 50
+
+
+def test_descendants_of_missing_prefixes_are_counted_in_little_memory() -> None:
+    rng = np.random.default_rng(5)
+    ahead = LookAhead(ItemTrie.build(rng.integers(2, 9, size=(40, 3))))
+    ahead._missing = np.append(rng.random(1000), 0.0)
+    ahead._first = rng.integers(0, 50, 1001)
+    ahead._last = ahead._first + rng.integers(0, 9, 1001)
+    probabilities = np.append(rng.random(500) / 9, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fitting = np.floor(ahead._missing / probabilities[:, None] * (1 + ROUNDING))
+    expected = np.fmin(fitting, ahead._last - ahead._first).sum(1)
+    tracemalloc.start()
+    try:
+        found = ahead._unknown(probabilities)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.tolist() == expected.tolist()
+    # All pairs at once, as numbers of eight bytes each, are 4 MB.
+    assert most < 3_000_000
 
 
 @pytest.mark.parametrize("items", [1, 2, 3])
