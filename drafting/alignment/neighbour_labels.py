@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.soft_labels import SoftLabels
+from drafting.array_types import IntArray
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.decayed import decayed
 from drafting.trie.arrays import offsets_of, ranges
@@ -25,13 +26,16 @@ _CELLS = 1 << 22
 _SOON_READY = 10_000
 
 
-def neighbour_labels(neighbours: CatalogNeighbours, interactions: Interactions) -> SoftLabels:
-    """For each interaction the best candidates after all of its user's before it, with the softmax of their scores at `TEMPERATURE`.
+def neighbour_labels(neighbours: CatalogNeighbours, interactions: Interactions, positions: IntArray) -> SoftLabels:
+    """For some interactions the best candidates after all of their user's before each, with the softmax of their scores at `TEMPERATURE`.
 
-    Takes 8 bytes for each candidate of each interaction.
+    Takes 8 bytes for each candidate of each of them.
+
+    Args:
+        positions: of the interactions, ascending.
     """
-    items, size = len(neighbours.in_model), len(interactions)
-    begins = interactions.offsets[interactions.owners]
+    items, size = len(neighbours.in_model), len(positions)
+    begins = interactions.offsets[np.searchsorted(interactions.offsets, positions, side="right") - 1]
     weights, model = _weights(neighbours), neighbours.model
     in_model = neighbours.in_model[interactions.items]
     # A history is what the model knows of it.
@@ -40,16 +44,16 @@ def neighbour_labels(neighbours: CatalogNeighbours, interactions: Interactions) 
     shares = np.zeros(found.shape, np.float32)
     step = max(1, _CELLS // items)
     for start in tqdm(range(0, size, step), desc="asking the neighbour model", unit="block", disable=size < _SOON_READY):
-        block = np.arange(start, min(size, start + step))
-        last = before[block]
-        histories = decayed(known, np.maximum(before[begins[block]], last - model.window), last, model.decay, len(model))
+        block = slice(start, min(size, start + step))
+        begin, last = begins[block], before[positions[block]]
+        histories = decayed(known, np.maximum(before[begin], last - model.window), last, model.decay, len(model))
         scores = (histories @ weights).toarray()
-        seen = block - begins[block]
-        scores[np.repeat(np.arange(len(block)), seen), interactions.items[ranges(begins[block], seen)]] = 0
+        seen = positions[block] - begin
+        scores[np.repeat(np.arange(len(seen)), seen), interactions.items[ranges(begin, seen)]] = 0
         values, columns = torch.from_numpy(scores.astype(np.float32)).topk(found.shape[1], dim=1)
         spread = (values / TEMPERATURE).masked_fill(values <= 0, float("-inf")).softmax(1)
         found[block], shares[block] = columns.numpy(), spread.nan_to_num(0.0).numpy()
-    return SoftLabels(found, shares)
+    return SoftLabels(positions, found, shares)
 
 
 def _weights(neighbours: CatalogNeighbours) -> csr_array:

@@ -151,7 +151,7 @@ def _samples(
         # It needs scipy, without which targets are trained and searched.
         from drafting.alignment.neighbour_labels import neighbour_labels
 
-        soft = neighbour_labels(neighbours, learnt)
+        soft = neighbour_labels(neighbours, learnt, windows.predicted)
     chosen: dict[str, Any] = {"left_out": settings.left_out, "seed": settings.seed, "soft": soft}
     train = kind(learnt, windows, *common, unknown_token=start.unknown_token, **chosen)
     joined, ahead = next_windows(split.train, split.valid, builder.max_items + 1)

@@ -1,4 +1,4 @@
-"""Soft labels: for each interaction the items that could have stood in its place, and how likely each was."""
+"""Soft labels: for each interaction that is predicted the items that could have stood in its place, and how likely each was."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,16 @@ class SoftLabels:
     """The soft labels of a training set.
 
     Attributes:
-        items: `[interactions, candidates]` int32 catalog indices; any where the share is 0.
-        shares: `[interactions, candidates]` float32, of each interaction summing to 1, or all 0 where nothing is known.
+        positions: `[labels]` int64, the interactions that have any, ascending.
+        items: `[labels, candidates]` int32 catalog indices; any where the share is 0.
+        shares: `[labels, candidates]` float32, of each interaction summing to 1, or all 0 where nothing is known.
     """
 
+    positions: IntArray
     items: npt.NDArray[np.int32]
     shares: npt.NDArray[np.float32]
 
     def of(self, positions: IntArray) -> dict[str, torch.Tensor]:
         """The part of a batch with labels on the interactions at `positions`: `ITEMS` and `SHARES`, `[labels, candidates]`."""
-        return {ITEMS: torch.from_numpy(self.items[positions]), SHARES: torch.from_numpy(self.shares[positions])}
+        rows = np.searchsorted(self.positions, positions)
+        return {ITEMS: torch.from_numpy(self.items[rows]), SHARES: torch.from_numpy(self.shares[rows])}

@@ -13,6 +13,7 @@ import numpy as np
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import BoolArray, IntArray
+from drafting.trie.arrays import ranges
 
 Positions = IntArray
 
@@ -32,6 +33,11 @@ class Windows:
     first: Positions
     last: Positions
     scored: Positions
+
+    @property
+    def predicted(self) -> Positions:
+        """The positions of all items that have labels, ascending, each once."""
+        return np.unique(ranges(self.last - self.scored + 1, self.scored))
 
     def part(self, rows: slice | BoolArray | IntArray) -> "Windows":
         """Some of the samples."""

@@ -91,7 +91,13 @@ def test_soft_labels_are_the_candidates_after_each_history(catalog: Catalog, cel
     weights = rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.4)
     weights[3], weights[0] = 0, 0
     histories = [[3, 0, 5, 6, 3, 1, 2, 8, 7], [0], [], [9, 2, 9]]
-    labels = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), interactions_of(*histories))
+    neighbours, interactions = CatalogNeighbours.of(neighbours_of(weights), catalog), interactions_of(*histories)
+    labels = neighbour_labels(neighbours, interactions, np.arange(len(interactions)))
+    some = np.array([1, 4, 9, 12])
+    fewer = neighbour_labels(neighbours, interactions, some)
+    assert len(fewer.items) == len(fewer.shares) == len(some)
+    for one, other in zip(fewer.of(some[::-1]).values(), labels.of(some[::-1]).values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
     expected = [expected_labels(weights, history[:place]) for history in histories for place in range(len(history))]
     assert [len(each) for each in expected][:2] == [0, 0]
     assert max(map(len, expected)) > 5
@@ -106,7 +112,7 @@ def test_items_that_a_catalog_does_not_have_are_passed_over(identifiers: np.ndar
     weights = np.zeros((ITEMS, ITEMS))
     weights[7, [1, 5, 6]] = 0.3, 0.2, 0.9
     weights[3, 5] = 0.5
-    labels = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), interactions_of([0, 1, 2, 4]))
+    labels = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), interactions_of([0, 1, 2, 4]), np.arange(4))
     found = [
         {names[item]: share for item, share in zip(*each, strict=True) if share}
         for each in zip(labels.items.tolist(), labels.shares.tolist(), strict=True)
@@ -130,7 +136,8 @@ def test_the_loss_is_that_of_the_candidates_spread_over_the_codes(catalog: Catal
         input_ids[row, 1 : len(tokens) + 1] = tokens
         labels[row, len(tokens) + 1 - 2 * last : len(tokens) + 1] = tokens[len(tokens) - 2 * last :]
     model = Fixed(torch.from_numpy(rng.normal(size=(2, 9, BOS + 1))))
-    soft = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), interactions_of(*histories))
+    met = interactions_of(*histories)
+    soft = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), met, np.arange(len(met)))
     batch = {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)} | soft.of(np.array([2, 3, 5, 6]))
 
     hard, taught, count = 0.0, 0.0, 0

@@ -90,7 +90,10 @@ def test_soft_labels_are_those_of_the_interactions_that_are_predicted(template: 
     """Each interaction's only soft label is its own item, so these must be the identifiers that the labels spell."""
     history = random_interactions(users=20, longest=17)
     windows = packed_windows(history, 6, 2) if template is None else prefix_windows(history, 4)
-    soft = SoftLabels(history.items[:, None], np.arange(len(history), dtype=np.float32)[:, None])
+    positions = windows.predicted
+    # All items but a user's first.
+    assert len(positions) == np.maximum(history.lengths - 1, 0).sum()
+    soft = SoftLabels(positions, history.items[positions, None], np.ones((len(positions), 1), np.float32))
     sample_set = samples(history, windows, 6, template, left_out=0.4, soft=soft)
     for epoch in range(2):
         sample_set.set_epoch(epoch)
@@ -98,6 +101,12 @@ def test_soft_labels_are_those_of_the_interactions_that_are_predicted(template: 
         spelt = batch["labels"][batch["labels"] != IGNORED_LABEL].view(-1, 2)
         assert spelt.tolist() == IDS[batch["soft_items"][:, 0]].tolist()
         assert len(spelt) == len(batch["soft_shares"]) > len(sample_set) - 1
+
+
+def test_nothing_is_asked_of_items_that_are_only_read() -> None:
+    history = interactions([0, 1, 2], [3], [], [2, 3, 1])
+    assert newest_windows(history, 2).predicted.tolist() == [2, 6]
+    assert packed_windows(history, 2, 1).predicted.tolist() == [1, 2, 5, 6]
 
 
 def test_only_the_bare_prompt_packs() -> None:
