@@ -87,8 +87,8 @@ def evaluate(
     if blend is not None and neighbours is None:
         fail("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")
     weights = () if neighbours is None else _weights(_WEIGHTS if blend is None else blend)
-    if report is not None and (report / "report.json").exists() and not overwrite:
-        fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
+    if report is not None:
+        _check_report(report, overwrite)
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
     lengths = sorted(whole_numbers("--k", k, LONGEST_LIST))
@@ -147,7 +147,7 @@ def evaluate(
         host=engine,
         threads=settings.threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
     )
-    unfinished = None if report is None else _unfinished(report)
+    unfinished = None if report is None else _begin_report(report)
     try:
         if target is None:
             found = evaluate_baselines(items, held_out, settings, unfinished)
@@ -161,7 +161,6 @@ def evaluate(
         from verification.evaluation.markdown import to_markdown
         from verification.evaluation.plots import write_plots
 
-        report.mkdir(parents=True, exist_ok=True)
         (report / "report.json").write_bytes(found.encode())
         (report / "report.md").write_text(to_markdown(found))
         names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
@@ -177,9 +176,26 @@ def _check_rule(asked: "SplitRule", learnt: "SplitRule") -> None:
         fail(f"The target was trained with '{made}', and may have learnt what other splits hold out: leave these flags out here.")
 
 
+def _check_report(report: Path, overwrite: bool) -> None:
+    """End the command if a report can't be written to a directory, or would replace another one unasked."""
+    if report.exists() and not report.is_dir():
+        fail(f"{report} is not a directory, in which a report could lie: choose another one.")
+    if (report / "report.json").exists() and not overwrite:
+        fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
+
+
+def _begin_report(report: Path) -> Path:
+    """Make the directory of a report, before hours are spent on it; return where networks are kept until it is there."""
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"The directory {report} for the report cannot be made: {error.strerror}.")
+    return _unfinished(report)
+
+
 def _unfinished(report: Path) -> Path:
     """Where networks are kept until the report is there."""
-    return report.with_name(f"{report.name}.partial")
+    return Path(f"{report.resolve()}.partial")
 
 
 def _widths(text: str, longest: int) -> tuple[int, ...]:

@@ -171,6 +171,22 @@ def test_an_interrupted_network_goes_on_and_is_not_kept_behind_its_report(
     assert found[0] == found[1]
 
 
+def test_a_report_has_its_directory_before_anything_is_computed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--catalog", str(folder / "catalog.jsonl"), "--data", str(folder / "data"), "--k", "3", "--baselines", "popular"]
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = CliRunner().invoke(app, [*given, "--report", "."])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "here" / "report.json").is_file()
+    monkeypatch.setattr("verification.evaluation.run.evaluate_baselines", None)
+    for report, sentence in (("../file", "../file is not a directory, in which"), ("../file/report", "cannot be made: Not a directory.")):
+        refused = CliRunner().invoke(app, [*given, "--report", report])
+        assert refused.exit_code == 1
+        assert sentence in refused.output.replace("\n", " ")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_baselines_are_evaluated_without_a_target(folder: Path, tmp_path: Path) -> None:
     """They are the rows that stand beside a target; what is beside a target alone needs one."""
     beside = run(folder, "--k", "3", "--timed", "0", "--baselines", "popular,knn", "--report", str(tmp_path / "beside"))
