@@ -12,8 +12,8 @@ from server.commands.terminal import check_out, fail, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from drafting.alignment.data.interactions import Split
     from verification.evaluation.baselines.closed_forms import Tried
+    from verification.evaluation.users import HeldOut
 
 KINDS = ("best", "ease", "knn")
 neighbours_app = typer.Typer(help="Make a neighbour model: for each item, the items that follow from it.", no_args_is_help=True)
@@ -49,7 +49,7 @@ def build(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Choose a neighbour model's settings on the validation part, make the model, and write it.
+    """Choose a neighbour model's settings by users of the validation part (10,000 at most, spread evenly), make the model, and write it.
 
     Example: atspeed neighbours build --data data/beauty --catalog beauty.index.json --out beauty.neighbours.safetensors
     """
@@ -64,6 +64,7 @@ def build(
         from drafting.neighbours.build import neighbour_model
         from drafting.neighbours.source_check import source_of
         from verification.evaluation.baselines.closed_forms import best_of
+        from verification.evaluation.users import CHOOSING_USERS, held_out
     except ImportError as error:
         fail(f"Making a neighbour model needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
     try:
@@ -72,9 +73,10 @@ def build(
         parts = load_split(data, items, rule)
         if not keep_seen:
             check_labels_are_new(parts)
-        tried = _try_all(parts, len(items), _kinds(kind, len(items)), kept, window, keep_seen)
+        users = held_out(parts, "valid", CHOOSING_USERS)
+        tried = _try_all(users, len(items), _kinds(kind, len(items)), kept, window, keep_seen)
         best = best_of(tried)
-        _print(tried, best, keep_seen)
+        _print(tried, best, len(users), keep_seen)
         typer.echo(f"Making the model: {best.settings.kind}, {best.settings}, from {fit} …")
         weights = best.settings.weights(learnt_part(parts, fit), len(items), kept)
         kind, decay, source = best.settings.kind, best.settings.decay, source_of(data, rule)
@@ -114,14 +116,12 @@ def _kinds(kind: str, items: int) -> list[str]:
     return ["knn"]
 
 
-def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, window: int, keep_seen: bool) -> "list[Tried]":
-    """Try all settings on the validation part, with matrices cut down as they are served."""
+def _try_all(users: "HeldOut", items: int, kinds: "Sequence[str]", kept: int, window: int, keep_seen: bool) -> "list[Tried]":
+    """Try all settings on validation users, with matrices cut down as they are served."""
     from tqdm import tqdm
 
     from verification.evaluation.baselines.closed_forms import CANDIDATES_AT, DECAYS, STRENGTHS, try_settings
-    from verification.evaluation.users import held_out
 
-    users = held_out(split, "valid")
     tried = []
     with tqdm(total=sum(len(STRENGTHS[kind]) for kind in kinds) * len(DECAYS), desc="choosing settings", unit="setting") as bar:
         for kind in kinds:
@@ -131,13 +131,13 @@ def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, wind
     return tried
 
 
-def _print(tried: "Sequence[Tried]", best: "Tried", keep_seen: bool) -> None:
+def _print(tried: "Sequence[Tried]", best: "Tried", users: int, keep_seen: bool) -> None:
     from verification.evaluation.baselines.closed_forms import CANDIDATES_AT as AT
 
     rows = [
         [each.settings.kind, str(each.settings), f"{each.quality.recall:.4f}", f"{each.quality.ndcg:.4f}", "chosen" * (each is best)]
         for each in tried
     ]
-    title = f"Users of the validation part, seen items {'kept' if keep_seen else 'left out'}"
+    title = f"{users:,} users of the validation part, seen items {'kept' if keep_seen else 'left out'}"
     heads = ("kind", "settings", f"Recall@{AT}", f"NDCG@{AT}", "")
     print_table(title, heads, rows, left=("kind", "settings", ""))

@@ -5,6 +5,7 @@ from typing import Any
 
 from verification.evaluation.report import Quality, Report
 from verification.evaluation.seeds import over_seeds
+from verification.evaluation.users import CHOOSING_USERS
 
 MODE_HEADS = (
     *("K", "beam", "draft", "mode", "Recall", "warm Recall", "NDCG", "AS", "forwards", "drafted nodes", "equal to plain"),
@@ -38,7 +39,10 @@ def to_markdown(report: Report) -> str:
         parts += ["By objective, over the seeds:", _table(SEED_HEADS, _seed_cells(report))]
     if report.baselines:
         rows = ((str(row.k), row.name, row.chosen, *_quality_cells(row.quality)) for row in report.baselines)
-        parts += ["Without a language model, settings chosen on the validation part:", _table(BASELINE_HEADS, rows)]
+        parts += [
+            f"Without a language model, settings chosen by at most {CHOOSING_USERS:,} users of the validation part:",
+            _table(BASELINE_HEADS, rows),
+        ]
     parts += [f"{name} is left out: {reason}" for name, reason in report.left_out.items()]
     if report.generate_ms:
         generated = min(options["generated"], setting["timed_users"])

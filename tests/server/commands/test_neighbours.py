@@ -101,6 +101,14 @@ def test_what_is_wrong_is_said_before_anything_is_read(folder: Path, tmp_path: P
     assert build(folder, taken, "--kind", "knn", "--overwrite").exit_code == 0
 
 
+def test_it_is_told_how_many_users_choose(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, choosing in ((USERS + 1, USERS), (7, 7)):
+        monkeypatch.setattr("verification.evaluation.users.CHOOSING_USERS", most)
+        done = build(folder, tmp_path / f"{most}.neighbours.safetensors", "--kind", "knn")
+        assert done.exit_code == 0, done.output
+        assert f"{choosing} users of the validation part, seen items left out" in done.output
+
+
 def test_settings_are_chosen_by_lists_that_hold_what_users_have_met_where_it_is_kept(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "catalog.jsonl").symlink_to(folder / "catalog.jsonl")
     (tmp_path / "data").mkdir()

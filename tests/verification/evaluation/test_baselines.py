@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 
 import drafting.neighbours.knn
 import verification.evaluation.baselines.closed_forms as closed_forms
+import verification.evaluation.baselines.task as task
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.array_types import FloatArray
 from drafting.neighbours.build import ease, neighbour_model
@@ -112,6 +113,17 @@ def test_settings_are_chosen_without_a_look_at_the_test_part() -> None:
     tried = list(try_settings(held_out(split, "valid"), ITEMS, "knn"))
     assert chosen[0] == [str(best_of(tried).settings)]
     assert max(each.quality.recall + each.quality.ndcg for each in tried) == best_of(tried).quality.recall + best_of(tried).quality.ndcg
+
+
+def test_no_more_validation_users_choose_than_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = random_split(1)
+    users, every = held_out(split), len(held_out(split, "valid"))
+    for most in (5, every, every + 1):
+        monkeypatch.setattr(task, "CHOOSING_USERS", most)
+        choosing = BaselineTask(split, users, ITEMS).validation
+        assert choosing is not None
+        assert len(choosing) == min(most, every)
+        np.testing.assert_array_equal(choosing.windows.owners, held_out(split, "valid", most).windows.owners)
 
 
 def repeats() -> Split:

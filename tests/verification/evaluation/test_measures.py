@@ -55,6 +55,16 @@ def test_fewer_users_are_spread_evenly() -> None:
     assert held_out(SPLIT).spread(9) == [0, 1, 2]
 
 
+def test_labels_are_warm_that_somebody_has_met() -> None:
+    rng = np.random.default_rng(0)
+    train, valid = (interactions(*[rng.integers(most, size=rng.integers(1, 4)).tolist() for _ in range(50)]) for most in (20, 40))
+    split = Split(train, valid, interactions(*[[]] * 50))
+    users = held_out(split, "valid")
+    met = set(train.items.tolist())
+    assert users.warm.tolist() == [bool(met.intersection(labels)) for labels in users.labels]
+    assert 0 < users.warm.sum() < len(users)
+
+
 def test_nobody_to_evaluate_is_said() -> None:
     with pytest.raises(InteractionError, match="no user has test items and a history before them"):
         held_out(Split(SPLIT.train, SPLIT.valid, interactions([], [], [], [])))

@@ -8,7 +8,7 @@ from pathlib import Path
 from drafting.alignment.data.interactions import Split
 from drafting.errors import InteractionError
 from verification.evaluation.settings import BASELINES
-from verification.evaluation.users import HeldOut, held_out
+from verification.evaluation.users import CHOOSING_USERS, HeldOut, held_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class BaselineTask:
 
     @cached_property
     def validation(self) -> HeldOut | None:
-        """The users of the validation part; None where it has none that a baseline could be chosen by."""
+        """Users of the validation part, `CHOOSING_USERS` at most; None where it has none that a baseline could be chosen by."""
         try:
-            return held_out(self.split, "valid")
+            return held_out(self.split, "valid", CHOOSING_USERS)
         except InteractionError:
             return None
 
