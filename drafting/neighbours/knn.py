@@ -4,6 +4,7 @@ Invariant: pairs of items are counted once for all shrinkages, and of a block's 
 of what is kept. What would take more than is free, or hours, is refused before anything is counted.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from scipy.sparse import csr_array
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import IntArray
 from drafting.memory import free_memory
-from drafting.neighbours.build import largest, stacked, user_item_matrix
+from drafting.neighbours.build import NEIGHBOURS, largest, stacked, user_item_matrix
 from drafting.neighbours.model import NeighbourError
 
 # 40 million are counted in a second.
@@ -21,6 +22,8 @@ MOST_PAIRS = 200_000_000_000
 _PAIRS_AT_A_TIME = 1 << 22
 # Of an index and a value, and once more while blocks are put together.
 _BYTES_A_NEIGHBOUR = 16
+# Of the free memory, where neighbours are left out to fit: what is free changes until all is made.
+_ROOM = 0.8
 
 
 def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | None = None) -> list[csr_array]:
@@ -38,10 +41,8 @@ def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | N
     """
     met = user_item_matrix(known, items)
     users = csr_array(met.T)
-    # Of each item the items of its users, which are counted; different ones are at most as many as there are.
-    counted = users @ np.diff(met.indptr)
-    bounds = np.minimum(counted, items)
-    _check(int(counted.sum()), int(bounds.sum() if kept is None else np.minimum(bounds, kept).sum()) * len(shrinks))
+    counted, bounds = _bounds(met, items)
+    _check(int(counted.sum()), _held(bounds, kept) * len(shrinks), cut=kept is not None)
     popularity = np.diff(users.indptr).astype(np.float32)
     blocks: list[list[csr_array]] = [[] for _ in shrinks]
     for start, stop in _spans(bounds):
@@ -55,7 +56,29 @@ def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | N
     return [stacked(made) for made in blocks]
 
 
-def _check(counted: int, held: int) -> None:
+def most_kept(known: Interactions, items: int, matrices: int) -> int | None:
+    """The most neighbours of each item for which so many matrices fit into the memory that is free, at least as many as a model is served
+    with; None where all fit, or not even these."""
+    bounds = _bounds(user_item_matrix(known, items), items)[1]
+    room = free_memory() // (_BYTES_A_NEIGHBOUR * matrices)
+    if _held(bounds, None) <= room:
+        return None
+    kept = bisect_right(range(items), _ROOM * room, key=lambda each: _held(bounds, each)) - 1
+    return kept if kept >= NEIGHBOURS else None
+
+
+def _bounds(met: csr_array, items: int) -> tuple[IntArray, IntArray]:
+    """Of each item how many items of its users are counted, and how many different ones there are at most."""
+    counted = csr_array(met.T) @ np.diff(met.indptr)
+    return counted, np.minimum(counted, items)
+
+
+def _held(bounds: IntArray, kept: int | None) -> int:
+    """Neighbours in a matrix, of which each item has at most so many as `bounds` says."""
+    return int(bounds.sum() if kept is None else np.minimum(bounds, kept).sum())
+
+
+def _check(counted: int, held: int, *, cut: bool) -> None:
     if counted > MOST_PAIRS:
         raise NeighbourError(
             f"Item-kNN would count {counted:,} pairs of items that one user has met, which takes hours (at most {MOST_PAIRS:,} are "
@@ -63,8 +86,8 @@ def _check(counted: int, held: int) -> None:
         )
     if (needed := held * _BYTES_A_NEIGHBOUR) > (free := free_memory()):
         raise NeighbourError(
-            f"Item-kNN would keep up to {held:,} neighbours ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free): keep fewer of "
-            "each item, or use a machine with more memory."
+            f"Item-kNN would keep up to {held:,} neighbours ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free): "
+            f"{'keep fewer of each item, or ' if cut else ''}use a machine with more memory."
         )
 
 

@@ -202,6 +202,23 @@ def test_a_baseline_that_has_no_room_is_left_out_and_the_others_are_made(monkeyp
     assert left_out["EASE"].startswith(f"EASE would invert a matrix of {ITEMS} x {ITEMS} items")
 
 
+def test_a_knn_that_has_no_room_for_all_neighbours_keeps_what_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = random_split(1)
+    users, validation = held_out(split), held_out(split, "valid")
+    monkeypatch.setattr(drafting.neighbours.knn, "free_memory", lambda: 3 * 30 * 16 * ITEMS // 2)
+    monkeypatch.setattr(drafting.neighbours.knn, "NEIGHBOURS", 5)
+    asked = ("knn", "co-occurrence"), BaselineTask(split, users, ITEMS), 5
+    found, beside = baseline_lists(*asked)
+    best = best_of(list(try_settings(validation, ITEMS, "knn", 12)))
+    assert found.chosen == f"{best.settings}, 12 neighbours an item for want of memory"
+    weights = best.settings.weights(users.known, ITEMS, 12)
+    assert found.lists == ranked_lists(users, neighbour_scores(users, weights, best.settings.decay, best.settings.window), 5)
+    assert beside.chosen == "", "one matrix has room"
+    monkeypatch.setattr(drafting.neighbours.knn, "NEIGHBOURS", 13)
+    refused, _ = baseline_lists(*asked)
+    assert refused.reason.endswith("free): use a machine with more memory.")
+
+
 def test_every_step_is_told() -> None:
     split, said = random_split(), []
     list(baseline_lists(("popular", "knn"), BaselineTask(split, held_out(split), ITEMS, on_step=said.append), 5))

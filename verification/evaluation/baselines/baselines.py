@@ -7,6 +7,7 @@ from functools import partial
 from tqdm import tqdm
 
 from drafting.neighbours.build import ease_refusal
+from drafting.neighbours.knn import most_kept
 from drafting.neighbours.model import NeighbourError
 from verification.evaluation.baselines.closed_forms import (
     DECAYS,
@@ -105,21 +106,35 @@ def _most_popular(task: BaselineTask) -> Made:
 
 
 def _co_occurring(task: BaselineTask) -> Made:
-    return "", [co_occurring(task.users, task.items)]
+    kept = most_kept(task.users.known, task.items, 1)
+    return _said("", kept), [co_occurring(task.users, task.items, kept)]
 
 
 def _neighbours(kind: str, task: BaselineTask) -> Made:
     if kind == "ease" and (refusal := ease_refusal(task.items)):
         raise NeighbourError(f"{refusal}.")
     settings = NeighbourSettings(kind, STRENGTHS[kind][0], DECAYS[0])
+    kept = _kept(task) if kind == "knn" else None
     if task.validation is not None:
         tried = []
-        for each in try_settings(task.validation, task.items, kind, keep_seen=task.keep_seen):
+        for each in try_settings(task.validation, task.items, kind, kept, keep_seen=task.keep_seen):
             task.tell(kind, str(each.settings))
             tried.append(each)
         settings = best_of(tried).settings
-    weights = settings.weights(task.users.known, task.items)
-    return str(settings), [neighbour_scores(task.users, weights, settings.decay, settings.window)]
+    weights = settings.weights(task.users.known, task.items, kept)
+    return _said(str(settings), kept), [neighbour_scores(task.users, weights, settings.decay, settings.window)]
+
+
+def _kept(task: BaselineTask) -> int | None:
+    """How many neighbours of each item item-kNN keeps while it is chosen and when it is made: all, or what there is memory for."""
+    asked = [(task.users.known, 1)] + ([] if task.validation is None else [(task.validation.known, len(STRENGTHS["knn"]))])
+    found = [most_kept(known, task.items, matrices) for known, matrices in asked]
+    return min((each for each in found if each is not None), default=None)
+
+
+def _said(settings: str, kept: int | None) -> str:
+    """Settings as a text, and what was left out for want of memory."""
+    return settings if kept is None else ", ".join(filter(None, [settings, f"{kept:,} neighbours an item for want of memory"]))
 
 
 def _neural(name: str, task: BaselineTask) -> Made:

@@ -75,11 +75,11 @@ def most_popular(users: HeldOut, items: int) -> Scorer:
     return lambda rows: np.repeat(counts[None], len(rows), axis=0)
 
 
-def co_occurring(users: HeldOut, items: int) -> Scorer:
-    """The sum of cosine similarities to the user's last items, each once."""
+def co_occurring(users: HeldOut, items: int, kept: int | None = None) -> Scorer:
+    """The sum of cosine similarities to the user's last items, each once; `kept` as of `NeighbourSettings.weights`."""
     once = decayed_histories(users, items, 1.0, RECENT_ITEMS)
     once.data[:] = 1.0
-    return product(once, knn(users.known, items, (0.0,))[0])
+    return product(once, knn(users.known, items, (0.0,), kept)[0])
 
 
 def neighbour_scores(users: HeldOut, weights: Weights, decay: float, window: int) -> Scorer:
