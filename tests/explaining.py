@@ -42,10 +42,9 @@ def check_explained(result: BeamResult, request: BeamRequest, identifiers: np.nd
     assert max(level.forward for level in levels) + usage.thought_tokens == usage.target_forwards
     if request.reserved is None:
         assert tuple(depth for depth, level in enumerate(searches[0], 1) if level.accepted) == usage.accepted_depths
-    leaves: dict[Prefix, float] = {}
-    for search in searches:
-        leaves |= check_search(search, request, identifiers, is_read)
-    assert all(leaves[name] == score for name, score in listed(result, identifiers))
+    # Of an item that both searches find, the list has the score of either: not every CPU gives them the last bit alike.
+    leaves = [check_search(search, request, identifiers, is_read) for search in searches]
+    assert all(score in [found.get(name) for found in leaves] for name, score in listed(result, identifiers))
     if request.reserved is None and request.blend is None:
         last = searches[0][-1]
         found = list(zip(prefixes(last, len(searches[0]), identifiers), last.log_probs, strict=True))
