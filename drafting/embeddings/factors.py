@@ -11,13 +11,17 @@ from drafting.array_types import FloatArray
 
 
 def left_factors(matrix: csr_array, dims: int, seed: int, power: float = 1.0) -> FloatArray:
-    """The left singular vectors times the singular values to a power, largest first: `[rows, dims]` float32, fewer of a small matrix.
+    """The left singular vectors times the singular values to a power, largest first: `[rows, dims]` float32, fewer of a small matrix;
+    zeros of one that says nothing.
 
     Args:
         power: with 1 the products of the factors approximate those of the rows; with 0.5 the entries of a symmetric matrix, as far as its
             eigenvalues are positive.
     """
     smallest = min(matrix.shape)
+    if not matrix.count_nonzero():
+        # ARPACK finds no direction in it.
+        return np.zeros((matrix.shape[0], min(dims, smallest)), np.float32)
     if dims >= smallest:
         left, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
     else:

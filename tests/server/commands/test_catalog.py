@@ -518,6 +518,22 @@ def test_build_from_texts_alone_clusters_by_words_and_keeps_codebooks(tmp_path: 
     assert len(Codebooks.load(tmp_path / "catalog.codebooks.safetensors").levels) == 1
 
 
+@pytest.mark.parametrize("met", [1, 3])
+@pytest.mark.parametrize("titled", [False, True])
+def test_build_from_interactions_that_say_nothing_of_items(tmp_path: Path, met: int, titled: bool) -> None:
+    """Of one interaction a user, and of three of which two are held out, no item has another beside it."""
+    data, out = tmp_path / "data", tmp_path / "catalog.jsonl"
+    data.mkdir()
+    rows = [{"user": f"u{user}", "item": f"i{(user + place) % 90}", "timestamp": place} for user in range(90) for place in range(met)]
+    (data / "interactions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    items = [{"item_id": f"i{item}", **({"title": f"lamp {item % 9}"} if titled else {})} for item in range(90)]
+    (data / "items.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    built = run("build", "--data", data, "--out", out, "--levels", 1, "--codes", 4, "--item-token")
+    assert built.exit_code == 0, built.output
+    assert len(load_catalog(out)) == 90
+    assert ("90 items have neither an interaction that counts nor a text" in built.output) != titled
+
+
 def test_identifiers_that_know_the_validation_part_are_not_compared(tmp_path: Path, data: Path) -> None:
     flags = ("--data", data, "--levels", 1, "--codes", 2, "--dims", 8)
     for fit, weight in (("all", 0), ("train", 0), ("all", 1)):
