@@ -10,7 +10,9 @@ from drafting.array_types import FloatArray
 from drafting.embeddings.factors import unit_rows
 
 _LIKE = 10
-_ROWS_AT_ONCE = 1024
+# Products at a time: with what finds the largest of them they take 16 bytes each.
+_CELLS = 1 << 24
+_MOST_ROWS = 1024
 
 
 def mixed(behaviour: FloatArray, text: FloatArray, text_weight: float) -> FloatArray:
@@ -35,12 +37,12 @@ def completed(known: FloatArray, other: FloatArray) -> FloatArray:
     given = np.flatnonzero(has)
     if not len(missing) or not len(given):
         return known
-    filled = known.copy()
-    for start in range(0, len(missing), _ROWS_AT_ONCE):
-        rows = missing[start : start + _ROWS_AT_ONCE]
-        likeness = other[rows] @ other[given].T
-        count = min(_LIKE, len(given))
+    filled, others, count = known.copy(), other[given].T, min(_LIKE, len(given))
+    step = max(1, min(_MOST_ROWS, _CELLS // len(given)))
+    for start in range(0, len(missing), step):
+        rows = missing[start : start + step]
+        likeness = other[rows] @ others
         nearest = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
         weights = np.maximum(np.take_along_axis(likeness, nearest, axis=1), 0)
-        filled[rows] = unit_rows(np.einsum("ij,ijk->ik", weights, known[given][nearest]).astype(np.float32))
+        filled[rows] = unit_rows(np.einsum("ij,ijk->ik", weights, known[given[nearest]]).astype(np.float32))
     return filled

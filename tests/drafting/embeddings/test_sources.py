@@ -102,6 +102,13 @@ def test_factors_approximate_the_products_of_rows_as_well_as_their_rank_allows()
     np.testing.assert_allclose(everything @ everything.T, dense @ dense.T, atol=1e-4)
 
 
+@pytest.mark.parametrize("dims", [5, 40])
+def test_factors_of_nothing_are_zeros(dims: int) -> None:
+    for matrix in (csr_array((30, 12)), csr_array((np.zeros(2), ([0, 1], [1, 0])), shape=(30, 12))):
+        factors = left_factors(matrix, dims, seed=0)
+        assert (factors.shape, factors.dtype, factors.any()) == ((30, min(dims, 12)), np.float32, False)
+
+
 def test_texts_of_one_kind_are_alike_and_a_title_without_words_is_zero() -> None:
     titles = [f"{noun} {row}" for row, noun in enumerate(np.repeat(["lamp", "chair", "novel", "kettle"], MEMBERS))]
     embeddings = from_texts([*titles, "", "!"], 8)
@@ -151,6 +158,18 @@ def test_an_item_without_interactions_is_completed_by_those_with_texts_like_its_
     np.testing.assert_array_equal(filled[:4], known[:4])
     np.testing.assert_allclose(filled[4], [0, 1, 0], atol=1e-6)
     assert not completed(known, np.zeros_like(other))[4].any()
+
+
+def test_what_is_completed_does_not_depend_on_how_many_rows_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    known, other = (unit_rows(rng.normal(size=(60, dims)).astype(np.float32)) for dims in (4, 7))
+    known[::2] = 0
+    together = completed(known, other)
+    assert together.any(axis=1).all()
+    # Fewer cells than there are items are a row each.
+    for cells in (1, 100):
+        monkeypatch.setattr("drafting.embeddings.mixing._CELLS", cells)
+        np.testing.assert_allclose(completed(known, other), together, atol=1e-6)
 
 
 def test_held_out_interactions_change_nothing(grouped: Interactions) -> None:
