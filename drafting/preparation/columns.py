@@ -78,7 +78,8 @@ def found_roles(path: Path, names: Sequence[str], said: Mapping[str, str | None]
     if user is None or item is None:
         missing = USER if user is None else ITEM
         raise InteractionError(
-            f"Which column of {path} says the {missing}? Name it with --{missing}: {', '.join(names)}.{_headless(names)}"
+            f"Which column of {path} says the {missing}? Name it with --{missing}: {', '.join(names)}."
+            + _headless(names, "if the file has no header, name its columns with --columns user,item,…")
         )
     return Roles(user, item, chosen[TIME], chosen[VALUE], chosen[KIND])
 
@@ -98,12 +99,13 @@ def key_column(path: Path, names: Sequence[str], said: str | None, role: str, ot
     same = next((name for name in names if plain(name) == plain(other)), None)
     found = said or same or guessed(names, role) or next((name for name in names if plain(name) == "id"), None)
     if found is None:
-        raise InteractionError(f"Which column of {path} says the {role}? Name it with --{role}-key: {', '.join(names)}.{_headless(names)}")
+        hint = _headless(names, "the file needs a line with the names of its columns before it.")
+        raise InteractionError(f"Which column of {path} says the {role}? Name it with --{role}-key: {', '.join(names)}.{hint}")
     return found
 
 
-def _headless(names: Sequence[str]) -> str:
-    """A hint where the names look like values."""
+def _headless(names: Sequence[str], advice: str) -> str:
+    """Advice where the names look like values."""
     if not any(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
         return ""
-    return " That first line looks like data: if the file has no header, name its columns with --columns user,item,…"
+    return f" That first line looks like data: {advice}"

@@ -73,12 +73,10 @@ def _movielens_dat(path: Path) -> Layout | None:
     ratings = path / "ratings.dat" if path.is_dir() else path
     if ratings.name != "ratings.dat" or not ratings.is_file() or b"::" not in _first_line(ratings):
         return None
-    films = path.parent / "movies.dat" if ratings == path else path / "movies.dat"
-    encoding = _encoding(films) if films.is_file() else "utf-8"
     return Layout(
         "MovieLens in .dat files (1M, 10M)",
         Part(ratings, TextOptions(_RATING_NAMES, "::", quotes=False)),
-        _beside(ratings, "movies.dat", TextOptions(("movie_id", "title", "genres"), "::", quotes=False, encoding=encoding)),
+        _beside(ratings, "movies.dat", TextOptions(("movie_id", "title", "genres"), "::", quotes=False, encoding="latin-1")),
         _beside(ratings, "users.dat", TextOptions(("user_id", "gender", "age", "occupation", "zip_code"), "::", quotes=False)),
     )
 
@@ -146,12 +144,3 @@ def _beside(path: Path, name: str, options: TextOptions) -> Part | None:
 
 def _first_line(path: Path) -> bytes:
     return head_of(path).partition(b"\n")[0]
-
-
-def _encoding(path: Path) -> str:
-    """UTF-8 for what it can be; MovieLens 1M has Latin-1."""
-    try:
-        path.read_bytes().decode()
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8"

@@ -196,8 +196,8 @@ def _facts(
     """What is known of items or users, and the files that say it."""
     if given is None:
         return FactTable(), ()
-    part = given if isinstance(given, Part) else Part(given)
-    table = Table.open(part.path, part.options)
+    part = given if isinstance(given, Part) else Part(given, replace(settings.text, names=()))
+    table = _opened(part)
     key = key_column(part.path, table.names, settings.item_key if role == ITEM else settings.user_key, role, column)
     title = settings.title if role == ITEM else None
     chosen = settings.item_columns if role == ITEM else settings.user_columns
@@ -223,6 +223,14 @@ def _facts(
         tell(f"The column {name} of {part.path.name} is called {other} now: {name} means something else in the files of {role}s.")
     tell_left_out(known, bad, role, tell)
     return known, table.paths
+
+
+def _opened(part: Part) -> Table:
+    """A table; what separates its columns may be said of the interactions alone."""
+    try:
+        return Table.open(part.path, part.options)
+    except InteractionError:
+        return Table.open(part.path, replace(part.options, delimiter=None))
 
 
 def tell_left_out(known: FactTable, bad: BadLines, role: str, tell: Tell) -> None:

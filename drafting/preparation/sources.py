@@ -5,11 +5,12 @@ directory, names say which files are data at all, and folders called `key=value`
 """
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -25,6 +26,7 @@ _ZSTANDARD, _ZIP, _PARQUET = b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1"
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 20
 # What reading a damaged or packed file may raise.
 UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
@@ -108,6 +110,28 @@ def head_of(path: Path) -> bytes:
             return file.read(_HEAD_BYTES).removeprefix(BOM)
     except UNREADABLE as error:
         raise InteractionError(f"{path} cannot be unpacked: {error}.") from error
+
+
+def are_utf8(paths: Iterable[Path]) -> bool:
+    """Whether files are surely UTF-8: all that stands in them is, and it is not ASCII alone, which other encodings share.
+
+    Raises:
+        InteractionError: a file can't be read.
+    """
+    sure = False
+    for path in paths:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            with opened(path) as file:
+                while piece := file.read(_PIECE_BYTES):
+                    decoder.decode(piece)
+                    sure = sure or not piece.isascii()
+                decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+        except UNREADABLE as error:
+            raise InteractionError(f"{path} cannot be unpacked: {error}.") from error
+    return sure
 
 
 def opened(path: Path, raw: IO[bytes] | None = None) -> IO[bytes]:

@@ -19,7 +19,7 @@ from drafting.errors import InteractionError
 from drafting.preparation.delimited import DelimitedForm, found_form, read_delimited
 from drafting.preparation.json_rows import field_names, read_json
 from drafting.preparation.rows import BadLines, RowBatch
-from drafting.preparation.sources import Format, Source, Sources, find_sources
+from drafting.preparation.sources import Format, Source, Sources, are_utf8, find_sources
 
 _ROWS_AT_ONCE = 1 << 18
 
@@ -31,6 +31,7 @@ class TextOptions:
     Attributes:
         names: of the columns of files without a header.
         delimiter: None for the one that the first line has most of.
+        encoding: of tables that are not surely UTF-8.
     """
 
     names: tuple[str, ...] = ()
@@ -67,7 +68,10 @@ class Table:
         form = None
         match first.format:
             case Format.DELIMITED:
-                form = found_form(first.path, options.names, options.delimiter, options.encoding)
+                encoding = options.encoding
+                if encoding.lower() != PLAIN.encoding and are_utf8(each.path for each in sources.files):
+                    encoding = PLAIN.encoding
+                form = found_form(first.path, options.names, options.delimiter, encoding)
                 form = DelimitedForm(form.names, form.delimiter, form.header, options.quotes, form.encoding)
                 names = form.names
             case Format.JSON:

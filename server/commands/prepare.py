@@ -46,12 +46,12 @@ def prepare(
         str, typer.Option(help="The split that other commands use by default: leave-one-out or global-time (8:1:1).")
     ] = "leave-one-out",
     bad_lines: Annotated[float, typer.Option(help="Share of lines that may be unusable; they are left out and counted.")] = 0.01,
-    columns: Annotated[str, typer.Option(help="Names of the columns of text without a header line.", metavar="A,B,…")] = "",
+    columns: Annotated[str, typer.Option(help="Names of the columns of interactions in text without a header line.", metavar="A,B,…")] = "",
     delimiter: Annotated[
         str | None, typer.Option(help="What separates the columns of text.", show_default="what the first line has most of")
     ] = None,
     no_quotes: Annotated[bool, typer.Option("--no-quotes", help='In text, " is a letter like any other.')] = False,
-    encoding: Annotated[str, typer.Option(help="Of text, such as latin-1.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Of text that is not UTF-8, such as latin-1.")] = "utf-8",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, with all that is in it.")] = False,
 ) -> None:
     """Make a data directory of raw interactions: one file of them in order, the items met with titles and attributes, the split.

@@ -178,6 +178,31 @@ def test_two_columns_of_parquet_of_one_name_and_an_encoding_that_is_none(tmp_pat
     assert made(tmp_path, written(tmp_path / "data", CSV.encode("utf-16")), text=TextOptions(encoding="utf-16")).triples == TRIPLES
 
 
+@pytest.mark.parametrize("encodings", [("utf-8", "latin-1"), ("latin-1", "utf-8"), ("latin-1", "latin-1")])
+def test_what_is_said_of_text_holds_for_all_tables_and_utf8_stays_what_it_is(tmp_path: Path, encodings: tuple[str, str]) -> None:
+    data = written(tmp_path / "data", "zoé|thé\nzoé|café\n".encode(encodings[0]))
+    about = written(tmp_path / "items", 'item|title\nthé|"Thé" vert\ncafé|"Moulu\n'.encode(encodings[1]))
+    who = written(tmp_path / "users", "user,city\nzoé,Orléans\n".encode(encodings[1]))
+    text = TextOptions(("user", "item"), delimiter="|", quotes=False, encoding="latin-1")
+    found = made(tmp_path, data, items=about, users=who, text=text)
+    assert [item["title"] for item in found.items] == ['"Moulu', '"Thé" vert']
+    assert found.profiles == [{"user": "zoé", "city": "Orléans"}]
+    assert found.triples == [("zoé", "thé", 0.0), ("zoé", "café", 1.0)]
+
+
+def test_text_of_another_encoding_may_be_ascii_to_the_eye(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", "user,item\na,日本\n".encode("iso-2022-jp"))
+    assert data.read_bytes().isascii()
+    assert made(tmp_path, data, text=TextOptions(encoding="iso-2022-jp")).items == [{"item_id": "日本"}]
+
+
+def test_a_table_of_items_without_a_header_is_refused_without_a_flag_that_it_has_not(tmp_path: Path) -> None:
+    data, about = written(tmp_path / "data", CSV), written(tmp_path / "items", "20,5\n100,6\n")
+    with pytest.raises(InteractionError, match="looks like data: the file needs a line with the names of its columns before it") as refused:
+        made(tmp_path, data, items=about)
+    assert "--columns" not in str(refused.value)
+
+
 def test_a_directory_of_two_forms_and_one_without_data_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "d/notes.md", "notes")
     with pytest.raises(InteractionError, match="holds no data"):
