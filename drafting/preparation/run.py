@@ -88,8 +88,7 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) ->
         beside = [each.path.name for each in (layout.items, layout.users) if each is not None]
         tell(f"{settings.source} is {layout.name}{f', with {listed(beside)}' if beside else ''}.")
     table = Table.open(part.path, part.options)
-    if table.sources.left_out:
-        tell(f"Of {part.path} these files are no data: {listed(table.sources.left_out)}.")
+    _tell_no_data(part, table, tell)
     said = {**({} if layout is None else layout.roles), **{role: name for role, name in settings.columns.items() if name is not None}}
     roles = found_roles(part.path, table.names, said)
     unknown = [name for name in settings.keep if name not in table.names]
@@ -198,6 +197,7 @@ def _facts(
         return FactTable(), ()
     part = given if isinstance(given, Part) else Part(given, replace(settings.text, names=()))
     table = _opened(part)
+    _tell_no_data(part, table, tell)
     key = key_column(part.path, table.names, settings.item_key if role == ITEM else settings.user_key, role, column)
     title = settings.title if role == ITEM else None
     chosen = settings.item_columns if role == ITEM else settings.user_columns
@@ -231,6 +231,11 @@ def _opened(part: Part) -> Table:
         return Table.open(part.path, part.options)
     except InteractionError:
         return Table.open(part.path, replace(part.options, delimiter=None))
+
+
+def _tell_no_data(part: Part, table: Table, tell: Tell) -> None:
+    if table.sources.left_out:
+        tell(f"Of {part.path} these files are no data, or empty: {listed(table.sources.left_out)}.")
 
 
 def tell_left_out(known: FactTable, bad: BadLines, role: str, tell: Tell) -> None:

@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """All files of a table, in the order of their paths, and the names of the files that are none."""
+    """All files of a table, in the order of their paths, and the names of those that are left out: they are called otherwise, or empty."""
 
     files: tuple[Source, ...]
     left_out: tuple[str, ...] = ()
@@ -72,14 +72,19 @@ def find_sources(path: Path) -> Sources:
     data = [each for each in found if _is_data(each)]
     if not data:
         raise InteractionError(f"The directory {path} holds no data: it needs files such as .csv, .tsv, .jsonl, .parquet, or part-….")
-    files = tuple(Source(each, format_of(each), _constants(each.relative_to(path))) for each in data)
+    # Spark and others write an empty part where one has no rows.
+    full = [each for each in data if head_of(each).strip()]
+    if not full:
+        raise InteractionError(f"All files of the directory {path} are empty.")
+    files = tuple(Source(each, format_of(each), _constants(each.relative_to(path))) for each in full)
     other = next((each for each in files if each.format is not files[0].format), None)
     if other is not None:
         raise InteractionError(
             f"The directory {path} holds {files[0].format.value} ({files[0].path.name}) and {other.format.value} ({other.path.name}): "
             "name the file or folder that is meant."
         )
-    return Sources(files, tuple(each.name for each in found if not _is_data(each)))
+    kept = set(full)
+    return Sources(files, tuple(each.name for each in found if each not in kept))
 
 
 def format_of(path: Path) -> Format:

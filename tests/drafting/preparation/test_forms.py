@@ -208,13 +208,26 @@ def test_a_directory_of_two_forms_and_one_without_data_are_refused(tmp_path: Pat
     with pytest.raises(InteractionError, match="holds no data"):
         made(tmp_path, tmp_path / "d")
     written(tmp_path / "d/a.csv", CSV)
-    assert "these files are no data: notes.md" in made(tmp_path, tmp_path / "d").told
+    assert "these files are no data, or empty: notes.md" in made(tmp_path, tmp_path / "d").told
     written(tmp_path / "d/b.jsonl", JSONL)
     with pytest.raises(InteractionError, match=r"holds delimited text \(a.csv\) and JSON \(b.jsonl\)"):
         made(tmp_path, tmp_path / "d")
     written(tmp_path / "d/b.jsonl", "userId,thing\n1,2\n")
     with pytest.raises(InteractionError, match=r"b.jsonl has no column 'itemId', but the files before it have"):
         made(tmp_path, tmp_path / "d")
+
+
+def test_empty_files_of_a_directory_are_told_and_refused_only_where_all_are(tmp_path: Path) -> None:
+    """Spark writes a part without rows as a file without bytes, the first one too."""
+    for name in ("part-00000.csv", "part-00002.csv"):
+        written(tmp_path / "d" / name, "")
+    with pytest.raises(InteractionError, match=r"All files of the directory .*d are empty\."):
+        made(tmp_path, tmp_path / "d")
+    written(tmp_path / "d/part-00001.csv", CSV)
+    written(tmp_path / "d/part-00003.csv.gz", gzip.compress(b""))
+    found = made(tmp_path, tmp_path / "d", items=tmp_path / "d")
+    assert found.triples == TRIPLES
+    assert found.told.count("d these files are no data, or empty: part-00000.csv, part-00002.csv, part-00003.csv.gz.") == 2
 
 
 def test_odd_names_of_fields_and_times_beyond_every_calendar_spoil_nothing(tmp_path: Path) -> None:
