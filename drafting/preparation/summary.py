@@ -22,9 +22,10 @@ class Summary:
         median_history, longest_history: interactions of a user.
         span: the first and the last day; None where times are an order and nothing more.
         titled: number of items with a title.
-        test_labels: interactions to be judged by.
+        test_labels: interactions to be judged by: those of the test part whose users have others before it.
         unseen: share of them whose items are not in the training part; 0 without labels.
         repeats: number of them that their user had met before, so that no list without seen items can hold them.
+        newcomers: number of users of the test part with nothing before it, by whom nobody is judged.
     """
 
     users: int
@@ -37,6 +38,7 @@ class Summary:
     test_labels: int
     unseen: float
     repeats: int
+    newcomers: int
 
     @classmethod
     def of(cls, events: Events, split: str, titled: int) -> "Summary":
@@ -51,10 +53,13 @@ class Summary:
         trained = np.zeros(len(events.item_names), np.bool_)
         trained[parts.train.items] = True
         span = (_day(float(events.times.min())), _day(float(events.times.max()))) if events.dated else None
-        labels = len(parts.test)
-        unseen = float(np.mean(~trained[parts.test.items])) if labels else 0.0
+        has_history = (parts.train.lengths + parts.valid.lengths) > 0
+        judged = parts.test.items[has_history[parts.test.owners]]
+        labels = len(judged)
+        unseen = float(np.mean(~trained[judged])) if labels else 0.0
+        newcomers = int(np.count_nonzero(~has_history & (parts.test.lengths > 0)))
         counts = len(events.user_names), len(events.item_names), len(events)
-        return cls(*counts, float(np.median(lengths)), int(lengths.max()), span, titled, labels, unseen, _repeats(parts))
+        return cls(*counts, float(np.median(lengths)), int(lengths.max()), span, titled, labels, unseen, _repeats(parts), newcomers)
 
     def rows(self, split: str) -> list[tuple[str, str]]:
         """The figures as cells of a table."""
@@ -67,6 +72,8 @@ class Summary:
             ("split", split),
             ("test labels", f"{self.test_labels:,}, {self.unseen:.1%} of items that are not in the training part"),
         ]
+        if self.newcomers:
+            cells.append(("without a history", f"{self.newcomers:,} users of the test part, who are not among these"))
         if self.repeats:
             share = f"{self.repeats:,} of these ({self.repeats / self.test_labels:.1%})"
             cells.append(("met before", f"{share}: lists leave them out, unless `evaluate --keep-seen`; `--repeats first` has none"))

@@ -358,6 +358,20 @@ def test_settings_that_say_nothing_are_refused(tmp_path: Path, wrong: dict) -> N
         PrepareSettings(tmp_path, tmp_path, **wrong)
 
 
+def test_labels_of_users_without_a_history_are_not_counted_but_said(tmp_path: Path) -> None:
+    """Of twenty interactions the last two are the test part: one of a newcomer, one of a user who is known."""
+    users = f"{'ab' * 9}ca"
+    rows = "".join(
+        f"{user},{DAY * (20_000 + time)},view,{'xyz'[time % 3] if time < 19 else 'new'},s,1\n" for time, user in enumerate(users)
+    )
+    found = made(tmp_path, shop(tmp_path, rows), split="global-time").summary
+    assert (found.test_labels, found.unseen, found.newcomers) == (1, 1.0, 1)
+    assert dict(found.rows("global-time"))["without a history"] == "1 users of the test part, who are not among these"
+    alone = made(tmp_path, shop(tmp_path, rows)).summary
+    assert alone.newcomers == 0
+    assert "without a history" not in dict(alone.rows("leave-one-out"))
+
+
 @pytest.mark.parametrize(("split", "repeated"), [("leave-one-out", 2), ("global-time", 1)])
 def test_labels_that_their_user_had_met_are_counted_and_said(tmp_path: Path, split: str, repeated: int) -> None:
     """The last of a was met in the training part, that of b in the validation part; that of c by others alone."""
