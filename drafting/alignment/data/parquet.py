@@ -42,8 +42,9 @@ def load_parquet(path: Path, catalog: ItemIndex) -> Interactions:
         more = [name for name in names if f"{name}.".startswith((f"{KIND}.", f"{VALUE}.", ATTRIBUTES, CONTEXT))]
         for batch in checked_batches(file, columns=[*COLUMNS, *more]):
             columns = [batch.column(name) for name in COLUMNS]
-            seconds = _seconds(columns[2])
-            if any(column.null_count for column in columns) or np.isnan(seconds).any():
+            lacking = any(column.null_count for column in columns)
+            seconds = np.empty(0) if lacking else _seconds(columns[2], path)
+            if lacking or np.isnan(seconds).any():
                 raise InteractionError(f"{path} has interactions without a user, an item or a timestamp.")
             texts = [name_texts(column, path, name, InteractionError) for column, name in zip(columns, COLUMNS[:2], strict=False)]
             users, items = map(pc.dictionary_encode, texts)
@@ -77,12 +78,18 @@ def _details(column: Any, name: str, path: Path) -> Any:
         raise InteractionError(f"The column {name} of {path} holds values of type {column.type}: {first_line(error)}.") from error
 
 
-def _seconds(column: Any) -> DoubleArray:
-    """Times as numbers: seconds since 1970 of dates and timestamps, and numbers as they are."""
+def _seconds(column: Any, path: Path) -> DoubleArray:
+    """Times as numbers: seconds since 1970 of dates and timestamps, and numbers as they are; of a column without nulls."""
     import pyarrow as pa
 
-    if pa.types.is_temporal(column.type):
-        microseconds: DoubleArray = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
-        return microseconds / 1e6
-    numbers: DoubleArray = column.cast(pa.float64()).to_numpy()
+    try:
+        if pa.types.is_temporal(column.type):
+            microseconds: DoubleArray = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
+            return microseconds / 1e6
+        numbers: DoubleArray = column.cast(pa.float64()).to_numpy()
+    except pa.ArrowException as error:
+        raise InteractionError(
+            f"The column {COLUMNS[2]} of {path} holds values of type {column.type} that are neither numbers nor parquet's own dates: "
+            "`atspeed prepare` makes a data directory of texts, too."
+        ) from error
     return numbers

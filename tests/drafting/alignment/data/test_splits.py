@@ -1,6 +1,7 @@
 """Splits and parquet: by hand, that nobody is asked about their own past, and the sentences for what is wrong."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,10 @@ def test_floats_of_parquet_name_the_users_and_items_that_integers_name(tmp_path:
         ({"user": [1], "item": [99], "timestamp": [0]}, "names item '99', but the catalog has no such item"),
         ({"user": [1], "item": [None], "timestamp": [0]}, "has interactions without a user, an item or a timestamp"),
         ({"user": [1], "item": ["0"], "timestamp": [float("nan")]}, "has interactions without a user, an item or a timestamp"),
+        ({"user": [1, 2], "item": ["0", "0"], "timestamp": [5, None]}, "has interactions without a user, an item or a timestamp"),
+        ({"user": [1, 2], "item": ["0", "0"], "timestamp": [datetime(2024, 5, 6), None]}, "without a user, an item or a timestamp"),
+        ({"user": [1], "item": [2], "timestamp": ["2024-05-06"]}, "type string that are neither numbers nor .*: `atspeed prepare` makes"),
+        ({"user": [1], "item": [2], "timestamp": [{"at": 1}]}, "The column timestamp of .* holds values of type struct"),
         ({"user": [1.5], "item": [2], "timestamp": [0]}, "has 1.5 in its column user, which is not a whole number"),
         ({"user": [1], "item": [True], "timestamp": [0]}, "The column item of .* holds values of type bool"),
     ],
