@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 _COLUMN = "Column of the interactions"
 _STORE_SECONDS = 30.0
 
-histories_app = typer.Typer(help="Load the histories of users into a store.", no_args_is_help=True)
-
-
-@histories_app.callback()
-def _group() -> None:
-    """Keep `import` a command of its own: an app with one command would be that command."""
+histories_app = typer.Typer(help="What is stored of users, in bulk: load it, and limit how long it is kept.", no_args_is_help=True)
 
 
 @histories_app.command("import")
@@ -75,6 +70,46 @@ def import_histories(
         _load(histories, events, ids, known, history_max_events, history_ttl_seconds)
     except SetupError as error:
         fail(str(error))
+
+
+@histories_app.command("expire")
+def expire_histories(
+    history_ttl_seconds: Annotated[int, typer.Option(min=1, help="Forget users so many seconds from now, if nothing is written before.")],
+    histories: Annotated[str, setting("histories", envvar="ATSPEED_HISTORIES")] = default("histories"),
+) -> None:
+    """Limit how long users are kept who were stored without a time to live, or with a longer one.
+
+    --history-ttl-seconds of a server reaches users at their next event or profile alone; this reaches the others. Servers go on meanwhile;
+    a Redis that is full takes it, too. It can be repeated.
+
+    Example:
+
+    atspeed histories expire --histories redis://localhost:6379/0 --history-ttl-seconds 2592000
+    """
+    if histories.startswith("memory:"):
+        fail("memory:// ends with this command, so there is nobody to forget: name sqlite:///path or a Redis.")
+    from tqdm import tqdm
+
+    from server.histories import open_history_store
+    from server.try_again import HistoryUnavailable
+
+    async def limit() -> int:
+        store = open_history_store(histories, ttl_seconds=history_ttl_seconds, timeout_seconds=_STORE_SECONDS)
+        try:
+            with tqdm(desc="limiting", unit="user", unit_scale=True, mininterval=0.5) as bar:
+                return await store.limit_lives(bar.update)
+        finally:
+            await store.close()
+
+    try:
+        limited = asyncio.run(limit())
+    except ValueError as error:
+        fail(str(error))
+    except HistoryUnavailable as error:
+        fail(f"{error} Give the same command again to go on.")
+    except KeyboardInterrupt:
+        fail("Interrupted: give the same command again to go on.", status=130)
+    typer.echo(f"{limited:,} users who would have been kept longer are forgotten in {history_ttl_seconds:,} s.")
 
 
 def _read(

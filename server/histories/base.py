@@ -174,6 +174,13 @@ class HistoryStore(Protocol):
         """Delete a user with all events, their ids and the profile; return True if the user was known."""
         ...
 
+    async def limit_lives(self, tell: Callable[[int], object]) -> int:
+        """Have users who would be kept longer go once this store's time to live is over from now; return how many, none without one.
+
+        `tell` is given their number as they are found. It can be repeated, and may take longer than other operations.
+        """
+        ...
+
     async def close(self) -> None:
         """Close files and connections; the store cannot be used afterwards."""
         ...

@@ -6,7 +6,7 @@ Every operation can therefore remove them without a background task or a scan.
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from drafting.prompts.user_state import Value
@@ -72,6 +72,10 @@ class MemoryHistoryStore:
     async def delete(self, user_id: str) -> bool:
         self._forget_expired()
         return self._histories.pop(user_id, None) is not None
+
+    async def limit_lives(self, tell: Callable[[int], object]) -> int:
+        """Do nothing: nobody was stored with another time to live."""
+        return 0
 
     async def close(self) -> None:
         self._histories.clear()

@@ -40,12 +40,13 @@ from drafting.undecodable import UNDECODABLE
 from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import Profile
-from server.histories.redis_scripts import APPEND, DELETE, DELETE_EVENTS, DELETE_PROFILE, PUT_PROFILE
+from server.histories.redis_scripts import APPEND, DELETE, DELETE_EVENTS, DELETE_PROFILE, LIMIT_LIFE, PUT_PROFILE
 from server.redis.access import RedisAccess
 from server.try_again import HistoryUnavailable
 
 _T = TypeVar("_T")
 
+_KINDS = frozenset((b"events", b"order", b"ids", b"profile"))
 _ARRIVAL_DIGITS = 10
 # Limits the sockets while Redis hangs; further operations wait for a connection within their timeout.
 _MAX_CONNECTIONS = 64
@@ -98,6 +99,7 @@ class RedisHistoryStore:
         self._delete = self._redis.register_script(DELETE)
         self._delete_events = self._redis.register_script(DELETE_EVENTS)
         self._delete_profile = self._redis.register_script(DELETE_PROFILE)
+        self._limit_life = self._redis.register_script(LIMIT_LIFE)
         self._put_profile = self._redis.register_script(PUT_PROFILE)
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
@@ -195,6 +197,18 @@ class RedisHistoryStore:
     async def delete(self, user_id: str) -> bool:
         return int(await self._write(self._delete, user_id, [])) > 0
 
+    async def limit_lives(self, tell: Callable[[int], object]) -> int:
+        limited = 0
+        if not self._ttl_ms:
+            return limited
+        async for keys in self._scanned(f"{_literal(f'{{{self._key_prefix}:')}*}}:*"):
+            # A user is found with each key, as any of them may be all that is left.
+            users = dict.fromkeys(user for key in keys if (user := self._user_of(key)) is not None)
+            found = sum(await _together([partial(self._write, self._limit_life, user, [self._ttl_ms]) for user in users]))
+            limited += found
+            tell(found)
+        return limited
+
     async def close(self) -> None:
         await self._access.close()
 
@@ -206,6 +220,14 @@ class RedisHistoryStore:
         # The prefix is inside the tag, so for every user id, even an empty one or with braces, the keys share a tag that is not empty.
         tag = f"{{{self._key_prefix}:{user_id}}}"
         return f"{tag}:events", f"{tag}:order", f"{tag}:ids", f"{tag}:profile"
+
+    def _user_of(self, key: bytes) -> str | None:
+        """Whose key it is; None for one that is none of ours."""
+        tag, _, kind = key.rpartition(b"}:")
+        try:
+            return tag.decode()[len(self._key_prefix) + 2 :] if kind in _KINDS else None
+        except UnicodeDecodeError:
+            return None
 
     def _event(self, member: bytes, score: float) -> Event | None:
         if (event := _event(member, score)) is None:

@@ -74,6 +74,19 @@ end
 # KEYS: as above. ARGV: time to live in ms (0: for ever), the JSON of the profile.
 PUT_PROFILE = "local ttl_ms = tonumber(ARGV[1]) redis.call('SET', KEYS[4], ARGV[2])" + _RENEW
 
+# KEYS: as above. ARGV: time to live in ms. Returns 1 if one of them would have been kept longer.
+LIMIT_LIFE = """
+local ttl_ms, limited = tonumber(ARGV[1]), 0
+for _, key in ipairs(KEYS) do
+  local left = redis.call('PTTL', key)
+  if left == -1 or left > ttl_ms then
+    redis.call('PEXPIRE', key, ttl_ms)
+    limited = 1
+  end
+end
+return limited
+"""
+
 # KEYS: as above. They are scripts only so that replicas are waited for as with other writes.
 DELETE = "return redis.call('DEL', unpack(KEYS))"
 DELETE_PROFILE = "return redis.call('DEL', KEYS[4])"

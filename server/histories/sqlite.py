@@ -29,6 +29,7 @@ from server.histories.sqlite_file import (
     bury_history,
     check,
     is_malformed,
+    limit_lives,
     prepare,
     random_rows,
     read_history,
@@ -117,7 +118,8 @@ class SqliteHistoryStore:
         window = self._retention.window(limit)
         if window <= _AT_ONCE_EVENTS and (found := self._read_at_once(user_id, window)) is not None:
             return found
-        return await self._answer(self._reading.submit(self._read, user_id, window))
+        job = partial(self._with_reader, lambda connection: read_newest(connection, user_id, time.time(), window))
+        return await self._answer(self._reading.submit(job))
 
     async def sample(self, users: int, limit: int) -> list[list[Event]]:
         found: list[list[Event]] = []
@@ -146,6 +148,19 @@ class SqliteHistoryStore:
 
     async def delete(self, user_id: str) -> bool:
         return await self._answer(self._writing.submit(self._forget, user_id, self._deadline()))
+
+    async def limit_lives(self, tell: Callable[[int], object]) -> int:
+        limited = after = 0
+        if self._retention.ttl_seconds is None:
+            return limited
+        until = time.time() + self._retention.ttl_seconds
+        while True:
+            job = partial(limit_lives, self._writer, until, after, _USERS_PER_TRANSACTION)
+            if not (rows := await self._answer(self._writing.submit(self._transaction, job, self._deadline()))):
+                return limited
+            after = max(rows)
+            limited += len(rows)
+            tell(len(rows))
 
     async def close(self) -> None:
         # A check of a large file goes on for long, and nobody waits for what it finds any more.
@@ -247,9 +262,6 @@ class SqliteHistoryStore:
         finally:
             if (ended := time.monotonic()) - started > _SLOW_SECONDS:
                 self._wary_until = ended + _WARY_SECONDS
-
-    def _read(self, user_id: str, window: int) -> StoredUser:
-        return self._with_reader(lambda connection: read_newest(connection, user_id, time.time(), window))
 
     def _with_reader(self, call: Callable[[sqlite3.Connection], _T]) -> _T:
         # As many connections as threads, so there is always an idle one.

@@ -36,6 +36,9 @@ _SIZE = f"SELECT length(history) FROM histories WHERE rowid = {_LAST}"
 _SCAN = "SELECT rowid, user_id, expires_at, checksum, history FROM histories WHERE rowid >= :start ORDER BY rowid LIMIT :users"
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
+_LIMIT_LIVES = """UPDATE histories SET expires_at = :until WHERE rowid IN (
+SELECT rowid FROM histories WHERE rowid > :after AND (expires_at IS NULL OR expires_at > :until) ORDER BY rowid LIMIT :users
+) RETURNING rowid"""
 _ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history)"
 
 _encoder = msgspec.msgpack.Encoder()
@@ -128,6 +131,11 @@ def write_history(connection: sqlite3.Connection, user_id: str, history: History
 def replace_content(connection: sqlite3.Connection, user_id: str, history: History) -> None:
     """As `write_history`, of a user who is there and whose time goes on. Raises sqlite3.DatabaseError."""
     connection.execute(_REPLACE_CONTENT, _row(user_id, history))
+
+
+def limit_lives(connection: sqlite3.Connection, until: float, after: int, users: int) -> list[int]:
+    """Have some of those behind a row go by then who would stay longer; return their rows. Raises sqlite3.DatabaseError."""
+    return [row for (row,) in connection.execute(_LIMIT_LIVES, {"until": until, "after": after, "users": users})]
 
 
 def bury_history(connection: sqlite3.Connection, user_id: str) -> None:

@@ -20,10 +20,10 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_store(scheme: str, request: pytest.FixtureRequest, tmp_path: Path) -> StoreFactory:
-    """Opens empty stores, with whatever options of `open_history_store` the test gives; the test closes them."""
+    """Opens empty stores, but at a place that is named again, with any options of `open_history_store`; the test closes them."""
 
-    def make(**options: object) -> HistoryStore:
-        number = next(_numbers)
+    def make(place: str | None = None, **options: object) -> HistoryStore:
+        number = place or next(_numbers)
         match scheme:
             case "sqlite":
                 return open_history_store(f"sqlite:///{tmp_path}/histories-{number}.db", **options)

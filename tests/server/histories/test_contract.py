@@ -247,6 +247,41 @@ async def test_events_and_profile_end_together_their_time_after_the_last_write(m
     await store.close()
 
 
+async def test_lives_are_limited_of_users_who_would_be_kept_longer(make_store, scheme):
+    users = [*(f"u{number}}}:*[{number}" for number in range(120)), ""]
+    store = make_store(f"lives-{scheme}")
+    await store.append_many({user: [Event("a", 1.0)] for user in users})
+    await store.put_profile("profile alone", PROFILE)
+    assert await store.limit_lives([].append) == 0
+    if scheme != "memory":
+        await store.close()
+        store = make_store(f"lives-{scheme}", ttl_seconds=3000)
+    # Who has been written to since is not kept longer.
+    await store.append(users[5], [Event("b", 2.0)])
+    found: list[int] = []
+    assert await store.limit_lives(found.append) == sum(found) == (0 if scheme == "memory" else len(users))
+    assert await store.limit_lives(found.append) == 0
+    assert await store.read_user("profile alone") == StoredUser([], PROFILE)
+    assert [items(await store.read(user)) for user in users] == [["a", *("b" * (user == users[5]))] for user in users]
+    await store.close()
+
+
+@CLOCKS
+async def test_a_life_that_is_limited_ends(make_store, passing: Passing, scheme):
+    store = make_store(f"ending-{scheme}")
+    await store.append("ann", [Event("a", 1.0)])
+    await store.put_profile("ann", PROFILE)
+    if scheme != "memory":
+        await store.close()
+        store = make_store(f"ending-{scheme}", ttl_seconds=3000)
+        assert await store.limit_lives([].append) == 1
+    await passing(2900)
+    assert await store.read_user("ann") == StoredUser([Event("a", 1.0)], PROFILE)
+    await passing(200)
+    assert (await store.read_user("ann") == StoredUser([])) == (scheme != "memory")
+    await store.close()
+
+
 async def test_an_unknown_user_has_no_history(store):
     assert await store.read_user("nobody") == StoredUser([])
     assert await store.read("nobody") == []

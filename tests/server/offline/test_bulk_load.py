@@ -145,6 +145,17 @@ def test_the_command_stores_all_but_what_belongs_to_a_damaged_user(tmp_path: Pat
     assert [asyncio.run(stored(url, user))[1] for user in ("bob", "cid")] == [{"age": 30}] * 2
 
 
+def test_users_who_were_stored_for_ever_are_given_an_end(tmp_path: Path, data: Path) -> None:
+    url = f"sqlite:///{tmp_path}/h.db"
+    assert run("histories", "import", data, "--histories", url)[0] == 0
+    flags = "--histories", url, "--history-ttl-seconds"
+    for seconds, users in (("3000", "2"), ("4000", "0"), ("2000", "2")):
+        status, output = run("histories", "expire", *flags, seconds)
+        assert status == 0
+        assert f"{users} users who would have been kept longer are forgotten in {int(seconds):,} s." in output
+    assert "memory:// ends with this command" in run("histories", "expire", "--histories", "memory://", "--history-ttl-seconds", "9")[1]
+
+
 @pytest.mark.parametrize(
     ("profiles", "sentence"),
     [
