@@ -152,7 +152,10 @@ class Settings(EngineSettings, BaseSettings):
         default=Verification.STRICT, description="How drafts are verified where a request does not say."
     )
     max_waiting: Annotated[int, Panel.MEMORY] = Field(
-        default=1024, ge=1, description="Requests that may wait beyond those that run; more are refused with 429."
+        default=1024,
+        ge=1,
+        description="Requests that may wait beyond those that run; more are refused with 429. Those whose stored history is being read "
+        "count for one another alone, so for a while there may be twice as many.",
     )
     model: Annotated[str | None, Panel.HTTP] = Field(
         default=None, description="Name of the model in answers; the target directory's by default."

@@ -8,7 +8,8 @@ passed. Otherwise it is let in if (1) its own list will be ready by its deadline
 request behind it, which would have been in time without it, is late because of it. Where texts are written before lists, or lists have
 caps, the wait for a place among those of the kind is a part of both. It is asked once, before its stored history is read:
 until then its work is what requests have come to on average, and it counts for others whose history is unread too, so what is let in is
-never refused later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them.
+never refused later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them. So for
+a while up to twice as many may be pending as `--max-running` and `--max-waiting` say together.
 
 Invariants: a request that is refused has cost neither the engine nor the history store anything; and one that is let in leaves the queue
 exactly once: with its list, with a failure, with the engine's end, or when its caller gives it up. Reason for refusals: under overload some
@@ -41,7 +42,7 @@ class Admission:
     """The requests in the hands of one engine process, in the order in which it takes them up; none while there is no engine."""
 
     def __init__(self, most: int) -> None:
-        """`most` is how many requests may be pending, waiting and running together."""
+        """`most` is how many requests may be pending, waiting and running together; those that are unread count for one another alone."""
         self._most = most
         self._queue: list[PendingRequest] = []
         self._forecast: Forecast | None = None
@@ -94,7 +95,7 @@ class Admission:
         if not queue and now <= request.submit.deadline:
             return
         insertion = Insertion(self.forecast, request, queue)
-        asked, begun = ("The scores", "they were not begun") if request.scored else ("The list", "it was not begun")
+        asked, begun = ("The scores", "they were not begun") if request.submit.scored is not None else ("The list", "it was not begun")
         ready, deadline = now + insertion.ready_seconds, request.submit.deadline
         if ready > deadline:
             raise TooLate(
@@ -132,7 +133,7 @@ class Admission:
     def deliver(self, progress: Progress) -> None:
         """Give each request what the engine has to say of it."""
         self.forecast.rate.learn(progress)
-        scored = sum(step.report.scored_nodes for step in progress.steps)
+        scored = self._large_scored(progress)
         for request in self._queue:
             if request.steps is not None:
                 request.steps.extend(progress.steps)
@@ -151,6 +152,14 @@ class Admission:
         for failed in progress.failed:
             for request in self._take(failed.request_id):
                 request.settle(_error(failed))
+
+    def _large_scored(self, progress: Progress) -> int:
+        """The prefixes that were computed for requests for scores that take several steps, as far as the others have ended."""
+        if not (scored := sum(step.report.scored_nodes for step in progress.steps)):
+            return 0
+        ended = {finished.result.request_id for finished in progress.finished}
+        small = (request.submit for request in self._queue if not request.scored and request.submit.request_id in ended)
+        return max(0, scored - sum(map(self.forecast.rate.scored_tokens, small)))
 
     def forget(self, user: str) -> None:
         """Make the requests of a user those of nobody, so that nothing is kept of any that the engine is given from now on."""

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from server.messages import Ready
-from server.scheduling.kinds import Kind
+from server.scheduling.kinds import Kind, is_scored_at_once
 from server.scheduling.pending import PendingRequest
 from server.scheduling.places import PlacesForecast
 from server.scheduling.rate import EngineRate
-from server.scheduling.shares import NOTHING, Shares
+from server.scheduling.shares import Shares, lists_until
 from server.scheduling.wide import is_wide
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
@@ -42,6 +42,9 @@ class Forecast:
         request.work, request.text = self.rate.work(submit, items), self.rate.text_tokens(submit)
         request.is_wide = is_wide(submit.beam_width, self._step_tokens)
         request.scored = self.rate.scored_tokens(submit)
+        if is_scored_at_once(request.scored, self._step_tokens):
+            # It waits for no other candidates, as a list of so many tokens would not.
+            request.work, request.scored = request.work + request.scored, 0
         request.slots = self.rate.prompt_tokens(submit, items) + submit.think + self._end_tokens if submit.think else 0
 
     def wait_seconds(self, queue: Sequence[PendingRequest]) -> float:
@@ -142,28 +145,36 @@ class Insertion:
 
     def late_seconds(self, now: float) -> float:
         """Seconds until another is ready that would be in time without the request, and late because of it; 0 if there is none."""
-        request, work = self._request, self._work
-        all_ready = now + self._forecast.drain(work.added(request).all + request.scored)
+        request, whole = self._request, self._work
+        scored, candidates = whole.scored, whole.scored + request.scored
+        everything = whole.all + request.work + request.scored
+        all_ready = now + self._forecast.drain(everything)
         if not self._by_kind and all(other.submit.deadline >= all_ready for other in self._queue):
             # In most queues nobody waits for a place, and then all lists are ready by then, whatever their order is.
             return 0.0
-        ahead = NOTHING.beside(work.scored)
+        # Tokens of narrow and of wide lists up to and with each of the queue, and those with the request where it stands before them.
+        lanes, with_it = [0, 0], [0, 0]
         for place, other in enumerate(self._queue):
             is_behind = place >= self._first_behind
-            first, ahead = ahead, ahead.added(other)
+            if place == self._first_behind:
+                with_it[request.is_wide] += request.work
+            lanes[other.is_wide] += other.work
+            with_it[other.is_wide] += other.work
             # Scores are later because of every list, and lists because of scores, wherever they stand in the queue.
             if not (is_behind or other.scored or (request.scored and not other.text)):
                 continue
-            if other.scored:
-                until, later = work.all, work.added(request).all + request.scored
-            else:
-                until = first.until(other) + other.text
-                with_it_first = (first.added(request) if is_behind else first).beside(work.scored + request.scored)
-                later = with_it_first.until(other) + other.text + (request.text if other.text else 0)
             wait, wait_with_it = self._waits(place)
-            before = now + self._forecast.behind(until, wait, other)
+            deadline = other.submit.deadline
+            if deadline >= all_ready and not (wait_with_it or other.kind):
+                continue
+            if other.scored:
+                until, later = whole.all, everything
+            else:
+                own, others = other.is_wide, not other.is_wide
+                until = lists_until(lanes[own], lanes[others], scored) + other.text
+                later = lists_until(with_it[own], with_it[others], candidates) + other.text + (request.text if other.text else 0)
             after = self._forecast.behind(later, wait_with_it, other)
-            if before <= other.submit.deadline < now + after:
+            if now + self._forecast.behind(until, wait, other) <= deadline < now + after:
                 return after
         return 0.0
 

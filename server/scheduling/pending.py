@@ -18,8 +18,8 @@ class PendingRequest:
     """A request from its admission to its end, with all that the API process knows of it; the queue is ordered by `due`.
 
     Attributes:
-        work: tokens that it is foreseen to need, those of a text and of candidates to score aside.
-        scored: tokens of its candidates that are left, if it asks for scores: they take what lists leave, and a fixed part of each step.
+        work: tokens that it is foreseen to need, those of a text aside, and those of candidates that take several steps.
+        scored: tokens of such candidates that are left: they take what lists leave, and a fixed part of each step.
         text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
             for them.
         slots: KV slots that it needs while it writes text; 0 if it writes none.

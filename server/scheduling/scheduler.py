@@ -5,12 +5,14 @@ cancelled, and whichever of these ends it, the engine knows, so its KV slots are
 
 Order: the request that is due first (`server.scheduling.order`) is taken up first, ties by arrival. Reason: under load, the most urgent
 first is what keeps the most deadlines. How many share a step is a matter of tokens, not of requests (`StepBudget`), because tokens are what
-time goes into. There are two ways to be overtaken, and neither lasts.
+time goes into: those of the next step, and those of later ones, in which the widest levels of all lists that run may meet. There lists
+behind texts do not count, which begin after many steps, and at different times. There are two ways to be overtaken, and neither lasts.
 
 1. Requests of a kind (`server.scheduling.kinds`) wait while enough of it run. Those that write text first, which takes many steps, are at
 most half of those that run, on a quarter of the KV slots; other lists with caps, which may take many rounds, are at most half, too; of
 those with beams that fill a step (`server.scheduling.wide`) one runs at a time; and of those for scores, which have a fixed part of each
-step however many candidates they name, `SCORES_TOGETHER` do. It is their turn again as soon as one of their kind has ended.
+step however many candidates they name, `SCORES_TOGETHER` do whose candidates take several. It is their turn again as soon as one of their
+kind has ended.
 2. One that waits for KV slots is overtaken by lists of no kind, which end soon, as long as it would have to wait without them as well, and
 has not yet waited for `OVERTAKEN_SECONDS`. So a large one that waits for a text to end does not stop the small ones at once, and a stream
 of these can't starve it: as soon as they alone are in its way, it waits for the end of those that run.
@@ -23,11 +25,11 @@ from dataclasses import dataclass
 
 from server.messages import FinishedList, PlacesLimit
 from server.scheduling.budget import StepBudget
-from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER, Kind, kinds_of
+from server.scheduling.kinds import SCORES_TOGETHER, Kind, kinds_of, scored_tokens
 from server.scheduling.order import AGEING_SECONDS, due
 from server.scheduling.places import fits
 from server.scheduling.step_engine import StepEngine
-from server.scheduling.wide import piece, shared_budget
+from server.scheduling.wide import level_tokens, piece, shared_budget
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
@@ -176,12 +178,14 @@ class SpeculativeBeamScheduler:
         """Drop what is late, admit what fits and run one step of the engine."""
         timed_out = self._drop_late()
         before = len(self._running)
-        tokens = self._admit()
+        self._admit()
         begun = [entry.request for entry in self._running[before:]]
         placed = tuple(request.request_id for request in begun if request.think is not None or request.caps)
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
-        report = self._engine.step(scored_nodes=self._scored_nodes, most_nodes=self._piece)
+        most_nodes = self._piece
+        tokens = self._engine.next_tokens(most_nodes)
+        report = self._engine.step(scored_nodes=self._scored_nodes, most_nodes=most_nodes)
         self._budget.learn(tokens + report.scored_nodes, report.seconds)
         finished = tuple(self._finish(result) for result in report.finished)
         self._running = [entry for entry in self._running if entry.request.request_id not in report.failed]
@@ -194,20 +198,21 @@ class SpeculativeBeamScheduler:
             self._drop(queue, entry)
         return tuple(entry.request.request_id for _, entry in late)
 
-    def _admit(self) -> int:
-        """Take up what fits into the next step, in the queue's order, and return the step's tokens, drafts aside."""
+    def _admit(self) -> None:
+        """Take up what fits into the next step, and into those after it, in the queue's order."""
         budget = self._budget.tokens
-        tokens = self._engine.next_tokens(piece(budget))
-        if any(Kind.WIDE in self._kinds(entry.request) for entry in self._running):
-            budget = shared_budget(budget)
+        tokens, levels = self._engine.next_tokens(piece(budget)), sum(self._level_tokens(entry.request) for entry in self._running)
+        is_shared = any(Kind.WIDE in self._kinds(entry.request) for entry in self._running)
         overtaken: ScheduledRequest | None = None
         for entry in self._candidates():
-            if overtaken and self._kinds(entry.request):
+            kinds = self._kinds(entry.request)
+            if overtaken and kinds:
                 continue
-            more = self._engine.tokens_needed(entry.request)
+            more, level = self._engine.tokens_needed(entry.request), self._level_tokens(entry.request)
             scores = self._scored_nodes if any(other.request.scored is not None for other in (*self._running, entry)) else 0
+            room = (shared_budget(budget) if is_shared or Kind.WIDE in kinds else budget) - scores
             # Where only scores run, they put no tokens of their own into the step, and keep none that is too large from running.
-            if tokens and tokens + more > budget - scores:
+            if (tokens and tokens + more > room) or (levels and level and levels + level > room):
                 break
             if not self._engine.has_room(entry.request):
                 if overtaken or not self._may_be_overtaken(entry):
@@ -215,11 +220,14 @@ class SpeculativeBeamScheduler:
                 overtaken = entry
                 continue
             self._engine.add(entry.request)
-            tokens += more
+            tokens, levels, is_shared = tokens + more, levels + level, is_shared or Kind.WIDE in kinds
             entry.started, entry.overtook = self._clock(), overtaken is not None
             self._waiting.remove(entry)
             self._running.append(entry)
-        return tokens
+
+    def _level_tokens(self, request: BeamRequest) -> int:
+        """What a level of the request may put into later steps; nothing yet of one that writes text first."""
+        return 0 if request.think is not None else level_tokens(request, self._budget.tokens)
 
     @property
     def _piece(self) -> int:
@@ -261,7 +269,7 @@ class SpeculativeBeamScheduler:
     @property
     def _scored_nodes(self) -> int:
         """The prefixes of candidates in a step."""
-        return max(1, self._budget.tokens // SCORES_SHARE)
+        return scored_tokens(self._budget.tokens)
 
     def _finish(self, result: BeamResult) -> FinishedList:
         entry = _find(self._running, result.request_id)

@@ -5,7 +5,7 @@ share what candidates leave of the steps, and these have their part of each step
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from server.scheduling.kinds import SCORES_SHARE
@@ -39,21 +39,19 @@ class Shares:
         """The work of all kinds."""
         return self.narrow + self.wide + self.scored
 
-    def added(self, request: Work) -> "Shares":
-        """With the work of one more, its candidates aside."""
-        return replace(self, wide=self.wide + request.work) if request.is_wide else replace(self, narrow=self.narrow + request.work)
-
     def beside(self, scored: int) -> "Shares":
         """With so many tokens of candidates."""
-        return replace(self, scored=scored)
+        return Shares(self.narrow, self.wide, scored)
 
     def until(self, request: Work) -> int:
         """The work that is done when that of one more is."""
         if request.scored:
             return self.all + request.work + request.scored
         own, others = (self.wide, self.narrow) if request.is_wide else (self.narrow, self.wide)
-        lists = work_until(own + request.work, others)
-        return lists + min(self.scored, lists // (SCORES_SHARE - 1))
+        return lists_until(own + request.work, others, self.scored)
 
 
-NOTHING = Shares(0, 0, 0)
+def lists_until(own: int, others: int, scored: int) -> int:
+    """The work that is done when `own` tokens of wide lists or of narrow ones are, beside those of the other kind and of candidates."""
+    lists = work_until(own, others)
+    return lists + min(scored, lists // (SCORES_SHARE - 1))

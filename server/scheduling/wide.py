@@ -5,6 +5,8 @@ at a time; so it takes half of every step, and the others the other half, whiche
 rule, and the API process foresees their waits by it. Without others, a piece is a whole step.
 """
 
+from verification.request import BeamRequest
+
 # Beams of up to so many prefixes are never cut, nor count as wide, however small steps are: they were computed at once before others were.
 LEAST_PIECE = 256
 
@@ -22,6 +24,14 @@ def shared_budget(step_tokens: int) -> int:
 def is_wide(beam_width: int, step_tokens: int) -> bool:
     """True if levels of so many prefixes have to be cut."""
     return beam_width > piece(step_tokens)
+
+
+def level_tokens(request: BeamRequest, step_tokens: int) -> int:
+    """The most tokens that a level of a request puts into a step of so many, beside others; its prompt and its candidates aside."""
+    if request.scored is not None:
+        return 0
+    searches = 1 if request.reserved is None else 2
+    return searches * min(request.beam_width, piece(step_tokens))
 
 
 def work_until(own: int, others: int) -> int:

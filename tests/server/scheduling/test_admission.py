@@ -326,6 +326,29 @@ def test_a_list_that_would_make_scores_late_is_refused():
     assert not let_in(admission, submit("second", 5.0, k=10))
 
 
+def test_scores_of_few_items_are_foreseen_as_a_list_beside_those_of_many():
+    """Four times twenty seconds of candidates: a small request has its prompt and its candidates behind a third of these at most."""
+    admission = opened()
+    for number in range(4):
+        admission.enter(foreseen(admission, scores(f"large {number}", 60.0, 20_000)))
+    work = 41 + 10
+    beside = CAUTION * 0.001 * (work + work // (SCORES_SHARE - 1))
+    assert not let_in(admission, scores("too soon", beside - 0.001, 10))
+    assert let_in(admission, scores("in time", beside + 0.001, 10))
+    assert not let_in(admission, scores("large", 1.0, 500))
+
+
+def test_what_was_computed_for_few_items_is_not_taken_for_that_of_many():
+    admission = opened()
+    large, small = foreseen(admission, scores("large", 60.0, 1000)), foreseen(admission, scores("small", 60.0, 10))
+    for request in (large, small):
+        admission.enter(request)
+    step = StepRecord(StepReport((), tokens=51, seconds=0.1, scored_nodes=210), ended=0.0, elapsed_seconds=0.1)
+    ended = FinishedList(BeamResult("small", (), Usage(41, target_forwards=1, candidates=3), scores=b""), 0.0, 0.1)
+    admission.deliver(Progress([ended], [], [step], running=1, waiting=0, used_slots=0))
+    assert (large.scored, small.scored) == (800, 0)
+
+
 def test_scores_that_would_make_a_list_late_are_refused():
     admission = opened()
     assert let_in(admission, submit("list", CAUTION * 0.071 + 0.005))
@@ -360,7 +383,9 @@ def test_candidates_that_are_scored_are_foreseen_no_more():
 
 
 def foreseen(admission: Admission, request: Submit) -> PendingRequest:
-    return PendingRequest(request, admission.forecast.rate.work(request), scored=admission.forecast.rate.scored_tokens(request))
+    pending = PendingRequest(request, 0)
+    admission.forecast.foresee(pending)
+    return pending
 
 
 def capped(name: str, seconds: float) -> Submit:
@@ -370,7 +395,7 @@ def capped(name: str, seconds: float) -> Submit:
 def test_scores_behind_lists_with_caps_are_refused_if_these_would_be_late():
     """One place, two lists of four steps of 20 ms: the second waits for the first, in time alone, but not beside scores."""
     step, work = 0.02, 2 * 0.071
-    ready = msgspec.structs.replace(SIMPLE, forward_seconds=step, step_tokens=1_000_000, places=PlacesLimit(1, 10_000))
+    ready = msgspec.structs.replace(SIMPLE, forward_seconds=step, step_tokens=100_000, places=PlacesLimit(1, 10_000))
     alone, beside = (step + CAUTION * share * work for share in (1, SCORES_SHARE / (SCORES_SHARE - 1)))
     assert step + CAUTION * 4 * step + 4 * step < alone
     for deadline, is_let_in in ((beside - 0.02, False), (beside + 0.02, True)):

@@ -14,9 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from server.scheduling.budget import StepBudget
-from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER
+from server.scheduling.kinds import SCORES_SHARE, SCORES_TOGETHER, is_scored_at_once
 from server.scheduling.order import AGEING_SECONDS, due
 from server.scheduling.scheduler import IDLE, OVERTAKEN_SECONDS, PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
+from server.scheduling.wide import shared_budget
 from tests.capping import caps_of
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, make_request, result
@@ -136,6 +137,61 @@ def test_the_token_budget_holds_but_for_a_request_that_is_alone():
     assert engine.forwards == [6, 2 + 6, 2 + 2, 2, 50, 2, 2]
 
 
+@pytest.mark.parametrize("tokens", [200, 1000])
+def test_no_step_is_larger_than_the_budget_but_that_of_a_request_alone(tokens: int):
+    """Whether prompts are cached, so that only beams count, or long, and however wide beams are; of wide ones half a level may be more."""
+    rng, engine = random.Random(tokens), FakeEngine(total_slots=1_000_000)
+    scheduler = scheduler_of(engine, tokens=tokens)
+    most = shared_budget(tokens)
+    for number in range(400):
+        prompt, width = rng.choice([1, 1, 80]), rng.choice([10, 50, 100, 100, 256])
+        if number % 50 == 49:
+            width = 1000
+        scheduler.submit(BeamRequest(str(number), np.zeros(prompt, np.int64), 1, width), math.inf)
+        if number % 40 == 0:
+            scheduler.step()
+    shared, together = [], 0
+    while scheduler.busy:
+        step = scheduler.step()
+        if (running := scheduler.running + len(step.finished)) > 1:
+            shared.append(engine.forwards[-1])
+            together = max(together, running)
+    assert max(shared) <= most
+    assert max(shared) > 0.9 * tokens
+    assert together > tokens // 100
+
+
+def test_cached_prompts_of_narrow_beams_are_taken_up_as_many_as_fit():
+    engine = FakeEngine(total_slots=1_000_000)
+    scheduler = scheduler_of(engine, tokens=960)
+    for number in range(200):
+        scheduler.submit(BeamRequest(str(number), np.zeros(80, np.int64), 1, 10), math.inf)
+    scheduler.step()
+    assert engine.forwards == [12 * 80]
+    scheduler.step()
+    assert engine.forwards[1] == 12 * 10 + 10 * 80, "beams that run leave the rest to prompts"
+
+
+class Writing(FakeEngine):
+    """Writes texts, a token in each step, and has no lists behind them."""
+
+    def steps_needed(self, request: BeamRequest) -> int:
+        return STEPS if request.think is None else request.think.max_tokens
+
+    def _tokens(self, request: BeamRequest, done: int, most_nodes: int | None) -> int:
+        return 1 if done and request.think is not None else super()._tokens(request, done, most_nodes)
+
+
+def test_a_text_keeps_no_list_waiting_for_the_sake_of_its_own():
+    engine = Writing(total_slots=10_000)
+    scheduler = scheduler_of(engine, tokens=300)
+    scheduler.submit(dataclasses.replace(make_request("text", k=250), think=THINK), math.inf)
+    scheduler.step()
+    scheduler.submit(make_request("list", k=100), math.inf)
+    scheduler.step()
+    assert engine.added == ["text", "list"]
+
+
 class Scoring(FakeEngine):
     """Takes as many prefixes of candidates as it is told to, for all requests for scores in turn; lists are as they were."""
 
@@ -212,6 +268,21 @@ def test_few_requests_for_scores_run_at_a_time_and_hold_up_no_list():
         scheduler.step()
         assert sum(request.scored is not None for request, _ in engine.running.values()) <= SCORES_TOGETHER
     assert [name for name in engine.added if name != "list"] == [f"scores {number}" for number in range(3 * SCORES_TOGETHER)]
+
+
+def test_scores_of_few_items_wait_for_none_of_many():
+    """Four large requests have their places, and more wait for them: a small one goes first, and ends in the step that it joins."""
+    engine = Scoring()
+    scheduler = scheduler_of(engine, tokens=400)
+    for number in range(SCORES_TOGETHER + 1):
+        scheduler.submit(score_request(f"large {number}", 180), math.inf)
+    scheduler.step()
+    small = score_request("small", 5)
+    assert small.scored is not None
+    assert is_scored_at_once(small.scored.prefixes, 400)
+    scheduler.submit(small, math.inf)
+    scheduler.step()
+    assert engine.added == [*(f"large {number}" for number in range(SCORES_TOGETHER)), "small"]
 
 
 def test_scores_that_are_late_or_cancelled_leave_the_engine():

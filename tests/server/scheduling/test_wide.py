@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from server.try_again import TooLate
 from tests.server.fake_engine import STEPS, FakeEngine, make_request
 from tests.server.fake_ready import READY
 from verification.request import BeamRequest
+from verification.result import StepReport
 
 CURVE = CostCurve(0.004, 0.0001)
 STEP_TOKENS = 1000
@@ -81,6 +83,14 @@ class Simulation:
         return float(np.percentile(self.seconds[width], 99))
 
 
+class Timed(FakeEngine):
+    """Takes what its tokens cost."""
+
+    def step(self, *, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
+        report = super().step(scored_nodes=scored_nodes, most_nodes=most_nodes)
+        return replace(report, seconds=CURVE.seconds(report.tokens))
+
+
 LOOP = asyncio.new_event_loop()
 
 
@@ -129,6 +139,19 @@ def test_wide_ones_run_one_by_one_and_are_overtaken_by_narrow_ones_alone() -> No
     assert simulation.engine.added == ["0", "3"]
     simulation.run(100, again=False)
     assert simulation.engine.added == ["0", "3", "1", "2"]
+
+
+def test_a_wide_one_alone_teaches_the_budget_no_slowness() -> None:
+    """Its levels are given whole steps, and so they are judged."""
+    budget = StepBudget(4096, 0.1, CURVE)
+    scheduler = SpeculativeBeamScheduler(Timed(100_000), budget, clock=lambda: 0.0)
+    before = budget.tokens
+    for number in range(20):
+        scheduler.submit(BeamRequest(str(number), np.zeros(PROMPT, np.int64), 1, WIDE), math.inf)
+        while scheduler.busy:
+            scheduler.step()
+    assert WIDE > before > piece(before)
+    assert budget.tokens == before
 
 
 @pytest.mark.parametrize("ends", ["cancel", "deadline"])
