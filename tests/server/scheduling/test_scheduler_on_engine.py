@@ -279,7 +279,8 @@ def test_requests_of_a_deleted_user_get_their_lists_and_leave_nothing_whether_th
     while scheduler.busy:
         lists |= {finished.result.request_id: finished.result for finished in scheduler.step().finished}
     assert len(lists["runs"].items) > 0
-    assert lists["runs"].items == lists["waits"].items == lists["other"].items
+    expected = {item.item: pytest.approx(item.score, abs=1e-4) for item in lists["runs"].items}
+    assert [{item.item: item.score for item in found.items} for found in lists.values()] == [expected] * 3
     kept = {user: len(engine.slots.last_beams.find(user, engine.trie)) > 0 for user in ("ann", "bob")}
     assert kept == {"ann": False, "bob": True}
     cached = {user: engine.slots.prefix_cache.known(user, prompt) for user in ("ann", "bob")}
