@@ -11,6 +11,8 @@ _ANSWERED = per_second(f"{_LATENCY}_count", where=f'{RECOMMENDATIONS}, status="2
 _RESPONSES = "atspeed_http_responses_total"
 _ALL = per_second(_RESPONSES, where='route=~"/v1/.*"')
 _FAILED = per_second(_RESPONSES, where='status=~"5..", route=~"/v1/.*"')
+_LISTS = per_second("atspeed_lists_total")
+_FAILED_LISTS = per_second("atspeed_lists_total", where='status=~"5.."')
 
 UP = [
     Panel(
@@ -31,9 +33,12 @@ UP = [
     ),
     Panel(
         "Errors",
-        "Share of responses with status 5xx.",
+        "Share of responses with status 5xx, and of lists, those in batches too, whose responses are 200.",
         "percentunit",
-        [Query(f"({_FAILED} or vector(0)) / {_ALL}")],
+        [
+            Query(f"({_FAILED} or vector(0)) / {_ALL}", "responses"),
+            Query(f"{_FAILED_LISTS} / {_LISTS}", "lists"),
+        ],
         width=4,
         number=True,
     ),

@@ -58,7 +58,7 @@ class ColdStart:
         self._read_at, self._read_seconds = -REFRESH_SECONDS, 0.0
         self._reading: asyncio.Task[None] | None = None
         # A version that nobody has any more goes with what is known of it here.
-        self._items: WeakKeyDictionary[ServedCatalog, tuple[Popularity, PopularItems]] = WeakKeyDictionary()
+        self._items: WeakKeyDictionary[ServedCatalog, tuple[Popularity, asyncio.Task[PopularItems]]] = WeakKeyDictionary()
 
     async def popular(self, served: ServedCatalog, deadline: float) -> PopularItems | None:
         """The popular items of a version; None where there are none, or none is wanted.
@@ -72,11 +72,16 @@ class ColdStart:
             await self._refresh(deadline)
         if (popularity := self._popularity) is None:
             return None
-        known = self._items.get(served)
-        if known is None or known[0] is not popularity:
-            known = self._items[served] = popularity, await asyncio.to_thread(PopularItems.of, popularity, served.catalog)
-        items = known[1]
+        items = await asyncio.shield(self._ranking(popularity, served))
         return items if len(items.leaves) else None
+
+    def _ranking(self, popularity: Popularity, served: ServedCatalog) -> "asyncio.Task[PopularItems]":
+        """The popular items of a version, looked up once for all who ask; it goes on for the others when one of them is gone."""
+        known = self._items.get(served)
+        if known is None or known[0] is not popularity or (known[1].done() and known[1].exception() is not None):
+            lookup = asyncio.to_thread(PopularItems.of, popularity, served.catalog)
+            known = self._items[served] = popularity, asyncio.create_task(lookup, name="popular items of a catalog")
+        return known[1]
 
     async def _refresh(self, deadline: float) -> None:
         """Have the store read if what is known is old, and wait for it if nothing is known."""

@@ -32,6 +32,9 @@ class HealthMetrics:
             "Versions of the catalog that the server has left by itself for an earlier one, neither activated nor removed since.",
         )
         self.items_added = counter("atspeed_items_added_total", "Items added to the served catalog.")
+        self.lists = counter(
+            "atspeed_lists_total", "Lists asked for, alone or in a batch, by the status of the answer; invalid bodies aside.", ["status"]
+        )
         self.short_lists = counter("atspeed_short_lists_total", "Lists with fewer identifiers than requested.")
         self.filters = counter("atspeed_filtered_requests_total", "Requests that filter items, by kind of filter.", ["filter"])
         self.items_served = counter("atspeed_items_served_total", "Items in lists.")
@@ -62,6 +65,7 @@ class HealthMetrics:
             "atspeed_top_items_share", "Share of the items in recent lists that belong to the most listed 1% of the catalog."
         )
         for metric, values in (
+            (self.lists, ("200", "500", "503", "504")),
             (self.activations, ("activated", "failed")),
             (self.filters, FILTERS),
             (self.fresh_lists, ("full", "short")),

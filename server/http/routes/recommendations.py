@@ -1,17 +1,21 @@
 """`POST /v1/recommendations`, `POST /v1/recommendations:explain` and `POST /v1/recommendations:batch`.
 
 Invariant: every entry of a batch gets the list or the problem that it would have got alone, in the order of the request. Entries begin one
-by one, with a turn of the event loop between two, so that a batch does not keep other clients waiting.
+by one, with a turn of the event loop between two, so that a batch does not keep other clients waiting. A list is counted by its outcome
+wherever it was asked for, as a batch is answered with 200 whatever becomes of its entries.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from prometheus_client import Counter
 from pydantic import ValidationError
 
 from server.http.answering import answered
-from server.http.problems import FORESEEN, Problem, documented, invalid, problem_of
+from server.http.problems import CLIENT_CLOSED_REQUEST, FORESEEN, Problem, documented, invalid, problem_of
 from server.http.strict_route import charge, key_of, needs, strict_route
 from server.keys.key import Key, Scope
 from server.lists.service import RecommendationService
@@ -25,6 +29,15 @@ def recommendation_routes(services: Services) -> APIRouter:
     """The router of recommendations."""
     router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=strict_route(services.gate))
     service = RecommendationService(services)
+    lists = services.metrics.health.lists
+
+    async def recommended(body: RecommendationRequest, key: Key | None) -> dict[str, Any]:
+        with _counted(lists):
+            return await service.recommend(body, key)
+
+    async def explained(body: ExplainRequest, key: Key | None) -> dict[str, Any]:
+        with _counted(lists):
+            return await service.explain(body, key)
 
     @router.post(
         "/recommendations",
@@ -34,7 +47,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @needs(Scope.RECOMMEND)
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
-        return await answered(request, service.recommend(body, key_of(request)))
+        return await answered(request, recommended(body, key_of(request)))
 
     @router.post(
         "/recommendations:explain",
@@ -46,7 +59,7 @@ def recommendation_routes(services: Services) -> APIRouter:
         """The list that `POST /v1/recommendations` answers, with the prefixes that the search considered, level by level: the beam, what
         was drafted and accepted, and the best of what was cut. A server explains two lists at a time.
         """
-        return await answered(request, service.explain(body, key_of(request)))
+        return await answered(request, explained(body, key_of(request)))
 
     @router.post(
         "/recommendations:batch",
@@ -72,13 +85,30 @@ def recommendation_routes(services: Services) -> APIRouter:
     async def one_entry(entry: Any, key: Key | None) -> dict[str, Any]:
         try:
             body = RecommendationRequest.model_validate(entry)
-            return {"status": 200, "recommendation": await service.recommend(body, key)}
+            return {"status": 200, "recommendation": await recommended(body, key)}
         except ValidationError as error:
             return _failed(problem_of(invalid(error, "entry")))
         except FORESEEN as error:
             return _failed(problem_of(error))
 
     return router
+
+
+@contextmanager
+def _counted(lists: Counter) -> Iterator[None]:
+    """Count a list by the status of its answer."""
+    status = 500
+    try:
+        yield
+        status = 200
+    except FORESEEN as error:
+        status = problem_of(error).status
+        raise
+    except asyncio.CancelledError:
+        status = CLIENT_CLOSED_REQUEST
+        raise
+    finally:
+        lists.labels(str(int(status))).inc()
 
 
 def _failed(told: Problem) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from server.catalogs.build import BuildOrder, Built
 from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource
 from server.engine.supervisor import EngineStatus, EngineSupervisor
-from server.errors import HistoryDamaged, RequestRefused
+from server.errors import HistoryDamaged, RequestRefused, ScoresNotFinite
 from server.histories import Event, HistoryStore, Retention, StoredUser, open_history_store
 from server.histories.memory import MemoryHistoryStore
 from server.histories.popularity import Popularity
@@ -171,6 +171,25 @@ async def test_without_prompts_requests_and_entries_are_told_to_come_again(bench
     assert [entry["status"] for entry in batch] == [503, 422]
     assert batch[0]["problem"]["detail"] == sentence
     assert not bench.engine.asked
+
+
+async def test_lists_are_counted_by_their_outcome_alone_and_in_batches(bench: Bench):
+    """A batch is answered with 200 whatever becomes of its lists; an invalid body asks for none."""
+
+    def counted(status: str) -> float | None:
+        return bench.metrics.registry.get_sample_value("atspeed_lists_total", {"status": status})
+
+    assert [counted(status) for status in ("200", "500", "503", "504")] == [0, 0, 0, 0]
+    entries = [{"history": ["item-1"], "k": 1}, {"history": ["item-1"], "k": 0}]
+    errors = [None, TimeoutError(), EngineUnavailable("The engine is away.", 7), ScoresNotFinite(), QueueFull("It is crowded.", 2)]
+    for bench.engine.error in errors:
+        answer = await bench.client.post("/v1/recommendations:batch", json={"requests": entries})
+        assert answer.status_code == 200
+        await bench.recommend()
+    assert {status: counted(status) for status in ("200", "504", "503", "500", "429", "422")} == {
+        **dict.fromkeys(("200", "504", "503", "500", "429"), 2),
+        "422": None,
+    }
 
 
 async def test_a_full_batch_does_not_keep_others_waiting(bench: Bench):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from drafting.catalog.builder import catalog_of
+from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import today
 from server.catalogs.served import ServedCatalog
 from server.histories import Event, Retention
@@ -55,6 +56,32 @@ RANKED = ["item-4", "item-3", "item-7", "item-5", "item-9", "item-0", "item-1", 
 
 def identifiers_differ() -> bool:
     return CATALOG.identifiers == len(CATALOG)
+
+
+async def test_the_popular_items_of_a_version_are_looked_up_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch):
+    """Also if the first of them does not wait for it; and again after a lookup that failed."""
+    bench, asked_for, fails, goes_on = await popular_bench(), [], [True], threading.Event()
+    look_up = PopularItems.of
+
+    def counted(popularity: Popularity, catalog: Catalog) -> PopularItems:
+        asked_for.append(popularity)
+        goes_on.wait(60)
+        if fails:
+            raise MemoryError(fails.pop())
+        return look_up(popularity, catalog)
+
+    monkeypatch.setattr(PopularItems, "of", counted)
+    for users in (1, 4):
+        tasks = [asyncio.create_task(bench.client.post("/v1/recommendations", json={"history": [], "k": 5})) for _ in range(users)]
+        while len(asked_for) < (1 if users == 1 else 2):
+            await asyncio.sleep(0)
+        if users == 4:
+            tasks.pop(0).cancel()
+        goes_on.set()
+        statuses = [(await task).status_code for task in tasks]
+        assert statuses == ([500] if users == 1 else [200] * 3)
+        goes_on.clear()
+    assert len(asked_for) == 2
 
 
 async def test_an_unknown_user_gets_the_most_popular_items():
