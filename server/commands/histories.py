@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.options import default, setting
+from server.commands.interaction_options import InteractionOptions, interaction_options
+from server.commands.options import default, setting, takes
 from server.commands.terminal import fail
 
 if TYPE_CHECKING:
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
     from drafting.preparation.events import Events
     from drafting.prompts.user_state import Value
 
-_COLUMN = "Column of the interactions"
 _STORE_SECONDS = 30.0
 
 histories_app = typer.Typer(help="What is stored of users, in bulk: load it, and limit how long it is kept.", no_args_is_help=True)
 
 
 @histories_app.command("import")
+@takes(interaction_options)
 def import_histories(
+    settings: InteractionOptions,
     source: Annotated[
         Path,
         typer.Argument(help="A directory that `atspeed prepare` made, or interactions in any form that it reads.", exists=True),
@@ -34,19 +36,14 @@ def import_histories(
         Path | None,
         typer.Option(help="profiles.jsonl or .parquet of users.", exists=True, dir_okay=False, show_default="those of a data directory"),
     ] = None,
-    user: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the users.", show_default="by its name")] = None,
-    item: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the items.", show_default="by its name")] = None,
-    time: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the times; or none.", show_default="by its name")] = None,
-    rating: Annotated[str | None, typer.Option(help=f"{_COLUMN} with a value, as a rating; or none.", show_default="by its name")] = None,
-    kind: Annotated[str | None, typer.Option(help=f"{_COLUMN} that says view, buy, …; or none.", show_default="by its name")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="A further column to store, as an attribute; may be given several times.")] = None,
     event_id: Annotated[
-        str | None, typer.Option(help=f"{_COLUMN} with ids of events that clients send too.", show_default="made of item, time and kind")
+        str | None,
+        typer.Option(
+            help="Column of the interactions with ids of events that clients send too.", show_default="made of item, time and kind"
+        ),
     ] = None,
-    time_unit: Annotated[str, typer.Option(help="As for `atspeed prepare`.")] = "auto",
     history_max_events: Annotated[int, setting("history_max_events", min=1)] = default("history_max_events"),
     history_ttl_seconds: Annotated[int | None, setting("history_ttl_seconds", min=1)] = None,
-    bad_lines: Annotated[float, typer.Option(help="Share of lines that may be unusable; they are left out and counted.")] = 0.01,
 ) -> None:
     """Load histories, and profiles, into SQLite or Redis (one, Sentinel, Cluster): of each user the newest events that the store keeps.
 
@@ -61,11 +58,10 @@ def import_histories(
     """
     if histories.startswith("memory:"):
         fail("memory:// ends with this command, so nothing would be left: name sqlite:///path or a Redis.")
-    columns = {"user": user, "item": item, "time": time, "rating": rating, "kind": kind}
     from drafting.errors import SetupError
 
     try:
-        events, ids = _read(source, columns, keep or [], event_id, time_unit, bad_lines)
+        events, ids = _read(source, settings, event_id)
         known = _profiles(source, profiles)
         _load(histories, events, ids, known, history_max_events, history_ttl_seconds)
     except SetupError as error:
@@ -112,14 +108,11 @@ def expire_histories(
     typer.echo(f"{limited:,} users who would have been kept longer are forgotten in {history_ttl_seconds:,} s.")
 
 
-def _read(
-    source: Path, columns: "dict[str, str | None]", keep: list[str], event_id: str | None, time_unit: str, bad_lines: float
-) -> "tuple[Events, Column | None]":
+def _read(source: Path, options: InteractionOptions, event_id: str | None) -> "tuple[Events, Column | None]":
     """The interactions, and the ids that they have already."""
     try:
         from drafting.preparation.events import attribute
         from drafting.preparation.run import layout_of, read_events
-        from drafting.preparation.settings import PrepareSettings
         from drafting.preparation.streams import read_stream, stream_file
         from drafting.preparation.tables import Table
     except ImportError as missing:
@@ -129,19 +122,19 @@ def _read(
     def tell(sentence: str) -> None:
         typer.echo(sentence, err=True)
 
-    kept = tuple(dict.fromkeys([*keep, *([event_id] if event_id else [])]))
+    kept = tuple(dict.fromkeys([*options.keep, *([event_id] if event_id else [])]))
     stream = stream_file(source)
     known = () if stream is None else Table.open(stream).names
     attributes = [name for name in known if name.startswith(ATTRIBUTES)]
     more = [name for name in kept if name in known and name not in attributes]
-    if stream is not None and not more and not any(columns.values()):
-        events = read_stream(stream, time_unit, tell)
+    if stream is not None and not more and options.time_format is None and not any(options.columns.values()):
+        events = read_stream(stream, options.time_unit, tell)
         if unknown := next((name for name in kept if attribute(name) not in events.details), None):
             fail(f"The interactions of {stream} have no attribute {unknown!r}: there are {', '.join(events.details) or 'none'}.")
     else:
         kept = tuple(dict.fromkeys([*kept, *attributes]))
-        settings = PrepareSettings(stream or source, source, columns=columns, keep=kept, time_unit=time_unit, bad_lines=bad_lines)
-        events, _ = read_events(settings, layout_of(settings), tell)
+        asked = options.preparation(stream or source, source, keep=kept)
+        events, _ = read_events(asked, layout_of(asked), tell)
     details = dict(events.details)
     ids = details.pop(attribute(event_id), None) if event_id else None
     from dataclasses import replace
@@ -155,10 +148,7 @@ def _profiles(source: Path, given: Path | None) -> "Mapping[str, Mapping[str, Va
     from drafting.alignment.data.profiles import load_profiles
 
     path = given or (profile_file(source) if source.is_dir() else None)
-    if path is None:
-        return {}
-    profiles = load_profiles(path)
-    return {user: profiles.of(user) for user in profiles.rows}
+    return {} if path is None else load_profiles(path)
 
 
 def _load(

@@ -65,6 +65,13 @@ def takes_given(struct: type[msgspec.Struct], without: Collection[str] = ()) -> 
     return _taking([context, *_struct_parameters(struct, without)], given)
 
 
+def takes(make: Callable[..., object]) -> Callable[[Command], Command]:
+    """Give a command the options of a function, annotated as a command's are; it gets what this makes of them as `settings`."""
+    return _taking(
+        [_keyword(part.name, part.default, part.annotation) for part in inspect.signature(make, eval_str=True).parameters.values()], make
+    )
+
+
 def _struct_parameters(struct: type[msgspec.Struct], without: Collection[str]) -> list[inspect.Parameter]:
     parameters = []
     for field in msgspec.structs.fields(struct):

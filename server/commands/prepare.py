@@ -5,38 +5,29 @@ from typing import Annotated
 
 import typer
 
+from server.commands.interaction_options import InteractionOptions, interaction_options
+from server.commands.options import takes
 from server.commands.terminal import fail
 from server.commands.values import words
 
-_COLUMN = "Column of the interactions"
 # Of identifiers that a model of few parameters learns well.
 _FORM = " --levels 1 --item-token"
 
 
+@takes(interaction_options)
 def prepare(
+    settings: InteractionOptions,
     source: Annotated[
         Path, typer.Argument(help="Interactions: CSV, TSV, JSONL or parquet, packed or not, or a directory of these.", exists=True)
     ],
     out: Annotated[Path, typer.Option(help="The directory to write; `--data` of other commands takes it.")],
     items: Annotated[Path | None, typer.Option(help="Titles and attributes of items, in a file of the same forms.", exists=True)] = None,
     users: Annotated[Path | None, typer.Option(help="What is known of users, in a file of the same forms.", exists=True)] = None,
-    user: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the users.", show_default="by its name")] = None,
-    item: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the items.", show_default="by its name")] = None,
-    time: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the times; or none.", show_default="by its name")] = None,
-    rating: Annotated[str | None, typer.Option(help=f"{_COLUMN} with a value, as a rating; or none.", show_default="by its name")] = None,
-    kind: Annotated[str | None, typer.Option(help=f"{_COLUMN} that says view, buy, …; or none.", show_default="by its name")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="A further column to keep, as an attribute; may be given several times.")] = None,
     title: Annotated[str | None, typer.Option(help="Column of titles in --items.", show_default="by its name")] = None,
     item_key: Annotated[str | None, typer.Option(help="Column of the item ids in --items.", show_default="by its name")] = None,
     user_key: Annotated[str | None, typer.Option(help="Column of the user ids in --users.", show_default="by its name")] = None,
     item_columns: Annotated[str, typer.Option(help="Columns of --items to keep.", metavar="A,B,…", show_default="all")] = "",
     user_columns: Annotated[str, typer.Option(help="Columns of --users to keep.", metavar="A,B,…", show_default="all")] = "",
-    time_unit: Annotated[
-        str, typer.Option(help="auto, seconds, milliseconds, microseconds, nanoseconds, yyyymmdd, or order for numbers that are no dates.")
-    ] = "auto",
-    time_format: Annotated[
-        str | None, typer.Option(help="Form of dates that are not ISO, such as %d/%m/%Y.", metavar="FORMAT", show_default="ISO")
-    ] = None,
     min_rating: Annotated[float | None, typer.Option(help="Leave out interactions with less, or without a rating.")] = None,
     core: Annotated[
         int, typer.Option(help="Keep users and items with at least so many interactions, until none has fewer (k-core).", min=1)
@@ -45,13 +36,6 @@ def prepare(
     split: Annotated[
         str, typer.Option(help="The split that other commands use by default: leave-one-out or global-time (8:1:1).")
     ] = "leave-one-out",
-    bad_lines: Annotated[float, typer.Option(help="Share of lines that may be unusable; they are left out and counted.")] = 0.01,
-    columns: Annotated[str, typer.Option(help="Names of the columns of interactions in text without a header line.", metavar="A,B,…")] = "",
-    delimiter: Annotated[
-        str | None, typer.Option(help="What separates the columns of text.", show_default="what the first line has most of")
-    ] = None,
-    no_quotes: Annotated[bool, typer.Option("--no-quotes", help='In text, " is a letter like any other.')] = False,
-    encoding: Annotated[str, typer.Option(help="Of text that is not UTF-8, such as latin-1.")] = "utf-8",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, with all that is in it.")] = False,
 ) -> None:
     """Make a data directory of raw interactions: one file of them in order, the items met with titles and attributes, the split.
@@ -70,34 +54,26 @@ def prepare(
 
     try:
         from drafting.preparation.run import prepare as run
-        from drafting.preparation.settings import PrepareSettings
-        from drafting.preparation.tables import TextOptions
     except ImportError as missing:
         fail(f"Preparing data needs the extra 'train' ({missing}): pip install 'atspeed-server[train]'.")
     try:
-        settings = PrepareSettings(
-            source=source,
-            out=out,
+        asked = settings.preparation(
+            source,
+            out,
             items=items,
             users=users,
-            columns={"user": user, "item": item, "time": time, "rating": rating, "kind": kind},
-            text=TextOptions(tuple(words(columns)), delimiter, not no_quotes, encoding),
             item_key=item_key,
             user_key=user_key,
             title=title,
             item_columns=tuple(words(item_columns)),
             user_columns=tuple(words(user_columns)),
-            keep=tuple(keep or ()),
-            time_unit=time_unit,
-            time_format=time_format,
             min_rating=min_rating,
             core=core,
             repeats=repeats,
             split=split,
-            bad_lines=bad_lines,
             overwrite=overwrite,
         )
-        summary = run(settings, lambda sentence: typer.echo(sentence, err=True))
+        summary = run(asked, lambda sentence: typer.echo(sentence, err=True))
     except SetupError as error:
         fail(str(error))
     except OSError as error:

@@ -3,7 +3,7 @@
 Invariant: a user has at most one profile, and what is missing in it is absent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,8 @@ USER = "user"
 
 
 @dataclass(frozen=True, eq=False)
-class Profiles:
-    """The profiles of users.
+class Profiles(Mapping[str, Mapping[str, Value]]):
+    """The profiles of users, by user; each is made when it is asked for.
 
     Attributes:
         rows: the row of each user in the columns.
@@ -33,10 +33,18 @@ class Profiles:
     rows: Mapping[str, int]
     columns: Mapping[str, Column]
 
+    def __getitem__(self, user: str) -> dict[str, Value]:
+        return row_values(self.columns, self.rows[user])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def of(self, user: str) -> dict[str, Value]:
         """What is known of a user; nothing of one without a profile."""
-        row = self.rows.get(user)
-        return {} if row is None else row_values(self.columns, row)
+        return self[user] if user in self.rows else {}
 
 
 def load_profiles(path: Path) -> Profiles:

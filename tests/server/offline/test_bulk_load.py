@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from drafting.alignment.data.columns import Column
+from drafting.alignment.data.profiles import load_profiles as load_file
 from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
 from server.commands.app import app
+from server.commands.histories import _profiles
 from server.errors import HistoryDamaged
 from server.histories import Event, HistoryStore, open_history_store
 from server.offline import bulk_load
@@ -284,6 +286,26 @@ def test_numbers_that_are_whole_in_part_stay_so_from_the_table_to_the_store(tmp_
         url = f"sqlite:///{tmp_path}/{source.name}{len(flags)}{'-'.join(flags)}.db"
         assert run("histories", "import", source, "--histories", url, *flags)[0] == 0
         assert [repr(event[4]) for event in asyncio.run(stored(url, "ann"))[0]] == ["{'price': 5}", "{'price': 4.5}"]
+
+
+def test_the_command_takes_what_is_said_of_text_and_times(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_bytes("zoé|a|14/11/2023\nzoé|b|15/11/2023\n".encode("latin-1"))
+    said = ("--columns", "user,item,time", "--delimiter", "|", "--encoding", "latin-1", "--no-quotes", "--time-format", "%d/%m/%Y")
+    url = f"sqlite:///{tmp_path}/h.db"
+    status, output = run("histories", "import", tmp_path / "log.txt", "--histories", url, *said)
+    assert status == 0, output
+    assert [event[:2] for event in asyncio.run(stored(url, "zoé"))[0]] == [("a", 1_699_920_000.0), ("b", 1_700_006_400.0)]
+
+
+def test_profiles_are_made_one_by_one(tmp_path: Path) -> None:
+    """Ten million dictionaries take gigabytes."""
+    (tmp_path / "profiles.jsonl").write_text('{"user": "ann", "age": 30}\n{"user": "bob"}\n')
+    profiles = load_file(tmp_path / "profiles.jsonl")
+    assert dict(profiles) == {"ann": {"age": 30}, "bob": {}}
+    assert profiles["ann"] is not profiles["ann"]
+    assert (profiles.of("cid"), "cid" in profiles, len(profiles)) == ({}, False, 2)
+    assert _profiles(tmp_path, None).keys() == profiles.keys()
+    assert type(_profiles(tmp_path, None)) is type(profiles)
 
 
 def test_the_command_loads_any_file_and_refuses_memory(tmp_path: Path) -> None:
