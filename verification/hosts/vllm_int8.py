@@ -58,6 +58,8 @@ class Int8Product:
         layer.weight = nn.Parameter(weight.float().div_(scale).round_().to(torch.int8), requires_grad=False)
         layer.weight_scale = nn.Parameter(scale, requires_grad=False)
         layer.input_scale = layer.input_zero_point = layer.azp_adj = None
+        # Asked for by the kernel of CPUs without AMX.
+        layer.logical_widths = [len(weight)]
         self._kernel = init_int8_linear_kernel(
             is_channelwise=True, is_static_input_scheme=False, input_symmetric=True, module_name=type(self).__name__
         )
@@ -128,7 +130,7 @@ class Int8Head(LinearHead):
         for first in range(0, self.vocabulary, SUMMED_TOKENS):
             block: Any = nn.Module()
             weight, bias = self._part(first, min(first + SUMMED_TOKENS, self.vocabulary))
-            block.weight, block.bias, block.logical_widths = nn.Parameter(weight, requires_grad=False), bias, [len(weight)]
+            block.weight, block.bias = nn.Parameter(weight, requires_grad=False), bias
             self._products.append(Int8Product(block))
 
     def _multiply(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -62,14 +62,18 @@ def test_lists_are_the_same_alone_and_in_company_and_near_those_of_the_weights(t
 @needs_vllm
 @needs_int8
 @pytest.mark.parametrize("outputs", [32, 48, 77])
-def test_rows_of_a_batch_of_sequences_are_multiplied_whatever_number_of_outputs_there_is(outputs: int) -> None:
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_rows_of_a_batch_of_sequences_are_multiplied_whatever_number_of_outputs_there_is(
+    has_amx: bool, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from verification.hosts.vllm_int8 import Int8Product
 
+    if not has_amx:
+        monkeypatch.setattr("vllm.model_executor.kernels.linear.scaled_mm.cpu.check_cpu_sgl_kernel", lambda *_: False)
     torch.manual_seed(0)
     layer: Any = torch.nn.Module()
     layer.weight = torch.nn.Parameter(torch.randn(outputs, 64).bfloat16(), requires_grad=False)
     layer.bias = bias = torch.randn(outputs).bfloat16()
-    layer.logical_widths = [outputs]
     weight, states = layer.weight.float(), torch.randn(2, 5, 64).bfloat16()
     product = Int8Product(layer)
     found = product(states, layer.bias)
