@@ -23,11 +23,23 @@ UNITS = (AUTO, *_PER_SECOND, DAYS, ORDER)
 # Seconds since 1970 of 1973 and of 5138: what lies between them in one unit lies outside in all others.
 _LEAST_SECONDS, _END_SECONDS = 1e8, 1e11
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-_ZONE = r"(Z|[+-]\d\d:?\d\d)$"
+_ZONE = r"(?P<zone>Z|[+-]\d\d:?\d\d)$"
 # As BigQuery and Ruby write what ISO calls Z.
 _NAMED_UTC = r"\s+(UTC|GMT)$"
-# %Z, but not %%Z.
-_ZONE_NAME = re.compile(r"(?<!%)(%%)*%Z")
+# A part of a form; %%Z holds none but a percent sign.
+_PART = re.compile(r"%(.)")
+# C's names for parts that Python knows by other ones. What C pads with a space, a text may pad with a zero or not at all.
+_SPELT_OUT = {
+    "F": "%Y-%m-%d",
+    "T": "%H:%M:%S",
+    "R": "%H:%M",
+    "D": "%m/%d/%y",
+    "r": "%I:%M:%S %p",
+    "e": "%d",
+    "h": "%b",
+    "k": "%H",
+    "l": "%I",
+}
 
 
 @dataclass(frozen=True)
@@ -56,11 +68,14 @@ def check_form(form: str) -> None:
     """
     if "%" not in form:
         raise InteractionError(f"--time-format {form!r} names no parts of a date: it is written like %d/%m/%Y %H:%M.")
-    if _ZONE_NAME.search(form):
+    parts = _PART.findall(form)
+    if "Z" in parts:
         raise InteractionError(
             "--time-format takes no %Z, as several zones share a name: %z reads +02:00, and where all times are UTC, its name is written "
             "as it stands, such as '%d/%m/%Y %H:%M UTC'."
         )
+    if "s" in parts:
+        raise InteractionError("--time-format takes no %s: seconds since 1970 are numbers, which --time-unit seconds reads.")
 
 
 def parsed(column: Any, form: str | None = None) -> tuple[DoubleArray, BoolArray]:
@@ -189,19 +204,30 @@ def _dates(texts: Any) -> DoubleArray:
 
 
 def _dates_of(texts: Any, form: str) -> DoubleArray:
-    """Dates of a form as seconds, NaN for those that are none.
+    """Dates of a form as seconds, NaN for those that are none."""
+    form = _PART.sub(lambda part: _SPELT_OUT.get(part[1], part[0]), form)
+    zoned = _PART.findall(form)[-1:] == ["z"] and form.endswith("%z")
+    seconds = _zoned(texts, form.removesuffix("%z")) if zoned else _written(texts, form)
+    others = np.isnan(seconds)
+    seconds[others] = _one_by_one(texts.filter(pa.array(others)), lambda text: datetime.strptime(text, form))
+    return seconds
 
-    Arrow takes 31/02/2024 for 2 March, so its date counts where it is written like the text again.
-    """
-    seconds, sure = np.full(len(texts), np.nan), np.zeros(len(texts), np.bool_)
+
+def _written(texts: Any, form: str) -> DoubleArray:
+    """Dates that are written like the text again, as seconds, and NaN for others: Arrow takes 31/02/2024 for 2 March."""
     try:
         dates = pc.strptime(texts, form, "s", error_is_null=True)
         sure = pc.equal(pc.strftime(dates, form).cast(texts.type), texts).fill_null(False).to_numpy(zero_copy_only=False)
-        seconds = _floats(dates.cast(pa.int64()))
     except pa.ArrowException:
-        pass
-    seconds[~sure] = _one_by_one(texts.filter(pa.array(~sure)), lambda text: datetime.strptime(text, form))
-    return seconds
+        return np.full(len(texts), np.nan)
+    return np.where(sure, _floats(dates.cast(pa.int64())), np.nan)
+
+
+def _zoned(texts: Any, form: str) -> DoubleArray:
+    """Dates with a zone at their end, which Arrow would write as UTC's; `form` is of what stands before it."""
+    zones = pc.struct_field(pc.extract_regex(texts, _ZONE), "zone").fill_null("")
+    seconds: DoubleArray = _written(pc.replace_substring_regex(texts, _ZONE, ""), form)
+    return seconds + _one_by_one(zones, lambda zone: datetime.strptime(f"1970{zone}", "%Y%z"))
 
 
 def _one_by_one(texts: Any, read: Callable[[str], datetime]) -> DoubleArray:

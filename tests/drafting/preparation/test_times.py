@@ -1,7 +1,9 @@
 """Units of time are told from all numbers together, and dates in any form are the seconds that they are."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drafting.array_types import DoubleArray
 from drafting.errors import InteractionError
+from drafting.preparation import times
 from drafting.preparation.settings import PrepareSettings
-from drafting.preparation.times import found_unit, in_seconds, parsed, strange
+from drafting.preparation.times import _one_by_one, found_unit, in_seconds, parsed, strange
 
 PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 dates = st.datetimes(datetime(1974, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)).map(lambda date: date.replace(microsecond=0))
@@ -105,6 +109,20 @@ NOON = datetime(2024, 5, 6, 12, tzinfo=UTC).timestamp()
         ("06/05/2024 12:00", "%d/%m/%Y %H:%M", NOON),
         ("6 may 24 12 pm", "%d %b %y %I %p", NOON),
         ("2024-05-06 12:00:00.25", "%Y-%m-%d %H:%M:%S.%f", NOON + 0.25),
+        ("6 May 2024 12", "%e %b %Y %H", NOON),
+        ("06/05/2024 9:05:00", "%d/%m/%Y %T", NOON - 175 * 60),
+        ("06/05/2024 12:00:00", "%d/%m/%Y %T", NOON),
+        ("05/06/24 9:05", "%m/%d/%y %R", NOON - 175 * 60),
+        ("2024-5-6 12:00:00", "%F %T", NOON),
+        ("5/6/24 12:00:00 PM", "%D %r", NOON),
+        ("May 6 2024 12", "%h %d %Y %l", NOON - 12 * 3600),
+        ("06.05.2024 9:05", "%d.%m.%Y %k:%M", NOON - 175 * 60),
+        ("100%F 2024-05-06 12", "100%%F %F %H", NOON),
+        ("2024-05-06T14:00:00+02:00", "%FT%T%z", NOON),
+        ("2024-5-6 14:00 +0200", "%F %R %z", NOON),
+        ("2024-02-31 14:00 +0200", "%F %R %z", None),
+        ("2024-05-06 14:00", "%F %R%z", None),
+        ("2024-05-06 14:00 +9900", "%F %R %z", None),
         ("2024-05-06 14:00 +0200", "%Y-%m-%d %H:%M %z", NOON),
         ("2024-05-06 12:00 UTC", "%Y-%m-%d %H:%M UTC", NOON),
         ("2024-05-06 12:00 PST", "%Y-%m-%d %H:%M UTC", None),
@@ -119,12 +137,31 @@ def test_a_text_is_the_same_date_or_none_whatever_stands_beside_it(text: str, fo
 
 
 @pytest.mark.parametrize(
-    ("form", "reason"), [("%Y %Z", "takes no %Z"), ("%%%Z", "takes no %Z"), ("DD/MM/YYYY", "names no parts of a date")]
+    ("form", "reason"),
+    [
+        ("%Y %Z", "takes no %Z"),
+        ("%%%Z", "takes no %Z"),
+        ("%s", "takes no %s: .* --time-unit seconds"),
+        ("DD/MM/YYYY", "names no parts of a date"),
+    ],
 )
 def test_forms_that_no_date_can_be_read_by_are_refused(form: str, reason: str) -> None:
     with pytest.raises(InteractionError, match=f"--time-format.* {reason}"):
         PrepareSettings(Path("a"), Path("b"), time_format=form)
-    assert PrepareSettings(Path("a"), Path("b"), time_format="%Y %%Z").time_format == "%Y %%Z"
+    assert PrepareSettings(Path("a"), Path("b"), time_format="%Y %%Z %%s").time_format == "%Y %%Z %%s"
+
+
+def test_dates_with_a_zone_are_not_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counted(texts: Any, read_one: Callable[[str], datetime]) -> DoubleArray:
+        read.append(len(set(texts.to_pylist())))
+        return _one_by_one(texts, read_one)
+
+    monkeypatch.setattr(times, "_one_by_one", counted)
+    seconds, _ = parsed(pa.array([f"2024-05-06T14:{minute:02d}:00+02:00" for minute in range(60)]), "%Y-%m-%dT%H:%M:%S%z")
+    assert seconds.tolist() == [NOON + minute * 60 for minute in range(60)]
+    assert read == [1, 0]
 
 
 def test_what_is_no_time_is_none() -> None:
