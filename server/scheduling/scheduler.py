@@ -231,7 +231,7 @@ class SpeculativeBeamScheduler:
 
     @property
     def _piece(self) -> int:
-        """The nodes of one search that the next step computes."""
+        """The nodes of one request that the next step computes."""
         return piece(self._budget.tokens, is_alone=len(self._running) + len(self._waiting) == 1)
 
     def _candidates(self) -> Iterator[ScheduledRequest]:

@@ -7,12 +7,13 @@ rule, and the API process foresees their waits by it. Without others, a piece is
 
 from verification.request import BeamRequest
 
-# Beams of up to so many prefixes are never cut, nor count as wide, however small steps are: they were computed at once before others were.
+# Requests with beams of up to so many prefixes are never cut, nor count as wide, however small steps are: they were computed at once before
+# others were.
 LEAST_PIECE = 256
 
 
 def piece(step_tokens: int, *, is_alone: bool = False) -> int:
-    """The nodes of one search that a step of so many tokens may compute."""
+    """The nodes of one request that a step of so many tokens may compute."""
     return max(LEAST_PIECE, step_tokens if is_alone else step_tokens // 2)
 
 
@@ -31,7 +32,7 @@ def level_tokens(request: BeamRequest, step_tokens: int) -> int:
     if request.scored is not None:
         return 0
     searches = 1 if request.reserved is None else 2
-    return searches * min(request.beam_width, piece(step_tokens))
+    return min(searches * request.beam_width, piece(step_tokens))
 
 
 def work_until(own: int, others: int) -> int:

@@ -66,7 +66,7 @@ class FakeEngine:
         return self.plan.refusal(request.beam_width)
 
     def slots_needed(self, request: BeamRequest) -> int:
-        return len(request.prompt) + request.beam_width * (STEPS - 1)
+        return len(request.prompt) + level_nodes(request) * (STEPS - 1)
 
     def steps_needed(self, request: BeamRequest) -> int:
         return STEPS
@@ -78,7 +78,7 @@ class FakeEngine:
         return sum(self._tokens(request, done, most_nodes) for request, done in self.running.values())
 
     def _tokens(self, request: BeamRequest, done: int, most_nodes: int | None) -> int:
-        left = request.beam_width - self.cut.get(request.request_id, 0)
+        left = level_nodes(request) - self.cut.get(request.request_id, 0)
         return len(request.prompt) if done == 0 else left if most_nodes is None else min(most_nodes, left)
 
     def add(self, request: BeamRequest) -> None:
@@ -109,7 +109,7 @@ class FakeEngine:
         self.forwards.append(tokens)
         for request_id, (request, done) in self.running.items():
             computed = self.cut.pop(request_id, 0) + self._tokens(request, done, most_nodes)
-            if done and computed < request.beam_width:
+            if done and computed < level_nodes(request):
                 self.cut[request_id] = computed
             else:
                 self.running[request_id] = request, done + 1
@@ -118,6 +118,11 @@ class FakeEngine:
         for request_id in (*failed, *(request.request_id for request in ended)):
             self.cancel(request_id)
         return StepReport(tuple(result(request) for request in ended), tokens, 0.001, 0.0005, 3, 1, 0.0002, failed=failed)
+
+
+def level_nodes(request: BeamRequest) -> int:
+    """Nodes of a level, of both searches where places are reserved; a step cuts them together."""
+    return request.beam_width * (1 if request.reserved is None else 2)
 
 
 def result(request: BeamRequest) -> BeamResult:

@@ -10,29 +10,33 @@ import numpy as np
 import pytest
 
 from drafting.plans.costs import CostCurve
+from drafting.trie.item_set import ItemSet
 from server.messages import FailedList, Progress, StepRecord
 from server.scheduling.admission import Admission
 from server.scheduling.budget import StepBudget
 from server.scheduling.pending import PendingRequest
 from server.scheduling.scheduler import SpeculativeBeamScheduler
-from server.scheduling.wide import LEAST_PIECE, is_wide, piece
+from server.scheduling.wide import LEAST_PIECE, is_wide, level_tokens, piece
 from server.submit import Submit
 from server.try_again import TooLate
-from tests.server.fake_engine import STEPS, FakeEngine, make_request
+from tests.server.fake_engine import STEPS, FakeEngine, level_nodes, make_request
 from tests.server.fake_ready import READY
-from verification.request import BeamRequest
+from verification.request import BeamRequest, ReservedPlaces
 from verification.result import StepReport
 
 CURVE = CostCurve(0.004, 0.0001)
 STEP_TOKENS = 1000
 PROMPT, NARROW, WIDE = 81, 10, 1000
+FRESH = ReservedPlaces(1, ItemSet.of(np.ones(1, bool)))
 
 
 class Simulation:
-    """Clients that ask again as soon as they have a list; a step takes what its tokens cost."""
+    """Clients that ask again as soon as they have a list, wide ones with `reserved` places; a step takes what its tokens cost."""
 
-    def __init__(self, timeout: float = math.inf, tokens: int = STEP_TOKENS, slots: int = 100_000) -> None:
-        self.now, self.timeout = 0.0, timeout
+    def __init__(
+        self, timeout: float = math.inf, tokens: int = STEP_TOKENS, slots: int = 100_000, reserved: ReservedPlaces | None = None
+    ) -> None:
+        self.now, self.timeout, self._reserved = 0.0, timeout, reserved
         self.engine = FakeEngine(slots)
         self.budget = StepBudget(tokens)
         self.scheduler = SpeculativeBeamScheduler(self.engine, self.budget, clock=lambda: self.now)
@@ -58,7 +62,9 @@ class Simulation:
             # Without a loop nobody waits for the list; whether it came in time is told by the scheduler.
             pending.result = asyncio.Future(loop=LOOP)
         self._widths[name], self._asked[name] = width, self.now
-        self.scheduler.submit(BeamRequest(name, np.zeros(PROMPT, np.int64), 1, width), submit.deadline, self.now)
+        reserved = self._reserved if width >= WIDE else None
+        request = BeamRequest(name, np.zeros(PROMPT, np.int64), 1, width, reserved=reserved)
+        self.scheduler.submit(request, submit.deadline, self.now)
 
     def run(self, seconds: float, again: bool = True) -> None:
         end = self.now + seconds
@@ -94,11 +100,12 @@ class Timed(FakeEngine):
 LOOP = asyncio.new_event_loop()
 
 
-@pytest.mark.parametrize("narrow", [50, 12])
-def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long(narrow: int) -> None:
+@pytest.mark.parametrize(("narrow", "reserved"), [(50, None), (12, None), (50, FRESH)])
+def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long(narrow: int, reserved: ReservedPlaces | None) -> None:
     """Eight clients of width 1,000 beside 50 of width 10, all asking on and on; slots are for a wide one and so many narrow ones."""
-    slots = (PROMPT + WIDE * (STEPS - 1)) + narrow * (PROMPT + NARROW * (STEPS - 1))
-    alone, together, only_wide = (Simulation(slots=slots) for _ in range(3))
+    searches = 1 if reserved is None else 2
+    slots = (PROMPT + searches * WIDE * (STEPS - 1)) + narrow * (PROMPT + NARROW * (STEPS - 1))
+    alone, together, only_wide = (Simulation(slots=slots, reserved=reserved) for _ in range(3))
     for number in range(50):
         alone.ask(NARROW)
         together.ask(NARROW)
@@ -129,6 +136,13 @@ def test_narrow_ones_join_a_wide_one_whose_pieces_are_longer_than_a_step() -> No
     simulation.scheduler.step()
     assert simulation.engine.added == ["0", "1"]
     assert simulation.engine.forwards[-1] == LEAST_PIECE + PROMPT
+
+
+def test_a_level_puts_no_more_into_a_step_than_its_piece() -> None:
+    prompt = np.zeros(PROMPT, np.int64)
+    for tokens, width, reserved in itertools.product((1, 180, STEP_TOKENS, 4096), (NARROW, LEAST_PIECE, WIDE, 4 * WIDE), (None, FRESH)):
+        request = BeamRequest("a", prompt, 1, width, reserved=reserved)
+        assert level_tokens(request, tokens) == min(level_nodes(request), piece(tokens))
 
 
 def test_wide_ones_run_one_by_one_and_are_overtaken_by_narrow_ones_alone() -> None:
