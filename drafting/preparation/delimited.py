@@ -86,19 +86,20 @@ def read_delimited(
         InteractionError: the file can't be read to its end.
     """
     broken: list[int] = []
-    first = 2 if form.header else 1
+    header_lines = 1 if form.header else 0
 
     def skip(row: Any) -> str:
         bad.seen(1)
         broken.append(row.number)
-        bad.add(path, row.number, f"{row.actual_columns} values where {row.expected_columns} are expected, {shown(row.text)}")
+        found = f"{row.actual_columns} values where {row.expected_columns} are expected, {shown(row.text)}" if bad.names_more else ""
+        bad.add(path, row.number, found)
         return "skip"
 
     place = {name: number for number, name in enumerate(form.names)}
     names = [str(number) for number in range(len(form.names))]
     kept = [names[place[name]] for name in wanted]
     delimiter = _UNIT if len(form.delimiter) > 1 else form.delimiter
-    rows = 0
+    first = header_lines + 1
     with path.open("rb") as raw:
         stream = opened(path, raw)
         try:
@@ -107,7 +108,7 @@ def read_delimited(
                 # Threads would lose the numbers of bad rows.
                 pa_csv.ReadOptions(
                     column_names=names,
-                    skip_rows=first - 1,
+                    skip_rows=header_lines,
                     use_threads=False,
                     block_size=_BLOCK_BYTES,
                     encoding=form.encoding if delimiter == form.delimiter else "utf-8",
@@ -125,15 +126,18 @@ def read_delimited(
             )
             for batch in reader:
                 columns = {name: batch.column(number) for number, name in enumerate(wanted)}
-                yield RowBatch(path, columns, partial(_line, rows + first, broken), len(batch))
-                rows += len(batch)
+                yield RowBatch(path, columns, partial(_line, first, broken), len(batch))
+                behind = _line(first, broken, len(batch))
+                # Those that are passed are counted in `behind`: kept, they would grow with the file.
+                broken = broken[behind - first - len(batch) :]
+                first = behind
                 on_bytes(raw.tell())
         except (pa.ArrowException, UnicodeError, *UNREADABLE) as error:
             raise InteractionError(f"{path} cannot be read: {_explained(error)}.") from error
 
 
 def _line(first: int, broken: Sequence[int], row: int) -> int:
-    """The line of a good row, given those of all bad ones."""
+    """The line of a good row of those from line `first` on, given the bad ones from there on."""
     return first + row + bisect_right(range(len(broken)), first + row, key=lambda place: broken[place] - place)
 
 

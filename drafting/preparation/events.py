@@ -151,13 +151,13 @@ class EventReader:
     def _report(self, rows: RowBatch, reasons: Sequence["_Reason"]) -> None:
         for reason in reasons:
             wrong = np.flatnonzero(reason.wrong)
-            self._bad.bad += max(0, len(wrong) - NAMED)
             for row in wrong[:NAMED].tolist():
                 told = reason.sentence
                 if reason.column is not None:
                     value = rows.columns[reason.column][row].as_py()
                     told += f", {'it has none' if value is None else shown(str(value))}"
                 self._bad.add(rows.path, rows.line_of(row), told, reason.advice)
+            self._bad.count(max(0, len(wrong) - NAMED))
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,7 +92,7 @@ def _decoded(path: Path, block: bytes, first: int, shape: Any, wanted: Sequence[
                 lines.append(number)
             else:
                 bad.seen(1)
-                bad.add(path, number, f"no JSON object, {shown(line.decode(errors='replace'))}")
+                bad.add(path, number, f"no JSON object, {shown(line.decode(errors='replace'))}" if bad.names_more else "")
     return rows, lines
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from drafting.errors import InteractionError
 
 NAMED = 5
+# So many bad lines are told while others are still read, which may take long.
+TOLD_EARLY = 10_000
 _SHOWN_CHARACTERS = 80
 
 
@@ -40,6 +42,7 @@ class BadLines:
         bad: number of bad ones.
         examples: the first few of these.
         advice: sentences on what to do if they are too many, once each.
+        tell: is told the first few once there are many.
     """
 
     share: float = 0.01
@@ -47,6 +50,7 @@ class BadLines:
     bad: int = 0
     examples: list[str] = field(default_factory=list)
     advice: dict[str, None] = field(default_factory=dict)
+    tell: Callable[[str], None] | None = None
 
     def add(self, path: Path, line: int, reason: str, advice: str = "") -> None:
         """Count a bad line.
@@ -54,11 +58,25 @@ class BadLines:
         Args:
             advice: a sentence on what to do if lines of this kind are too many.
         """
-        self.bad += 1
         if advice:
             self.advice[advice] = None
-        if len(self.examples) < NAMED:
+        if self.names_more:
             self.examples.append(f"line {line:,} of {path.name}: {reason}")
+        self.count(1)
+
+    def count(self, lines: int) -> None:
+        """Count bad lines that are not named."""
+        before, self.bad = self.bad, self.bad + lines
+        if self.tell is not None and before < TOLD_EARLY <= self.bad:
+            self.tell(
+                f"{self.bad:,} lines can't be used so far: {self.described}.{self.advised} All are read before they are found too many: "
+                "if they should not be so, end this with Ctrl+C."
+            )
+
+    @property
+    def names_more(self) -> bool:
+        """Whether the next bad line is named."""
+        return len(self.examples) < NAMED
 
     def seen(self, lines: int) -> None:
         """Count lines, good and bad."""

@@ -97,7 +97,7 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) ->
     if settings.min_rating is not None and roles.value is None:
         raise InteractionError(f"--min-rating needs a column of ratings: name it with --rating: {', '.join(table.names)}.")
     tell(_told(part.path, roles, table.names, settings.keep))
-    bad = BadLines(settings.bad_lines)
+    bad = BadLines(settings.bad_lines, tell=tell)
     wanted = tuple(dict.fromkeys((*roles.columns, *settings.keep)))
     events = EventReader(roles, settings.keep, bad, settings.time_format).read(table.read(wanted, bad, scalar=settings.keep))
     bad.check()
@@ -210,7 +210,7 @@ def _facts(
         reason = "they count what is held out, too; --item-columns keeps what it names"
         tell(f"Of {part.path.name}, {listed(shape.counts)} are left out: {reason}.")
     shape = shape.kept(chosen)
-    bad = BadLines(settings.bad_lines)
+    bad = BadLines(settings.bad_lines, tell=tell)
     find_types = not (table.typed or shape.has_types)
     texts = (TITLE,) if role == ITEM else ()
     known = read_facts(table, key, names, bad, shape.make or as_they_stand, shape.columns, texts=texts, find_types=find_types)

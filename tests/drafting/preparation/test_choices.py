@@ -1,8 +1,10 @@
 """What is chosen, left out and told: columns, bad lines, ratings, repeats, cores, splits; and that a directory is whole or absent."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from drafting.alignment.data.record import prepared, split_kind
 from drafting.catalog.item_list import ItemList
 from drafting.errors import InteractionError
-from drafting.preparation import run
+from drafting.preparation import delimited, rows, run
+from drafting.preparation.delimited import _line, found_form, read_delimited
+from drafting.preparation.rows import BadLines
 from drafting.preparation.settings import PrepareSettings
 from drafting.preparation.tables import TextOptions
 from tests.drafting.preparation.preparing import made, written
@@ -111,6 +115,41 @@ def test_the_share_of_bad_lines_is_of_all_wherever_they_stand(tmp_path: Path) ->
         assert made(tmp_path, data, bad_lines=0.5).record["bad_lines"] == 10_002
         with pytest.raises(InteractionError, match=r"10,002 of 20,102 lines .* more than the share of 0\.49"):
             made(tmp_path, data, bad_lines=0.49)
+
+
+def test_many_bad_lines_are_told_before_all_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "TOLD_EARLY", 7)
+    early = "lines can't be used so far: line 2 of data.csv: "
+    for bad, expected in (("oops\n", 7), (",i\n", 9)):
+        for many in (6, 9):
+            data = written(tmp_path / "data.csv", "user,item\n" + bad * many + "u,i\n" * 9)
+            told = made(tmp_path, data, bad_lines=0.5).told
+            assert told.count(early) == (many > 6)
+            assert many < 7 or f"{expected} {early}" in told
+
+
+def test_lines_are_numbered_behind_bad_ones_and_of_these_no_more_is_kept_than_of_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 64)
+    kept: list[int] = []
+
+    def counted(first: int, broken: Sequence[int], row: int) -> int:
+        kept.append(len(broken))
+        return _line(first, broken, row)
+
+    monkeypatch.setattr(delimited, "_line", counted)
+    rng = np.random.default_rng(0)
+    good = np.concatenate([rng.random(200) < 0.5, np.zeros(100, bool), rng.random(200) < 0.5])
+    text = "user,item\n" + "".join(f"u,{line}\n" if is_good else "oops\n" for line, is_good in enumerate(good, start=2))
+    path = written(tmp_path / "data.csv", text)
+    found = []
+    for batch in read_delimited(path, found_form(path), ("item",), BadLines(), lambda read: None):
+        assert [str(batch.line_of(row)) for row in range(batch.size)] == batch.columns["item"].to_pylist()
+        found += batch.columns["item"].to_pylist()
+    assert len(found) == good.sum()
+    # The lines of a block, and of the next, which is read ahead.
+    assert max(kept) <= 2 * 64 / len("oops\n") < 100
 
 
 @pytest.mark.parametrize(
