@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -50,8 +51,7 @@ _READERS = 4
 # took longer than a busy machine explains.
 _AT_ONCE_EVENTS, _AT_ONCE_BYTES = 200, 2**18
 _SLOW_SECONDS, _WARY_SECONDS = 0.05, 1.0
-_USERS_PER_TRANSACTION = 50
-_USERS_PER_SAMPLE = 25
+_USERS_PER_TRANSACTION, _USERS_PER_SAMPLE = 50, 25
 
 _FORGET = "DELETE FROM histories WHERE user_id = ?"
 
@@ -141,13 +141,13 @@ class SqliteHistoryStore:
             await self._answer(self._writing.submit(self._put_group, group, self._deadline()))
 
     async def delete_profile(self, user_id: str) -> bool:
-        return await self._answer(self._writing.submit(self._erase, partial(self._delete_profile, user_id), self._deadline()))
+        return await self._erase(partial(self._transaction, partial(self._delete_profile, user_id), self._deadline()))
 
     async def delete_events(self, user_id: str, chosen: EventChoice) -> int:
-        return await self._answer(self._writing.submit(self._erase, partial(self._delete_events, user_id, chosen), self._deadline()))
+        return await self._erase(partial(self._transaction, partial(self._delete_events, user_id, chosen), self._deadline()))
 
     async def delete(self, user_id: str) -> bool:
-        return await self._answer(self._writing.submit(self._forget, user_id, self._deadline()))
+        return await self._erase(partial(self._forget, user_id, self._deadline()))
 
     async def limit_lives(self, tell: Callable[[int], object]) -> int:
         limited = after = 0
@@ -188,17 +188,17 @@ class SqliteHistoryStore:
             self._writer.execute("BEGIN IMMEDIATE")
             return call()
 
-    def _erase(self, call: Callable[[], _T], deadline: float) -> _T:
-        """A transaction that deletes, after which no copy of that is left."""
-        changes = self._writer.total_changes
-        answer = self._transaction(call, deadline)
-        if self._writer.total_changes != changes:
-            self._tidying.empty_log()
+    async def _erase(self, call: Callable[[], _T]) -> _T:
+        """What a call on the writing thread answers that deletes, once no copy of that is left."""
+        answer = await self._answer(self._writing.submit(self._tidying.erase, call))
+        await self._answer(self._writing.submit(self._tidying.empty_log))
         return answer
 
     def _keep_tidy(self, look: "Future[bool]") -> None:
-        while not self._closed.wait(0 if look.result() else LOOK_SECONDS):
-            look = self._writing.submit(self._tidying.look, self._deadline())
+        # A program that ends without closing the store has shut the pool down.
+        with suppress(RuntimeError):
+            while not self._closed.wait(0 if look.result() else LOOK_SECONDS):
+                look = self._writing.submit(self._tidying.look, self._deadline())
 
     def _append_group(self, group: Sequence[tuple[str, Sequence[Event]]], deadline: float) -> int:
         self._tidying.forget_expired(deadline)
@@ -273,13 +273,13 @@ class SqliteHistoryStore:
 
     def _forget(self, user_id: str, deadline: float) -> bool:
         try:
-            return self._erase(partial(self._delete, user_id), deadline)
+            return self._transaction(partial(self._delete, user_id), deadline)
         except sqlite3.DatabaseError as error:
             if not is_malformed(error):
                 raise
         # Not in one transaction with what meets such pages.
         if is_known := self._knows(user_id):
-            self._erase(partial(bury_history, self._writer, user_id), deadline)
+            self._transaction(partial(bury_history, self._writer, user_id), deadline)
         return is_known
 
     def _delete(self, user_id: str) -> bool:

@@ -1,8 +1,10 @@
 """`Tidying`: what leaves a history file for good: rows that have expired, and what copies there are of deleted ones.
 
 Invariant: once a deletion is answered its bytes are neither in the file nor in its log, or they leave both at a later look where a reader
-held the log just then. Reason: SQLite overwrites what it deletes (`secure_delete`), but the log (`-wal`) keeps pages as they were until it
-is emptied. What SQLite leaves of a row that it once moved to another page is beyond that, and goes with a `VACUUM` alone.
+held the log just then, or less than a second before. Reason: SQLite overwrites what it deletes (`secure_delete`), but the log (`-wal`)
+keeps pages as they were until it is emptied. That is a job of its own behind those that wait already, so it is done once for all deletions
+among them, and each is answered after it; and a reader that holds the log keeps writes waiting once a second at most. What SQLite leaves of
+a row that it once moved to another page is beyond that, and goes with a `VACUUM` alone.
 """
 
 import sqlite3
@@ -10,18 +12,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from server.histories.sqlite_file import is_malformed
 
 LOOK_SECONDS = 60.0
 _EXPIRED_AT_ONCE = 200
 _EXPIRY_SECONDS = 0.05
-# Readers are gone within milliseconds; those of another process that are not must not keep writes waiting.
+# Readers are gone within milliseconds; those of another process that are not must not keep writes waiting, nor every deletion again.
 _PATIENCE_MS = 50
+_HELD_SECONDS = 1.0
 
 _FORGET_EXPIRED = f"DELETE FROM histories WHERE rowid IN (SELECT rowid FROM histories WHERE expires_at <= ? LIMIT {_EXPIRED_AT_ONCE})"
 _ANY_EXPIRED = "SELECT 1 FROM histories WHERE expires_at <= ? LIMIT 1"
+
+_T = TypeVar("_T")
 
 Transaction = Callable[[Callable[[], Any], float], Any]
 
@@ -31,7 +36,7 @@ class Tidying:
 
     def __init__(self, writer: sqlite3.Connection, transaction: Transaction) -> None:
         self._writer, self._transaction = writer, transaction
-        self._next_expiry = 0.0
+        self._next_expiry = self._next_emptying = 0.0
         # A process before this one may have been killed between the two.
         self._is_log_full = True
 
@@ -42,7 +47,7 @@ class Tidying:
             if self._forget_some(deadline):
                 return True
             if self._is_log_full:
-                self.empty_log()
+                self._empty_log()
         return False
 
     def forget_expired(self, deadline: float) -> None:
@@ -51,24 +56,39 @@ class Tidying:
             self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
             self._forget_some(deadline)
 
+    def erase(self, call: Callable[[], _T]) -> _T:
+        """What a call answers that may delete: the log keeps copies of that until it is emptied."""
+        changes = self._writer.total_changes
+        try:
+            return call()
+        finally:
+            self._is_log_full |= self._writer.total_changes != changes
+
     def empty_log(self) -> None:
-        """Bring what the log holds into the file, and leave no byte in it; a later look does where that can't be done now."""
-        self._is_log_full = True
+        """Leave no copy of what was deleted in the log, if there is any; a later look does where that can't be done now."""
+        if self._is_log_full and time.monotonic() >= self._next_emptying:
+            self._empty_log()
+
+    def _empty_log(self) -> None:
+        """Bring what the log holds into the file, and leave no byte in it."""
         with suppress(sqlite3.DatabaseError):
             self._writer.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
             ((is_held, *_),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._is_log_full = bool(is_held)
+        if self._is_log_full:
+            self._next_emptying = time.monotonic() + _HELD_SECONDS
 
     def _forget_some(self, deadline: float) -> bool:
         now = time.time()
         if self._writer.execute(_ANY_EXPIRED, (now,)).fetchone() is None:
             return False
-        self._is_log_full = True
         try:
-            self._transaction(partial(self._writer.execute, _FORGET_EXPIRED, (now,)), deadline)
+            deleted = self.erase(partial(self._transaction, partial(self._writer.execute, _FORGET_EXPIRED, (now,)), deadline))
         except sqlite3.DatabaseError as error:
             # One that is too damaged to be deleted must not keep others from appending.
             if not is_malformed(error):
                 raise
             return False
-        return True
+        # Of a damaged index there may be entries without a row, which stay.
+        forgotten: int = deleted.rowcount
+        return forgotten > 0

@@ -100,6 +100,7 @@ class ApiServer:
         if settings.console:
             console = ConsoleProcess(listen(settings.host, settings.console_port), self._listeners[-1], settings)
             logger.info("the console is at %s://%s:%d", self._scheme, settings.host, console.port)
+        histories = None
         try:
             histories = open_history_store(
                 settings.histories,
@@ -112,6 +113,8 @@ class ApiServer:
         except ValueError:
             for listener in self._listeners:
                 listener.close()
+            if histories is not None:
+                asyncio.run(histories.close())
             raise
         engine = EngineClient(
             settings.engine_options,

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,6 +193,18 @@ def test_a_history_url_that_means_nothing(model_flags: list[str], tmp_path: Path
     status, log = ForkedServer(tmp_path, *model_flags, "--histories", "mysql://x").run()
     sentence = "The history URL's scheme is 'mysql': use memory://, sqlite:///path, redis://, redis+sentinel:// or redis+cluster://, "
     assert_refused(status, log, sentence + "the last three with rediss for TLS.")
+
+
+def test_a_server_that_does_not_start_leaves_no_store_open(model_flags: list[str], tmp_path: Path):
+    from server.http.server import run_server
+    from server.settings import FlagSettings
+
+    target, catalog = (Path(each) for each in model_flags[1::2])
+    before = set(threading.enumerate())
+    histories = f"sqlite:///{tmp_path}/histories.db"
+    failure = run_server(FlagSettings(target=target, catalog=catalog, histories=histories, control="mysql://x", port=0))
+    assert "'mysql'" in (failure or "")
+    assert not [thread.name for thread in threading.enumerate() if thread not in before]
 
 
 def test_a_model_directory_without_weights(catalog: Catalog, catalog_file: Path, model_dir: Path, tmp_path: Path):
