@@ -7,6 +7,7 @@ Invariant: what the server may have begun is sent again only if doing it twice i
 `Retry-After`, and no request begins after the deadline.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Generic
@@ -114,8 +115,8 @@ class Exchange(Generic[Answer]):
         self._maybe_done |= begun
         retries = self._origin.retries
         forbidden = self._operation.repeat is Repeat.NEVER or (begun and self._operation.repeat is Repeat.IF_NOT_BEGUN)
-        pause = retries.pause(self._attempts, retry_after)
         left = self._left()
+        pause = retries.pause(self._attempts, retry_after, math.inf if left is None else left)
         if forbidden or self._attempts >= retries.attempts or retry_after > retries.most_seconds or (left is not None and pause >= left):
             raise error
         return Pause(pause)

@@ -1,5 +1,6 @@
 """`Origin`: a server and how it is asked, which all calls of a client share; `Retries`: how often they are tried."""
 
+import math
 import os
 import random
 import time
@@ -36,14 +37,18 @@ class Retries:
     first_seconds: float = 0.1
     most_seconds: float = 10.0
 
-    def pause(self, attempts: int, retry_after: float) -> float:
+    def pause(self, attempts: int, retry_after: float, left: float = math.inf) -> float:
         """Seconds to wait after so many attempts, at least `retry_after`.
 
         All that waited for a server whose engine has died are told the same time. Chance spreads them over half of it, so that they don't
-        come back all at once.
+        come back all at once; where a deadline comes first, over half of what the pause without it would leave.
+
+        Args:
+            left: seconds before the deadline.
         """
         backoff, room = self.first_seconds * 2.0 ** (attempts - 1), max(self.most_seconds - retry_after, 0.0)
-        return retry_after + random.uniform(0.5 * min(backoff, room), min(backoff + 0.5 * retry_after, room))
+        spread = 0.5 * max(min(retry_after, left - retry_after - backoff), 0.0)
+        return retry_after + random.uniform(0.5 * min(backoff, room), min(backoff + spread, room))
 
 
 RETRIES = Retries()

@@ -279,6 +279,15 @@ def test_chance_spreads_pauses_over_what_the_server_asks_for_and_not_beyond_the_
     assert retries.pause(5, 10.0) == 10.0
 
 
+@pytest.mark.parametrize("left", [1.101, 1.5, 3.0])
+def test_no_chance_makes_a_pause_longer_than_what_a_deadline_leaves(left: float):
+    retries = Retries(first_seconds=0.1, most_seconds=10)
+    pauses = [retries.pause(1, 1.0, left) for _ in range(200)]
+    # And there is time for an answer behind it.
+    assert all(1.05 <= pause <= 1.1 + 0.5 * (left - 1.1) for pause in pauses)
+    assert max(pauses) - min(pauses) > 0.02
+
+
 def test_a_server_that_asks_for_too_long_a_pause_is_not_asked_again(face_of: Any, monkeypatch: pytest.MonkeyPatch):
     sleeps = Sleeps(monkeypatch)
     with pytest.raises(Unavailable) as raised:
