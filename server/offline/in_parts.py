@@ -132,7 +132,11 @@ def make_parts(task: PartTask, blocks: Sequence[Block], purpose: str, workers: W
         raise OfflineError(
             f"{lost} of {len(blocks)} parts were made, and are not in {task.place}: choose an --output that all workers see."
         )
-    if made.is_nothing and not before:
+    if not missing and parts.is_over:
+        return
+    if before:
+        made = parts.made({block.part for block in blocks} - {block.part for block in missing}) + made
+    if made.is_nothing:
         parts.fail(str(made))
     parts.finish()
     if made.failed:

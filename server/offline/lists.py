@@ -15,7 +15,7 @@ from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from server.engine.loading import load_recommender
 from server.lists.blend import check_known, load_neighbours
 from server.lists.lines import item_lines, rule_lines, usage_lines
-from server.offline.made import Made
+from server.offline.made import Made, Written
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
 from server.offline.users import Row
 from server.settings import Settings
@@ -60,8 +60,7 @@ class ListMaker:
             row, label = labels.popleft()
             if isinstance(answer, str):
                 place = {"line": row.line} if row.file is None else {"file": row.file, "line": row.line}
-                named = f"line {row.line}" if row.file is None else f"line {row.line} of {row.file}"
-                self.made += Made(failed=1, example=f"{named}: {answer}")
+                self.made += Made.of(Written(answer, row.file, row.line))
                 yield msgspec.json.encode(place | label | {"error": answer})
             else:
                 self.made += Made(1)

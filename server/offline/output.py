@@ -20,6 +20,7 @@ import msgspec
 
 from drafting.errors import SetupError
 from drafting.undecodable import UNDECODABLE
+from server.offline.made import Made
 from server.offline.tables import write_table
 
 _PART, _STATE, _TABLE = ".part", ".part.json", ".part.table"
@@ -55,16 +56,18 @@ class PlainLines:
 
     Attributes:
         done: complete lines that an earlier run has left.
+        made: what the users of these lines got.
         seed: the earlier run's seed, or the one that was given.
         continuation: a sentence that says how an interrupted run is continued.
     """
 
     continuation = "What comes from or goes to a pipe can only be begun anew."
 
-    def __init__(self, file: BinaryIO, seed: int, done: int = 0) -> None:
+    def __init__(self, file: BinaryIO, seed: int, done: int = 0, made: Made | None = None) -> None:
         self._file = file
         self.seed = seed
         self.done = done
+        self.made = made or Made()
 
     def write(self, line: bytes) -> None:
         """Add a line.
@@ -113,36 +116,54 @@ class ResumableFile(PlainLines):
         # Behind a symbolic link, the file that it names is the one to replace.
         self._path = path.resolve()
         self._is_table = is_table
-        self._goes_on = purpose is not None
-        if self._goes_on:
+        if purpose is not None:
             self.continuation = "The same command goes on from here."
         _, part, state, table = names_written(self._path.name)
         self._part, self._state, self._table = (self._path.with_name(name) for name in (part, state, table))
         file = _locked(self._part, path)
-        known, done = _read(self._state), 0
+        # True until the part has the file's name, or none: from then on what is called a part may be another run's.
+        self._has_part = True
+        known, done, made = _read(self._state), 0, Made()
         if known is not None and known.purpose == purpose:
-            seed, done = known.seed, _cut(self._part)
+            seed = known.seed
+            done, made = _cut(self._part)
         else:
             file.truncate(0)
             self._state.unlink(missing_ok=True)
             if purpose is not None:
-                self._state.write_bytes(msgspec.json.encode(RunState(purpose, seed)))
-        super().__init__(file, seed, done)
+                self._write_state(purpose, seed)
+        self._purpose = purpose
+        super().__init__(file, seed, done, made)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
                 with self._explained():
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-                    self._part.replace(self._path) if not self._is_table else self._make_table()
-                    self._state.unlink(missing_ok=True)
+                    self._finish()
         finally:
-            if not self._goes_on:
+            if self._has_part and self._purpose is None:
                 self._part.unlink(missing_ok=True)
             # The lock ends here. A write that failed is tried once more, and has been told.
             with suppress(OSError):
                 self._file.close()
+
+    def _finish(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._is_table:
+            self._make_table()
+        # While the part has its name, nobody else has a state.
+        self._state.unlink(missing_ok=True)
+        try:
+            self._part.unlink() if self._is_table else self._part.replace(self._path)
+        except OSError:
+            if self._purpose is not None:
+                self._write_state(self._purpose, self.seed)
+            raise
+        self._has_part = False
+
+    def _write_state(self, purpose: str, seed: int) -> None:
+        self._state.write_bytes(msgspec.json.encode(RunState(purpose, seed)))
 
     def _make_table(self) -> None:
         try:
@@ -153,7 +174,6 @@ class ResumableFile(PlainLines):
             self._table.replace(self._path)
         finally:
             self._table.unlink(missing_ok=True)
-        self._part.unlink()
 
 
 def _locked(part: Path, path: Path) -> BinaryIO:
@@ -183,13 +203,14 @@ def _read(path: Path) -> RunState | None:
         return None
 
 
-def _cut(path: Path) -> int:
-    """Cut off what follows the last complete line, and count the lines that stay."""
-    lines = end = 0
+def _cut(path: Path) -> tuple[int, Made]:
+    """Cut off what follows the last complete line, and count the lines that stay, and what their users got."""
+    lines, end, made = 0, 0, Made()
     with path.open("r+b") as file:
         for line in file:
             if line.endswith(b"\n"):
                 lines += 1
                 end += len(line)
+                made += Made.of_lines([line])
         file.truncate(end)
-    return lines
+    return lines, made

@@ -6,17 +6,19 @@ there when all parts are; what begins with `_` is no data to readers of such fol
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NoReturn
 
 import msgspec
 from msgspec.structs import replace
 
 from drafting.undecodable import UNDECODABLE
+from server.offline.folder import FolderFile, open_file
 from server.offline.lists import OfflineError
+from server.offline.made import Made
 from server.offline.output import RunState
 from server.offline.places import open_folder
-from server.offline.tables import write_table
+from server.offline.tables import read_written, write_table
 
 Form = Literal["jsonl", "parquet"]
 _STATE, _SUCCESS = "_atspeed.json", "_SUCCESS"
@@ -74,10 +76,38 @@ class Parts:
         Raises:
             FolderError: the folder can't be read.
         """
-        # What a machine has lost at a power cut is a file without contents.
-        names = [file.name.partition(".") for file in self._folder.files() if file.size]
-        stems = [stem.removeprefix("part-") for stem, _, ending in names if ending == self._form and stem.startswith("part-")]
-        return {int(number) for number in stems if number.isdigit()}
+        return {number for number, _ in self._files()}
+
+    def made(self, parts: Collection[int]) -> Made:
+        """What the users of these parts got, as far as they are there.
+
+        Raises:
+            FolderError, TableError: one can't be read.
+        """
+        return sum((self._made(file) for number, file in self._files() if number in parts), Made())
+
+    @property
+    def is_over(self) -> bool:
+        """True if a run has ended with all parts.
+
+        Raises:
+            FolderError: the folder can't be read.
+        """
+        return self._folder.find(_SUCCESS) is not None
+
+    def _files(self) -> Iterator[tuple[int, FolderFile]]:
+        for file in self._folder.files():
+            stem, _, ending = file.name.partition(".")
+            number = stem.removeprefix("part-")
+            # What a machine has lost at a power cut is a file without contents.
+            if file.size and ending == self._form and stem.startswith("part-") and number.isdigit():
+                yield int(number), file
+
+    def _made(self, file: FolderFile) -> Made:
+        with open_file(self._folder, file) as part:
+            if self._form == "parquet":
+                return sum(map(Made.of, read_written(part, f"{self._folder.place}/{file.name}")), Made())
+            return Made.of_lines(part)
 
     def write(self, part: int, lines: Iterable[bytes]) -> None:
         """Write a part.
@@ -99,7 +129,7 @@ class Parts:
             OfflineError: always.
             FolderError: the folder can't be written.
         """
-        failure = f"{self._folder.place} has only errors: {made}"
+        failure = f"{self._folder.place} has only errors: {made.rstrip('.')}. Choose another --output, or empty it."
         self._folder.write(_STATE, msgspec.json.encode(replace(self._state, failure=failure)))
         raise OfflineError(failure)
 

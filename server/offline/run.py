@@ -157,10 +157,11 @@ def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog,
                 writer.write(line)
         except KeyboardInterrupt as interrupt:
             raise OfflineError(f"Interrupted. {writer.continuation}") from interrupt
-    if maker.made.is_nothing and not writer.done:
-        raise OfflineError(f"{output.place or 'The output'} has only errors: {maker.made}")
-    if maker.made.failed:
-        print(maker.made, file=sys.stderr)
+    made = writer.made + maker.made
+    if made.is_nothing:
+        raise OfflineError(f"{output.place or 'The output'} has only errors: {made}")
+    if made.failed:
+        print(made, file=sys.stderr)
 
 
 def _check_apart(source: UserPlace, place: str, names: Sequence[str]) -> None:

@@ -7,14 +7,15 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from drafting.errors import SetupError
+from drafting.errors import SetupError, first_line
+from server.offline.made import Written
 
 # Lines that are held in memory at a time, as Python objects that take ten times as much; long lists are few.
 _BYTES = 16 << 20
 
 
 class TableError(SetupError):
-    """Tables that can't be written; the message is a sentence."""
+    """Tables that can't be written or read; the message is a sentence."""
 
 
 def check_tables() -> None:
@@ -39,6 +40,26 @@ def write_table(lines: Iterable[bytes], target: BinaryIO | Path) -> None:
     with pq.ParquetWriter(target, schema) as writer:
         for rows in _batches(lines):
             writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def read_written(table: BinaryIO, name: str) -> Iterator[Written]:
+    """What the rows of a table of lists tell of whether there is a list.
+
+    Args:
+        name: of the table, for people.
+
+    Raises:
+        TableError: it is no table of lists.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(table, columns=[*Written.__struct_fields__]).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise TableError(f"The lists of {name} can't be read: {first_line(error)}.") from error
+    for row in rows:
+        yield Written(**row)
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:

@@ -22,6 +22,7 @@ from server.offline.folder import FolderError
 from server.offline.in_parts import PartMaker, PartTask, make_parts
 from server.offline.lists import OfflineError
 from server.offline.made import Made
+from server.offline.parts import Form, Parts
 from server.offline.prints import OtherModel, prints_of
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_users
@@ -132,6 +133,45 @@ def test_a_run_in_which_no_user_gets_a_list_fails(folder: Path, tmp_path: Path, 
     users.write_text('{"history": ["none"]}\n' + json.dumps({"history": list(random_catalog().item_ids[:2])}))
     recommend_users(settings_of(folder), DEFAULTS, str(users), Output(str(tmp_path / "lists.jsonl")))
     assert "1 list, 1 user without one, such as line 1: The catalog has no item 'none', which history names.\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("last", ["error", "list"])
+def test_a_run_that_goes_on_counts_what_the_earlier_one_made(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: Form, last: str):
+    class Workers:
+        """Lines of errors; Ctrl-C after one part."""
+
+        def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
+            block = blocks[0]
+            error = None if block.part == 1 and last == "list" else "none."
+            line = json.dumps({"line": block.part + 1} | ({"error": error} if error else {"items": []})).encode()
+            Parts(task.place, task.form).write(block.part, [line])
+            yield Made.of_lines([line])
+            if len(blocks) > 1:
+                raise KeyboardInterrupt
+
+    blocks = [Block(part, 0, 0, 1, part, part, 1) for part in range(2)]
+    settings = FlagSettings(target=tmp_path, catalog=tmp_path / "catalog.jsonl", engine="transformers")
+    task = PartTask(settings, DEFAULTS, (), str(tmp_path / "lists"), form, "any", {})
+
+    def make() -> None:
+        make_parts(task, blocks, "a test", Workers())
+
+    with pytest.raises(OfflineError, match="Interrupted"):
+        make()
+    # A scheduler gives the same command once more.
+    for _ in range(2):
+        if last == "list":
+            make()
+        else:
+            sentence = (
+                r"lists has only errors: no lists, 2 users without one, such as line 1: none\. Choose another --output, or empty it\.$"
+            )
+            with pytest.raises(OfflineError, match=sentence):
+                make()
+    assert (tmp_path / "lists" / "_SUCCESS").exists() == (last == "list")
+    if last == "list":
+        assert "1 list, 1 user without one, such as line 1: none.\n" in capsys.readouterr().err
 
 
 def test_a_worker_with_another_model_makes_no_parts(folder: Path, tmp_path: Path):

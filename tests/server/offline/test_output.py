@@ -110,6 +110,49 @@ def test_a_run_that_began_as_another_finished_writes_a_file_of_its_own(tmp_path:
     assert path.read_bytes() == b"other\n"
 
 
+@pytest.mark.parametrize("purpose", ["a", "b", None])
+@pytest.mark.parametrize("mine", ["a", None])
+@pytest.mark.parametrize("is_table", [False, True])
+def test_a_run_that_begins_as_another_lets_go_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, purpose: str | None, mine: str | None, is_table: bool
+):
+    path, part = tmp_path / "out", tmp_path / "out.part"
+    begun: list[ResumableFile] = []
+
+    def begin_another(name: str) -> None:
+        """Begin another run when the part has lost its name."""
+        release = getattr(Path, name)
+
+        def let_go(place: Path, *more: Any, **options: Any) -> None:
+            release(place, *more, **options)
+            if place == part and not begun:
+                begun.append(ResumableFile(path, purpose, seed=2))
+
+        monkeypatch.setattr(Path, name, let_go)
+
+    begin_another("unlink" if is_table else "replace")
+    with ResumableFile(path, mine, 1, is_table) as file:
+        file.write(b'{"error": "none."}')
+    (another,) = begun
+    assert (another.done, another.seed) == (0, 2)
+    assert {each.name for each in tmp_path.iterdir()} == {"out", "out.part", *(["out.part.json"] if purpose else [])}
+    another.write(b"two")
+    another.__exit__(None, None, None)
+    assert path.read_bytes() == b"two\n"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_part_that_can_not_be_renamed_is_gone_on_with(tmp_path: Path):
+    path = tmp_path / "out"
+    file = ResumableFile(path, "a", seed=1)
+    path.mkdir()
+    with pytest.raises(OutputError, match="Is a directory"):
+        write(file, b"one")
+    path.rmdir()
+    again = ResumableFile(path, "a", seed=2)
+    assert (again.done, again.seed) == (1, 1)
+
+
 def test_a_file_system_without_locks_holds_lists_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

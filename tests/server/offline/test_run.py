@@ -20,6 +20,7 @@ from server.offline import run
 from server.offline.cluster import Cluster
 from server.offline.in_parts import PartTask
 from server.offline.lists import ListMaker, OfflineError, blending_of
+from server.offline.made import Made
 from server.offline.purpose import purpose_of
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_one, recommend_users
@@ -97,7 +98,7 @@ class Echo(ListMaker):
     def lines(self, rows: Iterable[Row]) -> Iterator[bytes]:
         for row in rows:
             assert isinstance(row.text, bytes)
-            if row.text == b"stop\n":
+            if row.text.strip() == b"stop":
                 raise KeyboardInterrupt
             yield row.text.strip()
 
@@ -129,6 +130,21 @@ def test_another_pipe_never_goes_on_with_the_lists_of_one(tmp_path: Path, echo_s
     rows = pq.read_table(lists).to_pylist() if ending == "parquet" else [*map(json.loads, lists.read_text().splitlines())]
     assert [row["user_id"] for row in rows] == ["cid", "dan", "eve"]
     assert {path.name for path in tmp_path.iterdir()} == {"pipe", "catalog.jsonl", lists.name}
+
+
+def test_errors_of_an_interrupted_run_count_in_the_one_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, echo_settings: FlagSettings
+):
+    users, lists = tmp_path / "users.jsonl", tmp_path / "lists" / "lists.jsonl"
+    lists.parent.mkdir()
+    users.write_text('{"error": "none.", "line": 1}\nstop\n')
+    with pytest.raises(OfflineError, match=r"^Interrupted\."):
+        recommend_users(echo_settings, DEFAULTS, str(users), Output(str(lists)))
+    monkeypatch.setattr(Echo, "lines", lambda maker, rows: (b'{"error": "none."}' for _ in rows))
+    monkeypatch.setattr(Echo, "made", Made(0, 1, "line 2: none."))
+    sentence = r"lists\.jsonl has only errors: no lists, 2 users without one, such as line 1: none\.$"
+    with pytest.raises(OfflineError, match=sentence):
+        recommend_users(echo_settings, DEFAULTS, str(users), Output(str(lists)))
 
 
 @pytest.mark.parametrize(
