@@ -3,11 +3,14 @@
 import asyncio
 import base64
 import math
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -27,6 +30,15 @@ UPGRADE = (
     f"Sec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n\r\n"
 ).encode()
 PATIENCE_SECONDS = 20
+
+
+def test_what_is_installed_beside_the_project_has_the_protocol_with_pings():
+    """uvicorn has the protocol since 0.35, and its pings, without which a page that went away keeps its place, since 0.44."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    (uvicorn,) = (each for line in project["dependencies"] if (each := Requirement(line)).name == "uvicorn")
+    assert uvicorn.extras == {"standard"}
+    assert not {*uvicorn.specifier.filter(["0.34.3", "0.35.0", "0.43.0"])}
+    assert uvicorn.specifier.contains("0.44.0")
 
 
 async def _hold(opened: WebSocket) -> None:
