@@ -31,12 +31,12 @@ def recommendation_routes(services: Services) -> APIRouter:
     service = RecommendationService(services)
     lists = services.metrics.health.lists
 
-    async def recommended(body: RecommendationRequest, key: Key | None) -> dict[str, Any]:
-        with _counted(lists):
+    async def recommended(body: RecommendationRequest, key: Key | None, outcomes: "_Outcomes") -> dict[str, Any]:
+        with outcomes.counted():
             return await service.recommend(body, key)
 
     async def explained(body: ExplainRequest, key: Key | None) -> dict[str, Any]:
-        with _counted(lists):
+        with _Outcomes(lists).counted():
             return await service.explain(body, key)
 
     @router.post(
@@ -47,7 +47,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @needs(Scope.RECOMMEND)
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
-        return await answered(request, recommended(body, key_of(request)))
+        return await answered(request, recommended(body, key_of(request), _Outcomes(lists)))
 
     @router.post(
         "/recommendations:explain",
@@ -73,19 +73,20 @@ def recommendation_routes(services: Services) -> APIRouter:
         return await answered(request, all_entries(body, key_of(request)))
 
     async def all_entries(body: BatchRequest, key: Key | None) -> dict[str, Any]:
+        outcomes = _Outcomes(lists)
         async with asyncio.TaskGroup() as group:
             tasks = []
             for entry in body.requests:
-                tasks.append(group.create_task(one_entry(entry, key)))
+                tasks.append(group.create_task(one_entry(entry, key, outcomes)))
                 await asyncio.sleep(0)
         results = [task.result() for task in tasks]
         failed = sum(result["status"] != 200 for result in results)
         return {"results": results, "succeeded": len(results) - failed, "failed": failed}
 
-    async def one_entry(entry: Any, key: Key | None) -> dict[str, Any]:
+    async def one_entry(entry: Any, key: Key | None, outcomes: "_Outcomes") -> dict[str, Any]:
         try:
             body = RecommendationRequest.model_validate(entry)
-            return {"status": 200, "recommendation": await recommended(body, key)}
+            return {"status": 200, "recommendation": await recommended(body, key, outcomes)}
         except ValidationError as error:
             return _failed(problem_of(invalid(error, "entry")))
         except FORESEEN as error:
@@ -94,21 +95,30 @@ def recommendation_routes(services: Services) -> APIRouter:
     return router
 
 
-@contextmanager
-def _counted(lists: Counter) -> Iterator[None]:
-    """Count a list by the status of its answer."""
-    status = 500
-    try:
-        yield
-        status = 200
-    except FORESEEN as error:
-        status = problem_of(error).status
-        raise
-    except asyncio.CancelledError:
-        status = CLIENT_CLOSED_REQUEST
-        raise
-    finally:
-        lists.labels(str(int(status))).inc()
+class _Outcomes:
+    """What becomes of the lists of one HTTP request."""
+
+    def __init__(self, lists: Counter) -> None:
+        self._lists = lists
+        # Its answer is 500 then, and the lists that have not ended are cancelled.
+        self._is_broken = False
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a list by the status of its answer."""
+        status: int | None = None
+        try:
+            yield
+            status = 200
+        except FORESEEN as error:
+            status = problem_of(error).status
+            raise
+        except asyncio.CancelledError:
+            status = 500 if self._is_broken else CLIENT_CLOSED_REQUEST
+            raise
+        finally:
+            self._is_broken |= status is None
+            self._lists.labels(str(int(status or 500))).inc()
 
 
 def _failed(told: Problem) -> dict[str, Any]:

@@ -192,6 +192,20 @@ async def test_lists_are_counted_by_their_outcome_alone_and_in_batches(bench: Be
     }
 
 
+async def test_lists_of_a_batch_that_an_error_ends_are_no_lists_that_a_client_left(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    async def search(request: PendingRequest) -> FinishedList:
+        if request.submit.beam_width == 2:
+            raise RuntimeError("broken")
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(bench.engine, "search", search)
+    entries = [{"history": ["item-1"], "k": 1, "beam_width": width} for width in (1, 1, 2)]
+    answer = await bench.client.post("/v1/recommendations:batch", json={"requests": entries})
+    assert answer.status_code == 500
+    counted = {status: bench.metrics.registry.get_sample_value("atspeed_lists_total", {"status": status}) for status in ("500", "499")}
+    assert counted == {"500": 3, "499": None}
+
+
 async def test_a_full_batch_does_not_keep_others_waiting(bench: Bench):
     # Makes the builder of prompts, for which every entry would wait.
     await bench.recommend()
