@@ -48,7 +48,8 @@ class _Needs:
 def needs(scope: Scope | None, *, operates: bool = False, charges: bool = False) -> Callable[[Endpoint], Endpoint]:
     """Say which scope an endpoint needs; None opens it to all, on the port of operations only if it `operates`.
 
-    One that `charges` calls `charge` with what its body counts as against the rate of the key; the others count as one request.
+    One that `charges` calls `charge` with what its body counts as against the rate of the key, and is refused before that is read where
+    the key may not have one request more; the others count as one request.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:

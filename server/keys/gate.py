@@ -92,7 +92,7 @@ class Gate:
 
         Args:
             requests: as how many it counts against the key's rate; 0 for one that is charged once that is known, all at once: what came of
-                a part would be counted of one that is refused, and keep large ones out for ever.
+                a part would be counted of one that is refused, and keep large ones out for ever. That one enters where one request may.
 
         Raises:
             KeyBusy, KeyForbids: as many as the key may have are running, or came lately; it has not entered.
@@ -104,7 +104,7 @@ class Gate:
         self._inside[key.name] = inside + 1
         try:
             if self._rates is not None:
-                await self._rates.take(key, requests)
+                await (self._rates.take(key, requests) if requests else self._rates.check(key))
         except BaseException:
             self.leave(key)
             raise

@@ -9,6 +9,7 @@ Invariant: a request waits for the Redis no longer than `PATIENCE_SECONDS`, and 
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 from limits import RateLimitItem, parse
@@ -62,23 +63,34 @@ class Rates:
             KeyBusy: it may not have so many now.
             KeyForbids: it may never have so many at once.
         """
-        if key.rate is None or not count:
+        if key.rate is None:
             return
         rate = _rate(key.rate)
         with self._metrics.sized(key.name):
             if count > rate.amount:
                 raise KeyForbids(f"The key {key.name!r} may ask for {key.rate}, and these are more lists at once.")
-        if not await self._hit(rate, key.name, count):
-            self._metrics.forbidden.labels(key.name, "rate").inc()
-            wait = math.ceil(count * rate.get_expiry() / rate.amount)
-            raise KeyBusy(f"The key {key.name!r} may ask for no more than {key.rate}.", max(1, wait))
+        if not await self._ask(lambda limiter: limiter.hit(rate, key.name, cost=count)):
+            raise self._busy(key, rate, count)
+
+    async def check(self, key: Key) -> None:
+        """Raise KeyBusy if a key may not have even one request now; count none."""
+        if key.rate is None:
+            return
+        rate = _rate(key.rate)
+        if not await self._ask(lambda limiter: limiter.test(rate, key.name)):
+            raise self._busy(key, rate, 1)
 
     async def close(self) -> None:
         """Close the connections."""
         if self._fleet is not None:
             await self._redis.close()
 
-    async def _hit(self, rate: RateLimitItem, name: str, count: int) -> bool:
+    def _busy(self, key: Key, rate: RateLimitItem, count: int) -> KeyBusy:
+        self._metrics.forbidden.labels(key.name, "rate").inc()
+        wait = math.ceil(count * rate.get_expiry() / rate.amount)
+        return KeyBusy(f"The key {key.name!r} may ask for no more than {key.rate}.", max(1, wait))
+
+    async def _ask(self, question: Callable[[SlidingWindowCounterRateLimiter], Awaitable[bool]]) -> bool:
         now = asyncio.get_running_loop().time()
         if self._fleet is not None and now >= self._asked_again_at:
             if self._is_away:
@@ -86,7 +98,7 @@ class Rates:
                 self._asked_again_at = now + AWAY_SECONDS
             try:
                 async with self._redis.reach():
-                    passed = await self._fleet.hit(rate, name, cost=count)
+                    passed = await question(self._fleet)
                 self._is_away = False
                 self._metrics.rates_answered()
                 self._asked_again_at = 0.0
@@ -95,7 +107,7 @@ class Rates:
                 self._is_away = True
                 self._asked_again_at = now + AWAY_SECONDS
                 self._metrics.rates_away(f"{error} Each replica holds the rates by itself.")
-        return await self._own.hit(rate, name, cost=count)
+        return await question(self._own)
 
 
 @lru_cache(1024)

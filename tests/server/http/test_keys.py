@@ -1,7 +1,7 @@
 """Who may do what: every operation of the OpenAPI document, by every scope; and what other machines may do without keys."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -237,6 +237,24 @@ async def test_a_batch_counts_by_its_lists_and_a_refusal_says_when_to_come_again
     assert locked.counted("atspeed_key_refusals_total", key="recommend-users", reason="size") == 2
     locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND, Scope.EVENTS)]}"
     assert (await ask_for(4)).status_code == 200
+
+
+async def test_what_a_used_up_key_brings_is_not_read(tmp_path: Path):
+    """Requests that count by their body, too."""
+    locked = Locked(tmp_path, rate="4/minute")
+    locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND,)]}"
+
+    async def body() -> AsyncIterator[bytes]:
+        pytest.fail("The body is read.")
+        yield b""
+
+    for _ in range(4):
+        assert (await locked.recommend()).status_code == 200
+    for path in ("/v1/recommendations:batch", "/v1/scores", "/v1/recommendations"):
+        answer = await locked.client.post(path, content=body(), headers={"content-type": "application/json"})
+        assert_problem(answer, 429, "The key 'recommend' may ask for no more than 4/minute.")
+        assert answer.headers["retry-after"] == "15"
+    assert locked.counted("atspeed_key_refusals_total", key="recommend", reason="rate") == 3
 
 
 async def test_a_key_is_in_nothing_that_the_server_says_or_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -103,17 +103,30 @@ async def test_clients_that_come_again_when_told_get_full_batches(workers: int, 
     while min(comes) < 60 * windows:
         worker = comes.index(min(comes))
         now = 6e8 + comes[worker]
-        await gate.enter(holder, 0)
         try:
-            await gate.charge(holder, size)
+            await gate.enter(holder, 0)
+            try:
+                await gate.charge(holder, size)
+            finally:
+                gate.leave(holder)
         except KeyBusy as busy:
             comes[worker] += busy.retry_after_seconds + 0.01 * worker
         else:
             passed += 1
             comes[worker] += 1
-        finally:
-            gate.leave(holder)
     assert passed >= windows / 2
+
+
+async def test_whether_one_request_may_pass_is_asked_without_counting():
+    rates = replica()
+    for lists in (8, 1, 1):
+        for _ in range(3):
+            await rates.check(key("10/day"))
+        assert await passes(rates, key("10/day"), lists)
+    with pytest.raises(KeyBusy, match=r"The key 'shop' may ask for no more than 10/day\.") as raised:
+        await rates.check(key("10/day"))
+    assert raised.value.retry_after_seconds == 8640
+    await rates.check(key(None))
 
 
 async def test_a_batch_that_is_refused_leaves_the_window_as_it_was():
