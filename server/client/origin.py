@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -88,12 +89,10 @@ class Origin:
         Raises:
             ValueError: it is not the URL of a server, or the file of the key can't be read.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8000.")
+        host = _host(url)
         self.url = url.rstrip("/")
         self.deadline, self.timeout, self.retries = deadline, timeout, retries
-        self.headers = {"Host": httpx.URL(url).netloc.decode("ascii"), "Accept": "application/json", "User-Agent": "atspeed-client"}
+        self.headers = {"Host": host, "Accept": "application/json", "User-Agent": "atspeed-client"}
         self.headers |= headers or {}
         self.use_key(key)
 
@@ -110,6 +109,16 @@ class Origin:
         """Send this key from now on; None for that of the environment, empty for none."""
         self.headers.pop("Authorization", None)
         self.headers |= bearer(key)
+
+
+def _host(url: str) -> str:
+    """The host of a server's URL, with the port that it names, as requests carry it. Raises ValueError for another URL."""
+    with suppress(ValueError, httpx.InvalidURL):
+        parts = urlsplit(url)
+        # A port that is none is told when it is asked for.
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not (parts.query or parts.fragment):
+            return httpx.URL(url).netloc.decode("ascii")
+    raise ValueError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8000.")
 
 
 def limits(connections: int) -> httpx.Limits:

@@ -189,7 +189,8 @@ def test_what_was_not_begun_is_always_safe(face_of: Any):
 
 
 def test_an_address_that_is_no_servers_is_refused_at_once(kind: str):
-    for url in ("127.0.0.1:8000", "ftp://server", "http://", "server", "http://server?x=1"):
+    malformed = ("http://a:80a", "http://a:99999", "http://a\nb", "http://[::1")
+    for url in ("127.0.0.1:8000", "ftp://server", "http://", "server", "http://server?x=1", *malformed):
         with pytest.raises(ValueError, match="is not the URL of a server, such as"):
             Face(kind, url)
 

@@ -82,6 +82,7 @@ def test_what_is_no_name_is_refused_in_a_sentence(name: str):
     [
         (["--name", "http://console.example"], "is no name of a machine"),
         (["--url", "127.0.0.1:8000"], "is not the URL of a server"),
+        (["--url", "http://a:80a"], "is not the URL of a server"),
     ],
 )
 def test_a_console_that_can_not_be_is_refused_at_its_start(flags: list[str], sentence: str):
