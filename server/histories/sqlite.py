@@ -29,6 +29,8 @@ from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
     bury_history,
     check,
+    find_longer,
+    forget_history,
     is_malformed,
     limit_lives,
     prepare,
@@ -53,8 +55,6 @@ _AT_ONCE_EVENTS, _AT_ONCE_BYTES = 200, 2**18
 _SLOW_SECONDS, _WARY_SECONDS = 0.05, 1.0
 _USERS_PER_TRANSACTION, _USERS_PER_SAMPLE = 50, 25
 
-_FORGET = "DELETE FROM histories WHERE user_id = ?"
-
 
 class SqliteHistoryStore:
     """A `HistoryStore` in the file at `path`, which is created with its folder if it does not exist.
@@ -64,9 +64,7 @@ class SqliteHistoryStore:
     """
 
     def __init__(self, path: Path, retention: Retention, timeout_seconds: float = 0.5, on_damage: DamageReport = log_damage) -> None:
-        self._path = path
-        self._retention = retention
-        self._timeout_seconds = timeout_seconds
+        self._path, self._retention, self._timeout_seconds = path, retention, timeout_seconds
         self._wary_until = 0.0
         self._connections: list[sqlite3.Connection] = []
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
@@ -118,8 +116,7 @@ class SqliteHistoryStore:
         window = self._retention.window(limit)
         if window <= _AT_ONCE_EVENTS and (found := self._read_at_once(user_id, window)) is not None:
             return found
-        job = partial(self._with_reader, lambda connection: read_newest(connection, user_id, time.time(), window))
-        return await self._answer(self._reading.submit(job))
+        return await self._answer(self._reading.submit(self._with_reader, lambda reader: read_newest(reader, user_id, time.time(), window)))
 
     async def sample(self, users: int, limit: int) -> list[list[Event]]:
         found: list[list[Event]] = []
@@ -150,17 +147,20 @@ class SqliteHistoryStore:
         return await self._erase(partial(self._forget, user_id, self._deadline()))
 
     async def limit_lives(self, tell: Callable[[int], object]) -> int:
-        limited = after = 0
+        limited = last = 0
         if self._retention.ttl_seconds is None:
             return limited
         until = time.time() + self._retention.ttl_seconds
         while True:
-            job = partial(limit_lives, self._writer, until, after, _USERS_PER_TRANSACTION)
-            if not (rows := await self._answer(self._writing.submit(self._transaction, job, self._deadline()))):
+            # A reader looks for them, as other writers wait for as long as a transaction looks.
+            look = partial(find_longer, until, last, _USERS_PER_TRANSACTION)
+            after, (last, is_any) = last, await self._answer(self._reading.submit(self._with_reader, look))
+            if not last:
                 return limited
-            after = max(rows)
-            limited += len(rows)
-            tell(len(rows))
+            if is_any:
+                job = partial(limit_lives, self._writer, until, after, last)
+                limited += (found := await self._answer(self._writing.submit(self._transaction, job, self._deadline())))
+                tell(found)
 
     async def close(self) -> None:
         # A check of a large file goes on for long, and nobody waits for what it finds any more.
@@ -216,14 +216,13 @@ class SqliteHistoryStore:
 
     def _put_group(self, group: Sequence[tuple[str, Mapping[str, Value]]], deadline: float) -> None:
         self._tidying.forget_expired(deadline)
+        self._transaction(partial(self._put, group), deadline)
 
-        def put() -> None:
-            for user_id, profile in group:
-                history = read_history(self._writer, user_id, time.time()) or History()
-                history.profile = own_copy(profile)
-                self._write(user_id, history)
-
-        self._transaction(put, deadline)
+    def _put(self, group: Sequence[tuple[str, Mapping[str, Value]]]) -> None:
+        for user_id, profile in group:
+            history = read_history(self._writer, user_id, time.time()) or History()
+            history.profile = own_copy(profile)
+            self._write(user_id, history)
 
     def _delete_profile(self, user_id: str) -> bool:
         history = read_history(self._writer, user_id, time.time())
@@ -243,7 +242,7 @@ class SqliteHistoryStore:
     def _keep_rest(self, user_id: str, history: History) -> None:
         """Store what is left of a user, for as long as before."""
         if history.is_empty:
-            self._writer.execute(_FORGET, (user_id,))
+            forget_history(self._writer, user_id)
         else:
             replace_content(self._writer, user_id, history)
 
@@ -285,7 +284,7 @@ class SqliteHistoryStore:
     def _delete(self, user_id: str) -> bool:
         is_known = self._knows(user_id)
         # What has expired is known no more, and goes all the same.
-        self._writer.execute(_FORGET, (user_id,))
+        forget_history(self._writer, user_id)
         return is_known
 
     def _knows(self, user_id: str) -> bool:

@@ -209,6 +209,29 @@ async def test_reads_do_not_wait_for_writers_here_or_elsewhere(tmp_path: Path):
     await store.close()
 
 
+async def test_users_whose_lives_are_limited_are_looked_for_without_a_lock(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=1000, timeout_seconds=0.05)
+    await store.append_many({str(user): [Event("a", 1.0)] for user in range(200)})
+    await store.close()
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=3000, timeout_seconds=0.05)
+    await store.append("175", [Event("b", 2.0)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    # None of them would be kept longer, so another's writes may go on.
+    assert await store.limit_lives([].append) == 0
+    other.execute("COMMIT")
+    other.close()
+    await store.close()
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=2000)
+    statements: list[str] = []
+    store._writer.set_trace_callback(statements.append)
+    assert await store.limit_lives([].append) == 1
+    (update,) = (statement for statement in statements if statement.startswith("UPDATE"))
+    assert "WHERE rowid > 150 AND rowid <= 200 AND" in update
+    await store.close()
+
+
 async def test_appends_behind_a_writer_elsewhere_give_up_together(tmp_path: Path):
     path = tmp_path / "histories.db"
     store = open_history_store(f"sqlite:///{path}", timeout_seconds=0.3)
