@@ -26,6 +26,10 @@ _BYTES_A_NEIGHBOUR = 16
 _ROOM = 0.8
 
 
+class NoRoomError(NeighbourError):
+    """There is no memory for so many neighbours; the message is a sentence."""
+
+
 def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | None = None) -> list[csr_array]:
     """Cosine similarities of items, `[items, items]` float32, sparse, for each of some shrinkages.
 
@@ -36,13 +40,15 @@ def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | N
 
     Raises:
         NeighbourError: there are too many pairs of items that a user has met.
+        NoRoomError: there is no memory for what is kept.
 
     Source: "Item-Based Top-N Recommendation Algorithms" (Deshpande and Karypis, 2004), with the shrinkage of Bell and Koren (2007).
     """
     met = user_item_matrix(known, items)
     users = csr_array(met.T)
-    counted, bounds = _bounds(met, items)
-    _check(int(counted.sum()), _held(bounds, kept) * len(shrinks), cut=kept is not None)
+    counted, bounds = _bounds(met)
+    _check_pairs(int(counted.sum()))
+    _check_room(_held(bounds, kept) * len(shrinks))
     popularity = np.diff(users.indptr).astype(np.float32)
     blocks: list[list[csr_array]] = [[] for _ in shrinks]
     for start, stop in _spans(bounds):
@@ -58,19 +64,24 @@ def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | N
 
 def most_kept(known: Interactions, items: int, matrices: int) -> int | None:
     """The most neighbours of each item for which so many matrices fit into the memory that is free, at least as many as a model is served
-    with; None where all fit, or not even these."""
-    bounds = _bounds(user_item_matrix(known, items), items)[1]
+    with; None where all fit.
+
+    Raises:
+        NoRoomError: not even those that a model is served with fit.
+    """
+    bounds = _bounds(user_item_matrix(known, items))[1]
     room = free_memory() // (_BYTES_A_NEIGHBOUR * matrices)
     if _held(bounds, None) <= room:
         return None
+    _check_room(_held(bounds, NEIGHBOURS) * matrices)
     kept = bisect_right(range(items), _ROOM * room, key=lambda each: _held(bounds, each)) - 1
-    return kept if kept >= NEIGHBOURS else None
+    return max(kept, NEIGHBOURS)
 
 
-def _bounds(met: csr_array, items: int) -> tuple[IntArray, IntArray]:
+def _bounds(met: csr_array) -> tuple[IntArray, IntArray]:
     """Of each item how many items of its users are counted, and how many different ones there are at most."""
-    counted = csr_array(met.T) @ np.diff(met.indptr)
-    return counted, np.minimum(counted, items)
+    counted = met.T @ np.diff(met.indptr)
+    return counted, np.minimum(counted, met.shape[1])
 
 
 def _held(bounds: IntArray, kept: int | None) -> int:
@@ -78,16 +89,19 @@ def _held(bounds: IntArray, kept: int | None) -> int:
     return int(bounds.sum() if kept is None else np.minimum(bounds, kept).sum())
 
 
-def _check(counted: int, held: int, *, cut: bool) -> None:
+def _check_pairs(counted: int) -> None:
     if counted > MOST_PAIRS:
         raise NeighbourError(
             f"Item-kNN would count {counted:,} pairs of items that one user has met, which takes hours (at most {MOST_PAIRS:,} are "
             "counted): most are those of the users with the longest histories, so leave these users, or their oldest interactions, out."
         )
+
+
+def _check_room(held: int) -> None:
     if (needed := held * _BYTES_A_NEIGHBOUR) > (free := free_memory()):
-        raise NeighbourError(
+        raise NoRoomError(
             f"Item-kNN would keep up to {held:,} neighbours ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free): "
-            f"{'keep fewer of each item, or ' if cut else ''}use a machine with more memory."
+            "use a machine with more memory."
         )
 
 

@@ -62,6 +62,7 @@ def build(
         from drafting.catalog.loading import load_catalog
         from drafting.errors import SetupError
         from drafting.neighbours.build import neighbour_model
+        from drafting.neighbours.knn import NoRoomError
         from drafting.neighbours.source_check import source_of
         from verification.evaluation.baselines.closed_forms import best_of
         from verification.evaluation.users import CHOOSING_USERS, held_out
@@ -82,6 +83,8 @@ def build(
         kind, decay, source = best.settings.kind, best.settings.decay, source_of(data, rule)
         model = neighbour_model(weights, items.item_ids, kind=kind, decay=decay, window=window, kept=kept, fit=fit, source=source)
         model.save(out)
+    except NoRoomError as error:
+        fail(f"{error} Or keep fewer neighbours of each item than --kept {kept}.")
     except SetupError as error:
         fail(str(error))
     except OSError as error:

@@ -11,7 +11,7 @@ import drafting.neighbours.knn
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import DoubleArray
 from drafting.neighbours.build import ease, ease_bytes, ease_refusal, neighbour_model, user_item_matrix
-from drafting.neighbours.knn import knn
+from drafting.neighbours.knn import NoRoomError, knn, most_kept
 from drafting.neighbours.model import NeighbourError
 from drafting.trie.arrays import offsets_of
 
@@ -80,13 +80,29 @@ def test_knn_that_has_no_room_or_takes_hours_is_refused_in_a_sentence(monkeypatc
     knn(known, ITEMS, (0.0,))
     monkeypatch.setattr(drafting.neighbours.knn, "free_memory", lambda: ITEMS * 16)
     knn(known, ITEMS, (0.0,), 1)
-    with pytest.raises(NeighbourError, match="keep fewer of each item, or use a machine with more memory"):
-        knn(known, ITEMS, (0.0, 1.0), 1)
-    with pytest.raises(NeighbourError, match=r"GiB are free\): use a machine with more memory"):
-        knn(known, ITEMS, (0.0,))
+    for shrinks, kept in (((0.0, 1.0), 1), ((0.0,), None)):
+        with pytest.raises(NoRoomError, match=r"GiB are free\): use a machine with more memory\.$"):
+            knn(known, ITEMS, shrinks, kept)
     monkeypatch.setattr(drafting.neighbours.knn, "MOST_PAIRS", counted - 1)
     with pytest.raises(NeighbourError, match=f"would count {counted:,} pairs of items"):
         knn(known, ITEMS, (0.0,), 1)
+
+
+@pytest.mark.parametrize(
+    ("room", "matrices", "kept"),
+    [(199, 1, "refused"), (250, 1, 200), (250, 3, "refused"), (450, 1, 360), (450, 3, "refused"), (700, 3, 200), (900, 1, None)],
+)
+def test_as_many_neighbours_are_kept_as_there_is_room_for(
+    room: int, matrices: int, kept: int | str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user has met 900 items, so each has all as its neighbours."""
+    known = Interactions(("user",), offsets_of([900]), np.arange(900, dtype=np.int32))
+    monkeypatch.setattr(drafting.neighbours.knn, "free_memory", lambda: room * 900 * 16)
+    if kept == "refused":
+        with pytest.raises(NoRoomError, match=f"would keep up to {200 * 900 * matrices:,} neighbours"):
+            most_kept(known, 900, matrices)
+    else:
+        assert most_kept(known, 900, matrices) == kept
 
 
 def test_ease_is_refused_by_what_the_container_has_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import drafting.neighbours.build as closed_forms
+import drafting.neighbours.knn
 from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.neighbours.build import ease, neighbour_model
@@ -82,6 +83,13 @@ def test_ease_is_not_tried_where_its_matrix_has_no_room(folder: Path, tmp_path: 
     assert done.exit_code == 0, done.output
     assert "so only item-kNN is tried" in done.output
     assert NeighbourModel.load(out).kind == "knn"
+
+
+def test_what_helps_where_neighbours_have_no_room_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafting.neighbours.knn, "free_memory", lambda: 0)
+    refused = build(folder, tmp_path / "a.neighbours.safetensors", "--kind", "knn", "--kept", "7")
+    assert refused.exit_code == 1
+    assert "use a machine with more memory. Or keep fewer neighbours of each item than --kept 7." in refused.output.replace("\n", " ")
 
 
 def test_what_is_wrong_is_said_before_anything_is_read(folder: Path, tmp_path: Path) -> None:

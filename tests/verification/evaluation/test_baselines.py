@@ -214,9 +214,10 @@ def test_a_knn_that_has_no_room_for_all_neighbours_keeps_what_it_has_room_for(mo
     weights = best.settings.weights(users.known, ITEMS, 12)
     assert found.lists == ranked_lists(users, neighbour_scores(users, weights, best.settings.decay, best.settings.window), 5)
     assert beside.chosen == "", "one matrix has room"
-    monkeypatch.setattr(drafting.neighbours.knn, "NEIGHBOURS", 13)
-    refused, _ = baseline_lists(*asked)
+    monkeypatch.setattr(drafting.neighbours.knn, "NEIGHBOURS", 16)
+    refused, beside = baseline_lists(*asked)
     assert refused.reason.endswith("free): use a machine with more memory.")
+    assert beside.chosen == "", "one matrix has room"
 
 
 def test_every_step_is_told() -> None:
