@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.runs import RunDirectory, checkpoint_step
-from drafting.alignment.settings import ListQuality, ValidatedEpoch
+from drafting.alignment.settings import ListQuality, TrainingError, ValidatedEpoch
 from drafting.cache import whole_file
 
 # Judges the lists of a model directory for the validation part of a split.
@@ -47,10 +47,18 @@ class EpochValidation(TrainerCallback):  # type: ignore[misc]
             end: last step of the run, with which its last epoch may end before its time.
             write: writes the model to a directory, called in every process.
             valid_loss: the loss over the validation part.
+
+        Raises:
+            TrainingError: the best model of the epochs before is gone.
         """
         self._steps, self._end, self._write, self._valid_loss = steps, end, write, valid_loss
         known = msgspec.json.decode(self._run.validated.read_bytes(), type=list[ValidatedEpoch]) if self._run.validated.is_file() else []
         self.epochs = self._ended(known, done)
+        if self.epochs and not self._run.best(self.best.epoch).is_dir() and not self._run.model.is_dir():
+            raise TrainingError(
+                f"{self._run.partial} holds an interrupted run without the model of its best epoch, {self.best.epoch}: it was removed, or "
+                "another version of atspeed began the run. Remove that directory, and begin anew."
+            )
 
     @property
     def best(self) -> ValidatedEpoch:

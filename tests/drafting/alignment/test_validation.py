@@ -15,9 +15,10 @@ from drafting.alignment.data.interactions import Split
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.recipes import RECIPES, with_recipe
 from drafting.alignment.runs import RunDirectory
-from drafting.alignment.settings import ListQuality, TargetSettings, TrainingError
+from drafting.alignment.settings import ListQuality, TargetSettings, TrainingError, ValidatedEpoch
 from drafting.alignment.smoothing import SmoothedLoss
 from drafting.alignment.target import train_target
+from drafting.alignment.validation import EpochValidation
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.errors import InteractionError
@@ -187,6 +188,27 @@ def test_the_model_is_that_of_the_epoch_that_is_named_where_an_epoch_is_worth_le
     assert found.best_epoch == (3 if again > 0.4 else 2)
     expected = second.seen[0] if again > 0.4 else first.seen[1]
     assert_weights(tmp_path / "out", expected)
+
+
+def test_a_run_without_the_model_of_its_best_epoch_is_refused_before_it_goes_on(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "out")
+    run.partial.mkdir()
+    run.validated.write_bytes(msgspec.json.encode([ValidatedEpoch(1, 0.1, 0.2, None), ValidatedEpoch(2, 0.1, 0.1, None)]))
+
+    def begun(done: int) -> list[int]:
+        validation = EpochValidation(run, None, lambda model: ListQuality(10, 1, 0.5, 0.5))
+        validation.begin(10, 50, done, lambda path: None, lambda: None)
+        return [epoch.epoch for epoch in validation.epochs]
+
+    assert begun(9) == [], "no epoch has ended by this checkpoint"
+    run.best(2).mkdir()
+    for done in (10, 20):
+        with pytest.raises(TrainingError, match=r"out\.partial holds an interrupted run without the model of its best epoch, 1"):
+            begun(done)
+    run.best(1).mkdir()
+    assert begun(20) == [1, 2]
+    run.best(1).rename(run.model)
+    assert begun(20) == [1, 2], "all but the end is done"
 
 
 @pytest.mark.parametrize("epochs", [2.5, 3.0])
