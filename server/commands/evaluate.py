@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -147,7 +148,7 @@ def evaluate(
         host=engine,
         threads=settings.threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
     )
-    unfinished = None if report is None else _begin_report(report)
+    unfinished = None if report is None else _begin_report(report, networks=not set(compared) <= set(CLOSED_FORMS))
     try:
         if target is None:
             found = evaluate_baselines(items, held_out, settings, unfinished)
@@ -161,10 +162,13 @@ def evaluate(
         from verification.evaluation.markdown import to_markdown
         from verification.evaluation.plots import write_plots
 
-        (report / "report.json").write_bytes(found.encode())
-        (report / "report.md").write_text(to_markdown(found))
-        names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
-        forget_networks(_unfinished(report))
+        try:
+            (report / "report.json").write_bytes(found.encode())
+            (report / "report.md").write_text(to_markdown(found))
+            names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
+            forget_networks(_unfinished(report))
+        except OSError as error:
+            fail(f"The report cannot be written to {report}: {error.strerror}.")
         typer.echo(f"Wrote {', '.join(names)} to {report}.")
 
 
@@ -184,13 +188,27 @@ def _check_report(report: Path, overwrite: bool) -> None:
         fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
 
 
-def _begin_report(report: Path) -> Path:
-    """Make the directory of a report, before hours are spent on it; return where networks are kept until it is there."""
+def _begin_report(report: Path, *, networks: bool) -> Path:
+    """Make the directory of a report, and try whether files can be written there, before hours are spent on it.
+
+    Args:
+        networks: whether some are kept until the report is there.
+
+    Returns:
+        where they are kept.
+    """
+    unfinished = _unfinished(report)
     try:
         report.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         fail(f"The directory {report} for the report cannot be made: {error.strerror}.")
-    return _unfinished(report)
+    kept = [unfinished if unfinished.is_dir() else unfinished.parent] if networks else []
+    for place in (report, *kept):
+        try:
+            TemporaryFile(dir=place).close()
+        except OSError as error:
+            fail(f"No files can be written to {place}, as the report {report} needs: {error.strerror}.")
+    return unfinished
 
 
 def _unfinished(report: Path) -> Path:

@@ -3,6 +3,8 @@
 import json
 import shutil
 from dataclasses import replace
+from errno import EACCES
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +187,36 @@ def test_a_report_has_its_directory_before_anything_is_computed(folder: Path, tm
         assert refused.exit_code == 1
         assert sentence in refused.output.replace("\n", " ")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("baselines", "refuses", "sentence"),
+    [
+        ("popular", "out", "No files can be written to out, as the report out needs: Permission denied."),
+        ("popular,gru4rec", "", "as the report out needs: Permission denied."),
+        ("popular", "", "The report cannot be written to out: Is a directory."),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_told_in_a_sentence(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, baselines: str, refuses: str, sentence: str
+) -> None:
+    """Before anything is computed where files can't be made in its directory, or in the one that networks are kept in until then."""
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")
+    (out / "report.md").mkdir(parents=True)
+
+    def probed(dir: Path) -> BytesIO:
+        if dir == (Path(refuses) if refuses else tmp_path):
+            raise PermissionError(EACCES, "Permission denied")
+        return BytesIO()
+
+    monkeypatch.setattr("server.commands.evaluate.TemporaryFile", probed)
+    if "Permission" in sentence:
+        monkeypatch.setattr("verification.evaluation.run.evaluate_baselines", None)
+    given = ["--catalog", str(folder / "catalog.jsonl"), "--data", str(folder / "data"), "--k", "3", "--baselines", baselines]
+    refused = CliRunner().invoke(app, [*given, "--report", str(out)])
+    assert refused.exit_code == 1
+    assert sentence in refused.output.replace("\n", " ")
 
 
 def test_baselines_are_evaluated_without_a_target(folder: Path, tmp_path: Path) -> None:
