@@ -60,6 +60,13 @@ def write_learnt(path: Path, learnt: Learnt) -> None:
     path.write_bytes(msgspec.json.encode(learnt) + b"\n")
 
 
+def learnt_copy(path: Path, out: Path) -> Path | None:
+    """The file that the record beside a catalog is copied to, beside another file of the same catalog; None where there is no record, or
+    it lies there already."""
+    record, copy = learnt_file(path), learnt_file(out)
+    return None if not record.is_file() or record.resolve() == copy.resolve() else copy
+
+
 def copy_learnt(path: Path, out: Path) -> None:
     """Write the record beside a catalog beside another file of the same catalog, if there is one.
 
@@ -70,9 +77,9 @@ def copy_learnt(path: Path, out: Path) -> None:
         LearntError: the record is damaged.
         OSError: it can't be written.
     """
-    learnt = _read(path)
-    if learnt is not None and learnt_file(path) != learnt_file(out):
-        write_learnt(learnt_file(out), learnt)
+    learnt, copy = _read(path), learnt_copy(path, out)
+    if learnt is not None and copy is not None:
+        write_learnt(copy, learnt)
 
 
 def doubt_of(path: Path, catalog: Catalog, data: Path, rule: SplitRule, part: str) -> Doubt | None:

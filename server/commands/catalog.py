@@ -54,11 +54,11 @@ def convert(
 
     if out.suffix != SUFFIX:
         fail(f"{out} must end in {SUFFIX}, by which it is known.")
-    from drafting.embeddings.learnt import copy_learnt, learnt_file
+    from drafting.embeddings.learnt import copy_learnt, learnt_copy
 
     # Beside a catalog of another form there may be a record by the same name.
-    record, copied = (learnt_file(each) for each in (file, out))
-    check_out(out, *([copied] if record.is_file() and record != copied else []), overwrite=overwrite)
+    record = learnt_copy(file, out)
+    check_out(out, *([] if record is None else [record]), overwrite=overwrite)
 
     from tqdm import tqdm
 

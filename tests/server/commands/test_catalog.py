@@ -14,10 +14,13 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from drafting.alignment.bases import scratch_tokenizer
+from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.loading import load_catalog
+from drafting.embeddings.learnt import Learnt, write_learnt
+from drafting.neighbours.source_check import source_of
 from drafting.prompts.template import PromptTemplate
 from server.commands.catalog import catalog_app
 from server.histories import Event, open_history_store
@@ -290,6 +293,28 @@ def test_convert_writes_what_is_mapped(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "has no token '<b_3>', which the identifier of item 'i3' needs" in refused.output
     assert not (tmp_path / "no.catalog").exists()
+
+
+def test_convert_leaves_a_record_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the paths are written; that of another catalog is replaced when asked to."""
+    catalog = random_catalog(20)
+    catalog.save(tmp_path / "items.jsonl")
+    record = tmp_path / "items.learnt.json"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "interactions.jsonl").write_text('{"user": 0, "item": "0", "timestamp": 0}\n')
+    write_learnt(record, Learnt(catalog.version, "train", source_of(tmp_path / "data", SplitRule("leave-one-out"))))
+    written = record.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").symlink_to(tmp_path)
+    for out in ("items.catalog", "here/items.catalog"):
+        done = run("convert", tmp_path / "items.jsonl", "--out", out)
+        assert done.exit_code == 0, done.output
+        (tmp_path / "items.catalog").unlink()
+    assert record.read_bytes() == written
+    (tmp_path / "other.learnt.json").write_text("of another")
+    assert "other.learnt.json already exists" in run("convert", "items.jsonl", "--out", "other.catalog").output
+    assert run("convert", "items.jsonl", "--out", "other.catalog", "--overwrite").exit_code == 0
+    assert (tmp_path / "other.learnt.json").read_bytes() == written
 
 
 def test_convert_of_a_tensor_says_what_it_found_and_takes_what_it_does_not_say(tmp_path: Path) -> None:
