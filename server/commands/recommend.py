@@ -69,7 +69,7 @@ def recommend(
         str | None,
         typer.Option(
             help="Make the parts on the Ray cluster at this address; auto: the cluster of this machine or of RAY_ADDRESS, else one that is "
-            "started here. Model and catalog must lie at the same path on all nodes.",
+            "started here. Model and catalog must lie at the same path here and on all nodes, which must all see --input and --output.",
             metavar="ADDRESS|auto",
             show_default="in this process",
         ),

@@ -20,6 +20,7 @@ from typing import Any
 
 from drafting.errors import SetupError, first_line
 from server.metrics.logs import configure_logs
+from server.offline.folder import FileChanged
 from server.offline.in_parts import PartMaker, PartTask
 from server.offline.lists import OfflineError
 from server.offline.made import Made
@@ -56,7 +57,9 @@ class Worker:
 
 
 def _on_node(error: SetupError) -> str:
-    return f"A worker on {socket.gethostname()} can't go on: {error}"
+    # A directory of the same path on each node holds copies, which have other times.
+    more = " All workers must see the very files of --input: copies of them will not do." if isinstance(error, FileChanged) else ""
+    return f"A worker on {socket.gethostname()} can't go on: {error}{more}"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ class FolderError(SetupError):
     """Files that can't be listed, read or written; the message is a sentence."""
 
 
+class FileChanged(FolderError):
+    """A file that is no longer as it was found; the message is a sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class FolderFile:
     """A file below a folder.
@@ -56,9 +60,9 @@ class Folder(Protocol):
         """Remove what killed writers have left."""
 
 
-def changed(place: str, name: str) -> FolderError:
+def changed(place: str, name: str) -> FileChanged:
     """The error of a file that is no longer as it was found."""
-    return FolderError(f"{place}/{name} has changed since the run began: begin anew, and leave it as it is until the run ends.")
+    return FileChanged(f"{place}/{name} has changed since the run began: begin anew, and leave it as it is until the run ends.")
 
 
 def open_file(folder: Folder, file: FolderFile) -> BinaryIO:

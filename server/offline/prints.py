@@ -33,6 +33,20 @@ def prints_of(settings: Settings) -> dict[str, str]:
     return {str(path): _print(path) for path in sorted({*_files(settings)})}
 
 
+def check_here(settings: Settings) -> None:
+    """Refuse to begin a run of workers on other machines where the files that theirs are compared with are missing.
+
+    Raises:
+        ModelFilesError: an adapter's base is not there.
+        OtherModel: a model is not there.
+    """
+    for directory in directories_of(settings):
+        if directory is not None and not any(directory.glob("*")):
+            raise OtherModel(
+                f"There is no model at {directory} here: the models of all workers are compared with that of the machine that begins."
+            )
+
+
 def check_prints(began: Mapping[str, str], settings: Settings) -> None:
     """Refuse a model with other files than those that a run began with.
 

@@ -22,7 +22,7 @@ from server.offline.lists import ListMaker, OfflineError, blending_of, found_lin
 from server.offline.output import PlainLines, ResumableFile, names_written
 from server.offline.parts import Form, names_of_parts
 from server.offline.places import is_url
-from server.offline.prints import prints_of
+from server.offline.prints import check_here, prints_of
 from server.offline.purpose import purpose_of
 from server.offline.questions import Defaults, UserLine, answers, make_question
 from server.offline.stored import StoredHistory
@@ -123,6 +123,8 @@ def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog
     if Path(place).is_file():
         raise OfflineError(f"The lists are to be parts in a folder, and {output.place} is a file: choose another --output.")
     blending_of(settings, catalog)
+    if output.cluster is not None:
+        check_here(settings)
     source = UserPlace.of(users)
     files = source.files()
     form: Form = output.form or ("parquet" if all(file.is_table for file in files) else "jsonl")

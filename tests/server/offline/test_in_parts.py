@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ from server.offline.prints import OtherModel, prints_of
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_users
 from server.offline.user_files import find_files
-from server.offline.users import Block, plan_blocks
+from server.offline.users import Block, plan_blocks, read_rows
 from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model
 from tests.services import ObjectStore
@@ -191,6 +191,31 @@ def test_a_worker_with_another_model_makes_no_parts(folder: Path, tmp_path: Path
     save_random_model(tmp_path / "model", random_catalog(), hidden=32, layers=1, seed=3)
     with pytest.raises(OtherModel, match=r"model\.safetensors is not the one that the run began with"):
         PartMaker(task)
+
+
+def test_a_worker_says_that_a_copy_of_the_users_is_not_what_the_run_began_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    users = tmp_path / "users.jsonl"
+    shutil.copy(folder / "users.jsonl", users)
+    files = find_files(str(users))
+    (block,) = plan_blocks(files, 1000)
+    # As on another node.
+    os.utime(users, (1, 1))
+
+    class Maker:
+        def __init__(self, task: PartTask) -> None:
+            pass
+
+        def make(self, block: Block) -> Iterator[Made]:
+            yield from (Made(1) for _ in read_rows(files, block))
+
+    monkeypatch.setattr(cluster, "PartMaker", Maker)
+    monkeypatch.setattr(cluster, "configure_logs", lambda level, process: None)
+    task = PartTask(settings_of(folder), DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", "any", {})
+    problem = cluster.Worker(task)(asdict(block))["problem"]
+    assert re.match(r"A worker on .* can't go on: .*users\.jsonl has changed since the run began: ", problem)
+    assert problem.endswith(" All workers must see the very files of --input: copies of them will not do.")
 
 
 def test_lists_as_tables(folder: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ from server.offline.cluster import Cluster
 from server.offline.in_parts import PartTask
 from server.offline.lists import ListMaker, OfflineError, blending_of
 from server.offline.made import Made
+from server.offline.prints import OtherModel
 from server.offline.purpose import purpose_of
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_one, recommend_users
@@ -195,6 +196,11 @@ def test_workers_get_paths_that_hold_wherever_they_run(tmp_path: Path, monkeypat
     Path("users.jsonl").write_text("{}\n")
     named = {name: Path(name) for name in ("target", "base", "draft", "draft_base", "neighbours")}
     settings = FlagSettings(catalog=Path("catalog.jsonl"), engine="transformers", blend=0.5, **named)
+    for name in ("target", "base", "draft", "draft_base"):
+        with pytest.raises(OtherModel, match=rf"^There is no model at {tmp_path}/{name} here: the models of all workers are compared"):
+            recommend_users(settings, DEFAULTS, "users.jsonl", Output("lists", cluster=Cluster("auto")))
+        Path(name).mkdir()
+        Path(name, "config.json").write_text("{}")
     recommend_users(settings, DEFAULTS, "users.jsonl", Output("lists", cluster=Cluster("auto")))
     (task,) = tasks
     places = [getattr(task.settings, name) for name in (*named, "catalog")] + [Path(task.place), Path(task.files[0].folder)]
