@@ -1,6 +1,7 @@
 """The loss of a run's last epoch, from a log that knows each epoch; and what each label counts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from drafting.alignment.course import Course, LogEpochEnds, loss_of_last_epoch
-from drafting.alignment.data.samples import IGNORED_LABEL
+from drafting.alignment.data.samples import IGNORED_LABEL, LengthBucketSampler
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import LoopSettings
-from drafting.alignment.training import _arguments
+from drafting.alignment.training import _arguments, _SampleTrainer
 
 
 @pytest.mark.parametrize(("batches", "steps", "every"), [(1, 1, 1), (1, 45, 2), (7, 21, 3), (7, 10, 10)])
@@ -33,10 +34,26 @@ def test_the_loss_of_the_last_epoch_is_the_mean_of_its_steps(batches: int, steps
     assert loss_of_last_epoch(state, batches) == pytest.approx(losses[first:].mean())
 
 
-def test_labels_are_counted_once_on_several_devices(tmp_path: Path) -> None:
+class OwnLoss(torch.nn.Module):
+    """A model whose labels are their own losses; it takes their mean as the library's do, over the number of labels that it is told."""
+
+    def forward(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None, **_: Any) -> dict[str, torch.Tensor]:
+        losses = labels[labels != IGNORED_LABEL].float()
+        return {"loss": losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)}
+
+
+def test_labels_are_counted_once_on_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's loss is a mean over the labels of one device, as a course expects, and not of all."""
     arguments = _arguments(RunDirectory(tmp_path / "out"), LoopSettings())
-    assert arguments.average_tokens_across_devices is False
+    trainer = _SampleTrainer(LengthBucketSampler(np.ones(1, np.int64), 1, seed=0), Course(labels=5), model=OwnLoss(), args=arguments)
+    # The other one has seven labels.
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 2)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda labels: torch.stack([labels, torch.tensor(7)]))
+    batch = {"labels": torch.tensor([[1, 2, IGNORED_LABEL, 3]])}
+    told = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
+    loss = trainer.compute_loss(trainer.model.train(), batch, num_items_in_batch=told)
+    assert loss.item() == pytest.approx((1 + 2 + 3) / 5)
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=6))
