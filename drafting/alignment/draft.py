@@ -4,6 +4,7 @@ Invariant: a draft has the tokenizer and prompt of the target and the catalog of
 `training.json` names the target by its hash. All objectives train on the same windows in the same order for the same number of steps.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from drafting.catalog.loading import load_catalog
 from drafting.pretrained import UnreadableError, read_tokenizer
 from drafting.prompts.loading import prompt_of
 from drafting.trie.item_trie import ItemTrie
+
+logger = logging.getLogger(__name__)
 
 
 @quiet_library()
@@ -62,6 +65,12 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     trie = ItemTrie.build(identifiers)
     shards = [teacher / name for name in manifest.shards]
     train = TeacherSamples(shards, trie, start.pad_token_id, answers=needs.answers or settings.compares_answers, trees=needs.trees)
+    if settings.objective in COMPARING and train.lacks_visits:
+        logger.warning(
+            "The teacher data in %s were made with --draft by an earlier version, so the prefixes of its lists teach nothing: make "
+            "them again with --overwrite.",
+            teacher,
+        )
     if needs.trees:
         check_trees(start, int(train.bucket_lengths.max()), trie.depth)
     valid = validation_windows(teacher, trie, start.pad_token_id)

@@ -226,7 +226,7 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
             raise TrainingError(f"alpha must lie in [0, 1], got {self.alpha}.")
         if self.density < 0:
             raise TrainingError(f"density must not be negative, got {self.density}.")
-        if self.reach < self.beam_width:
+        if self.objective == "atspeed-c" and self.reach < self.beam_width:
             raise TrainingError(f"reach must be at least beam_width, which it has to cover, got {self.reach} and {self.beam_width}.")
 
     @property

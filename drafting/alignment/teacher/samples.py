@@ -52,6 +52,17 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def lacks_visits(self) -> bool:
+        """True if prefixes that are on no list of the target are in the trees, but not how many of a draft's lists pass them."""
+        shard = next((shard for shard in self._shards if self._with_trees and not shard.has(VISITS)), None)
+        if shard is None:
+            return False
+        alone = shard.read("node_taken").sum(1) == 0
+        # Where there is no list at all, the root is alone, too.
+        alone[shard.read("node_offsets")[:-1]] = False
+        return bool(alone.any())
+
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: the teacher's distributions belong to whole windows, so every epoch has the same samples."""
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+import drafting.alignment.draft
 import drafting.alignment.training
 from drafting.alignment.bases import BaseError, scratch_tokenizer
 from drafting.alignment.draft import train_draft
@@ -182,6 +185,34 @@ def test_prefixes_of_a_drafts_lists_are_learnt_where_distributions_are_compared(
     assert learnt.all() if objective != "seqkd" else not learnt.any()
 
 
+@pytest.mark.parametrize(
+    ("visited", "counted", "objective", "told"),
+    [
+        (2, False, "atspeed-s", True),
+        (2, False, "seqkd", False),
+        (2, True, "atspeed-s", False),
+        (0, False, "atspeed-s", False),
+    ],
+)
+def test_lists_of_a_draft_that_are_not_counted_are_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    visited: int,
+    counted: bool,
+    objective: str,
+    told: bool,
+) -> None:
+    """As in teacher data of an earlier version."""
+    folder = write_teacher(tmp_path / "teacher", visited=visited)
+    shard = folder / "shard-00000.safetensors"
+    if not counted:
+        save_file({name: array for name, array in load_arrays(shard).items() if name != "node_visits"}, shard)
+    monkeypatch.setattr(drafting.alignment.draft, "train_model", lambda *given, **more: None)
+    train_draft(folder, str(folder / "draft_config.json"), tmp_path / "out", settings=DraftSettings(objective=objective))
+    assert ("made with --draft by an earlier version" in caplog.text) == told
+
+
 @pytest.mark.parametrize("objective", NEEDS)
 def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> None:
     """The loss of a batch is the position-weighted mean of its windows' losses, whatever stands beside them."""
@@ -252,7 +283,7 @@ def test_what_is_missing_is_said(tmp_path: Path, teacher: Path) -> None:
         ({"density": -1.0}, "density must not be negative"),
         ({"labels": "dice"}, "Cross-entropy can't be taken on 'dice': choose truth or lists"),
         (
-            {"beam_width": 50},
+            {"objective": "atspeed-c", "beam_width": 50},
             "reach must be at least beam_width, which it has to cover, got 40 and 50",
         ),
         (
@@ -265,3 +296,7 @@ def test_what_is_missing_is_said(tmp_path: Path, teacher: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, teacher: Path, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         train_draft(teacher, "draft", tmp_path / "out", settings=DraftSettings(**options))
+
+
+def test_the_widths_of_one_objective_do_not_hinder_another() -> None:
+    assert DraftSettings(objective="sft", beam_width=50).beam_width == 50
