@@ -1,11 +1,12 @@
 """The users of requests: what the store has of them, beside what the request brings.
 
 Invariants: the prompt is that of all that is stored, whatever else a request asks for, so scores and lists of one user are of one prompt.
-A stored user costs one round trip, but for one most of whose newest items have left the catalog. And a store that does not answer within
-the time that it may take is counted as one, however little time the clients give.
+A stored user costs one round trip, but for one far more of whose newest items have left the catalog than of others'. And a store that does
+not answer within the time that it may take is counted as one, however little time the clients give.
 """
 
 import asyncio
+import math
 import time
 
 from drafting.prompts.builder import PromptBuilder
@@ -17,8 +18,12 @@ from server.metrics.registry import Metrics
 from server.schemas.given import AskedUser
 from server.try_again import HistoryUnavailable
 
-# A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
+# A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog; and by
+# as much deeper as fewer of the events that were read of late are known, to this share.
 _READ_AHEAD = 2
+_LEAST_SHARE = 1 / 16
+# What one user counts in the share of the known events.
+_WEIGHT = 0.1
 
 
 class UserReader:
@@ -34,6 +39,8 @@ class UserReader:
         self._patience_seconds = patience_seconds
         # Reads that may go on when nobody waits for them any more.
         self._left: set[asyncio.Task[StoredUser]] = set()
+        # Of the events that were read of late, the share of those whose items the catalog of this handle has.
+        self._handle, self._share = "", 1.0
 
     async def read(
         self, body: AskedUser, served: ServedCatalog, builder: PromptBuilder, deadline: float, window: int = 0, *, whole: bool = False
@@ -58,18 +65,30 @@ class UserReader:
             return _brought(body, known_user(served.catalog, body, most, kinds), builder)
         # How far back the events of a kind lie is not known.
         is_apart = not builder.kinds.keys() <= body.behaviours.keys()
-        limit = None if whole or is_apart else _READ_AHEAD * max(builder.max_items, window)
+        limit = None if whole or is_apart else self._depth(served, max(builder.max_items, window))
         stored = await self._stored(body.user_id, limit, deadline)
         is_enough = suffices(body, builder.reads)
         if not stored.events and not is_enough:
             raise UserNotFound(body.user_id)
         user = known_user(served.catalog, body, most, kinds, stored, body.user_id)
+        if stored.events and limit is not None:
+            self._learn(served, len(user.history) / len(stored.events))
         # Items that fill the window may lie deeper, and whoever reads the whole history would see them.
         if limit is not None and len(stored.events) >= limit and len(user.history) < max(most, window):
             user = known_user(served.catalog, body, most, kinds, await self._stored(body.user_id, None, deadline), body.user_id)
         if not user.state.events and not suffices(user.state, builder.reads):
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
         return user
+
+    def _depth(self, served: ServedCatalog, window: int) -> int:
+        """How many of a user's newest events are read to find so many that the catalog has."""
+        share = self._share if self._handle == served.handle else 1.0
+        return math.ceil(_READ_AHEAD * window / max(share, _LEAST_SHARE))
+
+    def _learn(self, served: ServedCatalog, share: float) -> None:
+        if self._handle != served.handle:
+            self._handle, self._share = served.handle, 1.0
+        self._share += _WEIGHT * (share - self._share)
 
     async def _stored(self, user_id: str, limit: int | None, deadline: float) -> StoredUser:
         seconds = deadline - time.monotonic()

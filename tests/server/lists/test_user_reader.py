@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +101,27 @@ async def test_a_history_that_is_all_read_is_read_once() -> None:
     await reader.read(body, SERVED, BUILDER, time.monotonic() + 60)
     await histories.append("ann", [Event("item-2", 10.0 + place) for place in range(5)])
     await reader.read(body, SERVED, BUILDER, time.monotonic() + 60)
-    assert histories.limits == [8, 8]
+    assert len(histories.limits) == 2
+
+
+async def test_where_few_items_stay_users_are_read_once_after_some() -> None:
+    """Of four events the catalog knows one, as where items are news or offers."""
+    histories = Histories()
+    reader = UserReader(histories, Metrics(), 60.0)
+    events = [Event("gone" if place % 4 else f"item-{place % 20}", float(place)) for place in range(2000)]
+    await histories.append("ann", events)
+    body = RecommendationRequest(user_id="ann", behaviours={"buy": [], "like": []})
+    everything = known_user(CATALOG, body, 5, {"buy": 7, "like": 3}, StoredUser(events), "ann")
+    for _ in range(60):
+        histories.limits.clear()
+        assert (await reader.read(body, SERVED, BUILDER, time.monotonic() + 60)).state == everything.state
+    (limit,) = histories.limits
+    assert limit is not None
+    assert limit <= 5 * 8
+    # What is known of one catalog says nothing of another.
+    histories.limits.clear()
+    await reader.read(body, replace(SERVED, handle="v2#1"), BUILDER, time.monotonic() + 60)
+    assert histories.limits == [8, None]
 
 
 class SlowHistories(MemoryHistoryStore):
