@@ -15,7 +15,7 @@ from server.scheduling.pending import PendingRequest
 from server.scheduling.places import PlacesForecast
 from server.scheduling.rate import EngineRate
 from server.scheduling.shares import Shares, lists_until
-from server.scheduling.wide import is_wide
+from server.scheduling.wide import is_wide, level_nodes
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
 # costs no throughput as long as a queue remains.
@@ -40,7 +40,7 @@ class Forecast:
         """Work out what a request will need, with a history of so many items where that is not in it yet."""
         submit = request.submit
         request.work, request.text = self.rate.work(submit, items), self.rate.text_tokens(submit)
-        request.is_wide = is_wide(submit.beam_width, self._step_tokens)
+        request.is_wide = is_wide(level_nodes(submit.beam_width, has_reserved=submit.fresh is not None), self._step_tokens)
         request.scored = self.rate.scored_tokens(submit)
         if is_scored_at_once(request.scored, self._step_tokens):
             # It waits for no other candidates, as a list of so many tokens would not.

@@ -6,7 +6,7 @@ for scores takes one step, or few where many run.
 
 from enum import Enum
 
-from server.scheduling.wide import is_wide
+from server.scheduling.wide import is_wide, level_nodes
 from verification.request import BeamRequest
 
 # Of a step's tokens, the part that candidates for scores may have: lists beside them take hardly longer, and alone they are nearly as fast.
@@ -40,6 +40,6 @@ def kinds_of(request: BeamRequest, step_tokens: int) -> set[Kind]:
         Kind.TEXT: request.think is not None,
         Kind.CAPPED: bool(request.caps) and request.think is None,
         Kind.SCORES: request.scored is not None and not is_scored_at_once(request.scored.prefixes, step_tokens),
-        Kind.WIDE: is_wide(request.beam_width, step_tokens),
+        Kind.WIDE: is_wide(level_nodes(request.beam_width, has_reserved=request.reserved is not None), step_tokens),
     }
     return {kind for kind, belongs in kinds.items() if belongs}

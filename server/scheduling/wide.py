@@ -7,8 +7,7 @@ rule, and the API process foresees their waits by it. Without others, a piece is
 
 from verification.request import BeamRequest
 
-# Requests with beams of up to so many prefixes are never cut, nor count as wide, however small steps are: they were computed at once before
-# others were.
+# Levels of up to so many nodes are never cut, nor count as wide, however small steps are: they were computed at once before others were.
 LEAST_PIECE = 256
 
 
@@ -22,17 +21,21 @@ def shared_budget(step_tokens: int) -> int:
     return max(step_tokens, piece(step_tokens) + step_tokens // 2)
 
 
-def is_wide(beam_width: int, step_tokens: int) -> bool:
-    """True if levels of so many prefixes have to be cut."""
-    return beam_width > piece(step_tokens)
+def level_nodes(beam_width: int, *, has_reserved: bool) -> int:
+    """The most nodes of a level: reserved places take a search of their own, of beams as wide."""
+    return 2 * beam_width if has_reserved else beam_width
+
+
+def is_wide(nodes: int, step_tokens: int) -> bool:
+    """True if levels of so many nodes have to be cut."""
+    return nodes > piece(step_tokens)
 
 
 def level_tokens(request: BeamRequest, step_tokens: int) -> int:
     """The most tokens that a level of a request puts into a step of so many, beside others; its prompt and its candidates aside."""
     if request.scored is not None:
         return 0
-    searches = 1 if request.reserved is None else 2
-    return min(searches * request.beam_width, piece(step_tokens))
+    return min(level_nodes(request.beam_width, has_reserved=request.reserved is not None), piece(step_tokens))
 
 
 def work_until(own: int, others: int) -> int:

@@ -14,10 +14,12 @@ from drafting.trie.item_set import ItemSet
 from server.messages import FailedList, Progress, StepRecord
 from server.scheduling.admission import Admission
 from server.scheduling.budget import StepBudget
+from server.scheduling.forecast import Forecast
+from server.scheduling.kinds import Kind, kinds_of
 from server.scheduling.pending import PendingRequest
 from server.scheduling.scheduler import SpeculativeBeamScheduler
 from server.scheduling.wide import LEAST_PIECE, is_wide, level_tokens, piece
-from server.submit import Submit
+from server.submit import FreshPlaces, Submit
 from server.try_again import TooLate
 from tests.server.fake_engine import STEPS, FakeEngine, level_nodes, make_request
 from tests.server.fake_ready import READY
@@ -143,6 +145,16 @@ def test_a_level_puts_no_more_into_a_step_than_its_piece() -> None:
     for tokens, width, reserved in itertools.product((1, 180, STEP_TOKENS, 4096), (NARROW, LEAST_PIECE, WIDE, 4 * WIDE), (None, FRESH)):
         request = BeamRequest("a", prompt, 1, width, reserved=reserved)
         assert level_tokens(request, tokens) == min(level_nodes(request), piece(tokens))
+
+
+@pytest.mark.parametrize(("width", "is_fresh"), [(250, True), (251, True), (500, False), (501, False)])
+def test_engine_and_api_agree_on_who_is_wide(width: int, is_fresh: bool) -> None:
+    """Whose level is cut: reserved places double it."""
+    request = BeamRequest("a", np.zeros(PROMPT, np.int64), 1, width, reserved=FRESH if is_fresh else None)
+    submit = Submit("a", [0], 1, width, [], math.inf, 0.0, fresh=FreshPlaces(0, 1) if is_fresh else None)
+    pending, expected = PendingRequest(submit, 0), level_nodes(request) > piece(STEP_TOKENS)
+    Forecast(msgspec.structs.replace(READY, step_tokens=STEP_TOKENS)).foresee(pending)
+    assert pending.is_wide == expected == (Kind.WIDE in kinds_of(request, STEP_TOKENS))
 
 
 def test_wide_ones_run_one_by_one_and_are_overtaken_by_narrow_ones_alone() -> None:
