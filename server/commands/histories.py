@@ -76,7 +76,7 @@ def expire_histories(
     """Limit how long users are kept who were stored without a time to live, or with a longer one.
 
     --history-ttl-seconds of a server reaches users at their next event or profile alone; this reaches the others. Servers go on meanwhile;
-    a Redis that is full takes it, too. It can be repeated.
+    a Redis that is full takes it, too. It can be repeated. What a disk has damaged of a SQLite file is passed over, and counted at the end.
 
     Example:
 
@@ -89,11 +89,13 @@ def expire_histories(
     from server.histories import open_history_store
     from server.try_again import HistoryUnavailable
 
+    passed: list[int] = []
+
     async def limit() -> int:
         store = open_history_store(histories, ttl_seconds=history_ttl_seconds, timeout_seconds=_STORE_SECONDS)
         try:
             with tqdm(desc="limiting", unit="user", unit_scale=True, mininterval=0.5) as bar:
-                return await store.limit_lives(bar.update)
+                return await store.limit_lives(bar.update, passed.append)
         finally:
             await store.close()
 
@@ -106,6 +108,8 @@ def expire_histories(
     except KeyboardInterrupt:
         fail("Interrupted: give the same command again to go on.", status=130)
     typer.echo(f"{limited:,} users who would have been kept longer are forgotten in {history_ttl_seconds:,} s.")
+    if sum(passed):
+        fail(f"{sum(passed):,} users stay as they are, as pages of theirs or beside them are damaged: the same command may reach more.")
 
 
 def _read(source: Path, options: InteractionOptions, event_id: str | None) -> "tuple[Events, Column | None]":

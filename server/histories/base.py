@@ -174,10 +174,11 @@ class HistoryStore(Protocol):
         """Delete a user with all events, their ids and the profile; return True if the user was known."""
         ...
 
-    async def limit_lives(self, tell: Callable[[int], object]) -> int:
+    async def limit_lives(self, tell: Callable[[int], object], pass_over: Callable[[int], object]) -> int:
         """Have users who would be kept longer go once this store's time to live is over from now; return how many, none without one.
 
-        `tell` is given their number as they are found. It can be repeated, and may take longer than other operations.
+        `tell` is given their number as they are found, `pass_over` that of users whom damage keeps from it. It can be repeated, and may
+        take longer than other operations.
         """
         ...
 

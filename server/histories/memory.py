@@ -73,7 +73,7 @@ class MemoryHistoryStore:
         self._forget_expired()
         return self._histories.pop(user_id, None) is not None
 
-    async def limit_lives(self, tell: Callable[[int], object]) -> int:
+    async def limit_lives(self, tell: Callable[[int], object], pass_over: Callable[[int], object]) -> int:
         """Do nothing: nobody was stored with another time to live."""
         return 0
 

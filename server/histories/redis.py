@@ -197,7 +197,7 @@ class RedisHistoryStore:
     async def delete(self, user_id: str) -> bool:
         return int(await self._write(self._delete, user_id, [])) > 0
 
-    async def limit_lives(self, tell: Callable[[int], object]) -> int:
+    async def limit_lives(self, tell: Callable[[int], object], pass_over: Callable[[int], object]) -> int:
         limited = 0
         if not self._ttl_ms:
             return limited

@@ -29,10 +29,8 @@ from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
     bury_history,
     check,
-    find_longer,
     forget_history,
     is_malformed,
-    limit_lives,
     prepare,
     random_rows,
     read_history,
@@ -42,6 +40,7 @@ from server.histories.sqlite_file import (
     stored_bytes,
     write_history,
 )
+from server.histories.sqlite_lives import find_longer, limit_lives
 from server.histories.sqlite_tidying import LOOK_SECONDS, Tidying
 from server.sqlite import create, file_of, open_reader, open_writer
 from server.try_again import HistoryUnavailable
@@ -146,21 +145,23 @@ class SqliteHistoryStore:
     async def delete(self, user_id: str) -> bool:
         return await self._erase(partial(self._forget, user_id, self._deadline()))
 
-    async def limit_lives(self, tell: Callable[[int], object]) -> int:
-        limited = last = 0
+    async def limit_lives(self, tell: Callable[[int], object], pass_over: Callable[[int], object]) -> int:
+        limited, rows = 0, [0]
         if self._retention.ttl_seconds is None:
             return limited
         until = time.time() + self._retention.ttl_seconds
         while True:
             # A reader looks for them, as other writers wait for as long as a transaction looks.
-            look = partial(find_longer, until, last, _USERS_PER_TRANSACTION)
-            after, (last, is_any) = last, await self._answer(self._reading.submit(self._with_reader, look))
-            if not last:
+            look = partial(find_longer, until, rows[-1], _USERS_PER_TRANSACTION)
+            rows, is_any = await self._answer(self._reading.submit(self._with_reader, look))
+            if not rows:
                 return limited
             if is_any:
-                job = partial(limit_lives, self._writer, until, after, last)
-                limited += (found := await self._answer(self._writing.submit(self._transaction, job, self._deadline())))
+                job = partial(limit_lives, self._transaction, self._writer, until, rows, self._deadline())
+                found, passed = await self._answer(self._writing.submit(job))
+                limited += found
                 tell(found)
+                pass_over(passed)
 
     async def close(self) -> None:
         # A check of a large file goes on for long, and nobody waits for what it finds any more.

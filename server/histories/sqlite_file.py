@@ -36,10 +36,6 @@ _SIZE = f"SELECT length(history) FROM histories WHERE rowid = {_LAST}"
 _SCAN = "SELECT rowid, user_id, expires_at, checksum, history FROM histories WHERE rowid >= :start ORDER BY rowid LIMIT :users"
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
-_LONGER = "(expires_at IS NULL OR expires_at > :until)"
-_FIND_LONGER = f"""SELECT max(number), max({_LONGER})
-FROM (SELECT rowid AS number, expires_at FROM histories WHERE rowid > :after ORDER BY rowid LIMIT :users)"""
-_LIMIT_LIVES = f"UPDATE histories SET expires_at = :until WHERE rowid > :after AND rowid <= :last AND {_LONGER}"
 _FORGET = "DELETE FROM histories WHERE user_id = ?"
 _ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history)"
 
@@ -133,20 +129,6 @@ def write_history(connection: sqlite3.Connection, user_id: str, history: History
 def replace_content(connection: sqlite3.Connection, user_id: str, history: History) -> None:
     """As `write_history`, of a user who is there and whose time goes on. Raises sqlite3.DatabaseError."""
     connection.execute(_REPLACE_CONTENT, _row(user_id, history))
-
-
-def find_longer(until: float, after: int, users: int, connection: sqlite3.Connection) -> tuple[int, bool]:
-    """The last row of so many users behind a row, 0 if there are none, and whether any of them would stay longer than until then.
-
-    Raises sqlite3.DatabaseError.
-    """
-    ((last, is_any),) = connection.execute(_FIND_LONGER, {"until": until, "after": after, "users": users})
-    return last or 0, bool(is_any)
-
-
-def limit_lives(connection: sqlite3.Connection, until: float, after: int, last: int) -> int:
-    """Have those go by then who would stay longer, from behind a row up to another; return their number. Raises sqlite3.DatabaseError."""
-    return connection.execute(_LIMIT_LIVES, {"until": until, "after": after, "last": last}).rowcount
 
 
 def forget_history(connection: sqlite3.Connection, user_id: str) -> None:

@@ -252,15 +252,15 @@ async def test_lives_are_limited_of_users_who_would_be_kept_longer(make_store, s
     store = make_store(f"lives-{scheme}")
     await store.append_many({user: [Event("a", 1.0)] for user in users})
     await store.put_profile("profile alone", PROFILE)
-    assert await store.limit_lives([].append) == 0
+    assert await store.limit_lives([].append, [].append) == 0
     if scheme != "memory":
         await store.close()
         store = make_store(f"lives-{scheme}", ttl_seconds=3000)
     # Who has been written to since is not kept longer.
     await store.append(users[5], [Event("b", 2.0)])
     found: list[int] = []
-    assert await store.limit_lives(found.append) == sum(found) == (0 if scheme == "memory" else len(users))
-    assert await store.limit_lives(found.append) == 0
+    assert await store.limit_lives(found.append, [].append) == sum(found) == (0 if scheme == "memory" else len(users))
+    assert await store.limit_lives(found.append, [].append) == 0
     assert await store.read_user("profile alone") == StoredUser([], PROFILE)
     assert [items(await store.read(user)) for user in users] == [["a", *("b" * (user == users[5]))] for user in users]
     await store.close()
@@ -274,7 +274,7 @@ async def test_a_life_that_is_limited_ends(make_store, passing: Passing, scheme)
     if scheme != "memory":
         await store.close()
         store = make_store(f"ending-{scheme}", ttl_seconds=3000)
-        assert await store.limit_lives([].append) == 1
+        assert await store.limit_lives([].append, [].append) == 1
     await passing(2900)
     assert await store.read_user("ann") == StoredUser([Event("a", 1.0)], PROFILE)
     await passing(200)

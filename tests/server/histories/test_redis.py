@@ -180,7 +180,7 @@ async def test_a_redis_that_takes_no_writes_is_unavailable_to_appends_only(start
         assert await admin.dbsize() == keys
         # What frees memory is taken.
         limiting = open_history_store(server.url, timeout_seconds=10, ttl_seconds=3600)
-        assert await limiting.limit_lives([].append) == 1
+        assert await limiting.limit_lives([].append, [].append) == 1
         await limiting.close()
         await admin.config_set("maxmemory", "0")
     assert await store.append("ann", [Event("b", 2.0)]) == 1

@@ -219,14 +219,14 @@ async def test_users_whose_lives_are_limited_are_looked_for_without_a_lock(tmp_p
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     # None of them would be kept longer, so another's writes may go on.
-    assert await store.limit_lives([].append) == 0
+    assert await store.limit_lives([].append, [].append) == 0
     other.execute("COMMIT")
     other.close()
     await store.close()
     store = open_history_store(f"sqlite:///{path}", ttl_seconds=2000)
     statements: list[str] = []
     store._writer.set_trace_callback(statements.append)
-    assert await store.limit_lives([].append) == 1
+    assert await store.limit_lives([].append, [].append) == 1
     (update,) = (statement for statement in statements if statement.startswith("UPDATE"))
     assert "WHERE rowid > 150 AND rowid <= 200 AND" in update
     await store.close()

@@ -155,6 +155,13 @@ def test_users_who_were_stored_for_ever_are_given_an_end(tmp_path: Path, data: P
         status, output = run("histories", "expire", *flags, seconds)
         assert status == 0
         assert f"{users} users who would have been kept longer are forgotten in {int(seconds):,} s." in output
+    file = tmp_path / "h.db"
+    content = file.read_bytes()
+    # The only page of the table.
+    file.write_bytes(content[:4096] + bytes(4096) + content[8192:])
+    status, output = run("histories", "expire", *flags, "1000")
+    assert status == 1
+    assert "2 users stay as they are, as pages of theirs or beside them are damaged: the same command may reach more." in output
     assert "memory:// ends with this command" in run("histories", "expire", "--histories", "memory://", "--history-ttl-seconds", "9")[1]
 
 

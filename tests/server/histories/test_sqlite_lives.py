@@ -1,0 +1,51 @@
+"""Limited times to live in a SQLite file that a disk has damaged."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.histories import Event, open_history_store
+from tests.server.histories.test_sqlite_file import DAMAGES, damage
+
+USERS = [f"<{number}>" for number in range(300)]
+
+
+@pytest.mark.parametrize("user", [USERS[0], USERS[150], USERS[-1]])
+async def test_users_of_a_damaged_page_are_passed_over_and_counted(tmp_path: Path, user: str):
+    path = tmp_path / "histories.db"
+    passed: list[int] = []
+    store = open_history_store(f"sqlite:///{path}")
+    for start in range(0, 300, 50):
+        await store.append_many({each: [Event(f"of-{each}" + "x" * 50, 1.0)] for each in USERS[start : start + 50]})
+    await store.close()
+    damage(path, f"of-{user}".encode(), lambda page: bytes(4096))
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=3000)
+    limited = await store.limit_lives([].append, passed.append)
+    assert 5 < sum(passed) < 100
+    assert limited + sum(passed) == 300
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT count(*) FROM histories WHERE expires_at > 0").fetchall() == [(limited,)]
+    other.close()
+    await store.close()
+
+
+@pytest.mark.parametrize("change", [change for _, change in DAMAGES], ids=[name for name, _ in DAMAGES])
+async def test_who_was_deleted_behind_a_damaged_page_stays_so(
+    tmp_path: Path, change: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+):
+    path, now = tmp_path / "histories.db", time.time()
+    store = open_history_store(f"sqlite:///{path}")
+    for user in ("ann", "bob", "carl"):
+        await store.append(user, [Event(f"{user}-item-{number}" + "x" * 50, float(number)) for number in range(200)])
+    await store.close()
+    damage(path, b"bob-item-100", change)
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=3000)
+    assert await store.delete("bob") is True
+    assert await store.limit_lives([].append, [].append) == 2
+    monkeypatch.setattr(time, "time", lambda: now + 4000)
+    await store.append("carl", [Event("new", 1e3)])
+    assert [len(await store.read(user)) for user in ("ann", "bob", "carl")] == [0, 0, 1]
+    await store.close()
