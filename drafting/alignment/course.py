@@ -25,8 +25,10 @@ class Course:
         valid_loss: loss of a validation batch; by default the cross-entropy of the model.
         validation: judges each epoch and keeps the best; by default the model of the last epoch is the result.
         trial: a run on fewer interactions; this one ends after its best epoch, on the learning rates of the whole run.
-        labels: of a training batch on average, where every label counts as much, in a batch of long samples and in one of short ones; by
-            default every batch counts as much.
+        labels: of a training batch on average, with all items, where every label counts as much, in a batch of long samples and in one of
+            short ones; by default every batch counts as much.
+        predicted: share of these labels that an epoch predicts, as it leaves items out: a step minimises so much of its mean loss. Reason:
+            learning rates and the norm to which gradients are clipped have been chosen so.
     """
 
     loss: Loss | None = None
@@ -34,6 +36,7 @@ class Course:
     validation: EpochValidation | None = None
     trial: TrainingMetrics | None = None
     labels: float | None = None
+    predicted: float = 1.0
 
     def weighted(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The loss of a training batch as a step minimises it, from its mean over the batch's labels."""

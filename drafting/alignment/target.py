@@ -104,7 +104,8 @@ def train_target(
             if not len(valid):
                 raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
             validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
-        course = Course(*losses, validation, trial, learnt.labels / math.ceil(len(learnt) / settings.batch_size))
+        labels = learnt.all_labels / math.ceil(len(learnt) / settings.batch_size)
+        course = Course(*losses, validation, trial, labels, learnt.labels / learnt.all_labels)
         merge = merged if settings.lora_rank else None
         return train_model(run, start, model, (learnt, valid), settings, record, template, overwrite=overwrite, course=course, merge=merge)
 

@@ -147,7 +147,7 @@ def fit(
         shutil.rmtree(run.model, ignore_errors=True)
         kept.rename(run.model)
     return TrainingMetrics(
-        train_loss=loss_of_last_epoch(trainer.state, batches),
+        train_loss=loss_of_last_epoch(trainer.state, batches) / course.predicted,
         valid_loss=_valid_loss(trainer, valid) if best is None else best.valid_loss,
         steps=steps,
         samples=len(train),

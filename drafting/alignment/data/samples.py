@@ -85,6 +85,12 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return len(self.lengths)
 
     @property
+    def all_labels(self) -> int:
+        """The number of tokens that are predicted, with all items."""
+        found: int = self.windows.scored.sum().item() * self._identifiers.shape[1]
+        return found
+
+    @property
     def labels(self) -> float:
         """The number of tokens that an epoch predicts, the expected one where items are left out."""
         scored, left_out = self.windows.scored, self._left_out

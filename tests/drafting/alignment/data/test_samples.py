@@ -241,19 +241,21 @@ def test_what_is_left_out_changes_with_the_epoch_and_with_nothing_else() -> None
 
 
 @pytest.mark.parametrize("left_out", [0.0, 0.2, 0.5])
-def test_the_labels_of_an_epoch_count_one_each_on_average(left_out: float) -> None:
-    """So that a logged loss is in nats per token of an answer, whatever is left out."""
+def test_an_epoch_predicts_its_share_of_the_labels(left_out: float) -> None:
+    """So that the loss of a run can be told in nats per token of an answer, whatever is left out."""
     history = random_interactions(users=600, longest=9)
     sample_set = samples(history, packed_windows(history, 5, 2), max_items=5, left_out=left_out)
     size = 8
-    course = Course(labels=sample_set.labels / -(-len(sample_set) // size))
+    course = Course(labels=sample_set.all_labels / -(-len(sample_set) // size))
     weights = []
     for epoch in range(2):
         sample_set.set_epoch(epoch)
         for start in range(0, len(sample_set), size):
             batch = sample_set.__getitems__(range(start, min(len(sample_set), start + size)))
             weights.append(course.weighted(torch.ones(()), batch).item())
-    assert np.mean(weights) == pytest.approx(1, abs=0.01 if left_out else 1e-6)
+    share = sample_set.labels / sample_set.all_labels
+    assert (share == 1) is (left_out == 0)
+    assert np.mean(weights) == pytest.approx(share, abs=0.01 if left_out else 1e-6)
 
 
 @pytest.mark.parametrize("left_out", [0.3, 0.99])
