@@ -135,11 +135,10 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[Sh
             async def charged(request: Request, key: Key) -> Response:
                 try:
                     return await answer(request)
-                except Exception:
+                finally:
                     # Refused before it was known what its body counts as.
                     if _CHARGED not in request.scope:
                         await gate.charge(key, 1)
-                    raise
 
             async def answer(request: Request) -> Response:
                 if needed is not None and (reach := request.scope.get(REACH)) is not None:
