@@ -2,8 +2,9 @@
 
 import asyncio
 import time as clock
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from drafting.alignment.data.columns import Column
     from drafting.preparation.events import Events
     from drafting.prompts.user_state import Value
+
+_T = TypeVar("_T")
 
 _STORE_SECONDS = 30.0
 
@@ -87,7 +90,6 @@ def expire_histories(
     from tqdm import tqdm
 
     from server.histories import open_history_store
-    from server.try_again import HistoryUnavailable
 
     passed: list[int] = []
 
@@ -99,14 +101,7 @@ def expire_histories(
         finally:
             await store.close()
 
-    try:
-        limited = asyncio.run(limit())
-    except ValueError as error:
-        fail(str(error))
-    except HistoryUnavailable as error:
-        fail(f"{error} Give the same command again to go on.")
-    except KeyboardInterrupt:
-        fail("Interrupted: give the same command again to go on.", status=130)
+    limited = _finished(limit(), "Give the same command again to go on.")
     typer.echo(f"{limited:,} users who would have been kept longer are forgotten in {history_ttl_seconds:,} s.")
     if sum(passed):
         fail(f"{sum(passed):,} users stay as they are, as pages of theirs or beside them are damaged: the same command may reach more.")
@@ -163,7 +158,6 @@ def _load(
     from server.histories import open_history_store
     from server.offline.bulk_checks import check_events, check_profiles
     from server.offline.bulk_load import Imported, histories_of, load_histories, load_profiles
-    from server.try_again import HistoryUnavailable
 
     check_events(events, ids)
     check_profiles(profiles)
@@ -180,14 +174,7 @@ def _load(
         finally:
             await store.close()
 
-    try:
-        done, (stored_profiles, damaged) = asyncio.run(load())
-    except ValueError as error:
-        fail(str(error))
-    except HistoryUnavailable as error:
-        fail(f"{error} What was sent before is stored: give the same command again to go on.")
-    except KeyboardInterrupt:
-        fail("Interrupted: give the same command again to go on.", status=130)
+    done, (stored_profiles, damaged) = _finished(load(), "What was sent before is stored: give the same command again to go on.")
     seconds = max(clock.monotonic() - begun, 1e-3)
     typer.echo(
         f"Sent {done.sent:,} events of {done.users:,} users in {seconds:.1f} s ({done.sent / seconds:,.0f} events/s): {done.stored:,} were "
@@ -195,6 +182,20 @@ def _load(
     )
     if users := [*dict.fromkeys([*done.damaged, *damaged])]:
         fail(f"Of {len(users):,} users not all was stored, as what is stored of them is damaged: {', '.join(users[:5])}.")
+
+
+def _finished(work: Coroutine[Any, Any, _T], again: str) -> _T:
+    """What a work with a store comes to; the command ends where it does not, with the sentence `again` if the store is away."""
+    from server.try_again import HistoryUnavailable
+
+    try:
+        return asyncio.run(work)
+    except ValueError as error:
+        fail(str(error))
+    except HistoryUnavailable as error:
+        fail(f"{error} {again}")
+    except KeyboardInterrupt:
+        fail("Interrupted: give the same command again to go on.", status=130)
 
 
 def _lengths(events: "Events") -> list[int]:
