@@ -36,11 +36,15 @@ def check_url(url: str, *, allow_remote: bool) -> None:
     Raises:
         TargetError: it is no URL of a server, or one of another machine.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise TargetError(f"{url!r} is not the URL of a server: {error}.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TargetError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8000.")
     try:
-        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)}
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)}
     except (OSError, ValueError) as error:
         raise TargetError(f"The host of {url} can't be found: {error}.") from error
     if not allow_remote and not all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):

@@ -1,6 +1,8 @@
 """Tables of JSON: an object a line, or one array of objects; and lines of Python literals, as Amazon's data of 2014 has them.
 
 Invariant: lines are decoded many at a time into the wanted fields alone; only where one is no JSON are its neighbours looked at one by one.
+Either way a text that UTF-8 can't carry makes a line bad where it is wanted, and nowhere else: an id with its odd bytes replaced would be
+another user's or item's.
 """
 
 import ast
@@ -21,6 +23,7 @@ from drafting.undecodable import UNDECODABLE
 
 _BLOCK_BYTES = 4 << 20
 _PEEKED_LINES = 200
+_ADVICE = "Lines of JSON are UTF-8: convert what is not, such as with iconv -f latin-1 -t utf-8."
 
 # The values of the wanted fields of each object, and the number of the line of each.
 Block = tuple[list[tuple[Any, ...]], Sequence[int]]
@@ -87,13 +90,24 @@ def _decoded(path: Path, block: bytes, first: int, shape: Any, wanted: Sequence[
     for number, line in enumerate(block.split(b"\n"), start=first):
         if line.strip():
             value = _loaded(line)
-            if isinstance(value, dict):
-                rows.append(tuple(map(value.get, wanted)))
+            row = tuple(map(value.get, wanted)) if isinstance(value, dict) else None
+            if row is not None and _is_text(row):
+                rows.append(row)
                 lines.append(number)
             else:
+                reason, advice = ("no JSON object", "") if row is None else ("no UTF-8", _ADVICE)
                 bad.seen(1)
-                bad.add(path, number, f"no JSON object, {shown(line.decode(errors='replace'))}" if bad.names_more else "")
+                bad.add(path, number, f"{reason}, {shown(line.decode(errors='replace'))}" if bad.names_more else "", advice)
     return rows, lines
+
+
+def _is_text(row: tuple[Any, ...]) -> bool:
+    """Whether UTF-8 can carry all texts of some values."""
+    try:
+        json.dumps(row, ensure_ascii=False, skipkeys=True, default=str).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
@@ -121,8 +135,11 @@ def _array(path: Path, file: IO[bytes]) -> list[Any]:
 
 
 def _loaded(line: bytes) -> Any:
-    """The value of a line of JSON (NaN included, which pandas writes) or of a Python literal; None if it is neither."""
-    text = line.removeprefix(BOM).decode(errors="replace").strip()
+    """The value of a line of JSON (NaN included, which pandas writes) or of a Python literal; None if it is neither.
+
+    A byte that is no UTF-8 becomes half of a surrogate pair, as JSON may say one by its number.
+    """
+    text = line.removeprefix(BOM).decode(errors="surrogateescape").strip()
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

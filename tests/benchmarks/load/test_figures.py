@@ -83,7 +83,7 @@ def test_another_machine_is_only_loaded_on_request():
     with pytest.raises(TargetError, match=r"^http://192\.0\.2\.1:8000 is not on this machine: .* give --allow-remote\.$"):
         check_url("http://192.0.2.1:8000", allow_remote=False)
     check_url("http://192.0.2.1:8000", allow_remote=True)
-    for url in ("127.0.0.1:8000", "ftp://127.0.0.1", "http://"):
+    for url in ("127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://[::1", "http://127.0.0.1:port"):
         with pytest.raises(TargetError, match="is not the URL of a server"):
             check_url(url, allow_remote=True)
 

@@ -239,3 +239,15 @@ def test_odd_names_of_fields_and_times_beyond_every_calendar_spoil_nothing(tmp_p
     assert found.rows[0]['attributes."quoted"'] == 1
     late = CSV + "7,20,1e300,1\n"
     assert len(made(tmp_path, written(tmp_path / "data", late), time_unit="seconds").triples) == len(TRIPLES) + 1
+
+
+@pytest.mark.parametrize("odd", [b"zo\xe9", b"\\ud800"])
+def test_lines_of_json_that_are_no_utf8_are_bad_where_that_is_wanted_and_fine_elsewhere(tmp_path: Path, odd: bytes) -> None:
+    """Two ids of which each odd byte is replaced would be one."""
+    line = b'{"userId": "%s", "itemId": "%s", "timestamp": 5, "note": "%s"}\n'
+    data = written(tmp_path / "data", JSONL.encode() + line % (odd, b"100", b"") + line % (b"8", b"20", odd))
+    with pytest.raises(InteractionError, match=r"1 of 6 lines .* line 5 of data: no UTF-8, .* Lines of JSON are UTF-8: convert"):
+        made(tmp_path, data)
+    assert sorted(made(tmp_path, data, bad_lines=0.5).triples) == sorted([*TRIPLES, ("8", "20", 5.0)])
+    with pytest.raises(InteractionError, match="no UTF-8"):
+        made(tmp_path, data, keep=("note",))
