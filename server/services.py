@@ -13,6 +13,7 @@ from server.catalogs.switch import CatalogSwitch
 from server.control.announcer import Announcer
 from server.control.overview import ControlOverview
 from server.engine.client import EngineClient
+from server.errors import ServerError
 from server.histories import HistoryStore
 from server.histories.popularity import Popularity
 from server.keys.gate import Gate
@@ -54,6 +55,8 @@ class Services:
     def __post_init__(self) -> None:
         # Nothing can be written before the follower has it.
         self.catalogs.follower.applier = self.replica
+        # Asked when Prometheus asks: nobody is told of the many reasons as they come and go.
+        self.metrics.ready.set_function(lambda: self.is_ready)
 
     @cached_property
     def announcer(self) -> Announcer:
@@ -64,6 +67,15 @@ class Services:
     def overview(self) -> ControlOverview:
         """How this server and the others stand, and their state as a file."""
         return ControlOverview(self.catalogs.follower, self.announcer, self.metrics.control)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this server takes requests."""
+        try:
+            self.check_ready()
+        except ServerError:
+            return False
+        return True
 
     def check_ready(self) -> None:
         """Say so if this server takes no requests.

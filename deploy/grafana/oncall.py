@@ -17,9 +17,13 @@ _FAILED_LISTS = per_second("atspeed_lists_total", where='status=~"5.."')
 UP = [
     Panel(
         "Engines up",
-        "Replicas with a serving engine, and all scraped replicas. A replica without an engine answers 503 and starts a new one.",
+        "Replicas with a serving engine, those of them that take requests, and all scraped replicas. Who has no engine starts a new one.",
         "none",
-        [Query(f"sum(atspeed_engine_up{{{CHOSEN}}})", "up"), Query(f"count(atspeed_engine_up{{{CHOSEN}}})", "scraped")],
+        [
+            Query(f"sum(atspeed_engine_up{{{CHOSEN}}})", "up"),
+            Query(f"sum(atspeed_ready{{{CHOSEN}}})", "ready"),
+            Query(f"count(atspeed_engine_up{{{CHOSEN}}})", "scraped"),
+        ],
         width=4,
         number=True,
     ),

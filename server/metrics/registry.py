@@ -73,6 +73,7 @@ class Metrics:
         )
         self.http_responses = counter("atspeed_http_responses_total", "HTTP responses.", ["method", "route", "status"])
         self.refused = counter("atspeed_refused_requests_total", "Requests refused on arrival because of load.", ["reason"])
+        self.ready = gauge("atspeed_ready", "1 while the server takes requests, as /ready says it, else 0.")
         self.open_connections = gauge("atspeed_open_connections", "Connections of clients.")
         self.refused_connections = counter(
             "atspeed_refused_connections_total", "Connections ended with an answer to no complete request, by the limit.", ["reason"]

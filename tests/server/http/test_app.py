@@ -160,12 +160,14 @@ async def test_without_prompts_requests_and_entries_are_told_to_come_again(bench
         raise PromptError("The template took too long, which it says of the shop's own users.")
 
     monkeypatch.setattr(PromptSource, "builder", fail)
+    assert bench.metrics.registry.get_sample_value("atspeed_ready") == 1
     response = await bench.recommend()
     sentence = "The server can't make prompts for this version of the catalog now; it tries again, and its log says what is in the way."
     for refused in (response, await bench.client.get("/ready")):
         assert_problem(refused, 503, sentence)
         assert refused.headers["retry-after"] == "5"
     assert (await bench.client.get("/health")).status_code == 200
+    assert bench.metrics.registry.get_sample_value("atspeed_ready") == 0
     entries = [{"history": ["item-1"], "k": 1}, {"history": ["item-1"], "k": 0}]
     batch = (await bench.client.post("/v1/recommendations:batch", json={"requests": entries})).json()["results"]
     assert [entry["status"] for entry in batch] == [503, 422]
@@ -245,6 +247,7 @@ async def test_a_server_on_its_way_out_is_alive_but_not_ready_and_takes_no_reque
         assert_problem(response, 503, "The server is shutting down.")
         assert response.headers["retry-after"] == "1"
     assert (await bench.client.get("/health")).status_code == 200
+    assert bench.metrics.registry.get_sample_value("atspeed_ready") == 0
     assert not bench.engine.asked
 
 
@@ -448,6 +451,7 @@ async def test_a_user_without_an_id_and_a_method_that_is_not_there_get_one_sente
 async def test_health_and_readiness_follow_the_engine(bench: Bench, status: EngineStatus, health: int, ready: int):
     bench.engine.supervisor.status = status
     assert (await bench.client.get("/health")).status_code == health
+    assert bench.metrics.registry.get_sample_value("atspeed_ready") == (ready == 200)
     assert (await bench.client.get("/ready")).status_code == ready
 
 
