@@ -23,7 +23,7 @@ from server.metrics.histogram import LoopHistogram
 from server.metrics.keys import KeyMetrics
 from server.metrics.lists import HealthMetrics
 from server.metrics.outages import OutageLog
-from server.ticks import until_tick
+from server.ticks import TICK_SECONDS, until_tick
 from server.try_again import HistoryUnavailable
 from verification.result import StepReport
 
@@ -38,6 +38,8 @@ TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
 _KINDS = ("plan", "verification")
 DAMAGES = ("file", "history", "event")
 HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample")
+# Of the looks that the loop has missed, so many are counted: it may have stood still for a day, with its machine.
+_MOST_MISSED = 600
 
 
 class _Load(NamedTuple):
@@ -181,7 +183,15 @@ class Metrics:
         while True:
             expected = loop.time() + (left := until_tick())
             await asyncio.sleep(left)
-            self.loop_lag.observe(max(0.0, loop.time() - expected))
+            self.observe_lag(max(0.0, loop.time() - expected))
+
+    def observe_lag(self, seconds: float) -> None:
+        """Count by how much the loop came late to a look, and to each of those that it missed meanwhile.
+
+        A loop that stands still for seconds would else be one late look among hundreds in time, and all requests of these seconds none.
+        """
+        for missed in range(min(int(seconds / TICK_SECONDS), _MOST_MISSED) + 1):
+            self.loop_lag.observe(seconds - missed * TICK_SECONDS)
 
     def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one HTTP answer."""

@@ -94,3 +94,17 @@ def test_a_draft_that_fails_before_its_engine_is_ready_is_counted_too():
     assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total")) == (0, 0)
     metrics.observe_ready(without, has_draft=True)
     assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total")) == (0, 1)
+
+
+def test_a_loop_that_stands_still_is_late_to_all_looks_that_it_misses():
+    """One late look among hundreds would show in no percentile, however many requests waited meanwhile."""
+    metrics = Metrics()
+    for _ in range(99):
+        metrics.observe_lag(0.0)
+    metrics.observe_lag(1.05)
+    assert value(metrics, "event_loop_lag_seconds_count") == 99 + 11
+    assert value(metrics, "event_loop_lag_seconds_bucket", le="0.1") == 99 + 1
+    assert value(metrics, "event_loop_lag_seconds_bucket", le="1.0") == 99 + 10
+    # After a night in which the machine stood still, it does not count for long.
+    metrics.observe_lag(86_400.0)
+    assert value(metrics, "event_loop_lag_seconds_count") == 99 + 11 + 601
