@@ -10,7 +10,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -251,9 +251,15 @@ class _Uvicorn(LimitedServer):
             self._loop.call_soon_threadsafe(self._end)
 
 
-def run_server(settings: Settings) -> str | None:
-    """Serve until stopped; return the error as a sentence, or None after a clean end."""
+def run_server(settings: Settings, unknown: Sequence[str] = ()) -> str | None:
+    """Serve until stopped; return the error as a sentence, or None after a clean end.
+
+    Args:
+        unknown: variables of the environment that look like settings and are none.
+    """
     configure_logs(settings.log_level, "api", settings.log_format)
+    if unknown:
+        logger.warning("no setting of this server has such a name, see `atspeed serve --help`: %s", ", ".join(unknown))
     try:
         server = ApiServer(settings)
     except (CatalogError, PortError, ValueError) as error:

@@ -5,6 +5,7 @@ import logging
 
 from typer.testing import CliRunner
 
+from server.client.origin import KEY_FILE_VARIABLE, KEY_VARIABLE
 from server.commands.app import app
 from server.metrics import logs
 from tests.server.forked_server import ForkedServer
@@ -46,6 +47,15 @@ def test_why_a_server_has_ended_is_json_for_programs_and_a_sentence_for_people(t
     assert (ended.exit_code, line["level"], line["message"]) == (1, "ERROR", f"the server has ended: {sentence}")
     ended = CliRunner().invoke(app, flags)
     assert (ended.exit_code, ended.stderr.splitlines()) == (1, [sentence])
+
+
+def test_a_variable_that_is_no_setting_is_told_by_its_name(tmp_path):
+    flags = ["serve", "--target", str(tmp_path / "absent"), "--catalog", "absent.json", "--histories", "memory://"]
+    others = dict.fromkeys((KEY_VARIABLE, KEY_FILE_VARIABLE, "ATSPEED_CACHE", "atspeed_max_running"), "8")
+    ended = CliRunner().invoke(app, flags, env={"ATSPEED_KV_MEMORY": "a-secret", "ATSPEED_KEYS_FILE": "a-secret"} | others)
+    told, _ = ended.stderr.splitlines()
+    assert " WARNING " in told
+    assert told.endswith(": no setting of this server has such a name, see `atspeed serve --help`: ATSPEED_KEYS_FILE, ATSPEED_KV_MEMORY")
 
 
 def test_a_server_logs_json_with_request_ids_and_nothing_that_users_met(model_flags, tmp_path):
