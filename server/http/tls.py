@@ -41,6 +41,8 @@ class Certificate:
         try:
             data = await asyncio.to_thread(self._read)
             if data == self._data:
+                # What was there before may have been put back.
+                self._outage.answered()
                 return
             self._try()
             # Files that were replaced again since are tried again in the next second.

@@ -56,6 +56,18 @@ async def test_a_chain_never_meets_the_key_of_another(certificates: list[tuple[P
     assert len(loaded) == 1
 
 
+async def test_the_log_says_that_a_wrong_certificate_is_over_where_the_old_one_is_put_back(
+    certificates: list[tuple[Path, Path]], caplog: pytest.LogCaptureFixture
+):
+    (chain, key), (new_chain, _) = certificates
+    certificate, context, before = Certificate(chain, key), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), chain.read_bytes()
+    for data in (new_chain.read_bytes(), before, before):
+        chain.write_bytes(data)
+        await certificate.look(context)
+    assert ["is no certificate chain (PEM)" in caplog.messages[0], ": no longer, after " in caplog.messages[1]] == [True, True]
+    assert len(caplog.messages) == 2
+
+
 async def test_a_server_follows_its_certificate(certificates: list[tuple[Path, Path]]):
     """As the console's, which is uvicorn and no more."""
     (chain, key), (new_chain, new_key) = certificates
