@@ -49,7 +49,7 @@ LISTS = [
 FAVOUR = [
     Panel(
         "Distinct items",
-        "Share of the catalog in the last 10,000 to 20,000 lists of each replica.",
+        "Share of the catalog in the newest 20,000 lists of each replica.",
         "percentunit",
         [Query(f"atspeed_distinct_items_served{{{CHOSEN}}} / atspeed_catalog_items{{{CHOSEN}}}", "{{instance}}")],
     ),

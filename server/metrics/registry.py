@@ -71,7 +71,7 @@ class Metrics:
         tokens = partial(LoopHistogram, registry=registry, buckets=TOKEN_BUCKETS)
 
         self.request_latency = latency(
-            "atspeed_request_latency_seconds", "Time from the first byte of a request to its response.", ["route", "status"]
+            "atspeed_request_latency_seconds", "Time from the headers of a request to its response.", ["route", "status"]
         )
         self.http_responses = counter("atspeed_http_responses_total", "HTTP responses.", ["method", "route", "status"])
         self.refused = counter("atspeed_refused_requests_total", "Requests refused on arrival because of load.", ["reason"])
