@@ -3,7 +3,9 @@
 Invariant: a key is named by the name of its holder, never by anything that the key itself can be told from.
 """
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,12 +16,14 @@ from server.metrics.outages import OutageLog
 
 # Why a request without a key that is known is not let in.
 UNKNOWN = ("missing", "unknown", "elsewhere")
+# Without a request that has a rate nobody asks the Redis, and nobody knows whether it answers.
+RATES_SECONDS = 60.0
 
 
 class KeyMetrics:
     """Metrics of keys."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic) -> None:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self._file = OutageLog("the file of keys can't be used")
         self.requests = counter("atspeed_key_requests_total", "Requests that were let in, by the name of the key.", ["key"])
@@ -34,9 +38,12 @@ class KeyMetrics:
         )
         self.known = gauge("atspeed_keys", "Keys that the server knows.")
         self.file_broken = gauge("atspeed_keys_file_broken", "1 while the file of keys can't be used and the keys before it hold, else 0.")
-        self.rates_local = gauge(
-            "atspeed_key_rates_local", "1 while the Redis of the rates does not answer and each replica holds them by itself, else 0."
-        )
+        gauge(
+            "atspeed_key_rates_local",
+            "1 where a request of the last minute found that the Redis of the rates does not answer, and none since that it does, else 0: "
+            "each replica holds them by itself.",
+        ).set_function(lambda: clock() - self._away_at < RATES_SECONDS)
+        self._clock, self._away_at = clock, -math.inf
         self._rates = OutageLog("the rates of keys are not held over all replicas")
         # Who tries keys makes these the busiest of all: their series are looked up once.
         self.keyless = {reason: keyless.labels(reason) for reason in UNKNOWN}
@@ -65,12 +72,12 @@ class KeyMetrics:
 
     def rates_answered(self) -> None:
         """Note that the Redis of the rates answers."""
-        self.rates_local.set(0)
+        self._away_at = -math.inf
         self._rates.answered()
 
     def rates_away(self, sentence: str) -> None:
         """Note that the Redis of the rates does not answer."""
-        self.rates_local.set(1)
+        self._away_at = self._clock()
         self._rates.failed(sentence)
 
     def broken(self, sentence: str) -> None:

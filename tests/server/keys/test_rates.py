@@ -16,7 +16,7 @@ from server.keys import rates as rates_module
 from server.keys.gate import Gate
 from server.keys.key import Key, Scope
 from server.keys.rates import Rates
-from server.metrics.keys import KeyMetrics
+from server.metrics.keys import RATES_SECONDS, KeyMetrics
 from server.try_again import KeyBusy
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
 
@@ -159,3 +159,20 @@ async def test_without_its_redis_a_replica_goes_on_by_itself_and_waits_once(redi
     assert [await passes(rates, holder) for _ in range(3)] == [True, True, False]
     assert registry.get_sample_value("atspeed_key_rates_local") == 0
     await rates.close()
+
+
+def test_rates_that_nobody_asks_for_are_not_told_to_be_held_by_each_replica():
+    """A Redis that was away for the last request of an evening would be told to be so until the first of the morning."""
+    now, registry = [0.0], CollectorRegistry()
+    metrics = KeyMetrics(registry, lambda: now[0])
+
+    def held(at: float) -> float | None:
+        now[0] = at
+        return registry.get_sample_value("atspeed_key_rates_local")
+
+    assert held(0.0) == 0
+    metrics.rates_away("It is away.")
+    assert [held(0.9 * RATES_SECONDS), held(1.1 * RATES_SECONDS)] == [1, 0]
+    metrics.rates_away("It is away.")
+    metrics.rates_answered()
+    assert held(1.2 * RATES_SECONDS) == 0
