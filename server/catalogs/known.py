@@ -232,6 +232,14 @@ class KnownVersions:
         if self.own is not None and self.own.after_engine:
             raise EngineUnavailable("The catalog that this server is started with is about to be served by all.")
 
+    @property
+    def decides_for_all(self) -> bool:
+        """True if all are to serve what this replica has decided: others have neither moved on nor removed it, which would stop all."""
+        if (own := self.own) is None or own.instead != self.record.active:
+            return False
+        name = own.entry.version
+        return name in self.record.versions or own.changes.get(f"{VERSION}{name}") is not None
+
     async def write_own(self) -> Changes:
         """Write what this replica has decided by itself, unless others have moved on or removed what it serves; call it while applying.
 
@@ -242,7 +250,7 @@ class KnownVersions:
             ControlConflict, ControlUnavailable: it can't be written now.
         """
         own, rest = self.own, Changes()
-        if own is not None and own.instead == self.record.active and self._is_there(own):
+        if own is not None and self.decides_for_all:
             left = {} if own.left is None else version_left(own.left)
             await self.follower.write(own.changes | own.anyway | self.record.activated(own.entry) | left)
         elif own is not None:
@@ -253,11 +261,6 @@ class KnownVersions:
                 )
         self.own = None
         return rest
-
-    def _is_there(self, own: Own) -> bool:
-        """True if all can be told to serve what this replica does; a version that another one has removed would stop them all."""
-        name = own.entry.version
-        return name in self.record.versions or own.changes.get(f"{VERSION}{name}") is not None
 
     def served_before(self, version: str) -> list[str]:
         """The versions that have been served before one, are still there and have not been left, the newest first."""

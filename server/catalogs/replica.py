@@ -1,9 +1,10 @@
 """`CatalogReplica`: what a replica makes of the control store: the version that is served, and the named filters.
 
 Invariant: after `apply` this replica serves the version that all are to serve, with the filters that all are to have, or it has raised and
-serves what it served before. What it has decided by itself is written before it follows others, unless they have moved on. A catalog that
-it brings to others which serve is written only once its engine has loaded it, with all filters, because one that no engine loads, or for
-which a filter can't be evaluated, must stop nobody's work. A catalog is brought once, whatever becomes of it.
+serves what it served before. What it has decided by itself is written before it follows others, unless they have moved on; and
+only once all filters are evaluated for it, because what a filter can't be evaluated for would stop all. A catalog that it brings to others
+which serve is written only once its engine has loaded it, because one that no engine loads must stop nobody's work. A catalog is brought
+once, whatever becomes of it.
 """
 
 import logging
@@ -126,9 +127,8 @@ class CatalogReplica:
             ServerError: it can't be served, yet; what is served has not changed.
         """
         catalogs = self._catalogs
-        is_pending = self._is_pending(record)
-        if not is_pending or self._switch.has_engine:
-            if is_pending:
+        if not self._is_pending or self._switch.has_engine:
+            if catalogs.decides_for_all:
                 # What can't be served with all filters would stop the others, too, and with them whoever could take the filter back.
                 await self._filters.follow()
             self._unwritten |= await catalogs.write_own()
@@ -141,10 +141,11 @@ class CatalogReplica:
         if self._unwritten:
             await self._write_found(self._unwritten)
 
-    def _is_pending(self, record: Record) -> bool:
+    @property
+    def _is_pending(self) -> bool:
         """True while the others go on with what they serve, and are yet to be told of the catalog that this replica brings them."""
         own = self._catalogs.own
-        return own is not None and own.after_engine and own.instead == record.active
+        return own is not None and own.after_engine and self._catalogs.decides_for_all
 
     def _is_other(self, name: str) -> bool:
         active = self._catalogs.active

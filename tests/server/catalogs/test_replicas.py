@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drafting.catalog.artefact import save_artefact
+from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.placement import add_items
@@ -472,6 +474,32 @@ async def test_a_version_that_one_replica_leaves_is_left_by_all_unless_they_have
         await follow(shop)
         assert shop.catalogs.active.name == ("good" if moved_on else START.version)
         assert [left.version for left in shop.catalogs.left] == ([] if moved_on else ["bad"])
+
+
+async def test_a_version_is_left_by_all_only_once_every_filter_can_be_used_with_the_one_before(fleet: list[Shop]) -> None:
+    """One that a filter of the newer version's attributes can't be used with would stop all, and nobody could take the filter back."""
+    one, two, _ = fleet
+    brands = AttributeColumn(np.zeros(len(TWO), np.int32), TextColumn.of(['"ours"']))
+    for name, catalog in (("good", ONE), ("bad", Catalog.of(TWO.item_ids, TWO.tokens, TWO.codes, {"brand": brands}))):
+        await one.add(name, catalog)
+        await one.activate(name)
+    await follow(two)
+    on_trial = await one.catalogs.load("good")
+    # Here none can be put meanwhile, but on the others.
+    await two.filters.put("mine", 'brand = "ours"')
+    one.catalogs.leave(on_trial, "Two engines died with it.")
+    with pytest.raises(ReplicaBehind, match="The filter 'mine' can't be used with version 'good'"):
+        await follow(one)
+    assert one.catalogs.follower.applied.revision < two.catalogs.follower.applied.revision
+    await follow(two)
+    two.catalogs.follower.check()
+    assert two.catalogs.active.name == two.catalogs.record.active == "bad"
+    await two.filters.drop("mine")
+    for shop in fleet:
+        await follow(shop)
+        shop.catalogs.follower.check()
+        assert shop.catalogs.active.name == "good"
+        assert [left.version for left in shop.catalogs.left] == ["bad"]
 
 
 async def test_a_version_that_a_replica_still_serves_is_not_removed(fleet: list[Shop], control: Flaky) -> None:
