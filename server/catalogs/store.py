@@ -126,7 +126,8 @@ class CatalogStore(KnownVersions):
         # Another replica may have taken, between two attempts, the name that it was loaded for.
         candidate.served.name = name
         await prepare(candidate.served)
-        if not candidate.proven:
+        if not candidate.proven or self._engine.lacks(candidate.served.handle):
+            # An engine that was started since has not seen it.
             await self._prove(candidate.served, without_engine)
             candidate.proven = True
         return candidate.served
@@ -228,6 +229,9 @@ class CatalogStore(KnownVersions):
         for name, items in list(served.filters.items()):
             self.put_filter(served, name, items, served.meanings[name])
         self._engine.supervisor.serve_catalog(served.handle, served.path, served.catalog.version)
+        if self._engine.lacks(served.handle):
+            logger.warning("an engine was started while version %s was activated: it is replaced by one that loads it", served.name)
+            self._engine.supervisor.replace()
         before, self.active, self.active_since, self.trying = self.active, served, time.monotonic(), None
         if not before.running:
             self._engine.drop_catalog(before.handle)

@@ -64,6 +64,8 @@ class EngineClient:
         metrics.expected_wait.set_function(lambda: self._admission.wait_seconds)
         self._filters: dict[str, dict[str, PutFilter]] = {}
         self._loading = OwedAnswers()
+        # Those that the engine has, by their names there.
+        self._catalogs: set[str] = set()
 
     @contextmanager
     def admit(self, submit: Submit, items: int | None = None, *, traced: bool = False) -> Iterator[PendingRequest]:
@@ -120,9 +122,14 @@ class EngineClient:
                 raise
             raise CatalogRefused(f"The engine has not loaded the catalog within {CATALOG_SECONDS:g} s.") from end
 
+    def lacks(self, name: str) -> bool:
+        """True if there is an engine, and it has not loaded a catalog."""
+        return self.supervisor.engine is not None and name not in self._catalogs
+
     def drop_catalog(self, name: str) -> None:
         """Tell the engine that no request will name a catalog any more."""
         self._filters.pop(name, None)
+        self._catalogs.discard(name)
         self.supervisor.tell(DropCatalog(name))
 
     def put_filter(self, message: PutFilter) -> None:
@@ -146,6 +153,7 @@ class EngineClient:
 
     def engine_ready(self, ready: Ready) -> None:
         """Take requests for an engine that has become ready, once it has been told the filters that they may name."""
+        self._catalogs = {ready.catalog_name}
         for put in self._filters.get(ready.catalog_name, {}).values():
             self.supervisor.tell(put)
         self._admission.open(ready)
@@ -156,6 +164,8 @@ class EngineClient:
             case Progress() as progress:
                 self._admission.deliver(progress)
             case CatalogLoaded(name, sentence):
+                if sentence is None:
+                    self._catalogs.add(name)
                 self._loading.settle(name, None if sentence is None else CatalogRefused(sentence))
 
     def engine_gone(self, end: str, retry_after_seconds: int) -> None:

@@ -156,6 +156,11 @@ class EngineSupervisor:
         self._options = self._options.model_copy(update={"catalog": path, "catalog_name": name})
         self._catalog_version = version
 
+    def replace(self) -> None:
+        """End the engine, which lacks the catalog that is to be served; the next one loads it."""
+        if self.engine is not None:
+            self.engine.kill()
+
     def _on_end(self, task: asyncio.Task[None]) -> None:
         # Without its supervisor the server would look alive and never have an engine again.
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -14,6 +14,7 @@ from server.catalogs.guard import CatalogGuard
 from server.catalogs.proof import prove
 from server.catalogs.served import ServedCatalog
 from server.control.announcer import Announcer
+from server.control.records import Changes
 from server.engine import supervisor as engine_supervisor
 from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterRefused, VersionActive
@@ -283,6 +284,31 @@ async def test_rolling_back_needs_no_engine(tmp_path: Path) -> None:
         assert shop.engine.supervisor.ready.catalog_version == START.version
     async with started(tmp_path) as shop:
         assert shop.catalogs.active.name == START.version
+
+
+async def test_an_engine_that_comes_up_while_a_rollback_is_written_is_replaced_by_one_that_serves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that fails over may take seconds for the write, and every request would name a catalog that this engine does not have."""
+    async with started(tmp_path) as shop:
+        await serve(shop, "one")
+        shop.behave(all="starts slowly")
+        await kill(shop)
+        write = shop.catalogs.follower.write
+
+        async def write_late(changes: Changes) -> None:
+            (tmp_path / "go").touch()
+            await shop.ready()
+            await write(changes)
+
+        monkeypatch.setattr(shop.catalogs.follower, "write", write_late)
+        await shop.activate(shop.catalogs.previous(), without_engine=True)
+        served, supervisor = shop.catalogs.active, shop.engine.supervisor
+        assert served.name == START.version
+        await until(lambda: supervisor.ready is not None and supervisor.ready.catalog_name == served.handle)
+        await shop.ready()
+        await prove(shop.engine, served.handle, served.catalog)
+        assert (shop.catalogs.left, shop.failures) == ([], [])
 
 
 async def test_a_catalog_that_a_start_would_bring_to_others_and_that_no_engine_loads_is_served_by_nobody(tmp_path: Path) -> None:
