@@ -26,7 +26,6 @@ from server.control.records import (
     LeftVersion,
     Record,
     VersionRecord,
-    served_before,
     version_added,
     version_left,
     version_removed,
@@ -144,7 +143,7 @@ class KnownVersions:
 
         async def judge() -> None:
             self.check_new(name)
-            await self.follower.write(version_added(name, VersionRecord(path.name, time.time())))
+            await self.follower.write(version_added(name, VersionRecord(path.name, time.time(), after=self.record.newest)))
 
         async with self.changing:
             await self.follower.catch_up()
@@ -265,8 +264,7 @@ class KnownVersions:
     def served_before(self, version: str) -> list[str]:
         """The versions that have been served before one, are still there and have not been left, the newest first."""
         left = {each.version for each in self.left}
-        found = served_before(self.history, version)
-        return [name for name in found if name not in left and name in self.record.versions]
+        return [name for name in self.record.served if name != version and name not in left]
 
     def previous(self) -> str:
         """The version that was served before the present one.

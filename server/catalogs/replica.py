@@ -83,7 +83,7 @@ class CatalogReplica:
         known, files = self._catalogs.record.versions, self._catalogs.files
         brought, changes = files.brought(), Changes()
         for name in brought.keys() - known.keys():
-            changes |= version_added(name, VersionRecord(brought[name].name, time.time()))
+            changes |= version_added(name, VersionRecord(brought[name].name, time.time(), after=self._catalogs.record.newest))
         if self._catalogs.start.name not in known or self._is_out_of_sight(known[self._catalogs.start.name]):
             changes |= await self._start_added()
         for name, version in known.items() if alone else ():

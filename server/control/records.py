@@ -42,12 +42,14 @@ class VersionRecord(msgspec.Struct, frozen=True):
         at: time at which it came, seconds since 1970.
         contents: the version of its contents, by which a file that others may replace is judged; empty for one that is named by its digest.
         by_items: True for one that new items have made, which later ones may forget.
+        after: number of the newest activation when it came; up to that one, its name was that of another version.
     """
 
     file: str
     at: float
     contents: str = ""
     by_items: bool = False
+    after: int = 0
 
 
 class Activation(msgspec.Struct, frozen=True):
@@ -149,9 +151,23 @@ class Record:
         return [self.activations[number] for number in sorted(self.activations)]
 
     @property
+    def newest(self) -> int:
+        """Number of the newest activation; 0 before any."""
+        return max(self.activations, default=0)
+
+    @property
+    def served(self) -> list[str]:
+        """Names of the versions that are there and have been activated, the newest activation first."""
+        there = self.versions
+        newest_first = sorted(self.activations.items(), reverse=True)
+        # A name may have been that of a version that was removed since.
+        found = (entry.version for number, entry in newest_first if entry.version in there and number > there[entry.version].after)
+        return list(dict.fromkeys(found))
+
+    @property
     def active(self) -> str | None:
         """Name of the version that is to be served; None before any is."""
-        return self.activations[max(self.activations)].version if self.activations else None
+        return self.activations[self.newest].version if self.activations else None
 
     @property
     def began_last(self) -> str | None:
@@ -160,7 +176,7 @@ class Record:
 
     def activated(self, entry: Activation) -> Changes:
         """The changes that activate a version; it is trusted again, and what was left and is gone is of no more concern."""
-        number = 1 + max(self.activations, default=0)
+        number = 1 + self.newest
         changes: Changes = {f"{ACTIVATION}{number:010d}": msgspec.msgpack.encode(entry)}
         if (old := number - MAX_ACTIVATIONS) in self.activations:
             changes[f"{ACTIVATION}{old:010d}"] = None
@@ -191,11 +207,6 @@ def version_left(left: LeftVersion) -> Changes:
 def catalog_began(version: str, at: float) -> Changes:
     """The changes that say that a server was started with a catalog, and serves it therefore."""
     return {f"{BEGAN}{version}": msgspec.msgpack.encode(Start(at))}
-
-
-def served_before(history: list[Activation], version: str) -> Iterator[str]:
-    """The other versions of a history, the newest first."""
-    return (name for name in dict.fromkeys(entry.version for entry in reversed(history)) if name != version)
 
 
 def encode_filter(what: str | TextColumn) -> bytes:

@@ -217,6 +217,24 @@ async def test_of_two_who_roll_back_from_the_same_version_the_second_is_refused(
         assert shop.catalogs.active.name == "good"
 
 
+async def test_nobody_goes_back_to_a_version_that_only_has_the_name_of_one_that_was_served(fleet: list[Shop]) -> None:
+    one, two, _ = fleet
+    for name, catalog in (("blue", ONE), ("green", TWO)):
+        await one.add(name, catalog)
+        await one.activate(name)
+    async with one.catalogs.changing:
+        await one.catalogs.remove("blue")
+    await two.add("blue", small_catalog(9))
+    for shop in (one, two):
+        await follow(shop)
+        assert shop.catalogs.previous() == START.version
+        assert shop.catalogs.served_before(START.version) == ["green"]
+    await two.activate("blue")
+    assert two.catalogs.previous() == "green"
+    await one.activate("green")
+    assert one.catalogs.previous() == "blue"
+
+
 class Loaded:
     """What the engines hold, by client."""
 
