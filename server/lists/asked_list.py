@@ -1,8 +1,10 @@
 """`AskedList`: a list that is asked for, with all that its answer is made of, from when its request is let in until it is answered."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from drafting.prompts.builder import PromptBuilder
+from drafting.trie.item_set import ItemSet
 from server.catalogs.served import ServedCatalog
 from server.lists.fresh_places import FreshItems, fresh_items
 from server.schemas.recommendations import RecommendationRequest
@@ -20,6 +22,7 @@ class AskedList:
         submit: what the engine is asked; items and prompt are filled in when the user is read.
         builder: of its prompt.
         started: monotonic seconds at which the request came.
+        filters: the sets of the filters that it names, as they were then; who deletes one of them does not disturb it.
     """
 
     body: RecommendationRequest
@@ -27,6 +30,7 @@ class AskedList:
     submit: Submit
     builder: PromptBuilder
     started: float
+    filters: Mapping[str, ItemSet]
 
     def fresh_of(self, result: BeamResult) -> FreshItems | None:
         """Which items of the list are fresh; None where no places were kept for such."""

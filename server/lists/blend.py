@@ -3,7 +3,7 @@
 Invariant: what is proposed may be returned, as far as this process knows: the engine judges again, by the filters that it has then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -75,19 +75,24 @@ def blend_choice(body: BlendBody | None, default: float | None, served: ServedCa
 
 
 def propose(
-    choice: BlendChoice, served: ServedCatalog, history: Sequence[int], excluded: Sequence[int], named: FilterChoice | None
+    choice: BlendChoice,
+    served: ServedCatalog,
+    history: Sequence[int],
+    excluded: Sequence[int],
+    named: FilterChoice | None,
+    filters: Mapping[str, ItemSet],
 ) -> None:
     """Fill in the candidates that follow from a history.
 
     Args:
         history: catalog indices, oldest first.
         excluded: catalog indices of items that must not be returned.
-        named: the filters that items must pass.
+        named: the filters that items must pass; `filters` are their sets.
     """
     assert served.neighbours is not None
 
     def allowed(items: IntArray) -> BoolArray:
-        return np.ones(len(items), bool) if named is None else passes(items, named, served.filters)
+        return np.ones(len(items), bool) if named is None else passes(items, named, filters)
 
     items, scores = served.neighbours.candidates(history, choice.count, excluded, allowed)
     choice.items, choice.scores = items.astype(np.int32).tobytes(), scores.tobytes()
@@ -106,10 +111,10 @@ def retrieve(submit: Submit, served: ServedCatalog, history: Sequence[int], coun
     return items.astype(np.int32).tobytes()
 
 
-def passes(items: IntArray, named: FilterChoice, filters: dict[str, ItemSet]) -> BoolArray:
-    """`[items]` bool, which of some catalog indices pass the filters; one that has been deleted meanwhile is for the engine to refuse."""
-    must = [filters[name].contains(items) for name in named.all if name in filters]
-    must += [~filters[name].contains(items) for name in named.without if name in filters]
-    if any_of := [filters[name].contains(items) for name in named.any if name in filters]:
+def passes(items: IntArray, named: FilterChoice, filters: Mapping[str, ItemSet]) -> BoolArray:
+    """`[items]` bool, which of some catalog indices pass the filters, whose sets are given by name."""
+    must = [filters[name].contains(items) for name in named.all]
+    must += [~filters[name].contains(items) for name in named.without]
+    if any_of := [filters[name].contains(items) for name in named.any]:
         must.append(reduce(np.logical_or, any_of))
     return reduce(np.logical_and, must, np.ones(len(items), bool))

@@ -8,12 +8,14 @@ reads are bounded by `USERS` and `EVENTS`.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from drafting.array_types import BoolArray, IntArray
 from drafting.catalog.freshness import ADDED_AT, days_of_items
+from drafting.trie.item_set import ItemSet
 from server.catalogs.served import ServedCatalog
 from server.histories.popularity import Popularity
 from server.lists.blend import passes
@@ -108,8 +110,11 @@ class ColdStart:
             self._read_seconds = self._read_at - began
 
 
-async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Submit) -> BeamResult:
+async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Submit, filters: Mapping[str, ItemSet]) -> BeamResult:
     """The list of popular items that a request may get; `submit.excluded` and its filter, reserved places and caps hold for it.
+
+    Args:
+        filters: the sets of the filters that it names.
 
     Raises:
         TimeoutError: the request's deadline passed.
@@ -120,7 +125,7 @@ async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Sub
         if time.monotonic() > submit.deadline:
             raise TimeoutError("Nobody waits for the list any more, and others wait for the thread.")
         may = ~np.isin(items, excluded)
-        return may if submit.filter is None else may & passes(items, submit.filter, served.filters)
+        return may if submit.filter is None else may & passes(items, submit.filter, filters)
 
     def fresh(items: IntArray) -> BoolArray:
         assert submit.fresh is not None

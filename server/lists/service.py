@@ -77,10 +77,11 @@ class RecommendationService:
         started = time.monotonic()
         with self._drain.request(), self._catalogs.lease() as served:
             submit = self._submit(body, served, started, key)
+            filters = {} if submit.filter is None else {name: served.filters[name] for name in submit.filter.names}
             _check_fields(body.fields, served.catalog)
             with self._asking.admitted(body, submit) as request:
                 builder = await self._prompts.builder(served, submit.deadline)
-                asked = AskedList(body, served, submit, builder, started)
+                asked = AskedList(body, served, submit, builder, started, filters)
                 try:
                     user = await self._read_user(asked)
                 except NothingKnown as error:
@@ -96,7 +97,7 @@ class RecommendationService:
         if (popular := await self._cold_start.popular(served, submit.deadline)) is None:
             raise why
         submit.submitted = time.monotonic()
-        result = await popular_list(popular, served, submit)
+        result = await popular_list(popular, served, submit, asked.filters)
         fresh = asked.fresh_of(result)
         self._observe(asked, result, (), fresh)
         self._metrics.health.popular_lists.labels(why.reason).inc()
@@ -170,7 +171,7 @@ class RecommendationService:
         if body.exclude_history:
             submit.excluded = sorted(excluded.union(user.met))
         if submit.blend is not None:
-            propose(submit.blend, served, user.history or user.met, submit.excluded, submit.filter)
+            propose(submit.blend, served, user.history or user.met, submit.excluded, submit.filter, asked.filters)
         if drafted:
             submit.retrieved = retrieve(submit, served, user.history or user.met, drafted)
         self._asking.write_prompt(user, submit, asked.builder)

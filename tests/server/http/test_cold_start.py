@@ -149,6 +149,19 @@ async def test_exclusions_filters_and_reserved_places_hold_for_popular_items(mon
     assert answer["note"].endswith("Only 2 identifiers of fresh items were eligible, fewer than the 3 places for them.")
 
 
+async def test_a_filter_that_is_deleted_before_the_list_is_made_holds_for_it(monkeypatch: pytest.MonkeyPatch):
+    bench = await popular_bench()
+    await bench.client.put("/v1/catalog/filters/some", json={"items": ["item-3", "item-9", "item-18"]})
+    find = cold_start.ColdStart.popular
+
+    async def find_late(popular: cold_start.ColdStart, served: ServedCatalog, deadline: float) -> PopularItems | None:
+        assert (await bench.client.delete("/v1/catalog/filters/some")).status_code == 204
+        return await find(popular, served, deadline)
+
+    monkeypatch.setattr(cold_start.ColdStart, "popular", find_late)
+    assert await asked(bench, filter="some") == ["item-3", "item-9", "item-18"]
+
+
 async def test_a_request_waits_for_them_until_its_timeout_and_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch):
     begun, given_up = threading.Event(), threading.Event()
 
