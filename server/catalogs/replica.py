@@ -72,6 +72,7 @@ class CatalogReplica:
             except ControlUnavailable as error:
                 # It is read, and served: what can't be noted is written later.
                 logger.warning("this start is not noted: %s", error)
+                follower.problem = None
             except ReplicaBehind:
                 pass  # It is said, and tried again.
             found = Record.of({key: value for key, value in changes.items() if value is not None}).versions.values()

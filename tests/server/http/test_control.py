@@ -8,9 +8,11 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from server.catalogs.start import BY_START
+from server.control import Write
+from server.engine.supervisor import EngineStatus
 from server.http import app
 from server.http.app import build_api
-from server.try_again import FilesUnavailable
+from server.try_again import ControlFull, FilesUnavailable
 from tests.server.http.test_app import Bench
 from tests.server.server_process import assert_problem
 
@@ -110,6 +112,27 @@ async def test_a_server_is_ready_once_all_are_told_of_the_catalog_that_it_brings
     async with catalogs.changing:
         await catalogs.follower.catch_up()
     assert (await bench.client.get("/ready")).status_code == 200
+
+
+async def test_a_server_that_can_not_note_its_start_is_ready_with_what_there_is(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """As of a Redis that is out of memory, or whose replicas are away."""
+    supervisor, started = bench.engine.supervisor, asyncio.Event()
+
+    def start() -> None:
+        supervisor.status = EngineStatus.READY
+        started.set()
+
+    async def refuse(*_: object) -> Write:
+        raise ControlFull("It is full.")
+
+    monkeypatch.setattr(bench.services.catalogs.follower.store, "write", refuse)
+    monkeypatch.setattr(supervisor, "start", start)
+    api = build_api(bench.services)
+    async with api.router.lifespan_context(api), asyncio.timeout(20):
+        await started.wait()
+        assert (await bench.client.get("/ready")).status_code == 200
+        assert (await bench.recommend()).status_code == 200
+        assert (await bench.client.put("/v1/catalog/filters/few", json={"items": ["item-1"]})).status_code == 507
 
 
 async def test_a_server_that_can_not_begin_yet_says_so_until_it_can(bench: Bench, monkeypatch: pytest.MonkeyPatch):
