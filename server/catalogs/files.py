@@ -68,7 +68,8 @@ class VersionFiles:
             is_shared: True if replicas of other machines are to find here what this one publishes.
         """
         self.directory, self.objects, self.is_shared = directory, objects, is_shared
-        self._fetching = asyncio.Lock()
+        # Versions, which are to be served now, and what clients have versions made of, which may be large: each one at a time.
+        self._fetching, self._fetching_source = asyncio.Lock(), asyncio.Lock()
         self._lock: int | None = None
 
     def brought(self) -> dict[str, Path]:
@@ -111,7 +112,7 @@ class VersionFiles:
         copy: Path | None = None
         try:
             # One at a time: a store that is silent must not take all threads.
-            async with self._fetching:
+            async with self._fetching_source:
                 if not await asyncio.to_thread(self.objects.has, name):
                     raise UnknownFile(f"There is no file {quoted(name)} in the server's object store of catalogs.")
                 copy = self.unfinished(Path(name).suffix)

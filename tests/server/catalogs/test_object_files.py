@@ -1,5 +1,6 @@
 """Files in an object store, which is moto's S3 or a directory: broken downloads, stores that are away, how much memory a file takes."""
 
+import asyncio
 import logging
 import os
 import random
@@ -324,6 +325,36 @@ async def test_a_bucket_takes_the_files_that_versions_are_made_of(tmp_path: Path
     for name in ("nightly", "nightly/other.jsonl", "../store/x", "a\0b", "", "/"):
         with pytest.raises(UnknownFile):
             await files.source(name).__aenter__()
+
+
+async def test_a_version_that_others_serve_does_not_wait_for_a_file_that_another_is_made_of(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may be large, and take long."""
+    digest, files = publish(replica(tmp_path, url)), replica(tmp_path, url)
+    obstore.put(from_url(url), "nightly/items.jsonl", b"contents")
+    get, begun, goes_on = ObjectFiles.get, threading.Event(), threading.Event()
+
+    def slow_get(self: ObjectFiles, name: str, path: Path) -> None:
+        if name == "nightly/items.jsonl":
+            begun.set()
+            goes_on.wait(60)
+        get(self, name, path)
+
+    async def read() -> bytes:
+        async with files.source("nightly/items.jsonl") as path:
+            return path.read_bytes()
+
+    monkeypatch.setattr(ObjectFiles, "get", slow_get)
+    reading = asyncio.create_task(read())
+    try:
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(begun.wait, 20)
+            assert (await fetch(files, digest)).exists()
+        assert not reading.done()
+    finally:
+        goes_on.set()
+    assert await reading == b"contents"
 
 
 MEMORY = """
