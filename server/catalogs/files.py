@@ -82,7 +82,7 @@ class VersionFiles:
         return self.directory / f"{UNFINISHED}{os.urandom(8).hex()}{suffix}"
 
     async def local(self, file_name: str, digest: str | None, version: str) -> Path:
-        """The path of a file on this machine; it is fetched if it is not here yet.
+        """The path of a file on this machine; it is fetched if it is not here, and used now if it is (`server.catalogs.tidying`).
 
         Args:
             digest: of its contents; None if they are not compared.
@@ -92,9 +92,9 @@ class VersionFiles:
             FilesUnavailable: it can't be fetched, now or (`FileGone`) at all; the sentence names the version and says why.
         """
         path = self.directory / file_name
-        if self.objects is not None and not path.exists():
+        if self.objects is not None and not _use(path):
             async with self._fetching:
-                if not path.exists():
+                if not _use(path):
                     await self._fetch(self.objects, file_name, path, digest, f"of version {quoted(version)} ")
         return path
 
@@ -246,6 +246,21 @@ class VersionFiles:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def is_old(path: Path) -> bool:
+    """True for a file that came, and was used last, longer ago than one stays that no version is in."""
+    try:
+        return time.time() - path.stat().st_mtime > KEPT_SECONDS
+    except OSError:
+        return False
+
+
+def _use(path: Path) -> bool:
+    """Note that a file is used now; False if it is not there."""
+    with suppress(OSError):
+        os.utime(path)
+    return path.exists()
 
 
 def _sync(path: Path) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from drafting.catalog.artefact import digest_in
-from server.catalogs.files import KEPT_SECONDS, VersionFiles
+from server.catalogs.files import VersionFiles, is_old
 from server.catalogs.own import Own
 from server.catalogs.served import ServedCatalog
 from server.control.follower import Follower
@@ -159,7 +159,7 @@ class KnownVersions:
     async def discard(self, path: Path) -> None:
         """Delete a file if no version is in it, and no other replica may be about to make one of it."""
         with suppress(ControlUnavailable):
-            if path not in self.paths() and (_is_old(path) or await self.follower.is_alone()):
+            if path not in self.paths() and (is_old(path) or await self.follower.is_alone()):
                 self.files.discard(path)
 
     async def remove(self, name: str) -> None:
@@ -280,10 +280,3 @@ class KnownVersions:
 def may_be_written(error: BaseException) -> bool:
     """True if a write to the control store that ended so, or was cut off, may be there all the same."""
     return isinstance(error, ControlUnavailable | asyncio.CancelledError) and not isinstance(error, ControlFull)
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > KEPT_SECONDS
-    except OSError:
-        return False

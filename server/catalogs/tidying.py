@@ -1,8 +1,12 @@
-"""Removing files that no version is in, from the directory of the versions, or a cache, and from the object store.
+"""Removing files that no version is in, from the directory of the versions, or a cache, and from the object store; and from a cache what
+its server can do without.
 
 Invariant: a file goes only if it came since these servers know versions, more than an hour ago, and no version that any of them knows is in
 it. An hour, because a server stores a file before it names the version. And what came before is of another fleet, or of this one before it
 lost its control store: somebody may need it to restore that.
+
+A cache of the object store keeps what is served, what was served last, and what was used within an hour. Reason: all else can be fetched
+again, and versions that nobody deletes would fill the disks of all servers at the same time.
 """
 
 import asyncio
@@ -13,13 +17,15 @@ from contextlib import suppress
 from datetime import timedelta
 
 from drafting.catalog.artefact import digest_in
-from server.catalogs.files import KEPT_SECONDS, UNFINISHED, VersionFiles
+from server.catalogs.files import KEPT_SECONDS, UNFINISHED, VersionFiles, is_old
 from server.catalogs.store import CatalogStore
 from server.try_again import FilesUnavailable
 
 TIDY_SECONDS = 600.0
 # No file is written for so long.
 UNFINISHED_SECONDS = 24 * 3600.0
+# Of those that were served, this one among them: to go back to while the object store is away.
+NEAR_VERSIONS = 4
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +38,19 @@ async def watch_files(catalogs: CatalogStore) -> None:
         if not follower.is_current:
             # As after a pause of this process: others may have brought versions meanwhile.
             continue
+        named = {path.name for path in catalogs.paths()}
         try:
-            await asyncio.to_thread(tidy, catalogs.files, {path.name for path in catalogs.paths()}, catalogs.record.created)
+            await asyncio.to_thread(tidy, catalogs.files, named, catalogs.record.created)
+            await asyncio.to_thread(uncache, catalogs.files, named - near(catalogs))
         except FilesUnavailable as error:
             logger.warning("the files of versions can't be tidied up: %s", error)
+
+
+def near(catalogs: CatalogStore) -> set[str]:
+    """The names of the files that stay in this server's cache, however long they were not used."""
+    names = catalogs.record.served[:NEAR_VERSIONS] + ([] if catalogs.trying is None else [catalogs.trying])
+    versions = catalogs.record.versions
+    return {catalogs.active.path.name} | {versions[name].file for name in names if name in versions}
 
 
 def tidy(files: VersionFiles, named: Collection[str], since: float) -> None:
@@ -64,6 +79,24 @@ def tidy(files: VersionFiles, named: Collection[str], since: float) -> None:
         if name not in stored and digest_in(name) is not None and (files.directory / name).exists():
             logger.warning("the object store has lost %s: it is stored there again", name)
             files.objects.put(files.directory / name, name)
+
+
+def uncache(files: VersionFiles, named: Collection[str]) -> None:
+    """Remove from a cache of the object store what was not used for an hour and is there.
+
+    Args:
+        named: names of the files of versions that this server can do without.
+
+    Raises:
+        FilesUnavailable: the object store does not answer.
+    """
+    if files.objects is None:
+        return
+    for path in (files.directory / name for name in named if digest_in(name) is not None):
+        # It may be used while the object store is asked.
+        if is_old(path) and files.objects.has(path.name) and is_old(path):
+            logger.info("deleting %s from the cache: it is in the object store, and was not used for an hour", path)
+            files.discard(path)
 
 
 def _goes(name: str, age: float, oldest: float) -> bool:

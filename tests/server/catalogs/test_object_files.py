@@ -22,7 +22,7 @@ from server.catalogs import files as files_module
 from server.catalogs import object_files
 from server.catalogs.files import VersionFiles, open_objects
 from server.catalogs.object_files import ObjectFiles, StoredFile
-from server.catalogs.tidying import tidy
+from server.catalogs.tidying import tidy, uncache
 from server.errors import UnknownFile
 from server.http.problems import problem_of
 from server.try_again import FileGone, FilesUnavailable
@@ -147,6 +147,28 @@ def test_what_no_version_needs_goes_after_an_hour_and_what_the_store_has_lost_co
     assert kept not in names(store)
     tidy(first, {kept}, BEGAN)
     assert kept in names(store)
+
+
+async def test_what_was_not_used_for_an_hour_leaves_the_cache_and_not_the_store(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    files = replica(tmp_path, f"file://{store}")
+    digest = publish(files)
+    cached, stored = files.directory / digest_name(digest), store / digest_name(digest)
+    make_old(cached)
+    uncache(files, ())
+    assert cached.exists()
+    assert await fetch(files, digest) == cached
+    uncache(files, {cached.name})
+    assert cached.exists()
+    make_old(cached)
+    stored.rename(store / "elsewhere")
+    uncache(files, {cached.name})
+    assert cached.exists()
+    (store / "elsewhere").rename(stored)
+    uncache(files, {cached.name, "brought.catalog", "sha256-nowhere.catalog"})
+    assert not cached.exists()
+    assert (await fetch(files, digest)).read_bytes() == stored.read_bytes()
 
 
 def test_what_came_before_a_fleet_began_is_not_its_to_remove(tmp_path: Path) -> None:

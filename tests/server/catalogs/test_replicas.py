@@ -19,6 +19,7 @@ from drafting.catalog.text_column import TextColumn
 from server.catalogs import filters, new_items, store
 from server.catalogs.new_items import NewItems
 from server.catalogs.placing import Placed, PlaceOrder
+from server.catalogs.tidying import near
 from server.control import ControlStore, Limits, Position, Replica, State, Write
 from server.control.announcer import Announcer
 from server.control.memory import MemoryControlStore
@@ -233,6 +234,18 @@ async def test_nobody_goes_back_to_a_version_that_only_has_the_name_of_one_that_
     assert two.catalogs.previous() == "green"
     await one.activate("green")
     assert one.catalogs.previous() == "blue"
+
+
+async def test_of_the_versions_that_were_served_the_newest_are_kept_near(fleet: list[Shop]) -> None:
+    one, *_ = fleet
+    for number in range(6):
+        await one.add(f"v{number}", small_catalog(10 + number))
+    for number in (4, 3, 2, 1, 0, 2):
+        await one.activate(f"v{number}")
+    files = {number: one.catalogs.path(f"v{number}").name for number in range(6)}
+    assert near(one.catalogs) == {files[number] for number in (2, 0, 1, 3)}
+    one.catalogs.trying = "v5"
+    assert near(one.catalogs) == {files[number] for number in (2, 0, 1, 3, 5)}
 
 
 class Loaded:
