@@ -113,7 +113,7 @@ class Services:
     @cached_property
     def switch(self) -> CatalogSwitch:
         """The service that activates versions of the catalog."""
-        return CatalogSwitch(self.catalogs, self.filters, self.engine.supervisor, self.metrics.health)
+        return CatalogSwitch(self.catalogs, self.filters, self.prompts, self.engine.supervisor, self.metrics.health)
 
     @cached_property
     def replica(self) -> CatalogReplica:

@@ -70,6 +70,18 @@ class CatalogPrompts:
             raise self._supervisor.unavailable() from error
         raise _no_prompts() from error
 
+    async def prepare(self, served: ServedCatalog) -> None:
+        """Make the builder of a version that is about to be served, so that no request waits for it; without an engine it is made later.
+
+        Raises:
+            EngineUnavailable: it can't be made.
+        """
+        try:
+            await self.builder(served)
+        except EngineUnavailable:
+            if served in self._failed:
+                raise
+
     def check(self) -> None:
         """Say so if no prompts can be made for the version that is served; until they can, also while that is tried again.
 

@@ -146,7 +146,7 @@ class CatalogStore(KnownVersions):
 
         Args:
             candidate: keeps what is done between two attempts.
-            prepare: evaluates the named filters for it.
+            prepare: does what must be done with it in this process before, such as evaluating the named filters.
             new: file of a version that new items make, and that comes into being with its activation; None for one that is there.
             without_engine: True to do it also while there is no engine, unproven; the next engine loads it.
 

@@ -1,12 +1,14 @@
 """Serving another version of the catalog: everything that must happen in one go.
 
 Invariant: all that changes what is served, by name, by new items or because others have written it, comes through here with the lock
-`CatalogStore.changing` held, so a version is served with all named filters evaluated and its metrics begun, or not at all.
+`CatalogStore.changing` held, so a version is served with all named filters evaluated, the builder of its prompts made and its metrics
+begun, or not at all.
 """
 
 from pathlib import Path
 
 from server.catalogs.filters import NamedFilters
+from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.control.records import Activation
@@ -22,9 +24,16 @@ _MISTAKES = VersionNotFound, VersionNotServed, NothingToRollBack
 class CatalogSwitch:
     """Serves versions that are known."""
 
-    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, supervisor: EngineSupervisor, health: HealthMetrics) -> None:
+    def __init__(
+        self,
+        catalogs: CatalogStore,
+        filters: NamedFilters,
+        prompts: CatalogPrompts,
+        supervisor: EngineSupervisor,
+        health: HealthMetrics,
+    ) -> None:
         self._catalogs = catalogs
-        self._filters = filters
+        self._filters, self._prompts = filters, prompts
         self._supervisor = supervisor
         self._health = health
         # With it an engine has died here: it is not given to the next one unproven.
@@ -55,7 +64,7 @@ class CatalogSwitch:
             if served not in (None, active := self._catalogs.active.name):
                 raise VersionNotServed(f"The version {quoted(served)} is not served any more: {quoted(active)} is. Nothing was changed.")
             name = self._catalogs.previous() if version is None else version
-            return await self._catalogs.activate(candidate, name, by, self._filters.prepare, without_engine=without_engine)
+            return await self._catalogs.activate(candidate, name, by, self._prepare, without_engine=without_engine)
 
         before = self._catalogs.active
         with self._health.activation(*_MISTAKES), self._catalogs.candidate() as candidate:
@@ -66,7 +75,7 @@ class CatalogSwitch:
     async def extend(self, candidate: Candidate, version: str, by: str, path: Path) -> Activation:
         """Serve a new version, which is the served one with items added; call it within `Follower.decide`. Raises as `serve`."""
         before = self._catalogs.active
-        activation = await self._catalogs.activate(candidate, version, by, self._filters.prepare, new=path)
+        activation = await self._catalogs.activate(candidate, version, by, self._prepare, new=path)
         # What fails is told to whoever sent the items; where another replica came before, all this is done again.
         self._health.activated()
         self._begin_metrics(before, extends=True)
@@ -79,7 +88,7 @@ class CatalogSwitch:
         with self._health.activation(), self._catalogs.candidate() as candidate:
             path = self._catalogs.path(version)
             try:
-                served = await self._catalogs.bring(candidate, version, path, self._filters.prepare, without_engine=unproven)
+                served = await self._catalogs.bring(candidate, version, path, self._prepare, without_engine=unproven)
             except EngineUnavailable:
                 self._deadly = version
                 raise
@@ -91,6 +100,11 @@ class CatalogSwitch:
         """Serve a version, prepared already, that the first engine is to load."""
         self._catalogs.begin(served)
         self._health.open_catalog(served.name, len(served.catalog))
+
+    async def _prepare(self, served: ServedCatalog) -> None:
+        """Do in this process what requests need of a version that is about to be served. Raises as `NamedFilters` and `CatalogPrompts`."""
+        await self._filters.prepare(served)
+        await self._prompts.prepare(served)
 
     def _begin_metrics(self, before: ServedCatalog, *, extends: bool = False) -> None:
         if (served := self._catalogs.active) is not before:

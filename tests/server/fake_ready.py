@@ -27,7 +27,7 @@ READY = Ready(
     precision=Precision("float32", True),
     normalised=Normalisation.VOCABULARY,
     places=PlacesLimit(1, 0),
-    prompts=PromptFiles("/nowhere/tokenizer.json", "", {}, None, None, {}, False, None),
+    prompts=PromptFiles("/nowhere/tokenizer.json", "no digest", {}, None, None, {}, False, None),
 )
 
 

@@ -15,6 +15,7 @@ from drafting.catalog.catalog import Catalog
 from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
+from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.replica import CatalogReplica
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
@@ -132,7 +133,8 @@ async def open_shop(
     served, files = ServedCatalog(start.version, "", start_file, start), VersionFiles(directory, is_shared=is_shared)
     catalogs = CatalogStore(served, engine, files, follower, private_files=is_private)
     filters = NamedFilters(catalogs, engine)
-    switch = CatalogSwitch(catalogs, filters, engine.supervisor, metrics.health)
+    prompts = CatalogPrompts(catalogs, engine.supervisor)
+    switch = CatalogSwitch(catalogs, filters, prompts, engine.supervisor, metrics.health)
     follower.applier = replica = CatalogReplica(catalogs, filters, switch)
     await replica.begin()
     engine.supervisor.watch = CatalogGuard(catalogs, filters, engine.supervisor, metrics.health)

@@ -13,6 +13,7 @@ from drafting.trie.item_set import ItemSet
 from server.catalogs import filters
 from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
+from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.replica import CatalogReplica
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
@@ -72,7 +73,9 @@ def named(catalogs: CatalogStore) -> NamedFilters:
     metrics = Metrics()
     engine = EngineClient(EngineOptions(target="", catalog=""), "", metrics, max_pending=1)
     found = NamedFilters(catalogs, engine)
-    catalogs.follower.applier = CatalogReplica(catalogs, found, CatalogSwitch(catalogs, found, engine.supervisor, metrics.health))
+    prompts = CatalogPrompts(catalogs, engine.supervisor)
+    switch = CatalogSwitch(catalogs, found, prompts, engine.supervisor, metrics.health)
+    catalogs.follower.applier = CatalogReplica(catalogs, found, switch)
     return found
 
 

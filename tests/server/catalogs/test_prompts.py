@@ -176,7 +176,19 @@ async def test_other_versions_do_not_matter_to_the_one_that_is_served(tmp_path: 
     prompts.check()
 
 
+async def test_the_builder_of_a_version_is_made_before_that_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, served = prompts_of(Engine(write_prompts(engine_builder(FORMS["list"]), tmp_path)))
+    with pytest.raises(TimeoutError):
+        await prompts.builder(served, deadline=0.0)
+    await prompts.prepare(served)
+    assert await prompts.builder(served, deadline=0.0) is not None
+    monkeypatch.setattr(PromptSource, "builder", lambda *_: (_ for _ in ()).throw(PromptError("The tokenizer lacks a code.")))
+    with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
+        await prompts.prepare(ServedCatalog("v2", "v2#1", Path("none"), CATALOG))
+
+
 async def test_before_there_is_an_engine_no_prompts_are_made() -> None:
     prompts, served = prompts_of(Engine(None))
+    await prompts.prepare(served)
     with pytest.raises(EngineUnavailable, match="It is gone"):
         await prompts.builder(served)

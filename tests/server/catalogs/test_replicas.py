@@ -19,6 +19,8 @@ from drafting.catalog.text_column import TextColumn
 from server.catalogs import filters, new_items, store
 from server.catalogs.new_items import NewItems
 from server.catalogs.placing import Placed, PlaceOrder
+from server.catalogs.prompts import CatalogPrompts
+from server.catalogs.served import ServedCatalog
 from server.catalogs.tidying import near
 from server.control import ControlStore, Limits, Position, Replica, State, Write
 from server.control.announcer import Announcer
@@ -29,7 +31,7 @@ from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterNotFound, NothingToRollBack, VersionActive, VersionExists, VersionNotFound
 from server.schemas.catalogs import NewItemsBody
 from server.settings import Settings
-from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
+from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, EngineUnavailable, ReplicaBehind
 from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened, small_catalog
 
 NAMES = ("a", "b", "c")
@@ -188,6 +190,27 @@ async def test_what_is_asked_for_by_mistake_is_no_failed_activation(fleet: list[
     with pytest.raises(CatalogRefused):
         await one.activate("v1")
     assert activations(one) == {"activated": 0, "failed": 1}
+
+
+async def test_the_prompts_of_a_version_can_be_made_before_it_is_served(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, _ = fleet
+    asked: list[tuple[str, bool]] = []
+
+    async def prepare(_: CatalogPrompts, served: ServedCatalog) -> None:
+        asked.append((served.name, served in (one.catalogs.active, two.catalogs.active)))
+
+    async def refuse(*_: object) -> None:
+        raise EngineUnavailable("No prompts can be made.")
+
+    monkeypatch.setattr(CatalogPrompts, "prepare", prepare)
+    await one.add("v1", ONE)
+    await one.activate("v1")
+    await follow(two)
+    assert asked == [("v1", False), ("v1", False)]
+    monkeypatch.setattr(CatalogPrompts, "prepare", refuse)
+    with pytest.raises(EngineUnavailable, match="No prompts"):
+        await one.activate(START.version)
+    assert one.catalogs.active.name == one.catalogs.record.active == "v1"
 
 
 async def test_a_version_that_others_serve_and_that_is_not_known_here_is_a_failed_activation(fleet: list[Shop]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from drafting.catalog.artefact import save_artefact
 from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
+from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.replica import CatalogReplica
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
@@ -35,7 +36,9 @@ async def begin(directory: Path, control: ControlStore | None = None, name: str 
     start = ServedCatalog(START.version, "", Path("start.jsonl"), START)
     catalogs = CatalogStore(start, engine, VersionFiles(directory), follower)
     filters = NamedFilters(catalogs, engine)
-    follower.applier = replica = CatalogReplica(catalogs, filters, CatalogSwitch(catalogs, filters, engine.supervisor, metrics.health))
+    prompts = CatalogPrompts(catalogs, engine.supervisor)
+    switch = CatalogSwitch(catalogs, filters, prompts, engine.supervisor, metrics.health)
+    follower.applier = replica = CatalogReplica(catalogs, filters, switch)
     await replica.begin()
     return catalogs
 
