@@ -3,6 +3,9 @@
 Those for lists and users are in `server.client.lists` and `server.client.users`. Both clients have a method of the same name, arguments and
 docstring for each function (`server.client.methods`), which returns what the operation's type says. What is sent is judged by the server
 alone, whose sentence a `Refused` carries, so a client of another version refuses nothing that its server can do.
+
+A change takes `everywhere`: True for an answer when all replicas have it, and not as soon as it is stored. If some have not in time it is
+`Unavailable`, whose sentence names them, and stored all the same; so it is tried again only if the server has not begun.
 """
 
 from collections.abc import Sequence
@@ -54,7 +57,9 @@ def items_like(item_id: str, limit: int | None = None) -> Operation[AlikeAnswer]
     return Operation("GET /v1/catalog/like/{item_id}", AlikeAnswer.model_validate_json, names={"item_id": item_id}, query={"limit": limit})
 
 
-def add_items(new_items: Sequence[NewItemBody | Facts], *, on_collision: str | None = None, by: str | None = None) -> Operation[ItemsAdded]:
+def add_items(
+    new_items: Sequence[NewItemBody | Facts], *, on_collision: str | None = None, by: str | None = None, everywhere: bool = False
+) -> Operation[ItemsAdded]:
     """Add up to 1,000 items to the catalog, all or none; they are served when the answer comes.
 
     It is tried again only if the server has not begun.
@@ -63,23 +68,29 @@ def add_items(new_items: Sequence[NewItemBody | Facts], *, on_collision: str | N
         new_items: dictionaries with `item_id`, `embedding` or `identifier`, and what else is known, or models.
         on_collision: what becomes of an item whose identifier belongs to another: `nearest-free` (the default) or `shared`.
         by: a person or a job, for the history of versions.
+        everywhere: True to wait for all replicas.
     """
     body = {"items": new_items} | _given(on_collision=on_collision, by=by)
     return Operation(
         "POST /v1/catalog/items",
         ItemsAdded.model_validate_json,
         Repeat.IF_NOT_BEGUN,
+        query=_until(everywhere),
         body=lambda _: body,
         patience=LONG_PATIENCE_SECONDS,
     )
 
 
-def put_filter(name: str, *, expression: str | None = None, items: Sequence[str] | None = None) -> Operation[FilterAnswer]:
-    """Give a filter a name: an expression over the items' attributes, or item ids."""
+def put_filter(
+    name: str, *, expression: str | None = None, items: Sequence[str] | None = None, everywhere: bool = False
+) -> Operation[FilterAnswer]:
+    """Give a filter a name: an expression over the items' attributes, or item ids; `everywhere` waits for all replicas."""
     return Operation(
         "PUT /v1/catalog/filters/{name}",
         FilterAnswer.model_validate_json,
+        _repeat(everywhere),
         names={"name": name},
+        query=_until(everywhere),
         body=lambda _: _given(expression=expression, items=items),
     )
 
@@ -101,21 +112,21 @@ def filter(name: str) -> Operation[FilterAnswer]:
     return Operation("GET /v1/catalog/filters/{name}", FilterAnswer.model_validate_json, names={"name": name})
 
 
-def forget_filter(name: str) -> Operation[None]:
-    """Forget a named filter; requests that run with it are not disturbed."""
-    return Operation("DELETE /v1/catalog/filters/{name}", nothing, names={"name": name})
+def forget_filter(name: str, *, everywhere: bool = False) -> Operation[None]:
+    """Forget a named filter; requests that run with it are not disturbed. `everywhere` waits for all replicas."""
+    return Operation("DELETE /v1/catalog/filters/{name}", nothing, _repeat(everywhere), names={"name": name}, query=_until(everywhere))
 
 
-def put_catalog(version: str, path: str) -> Operation[VersionBuilt]:
+def put_catalog(version: str, path: str, *, everywhere: bool = False) -> Operation[VersionBuilt]:
     """Make a version of a file in the server's directory of catalogs; it can be activated then.
 
-    It is tried again only if the server has not begun, as `upload_catalog`.
+    It is tried again only if the server has not begun, as `upload_catalog`. `everywhere` waits until all replicas know it.
     """
-    return _bring(version, lambda _: {"path": path})
+    return _bring(version, lambda _: {"path": path}, everywhere)
 
 
 def upload_catalog(
-    version: str, file: Path, *, content_type: str | None = None, on_bytes: OnBytes | None = None
+    version: str, file: Path, *, content_type: str | None = None, on_bytes: OnBytes | None = None, everywhere: bool = False
 ) -> Operation[VersionBuilt]:
     """Send a catalog and make a version of it; it can be activated then.
 
@@ -123,6 +134,7 @@ def upload_catalog(
         file: JSONL, parquet, an index, MiniOneRec's item info or an artefact.
         content_type: form of the file; by default what its suffix says (`.jsonl`, `.parquet`, `.json`, `.tsv`, `.catalog`).
         on_bytes: takes the bytes sent so far and those of the file, after each piece; from the beginning when the upload is tried again.
+        everywhere: True to wait until all replicas know it.
 
     Raises:
         ValueError: the file's suffix says no form.
@@ -131,7 +143,7 @@ def upload_catalog(
     form = content_type or of_suffix.get(file.suffix)
     if form is None:
         raise ValueError(f"{file.name} has none of the suffixes {', '.join(of_suffix)}: name its content_type.")
-    return _bring(version, Upload(file, form, on_bytes))
+    return _bring(version, Upload(file, form, on_bytes), everywhere)
 
 
 def catalogs() -> Operation[CatalogsAnswer]:
@@ -150,8 +162,8 @@ def difference(version: str, base: str | None = None, limit: int | None = None) 
     )
 
 
-def activate(version: str, by: str) -> Operation[ActivationAnswer]:
-    """Serve a version from now on; `by` is a person or a job, for the history.
+def activate(version: str, by: str, *, everywhere: bool = False) -> Operation[ActivationAnswer]:
+    """Serve a version from now on; `by` is a person or a job, for the history, and `everywhere` waits for all replicas.
 
     It is tried again only if the server has not begun.
     """
@@ -160,29 +172,32 @@ def activate(version: str, by: str) -> Operation[ActivationAnswer]:
         ActivationAnswer.model_validate_json,
         Repeat.IF_NOT_BEGUN,
         names={"version": version},
+        query=_until(everywhere),
         body=lambda _: {"by": by},
         patience=LONG_PATIENCE_SECONDS,
     )
 
 
-def roll_back(by: str | None = None, served: str | None = None) -> Operation[ActivationAnswer]:
+def roll_back(by: str | None = None, served: str | None = None, *, everywhere: bool = False) -> Operation[ActivationAnswer]:
     """Serve the version before this one again. It is tried again only if the server has not begun: twice comes back to where it began.
 
     Args:
         served: the version that is to be left; refused as `Conflict` where another one is served by now.
+        everywhere: True to wait for all replicas.
     """
     return Operation(
         "POST /v1/catalogs/rollback",
         ActivationAnswer.model_validate_json,
         Repeat.IF_NOT_BEGUN,
+        query=_until(everywhere),
         body=lambda _: _given(by=by) | ({} if served is None else {"from": served}),
         patience=LONG_PATIENCE_SECONDS,
     )
 
 
-def forget_catalog(version: str) -> Operation[None]:
-    """Delete a version of the catalog that is not served."""
-    return Operation("DELETE /v1/catalogs/{version}", nothing, names={"version": version})
+def forget_catalog(version: str, *, everywhere: bool = False) -> Operation[None]:
+    """Delete a version of the catalog that no replica serves; `everywhere` waits until none knows it."""
+    return Operation("DELETE /v1/catalogs/{version}", nothing, _repeat(everywhere), names={"version": version}, query=_until(everywhere))
 
 
 def control() -> Operation[ControlAnswer]:
@@ -234,15 +249,26 @@ def metrics() -> Operation[str]:
     return Operation("GET /metrics", bytes.decode)
 
 
-def _bring(version: str, body: Any) -> Operation[VersionBuilt]:
+def _bring(version: str, body: Any, everywhere: bool) -> Operation[VersionBuilt]:
     return Operation(
         "PUT /v1/catalogs/{version}",
         VersionBuilt.model_validate_json,
         Repeat.IF_NOT_BEGUN,
         names={"version": version},
+        query=_until(everywhere),
         body=body,
         patience=LONG_PATIENCE_SECONDS,
     )
+
+
+def _until(everywhere: bool) -> dict[str, float | str | None]:
+    """The query of a change that all replicas are to have before it is answered."""
+    return {"wait": "all" if everywhere else None}
+
+
+def _repeat(everywhere: bool) -> Repeat:
+    """When a change that may be done twice is sent again: not once some replicas lack it, for a second deletion finds nothing."""
+    return Repeat.IF_NOT_BEGUN if everywhere else Repeat.ALWAYS
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -54,6 +54,10 @@ def makers() -> dict[str, Callable[..., Operation[Any]]]:
     }
 
 
+def parameters(make: Callable[..., Operation[Any]]) -> list[str]:
+    return list(inspect.signature(make).parameters)
+
+
 def test_every_operation_of_the_page_has_a_method():
     paths = build_api(Bench().services).openapi()["paths"]
     documented = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
@@ -73,13 +77,31 @@ def test_both_clients_have_a_method_for_each_operation(face: type):
     for name, make in makers().items():
         method = vars(face)[name]
         assert method.__doc__ == make.__doc__
-        assert list(inspect.signature(method).parameters)[1:] == list(inspect.signature(make).parameters)
+        assert list(inspect.signature(method).parameters)[1:] == parameters(make)
         assert inspect.iscoroutinefunction(method) == (face is AsyncAtspeedClient)
 
 
 def test_what_others_may_have_changed_meanwhile_is_not_changed_twice():
     never_twice = {name for name, make in makers().items() if make(**ARGUMENTS.get(name, {})).repeat is Repeat.IF_NOT_BEGUN}
     assert {"activate", "roll_back", "restore_control"} <= never_twice
+
+
+def test_every_change_that_can_wait_for_all_replicas_does_and_tells_who_lacks_it():
+    paths = build_api(Bench().services).openapi()["paths"]
+    documented = {
+        f"{method.upper()} {path}"
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if any(parameter["name"] == "wait" for parameter in operation.get("parameters", []))
+    }
+    made = [make(**ARGUMENTS.get(name, {}), everywhere=True) for name, make in makers().items() if "everywhere" in parameters(make)]
+    assert {operation.route for operation in made} == documented
+    for operation in made:
+        assert operation.target.endswith("?wait=all")
+        # The answer that some lack it would be lost.
+        assert operation.repeat is Repeat.IF_NOT_BEGUN
+    assert operations.activate("v", "me").target == "/v1/catalogs/v/activate"
+    assert operations.forget_filter("f").repeat is Repeat.ALWAYS
 
 
 def test_a_list_can_be_asked_for_with_every_field():
