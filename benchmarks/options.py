@@ -9,5 +9,6 @@ Target = Annotated[Path, typer.Option(help="Directory of the target model.", exi
 Draft = Annotated[Path, typer.Option(help="Directory of the draft model.", exists=True, file_okay=False)]
 CatalogFile = Annotated[Path, typer.Option("--catalog", help="Catalog of the items.", exists=True, dir_okay=False)]
 ITEMS_ALONE = "with the items of their histories alone: no kinds, times, profiles or contexts"
-Data = Annotated[Path, typer.Option(help=f"Interactions, as for `atspeed train`; test users are asked {ITEMS_ALONE}.", exists=True)]
+_INTERACTIONS = f"Interactions, as for `atspeed train`; the target's test users are asked {ITEMS_ALONE}."
+Data = Annotated[Path, typer.Option(help=_INTERACTIONS, exists=True)]
 Lengths = Annotated[str, typer.Option("--k", help="List lengths, separated by commas.")]

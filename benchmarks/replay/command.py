@@ -60,7 +60,7 @@ def record(
         # Before minutes of work, not after them.
         out.parent.mkdir(parents=True, exist_ok=True)
         catalog = load_catalog(catalog_file)
-        histories = held_out_histories(data, catalog, users)
+        histories = held_out_histories(data, catalog, target, users)
         recommender = Recommender.load(target, catalog, draft=draft)
         beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), recommender.catalog)
         with tqdm(total=len(histories), desc="Recording", unit="user") as bar:
@@ -148,7 +148,7 @@ def check(
     ks, names = whole_numbers("--k", k), some_words("--plans", plans)
     with sentences():
         catalog = load_catalog(catalog_file)
-        histories = held_out_histories(data, catalog, users)
+        histories = held_out_histories(data, catalog, target, users)
         cores = threads or usable_processors()
         recommender = Recommender.load(target, catalog, draft=draft, plan="auto", host=engine, threads=cores)
         timed = len(dict.fromkeys(("none", *names)))

@@ -67,7 +67,7 @@ def exactness(
     target: Target,
     catalog_file: CatalogFile,
     data: Annotated[
-        Path | None, typer.Option(help=f"Interactions: test users are asked {ITEMS_ALONE}. By default random histories.")
+        Path | None, typer.Option(help=f"Interactions: the target's test users are asked {ITEMS_ALONE}. By default random histories.")
     ] = None,
     draft: Annotated[Path | None, typer.Option(help="Directory of the draft model; none by default.", file_okay=False)] = None,
     k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,

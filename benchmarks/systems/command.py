@@ -25,7 +25,7 @@ def bench(
     catalog: Annotated[Path | None, typer.Option(help="Catalog of the model, needed with --target.")] = None,
     draft: Annotated[Path | None, typer.Option(help="Directory of a draft model over the target's tokens.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help=f"Interactions: test users are asked {ITEMS_ALONE}. By default random histories.")
+        Path | None, typer.Option(help=f"Interactions: the target's test users are asked {ITEMS_ALONE}. By default random histories.")
     ] = None,
     shape: Annotated[
         str, typer.Option(help="Random target, draft and catalog: small (3.7M and 0.1M parameters), tiny, tiger (a T5) or larger.")
@@ -151,7 +151,7 @@ def _histories(models: "SystemSpec", data: Path | None, count: int, length: int)
     from drafting.catalog.loading import load_catalog
 
     catalog = load_catalog(models.catalog)
-    return held_out_histories(data, catalog, count, length) if data else random_histories(len(catalog), count, length)
+    return held_out_histories(data, catalog, models.target, count, length) if data else random_histories(len(catalog), count, length)
 
 
 def _record(models: "SystemSpec", histories: list[list[int]], ks: list[int], warm_up: int, whose: str, path: Path) -> None:

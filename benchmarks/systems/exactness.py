@@ -94,7 +94,7 @@ def run(
         SetupError: models, catalog and data can't be used together.
     """
     catalog, wrong = load_catalog(catalog_file), 0
-    histories = held_out_histories(data, catalog, users) if data else random_histories(len(catalog), users)
+    histories = held_out_histories(data, catalog, target, users) if data else random_histories(len(catalog), users)
     plans = ["trie"] if draft is None else ["trie", "beam:40"]
     recommenders = [
         Recommender.load(target, catalog, draft=draft, dtype=dtype, threads=threads, kv_memory_gib=kv_memory_gib, exact=exact)

@@ -33,7 +33,7 @@ def run(
         SetupError: models, catalog and data can't be used together.
     """
     catalog = load_catalog(catalog_file)
-    histories = held_out_histories(data, catalog, None)
+    histories = held_out_histories(data, catalog, target, None)
     recommender = Recommender.load(target, catalog, draft=draft, host=engine, dtype="float32")
     decoder, different = recommender.engine, 0
     costs = measure_costs(decoder, recommender.prompts.max_tokens)

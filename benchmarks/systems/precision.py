@@ -133,7 +133,7 @@ def run(target: Path, draft: Path, catalog_file: Path, data: Path, dtypes: Seque
         SetupError: models, catalog and data can't be used together.
     """
     catalog, different = load_catalog(catalog_file), 0
-    histories = held_out_histories(data, catalog, users)
+    histories = held_out_histories(data, catalog, target, users)
     bar = tqdm(total=len(dtypes) * len(ks), desc="Searching", unit="length", leave=False, disable=None)
     for dtype in dtypes:
         recommender = Recommender.load(target, catalog, draft=draft, plan=plan, dtype=dtype)

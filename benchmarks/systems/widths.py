@@ -14,14 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
+from benchmarks.systems.histories import trained_rule
 from drafting.alignment.data.loading import load_split
-from drafting.alignment.data.record import AUTO, split_kind
-from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.loading import load_catalog
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.report import Quality, Spread
 from verification.evaluation.searching import NO_PLAN, WARM_UP, Beam, Mode, search_all
-from verification.evaluation.users import held_out
+from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
 
 HEADS = ("beam width", "Recall", "NDCG", "ms, one at a time", "p99", "lists a second, full batches")
@@ -52,13 +51,8 @@ class WidthRow:
         return str(self.width), recall, ndcg, f"{self.ms.mean:.1f}", f"{self.ms.p99:.1f}", f"{self.lists:.0f}"
 
 
-def measure(recommender: Recommender, data: Path, widths: Sequence[int], k: int, most_users: int | None, timed: int) -> list[WidthRow]:
-    """Search the lists of test users with every width, what they have met left out.
-
-    Raises:
-        InteractionError: the data cannot be used.
-    """
-    users = held_out(load_split(data, recommender.catalog, SplitRule(split_kind(AUTO, data))), "test", most_users)
+def measure(recommender: Recommender, users: HeldOut, widths: Sequence[int], k: int, timed: int) -> list[WidthRow]:
+    """Search the lists of users with every width, what they have met left out."""
     asked = users.spread(timed)
     # The first users warm up, and are asked again.
     asked = asked[:WARM_UP] + asked
@@ -89,6 +83,7 @@ def run(
         SetupError: models, catalog and data can't be used together.
     """
     catalog = load_catalog(catalog_file)
+    users = held_out(load_split(data, catalog, trained_rule(target, data)), "test", most_users)
     with closing(Recommender.load(target, catalog, host=host, threads=threads)) as recommender:
-        rows = measure(recommender, data, [width for width in widths if width >= k], k, most_users, timed)
+        rows = measure(recommender, users, [width for width in widths if width >= k], k, timed)
     return markdown_table(HEADS, [row.cells for row in rows])

@@ -1,5 +1,7 @@
 """`make truth` from interactions to the table, with the tiniest models; and the libraries that it needs."""
 
+import argparse
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 
 from benchmarks.gpu import truth
 from drafting.catalog.builder import catalog_of
+from drafting.errors import InteractionError
 from tests.benchmarks.gpu import few_libraries
 
 ROOT = Path(__file__).parents[3]
@@ -57,3 +60,15 @@ def test_it_needs_few_libraries():
     needed = "verification.teacher, drafting.alignment.draft, verification.evaluation.searching, benchmarks.gpu.truth"
     code = f"{few_libraries.only(*truth.NEEDED)}; import {needed}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ)
+
+
+def test_test_users_are_those_of_the_split_that_the_target_was_trained_with(tmp_path: Path):
+    """One user's events are all of the newest, so no user has some before them; another split would ask what the target has learnt."""
+    catalog_of({f"item-{item}": [f"<a_{item}>"] for item in range(40)}).save(tmp_path / "catalog.jsonl")
+    lines = [{"user": time // 4, "item": f"item-{time}", "timestamp": time} for time in range(40)]
+    (tmp_path / "interactions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "training.json").write_text(json.dumps({"settings": {"split": "global-time"}}))
+    options = argparse.Namespace(data=tmp_path, catalog=tmp_path / "catalog.jsonl", users=10)
+    with pytest.raises(InteractionError, match="There are no users to evaluate"):
+        truth.measure(tmp_path / "target", tmp_path / "draft", options)

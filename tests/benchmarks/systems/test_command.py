@@ -16,6 +16,7 @@ from benchmarks.systems.histories import held_out_histories, random_histories
 from benchmarks.systems.interleaved import Row
 from benchmarks.systems.run import Report, Run
 from benchmarks.systems.trace import Trace
+from drafting.errors import InteractionError
 from tests.models import random_catalog
 from tests.server.forked_server import FORKING, ForkedServer
 
@@ -154,7 +155,26 @@ def test_real_users_are_asked_with_what_came_before_their_test_items(tmp_path: P
     names = [f"item-{number}" for number in range(30)]
     lines = [{"user": f"u{user}", "item": name, "timestamp": when} for user in range(6) for when, name in enumerate(names[: 5 * user])]
     (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    histories = held_out_histories(tmp_path, catalog, count=3)
+    histories = held_out_histories(tmp_path, catalog, tmp_path / "random target", count=3)
     # The user without events has none; the last event of each other one is its test item.
     assert histories == [list(range(4)), list(range(14)), list(range(4, 24))]
     assert random_histories(50, 2, 7) == random_histories(50, 2, 7)
+
+
+def test_test_users_are_those_of_the_split_that_the_target_was_trained_with(tmp_path: Path):
+    """By another split a target is asked what it has learnt: of the first user everything."""
+    data, target, untold = tmp_path / "data", tmp_path / "target", tmp_path / "untold"
+    for folder in (data, target, untold):
+        folder.mkdir()
+    lines = [{"user": f"u{time // 5}", "item": f"item-{time}", "timestamp": time} for time in range(10)]
+    (data / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    catalog = random_catalog(items=50)
+    last, newest = [[0, 1, 2, 3], [5, 6, 7, 8]], [[5, 6, 7, 8]]
+    assert held_out_histories(data, catalog, untold, None) == last
+    (target / "training.json").write_text(json.dumps({"settings": {"split": "global-time", "min_items": 1, "label_kind": None}}))
+    assert held_out_histories(data, catalog, target, None) == newest
+    (data / "prepare.json").write_text(json.dumps({"split": "global-time"}))
+    assert held_out_histories(data, catalog, untold, None) == newest
+    (target / "training.json").write_text(json.dumps({"settings": {"split": "leave-one-out", "min_items": 6}}))
+    with pytest.raises(InteractionError, match="No user has 6 interactions"):
+        held_out_histories(data, catalog, target, None)

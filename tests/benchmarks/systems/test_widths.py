@@ -39,8 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Path:
 
 def test_every_width_has_the_figures_of_its_lists(folder: Path, catalog: Catalog) -> None:
     recommender = Recommender.load(folder / "target", catalog, kv_memory_gib=0.02)
-    rows = measure(recommender, folder, [4, 40], k=4, most_users=10, timed=5)
     users = held_out(load_split(folder, catalog), "test", 10)
+    rows = measure(recommender, users, [4, 40], k=4, timed=5)
     assert [row.width for row in rows] == [4, 40]
     for row in rows:
         found = recommender.recommend(users.states(), 4, row.width, users.histories)
@@ -57,3 +57,15 @@ def test_the_command_prints_a_table_of_the_widths_that_hold_k(folder: Path) -> N
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[1:]] == ["| 4", "| 8"]
+
+
+def test_users_are_those_of_the_split_that_the_target_was_trained_with(folder: Path, tmp_path: Path) -> None:
+    """One user's events are all of the newest, so no user has some before them."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "training.json").write_text(json.dumps({"settings": {"split": "global-time"}}))
+    lines = [{"user": time // 4, "item": f"item-{time}", "timestamp": time} for time in range(40)]
+    (tmp_path / "interactions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    inputs = ("--target", str(tmp_path / "target"), "--catalog", str(folder / "catalog.jsonl"), "--data", str(tmp_path))
+    result = CliRunner().invoke(app, ["widths", *inputs])
+    assert result.exit_code == 1
+    assert "There are no users to evaluate" in result.stderr
