@@ -91,7 +91,12 @@ def exactness(
 def widths(
     target: Target,
     catalog_file: CatalogFile,
-    data: Data,
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Interactions, as for `atspeed train`; the target's test users are asked with all that is known of them.", exists=True
+        ),
+    ],
     widths: Annotated[str, typer.Option(help="Beam widths, separated by commas.")] = "10,20,30,50,100,200",
     k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,
     users: Annotated[int | None, typer.Option(help="Test users, spread evenly over the data.", min=1, show_default="all")] = None,
@@ -100,6 +105,8 @@ def widths(
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:
     """Measure what beam widths give and cost: Recall and NDCG of the lists, latency of one request at a time, throughput of full batches.
+
+    Neither target nor catalog may have learnt the test part: make them with `--fit train+valid`.
 
     Example: atspeed-bench widths --target models/mine --catalog data/mine/catalog.jsonl --data data/mine
     """

@@ -14,9 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
-from benchmarks.systems.histories import trained_rule
+from benchmarks.systems.histories import trained_rule, training_settings
+from drafting.alignment.data.fit import FIT_TRAIN
 from drafting.alignment.data.loading import load_split
 from drafting.catalog.loading import load_catalog
+from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.report import Quality, Spread
 from verification.evaluation.searching import NO_PLAN, WARM_UP, Beam, Mode, search_all
@@ -55,6 +57,7 @@ def measure(recommender: Recommender, users: HeldOut, widths: Sequence[int], k: 
     """Search the lists of users with every width, what they have met left out."""
     asked = users.spread(timed)
     # The first users warm up, and are asked again.
+    warm_up = len(asked[:WARM_UP])
     asked = asked[:WARM_UP] + asked
     seconds: dict[int, list[float]] = {width: [] for width in widths}
     recommender.engine.use_plan(NO_PLAN)
@@ -70,20 +73,23 @@ def measure(recommender: Recommender, users: HeldOut, widths: Sequence[int], k: 
             started = time.perf_counter()
             found = search_all(recommender, PLAIN, users.states(), k, Beam(width), bar.update, users.histories)
             lists = len(users) / (time.perf_counter() - started)
-            rows.append(WidthRow(width, quality_of(users, found.lists, k), Spread.of(1e3 * np.array(seconds[width][WARM_UP:])), lists))
+            rows.append(WidthRow(width, quality_of(users, found.lists, k), Spread.of(1e3 * np.array(seconds[width][warm_up:])), lists))
     return rows
 
 
 def run(
     target: Path, catalog_file: Path, data: Path, widths: Sequence[int], k: int, most_users: int | None, timed: int, threads: int, host: str
 ) -> str:
-    """The table of a target's widths, those below k left out.
+    """The table of a target's widths, those below k left out. Where target or identifiers have learnt the test part, the command ends, as
+    `atspeed evaluate` does.
 
     Raises:
         SetupError: models, catalog and data can't be used together.
     """
-    catalog = load_catalog(catalog_file)
-    users = held_out(load_split(data, catalog, trained_rule(target, data)), "test", most_users)
+    catalog, rule = load_catalog(catalog_file), trained_rule(target, data)
+    refuse_learnt(target, training_settings(target).get("fit", FIT_TRAIN), "test")
+    refuse_learnt_identifiers(catalog_file, catalog, data, rule, "test")
+    users = held_out(load_split(data, catalog, rule), "test", most_users)
     with closing(Recommender.load(target, catalog, host=host, threads=threads)) as recommender:
         rows = measure(recommender, users, [width for width in widths if width >= k], k, timed)
     return markdown_table(HEADS, [row.cells for row in rows])

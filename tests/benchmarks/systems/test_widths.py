@@ -10,7 +10,11 @@ from typer.testing import CliRunner
 from benchmarks.cli import app
 from benchmarks.systems.widths import measure
 from drafting.alignment.data.loading import load_split
+from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
+from drafting.embeddings.learnt import Learnt, learnt_file, write_learnt
+from drafting.neighbours.source_check import source_of
 from tests.models import random_catalog, save_random_model
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.users import held_out
@@ -69,3 +73,28 @@ def test_users_are_those_of_the_split_that_the_target_was_trained_with(folder: P
     result = CliRunner().invoke(app, ["widths", *inputs])
     assert result.exit_code == 1
     assert "There are no users to evaluate" in result.stderr
+
+
+def test_one_timed_user_is_timed(folder: Path, catalog: Catalog) -> None:
+    """They are fewer than warm up, and each is asked again."""
+    recommender = Recommender.load(folder / "target", catalog, kv_memory_gib=0.02)
+    (row,) = measure(recommender, held_out(load_split(folder, catalog), "test", 2), [4], k=4, timed=1)
+    assert row.ms.mean == row.ms.p99 > 0
+    recommender.close()
+
+
+def test_labels_that_were_learnt_say_nothing_of_a_width(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "training.json").write_text(json.dumps({"settings": {"fit": "all"}}))
+    inputs = ("--catalog", str(folder / "catalog.jsonl"), "--data", str(folder))
+    learnt = CliRunner().invoke(app, ["widths", "--target", str(tmp_path / "target"), *inputs])
+    assert learnt.exit_code == 1
+    assert "has learnt the part test (--fit all), so figures there would say nothing" in learnt.stderr
+    record = Learnt(load_catalog(folder / "catalog.jsonl").version, "all", source_of(folder, SplitRule()))
+    catalog_file = tmp_path / "catalog.jsonl"
+    catalog_file.write_bytes((folder / "catalog.jsonl").read_bytes())
+    write_learnt(learnt_file(catalog_file), record)
+    inputs = ("--catalog", str(catalog_file), "--data", str(folder))
+    known = CliRunner().invoke(app, ["widths", "--target", str(folder / "target"), *inputs])
+    assert known.exit_code == 1
+    assert "from the part test, too" in known.stderr
