@@ -16,6 +16,7 @@ from benchmarks.replay.prefixes import PrefixScorer
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import Normalisation
+from drafting.cache import whole_file
 from drafting.errors import SetupError
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.plans.given import GivenPrefixes
@@ -79,7 +80,7 @@ class Recording:
         return GivenPrefixes.of(last, retrieved) if len(last) or len(retrieved) else None
 
     def save(self, path: Path) -> None:
-        """Write the recording as a compressed `.npz`."""
+        """Write the recording as a compressed `.npz`, whole or not at all."""
         arrays = {
             "prompt_lengths": self.prompt_lengths,
             "first_child": self.first_child,
@@ -89,7 +90,7 @@ class Recording:
         }
         for k, beams in self.beams.items():
             arrays |= {f"nodes_{k}": beams.nodes, f"log_probs_{k}": beams.log_probs, f"last_{k}": self.last[k]}
-        with path.open("wb") as file:
+        with whole_file(path) as building, building.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod

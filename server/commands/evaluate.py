@@ -23,6 +23,7 @@ from verification.evaluation.settings import BASELINES, CLOSED_FORMS, Evaluation
 
 if TYPE_CHECKING:
     from drafting.alignment.data.splits import SplitRule
+    from verification.evaluation.report import Report
 
 _WEIGHTS = "0.25,0.5,1,2,4,8"
 _ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
@@ -159,13 +160,9 @@ def evaluate(
     print_report(found)
     if report is not None:
         from verification.evaluation.baselines.training import forget_networks
-        from verification.evaluation.markdown import to_markdown
-        from verification.evaluation.plots import write_plots
 
         try:
-            (report / "report.json").write_bytes(found.encode())
-            (report / "report.md").write_text(to_markdown(found))
-            names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
+            names = _write_report(found, report)
             forget_networks(_unfinished(report))
         except OSError as error:
             fail(f"The report cannot be written to {report}: {error.strerror}.")
@@ -214,6 +211,25 @@ def _begin_report(report: Path, *, networks: bool) -> Path:
 def _unfinished(report: Path) -> Path:
     """Where networks are kept until the report is there."""
     return Path(f"{report.resolve()}.partial")
+
+
+def _write_report(found: "Report", report: Path) -> list[str]:
+    """Write the files of a report, and return their names. `report.json` is the last: where it is, the others are there, of the same run.
+
+    Raises:
+        OSError: one of them can't be written.
+    """
+    from drafting.cache import whole_file
+    from verification.evaluation.markdown import to_markdown
+    from verification.evaluation.plots import write_plots
+
+    last = report / "report.json"
+    last.unlink(missing_ok=True)
+    (report / "report.md").write_text(to_markdown(found))
+    plots = [path.name for path in write_plots(found, report)]
+    with whole_file(last) as building:
+        building.write_bytes(found.encode())
+    return ["report.json", "report.md", *plots]
 
 
 def _widths(text: str, longest: int) -> tuple[int, ...]:

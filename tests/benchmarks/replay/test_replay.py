@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -116,6 +117,19 @@ def test_recordings_survive_the_disk(recorded: Recorded, tmp_path: Path) -> None
     np.testing.assert_array_equal(again.draft, recording.draft)
     assert list(again.beams) == list(KS)
     np.testing.assert_array_equal(again.beams[4].nodes, recording.beams[4].nodes)
+
+
+def test_an_interrupted_recording_leaves_nothing(recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make paper` takes what is there for done."""
+
+    def interrupted(file: BinaryIO, **_: object) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez_compressed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recorded[2].save(tmp_path / "users.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:

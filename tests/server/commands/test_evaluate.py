@@ -219,6 +219,23 @@ def test_a_report_that_cannot_be_written_is_told_in_a_sentence(
     assert sentence in refused.output.replace("\n", " ")
 
 
+def test_a_report_that_is_not_whole_is_none(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make paper` takes what is there for done."""
+    given = ["--catalog", str(folder / "catalog.jsonl"), "--data", str(folder / "data"), "--k", "3", "--baselines", "popular"]
+    out = tmp_path / "report"
+    assert CliRunner().invoke(app, [*given, "--report", str(out)]).exit_code == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("verification.evaluation.plots.write_plots", interrupted)
+        assert CliRunner().invoke(app, [*given, "--report", str(out), "--overwrite"]).exit_code
+    assert [path.name for path in out.iterdir()] == ["report.md"]
+    assert CliRunner().invoke(app, [*given, "--report", str(out)]).exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["report.json", "report.md"]
+
+
 def test_baselines_are_evaluated_without_a_target(folder: Path, tmp_path: Path) -> None:
     """They are the rows that stand beside a target; what is beside a target alone needs one."""
     beside = run(folder, "--k", "3", "--timed", "0", "--baselines", "popular,knn", "--report", str(tmp_path / "beside"))
