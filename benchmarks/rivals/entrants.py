@@ -11,8 +11,10 @@ from typing import Any
 from benchmarks.rivals.environment import Environment, Repository
 
 TORCH = "torch==2.13.0+cpu"
+# Our own engine among the rivals; the labels of its forms begin with it.
+OURS = "atspeed"
 # What lists are held against: ours in float32, plain search, normalised over the vocabulary or over the children of each prefix.
-VOCABULARY, CHILDREN = "atspeed/transformers", "atspeed/transformers, over children"
+VOCABULARY, CHILDREN = f"{OURS}/transformers", f"{OURS}/transformers, over children"
 STATIC = Repository("https://github.com/youtube/static-constraint-decoding", "c24f9dc8b9b8045716fff7ef750a1f0cb31c6f57")
 BEAMSD = Repository("https://github.com/transcend-0/BeamSD", "819df1bb07fa8d113d264206a41e509af12c1e0e")
 # The torchvision that optimum-intel asks for is built for CUDA, and transformers can't be imported beside it.
@@ -68,7 +70,7 @@ class Entrant:
 
 
 RIVALS = (
-    Rival("atspeed", "engine.py"),
+    Rival(OURS, "engine.py"),
     Rival("vllm", "vllm_beams.py"),
     Rival("transformers", "generate.py"),
     Rival(
@@ -91,7 +93,7 @@ def entrants(names: Iterable[str]) -> list[Entrant]:
 def _ours(rival: Rival) -> list[Entrant]:
     found = []
     for host in ("transformers", "vllm"):
-        name, load = f"atspeed/{host}", {"host": host, "dtype": "float32", "normalise": "vocabulary"}
+        name, load = f"{OURS}/{host}", {"host": host, "dtype": "float32", "normalise": "vocabulary"}
         children, half = load | {"normalise": "children"}, load | {"dtype": "bfloat16"}
         drafts, over = {"plan": f"beam:{DRAFTS}"}, "plain search, each step renormalised over what may follow"
         found += [
@@ -140,7 +142,7 @@ def _unconstrained(rival: Rival) -> list[Entrant]:
 
 
 _FORMS = {
-    "atspeed": _ours,
+    OURS: _ours,
     "vllm": _vllm,
     "transformers": _transformers,
     "beamsd": _beamsd,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.markdown import markdown_table
+from benchmarks.rivals.entrants import OURS
 from benchmarks.rivals.masks import MaskRow
 from benchmarks.rivals.run import Report
 from benchmarks.rivals.turns import Row
@@ -19,17 +20,18 @@ def conditions(report: Report) -> str:
 
 
 def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The rows of one list length; times are also told as multiples of the first one's processor time, ours."""
+    """The rows of one list length; times are also told as multiples of the processor time of our first form, where it takes part."""
+    ours = next((row.processor_ms for row in rows if row.entrant.startswith(OURS)), None)
     return [
         (
             row.entrant,
             row.asked,
             f"{row.p50_ms:.1f} / {row.p90_ms:.1f}",
             f"{row.processor_ms:.1f}",
-            f"{row.processor_ms / rows[0].processor_ms:.2f}",
+            "" if ours is None else f"{row.processor_ms / ours:.2f}",
             f"{row.complete}/{row.lists}",
             str(row.shortest),
-            "" if row.equal is None else f"{row.equal}/{row.lists}",
+            "" if row.equal is None else f"{row.equal}/{row.compared or row.lists}",
         )
         for row in rows
     ]

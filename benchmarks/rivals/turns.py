@@ -34,6 +34,7 @@ class Row:
         complete: lists of k distinct identifiers that are all in the catalog.
         shortest: identifiers of the catalog in the list that has fewest of them.
         equal: lists that are those of `against`, to the order; None where these were not made.
+        compared: how many lists both have made, which `equal` is of; 0 in reports of versions that did not say.
     """
 
     entrant: str
@@ -47,6 +48,7 @@ class Row:
     shortest: int
     against: str | None
     equal: int | None
+    compared: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,6 +100,7 @@ def rows(answers: Mapping[Entrant, Sequence[Answer]], k: int, catalog: frozenset
     made = []
     for entrant, found in answers.items():
         known = [len(catalog.intersection(answer.identifiers)) for answer in found]
+        # One that is slower has made fewer lists, of the first prompts.
         reference = by_label.get(entrant.against or "")
         milliseconds = 1e3 * np.array([answer.seconds for answer in found])
         equal = None
@@ -116,6 +119,7 @@ def rows(answers: Mapping[Entrant, Sequence[Answer]], k: int, catalog: frozenset
                 min(known),
                 entrant.against if reference is not None else None,
                 equal,
+                0 if reference is None else min(len(found), len(reference)),
             )
         )
     return made

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.rivals import process, turns
 from benchmarks.rivals.entrants import DRAFTS, RIVALS, Entrant, Rival, entrants
 from benchmarks.rivals.environment import Environment, RivalError, prepare
-from benchmarks.rivals.process import RivalProcess
+from benchmarks.rivals.process import Answer, RivalProcess
 from benchmarks.rivals.report import cells
 from benchmarks.rivals.turns import Row, race, rows
 
@@ -105,6 +105,17 @@ def test_forms_are_told_apart_and_held_against_forms_that_take_part():
     assert [entrant.rival.name for entrant in entrants(["vllm", "atspeed"])][:1] == ["atspeed"]
 
 
-def test_times_are_told_as_multiples_of_the_first_row():
-    first, second = (Row(name, "", 10, 1.0, 2.0, time, 3, 3, 10, None, None) for name, time in (("a", 4.0), ("b", 10.0)))
-    assert [row[4] for row in cells([first, second])] == ["1.00", "2.50"]
+def test_times_are_told_as_multiples_of_ours_where_it_takes_part():
+    ours, other = (Row(name, "", 10, 1.0, 2.0, time, 3, 3, 10, None, None) for name, time in (("atspeed/vllm", 4.0), ("vllm", 10.0)))
+    assert [row[4] for row in cells([ours, other])] == ["1.00", "2.50"]
+    assert [row[4] for row in cells([other, ours])] == ["2.50", "1.00"]
+    assert [row[4] for row in cells([other])] == [""]
+
+
+def test_a_list_that_the_other_has_not_made_is_not_another_one():
+    """The other has used up its share of the time, as a large model does after a few lists."""
+    answer = Answer(1.0, 1.0, ((1, 1),))
+    slow, fast = Entrant("slow", RIVAL, ""), Entrant("fast", RIVAL, "", against="slow")
+    _, row = made = rows({slow: [answer] * 3, fast: [answer] * 8}, 1, CATALOG)
+    assert (row.lists, row.equal, row.compared) == (8, 3, 3)
+    assert cells(made)[1][-1] == "3/3"
