@@ -127,7 +127,7 @@ def show(report: Report) -> None:
     cells = [
         (
             str(row.k),
-            row.system,
+            f"{row.system}, cached" if row.cached else row.system,
             row.plan,
             str(row.concurrency),
             f"{row.p50_ms:.1f}",
@@ -140,5 +140,5 @@ def show(report: Report) -> None:
         )
         for row in rows
     ]
-    print_table(f"{date.today()}, {platform.machine()}, {report.threads} threads; no cache", columns, cells)
+    print_table(f"{date.today()}, {platform.machine()}, {report.threads} threads", columns, cells)
     typer.echo(f"HTTP, queue and history store add {report.http_overhead_ms:.1f} ms at p50 (k = {OVERHEAD_K}, asked back to back).")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -75,6 +76,13 @@ def test_table_json_and_picture_show_the_same_rows(runs: list[Run], bench: Calla
     assert "| vllm | 50.0 / 100.0 (5.00x) | 50.0 / 100.0 (5.00x) |" in tables.read_text()
     assert "| atspeed/x, beam:9 | 100 | 100 |" in tables.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_list_behind_a_cached_prompt_is_told_from_one_without(capsys: pytest.CaptureFixture[str]):
+    cold = row("atspeed/x", "none", 3, 1, 10.0)
+    bench_run.show(Report([cold, replace(cold, cached=True, p50_ms=5.0)], 1.5, 1))
+    lines = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [(line[1].strip(), line[-1].strip()) for line in lines] == [("atspeed/x", "1.00"), ("atspeed/x, cached", "0.50")]
 
 
 def test_without_a_model_random_ones_are_made_draft_included(runs: list[Run], bench: Callable[..., str]):
