@@ -2,10 +2,11 @@
 
 What `benchmarks.gpu.run` takes from an acceptance trace is measured here: how often this draft holds for this target, what the lists are
 worth, and what that comes to by the clock, against plain beam search and against transformers' `generate` on the same weights. Invariant:
-all three search the same users with the same checkpoint in the same precision, one request at a time and taking turns.
+all three have the same checkpoint in the same precision and are asked one request at a time. Plain search and the planner take turns on the
+same users; `generate` is asked for the first of these afterwards, and held against the planner's times for the same.
 
 Beside torch, transformers and numpy it needs accelerate and msgspec, as all training does. What is done is kept, so an interrupted run goes
-on where it was.
+on where it was; models that were asked for otherwise are refused.
 """
 
 import argparse
@@ -55,7 +56,8 @@ class TruthRow:
         recall: of the planner's lists, the mean over the users.
         different, ties: of the users' lists, how many differ from plain beam search's, and how many only in the order of equal scores.
         generate_different: how many of the `generated` ones differ from plain beam search's as lists of identifiers.
-        planner_ms, plain_ms, generate_ms: median per list.
+        planner_ms, plain_ms, generate_ms: median per list, `generate`'s of its users alone.
+        over_generate: `generate_ms` over the planner's median of the same users.
     """
 
     k: int
@@ -70,6 +72,7 @@ class TruthRow:
     planner_ms: float
     plain_ms: float
     generate_ms: float
+    over_generate: float
 
     def cells(self) -> list[str]:
         """The row of the table."""
@@ -78,15 +81,22 @@ class TruthRow:
             f"{self.different} of {self.users} ({self.ties})",
             f"{self.generate_different} of {self.generated}",
             *(f"{milliseconds:.2f}" for milliseconds in (self.planner_ms, self.plain_ms, self.generate_ms)),
-            *(f"{other / self.planner_ms:.2f}" for other in (self.plain_ms, self.generate_ms)),
+            *(f"{times:.2f}" for times in (self.plain_ms / self.planner_ms, self.over_generate)),
         ]
 
 
 def train(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Target and draft, trained as `atspeed train target|teacher|draft` do; what an earlier run has finished is taken as it is."""
+    """Target and draft, trained as `atspeed train target|teacher|draft` do; what an earlier run has finished is taken as it is.
+
+    Raises:
+        SetupError: inputs can't be used, or an earlier run was asked for other models.
+    """
+    from drafting.alignment.data.hashes import model_hash
+    from drafting.alignment.data.loading import data_hashes
     from drafting.alignment.draft import train_draft
     from drafting.alignment.settings import DraftSettings, TargetSettings
     from drafting.alignment.target import train_target
+    from drafting.alignment.teacher.data import check_provenance, read_manifest
     from drafting.catalog.loading import load_catalog
     from verification.teacher import make_teacher
 
@@ -97,7 +107,19 @@ def train(options: argparse.Namespace) -> tuple[Path, Path]:
         bases.append(work / f"{name}-{options.size}.json")
         bases[-1].write_text(json.dumps(size))
     target, teacher, draft = (work / f"{name}-{options.size}" for name in ("target", "teacher", "draft"))
-    if not target.exists():
+    if target.exists():
+        record = _record(target)
+        _check_kept(
+            target,
+            record["settings"] | {"data": record["data"]["sha256"], "catalog": record["catalog"]["version"]},
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            precision=options.dtype,
+            data=data_hashes(options.data),
+            catalog=catalog.version,
+        )
+    else:
         settings = TargetSettings(
             subsequences=True,
             left_out=0.3,
@@ -108,12 +130,37 @@ def train(options: argparse.Namespace) -> tuple[Path, Path]:
             precision=options.dtype,
         )
         print(f"target: {train_target(options.data, catalog, str(bases[0]), target, settings=settings)}", flush=True)
-    if not teacher.exists():
+    if teacher.exists():
+        check_provenance(read_manifest(teacher), teacher, model_hash(target), catalog.version)
+    else:
         print(f"teacher: {make_teacher(target, options.data, catalog, teacher).counts}", flush=True)
-    if not draft.exists():
+    if draft.exists():
+        record = _record(draft)
+        was = record["settings"] | {"target": record["teacher"]["target"]}
+        _check_kept(draft, was, epochs=options.draft_epochs, precision=options.dtype, target=model_hash(target))
+    else:
         aligned = DraftSettings(objective="atspeed-s", epochs=options.draft_epochs, precision=options.dtype)
         print(f"draft: {train_draft(teacher, str(bases[1]), draft, settings=aligned)}", flush=True)
     return target, draft
+
+
+def _record(model: Path) -> dict[str, Any]:
+    """A model's `training.json`."""
+    record: dict[str, Any] = json.loads((model / "training.json").read_bytes())
+    return record
+
+
+def _check_kept(model: Path, was: dict[str, Any], **asked: object) -> None:
+    """Refuse a model that an earlier run was asked for otherwise: the report would tell of it what is asked now.
+
+    Args:
+        was: what it was made with; `asked` names some of that.
+
+    Raises:
+        SetupError: it was.
+    """
+    if others := ", ".join(name for name, value in asked.items() if was.get(name) != value):
+        raise SetupError(f"{model} was made otherwise ({others}) than is asked now: name another folder by --work, or remove it.")
 
 
 def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[TruthRow]:
@@ -146,6 +193,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
         generated, generate_seconds = generate.search(timed[: options.generated], k, k)
         recommender.engine.use_plan(NO_PLAN)
         ours = [[item.item for item in result.firsts] for result in recommender.recommend(timed[: options.generated], k, k)]
+        generate_ms, beside_ms = (1e3 * float(np.median(each)) for each in (generate_seconds, planner_seconds[: len(generated)]))
         rows.append(
             TruthRow(
                 k=k,
@@ -159,7 +207,8 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
                 generate_different=sum(one != other for one, other in zip(ours, generated, strict=True)),
                 planner_ms=1e3 * float(np.median(planner_seconds)),
                 plain_ms=1e3 * float(np.median(plain_seconds)),
-                generate_ms=1e3 * float(np.median(generate_seconds)),
+                generate_ms=generate_ms,
+                over_generate=generate_ms / beside_ms,
             )
         )
         print(" ".join(f"{name} {cell};" for name, cell in zip(COLUMNS, rows[-1].cells(), strict=True)), flush=True)
@@ -174,7 +223,7 @@ def markdown(rows: Sequence[TruthRow], options: argparse.Namespace) -> str:
         "",
         f"Target `{options.size}` and an AtSpeed-S draft, trained here on {options.data.resolve().name} and served in {options.dtype}; "
         "strict verification with the planner. Lists are counted in full batches over all users asked; times are medians, one request at "
-        "a time.",
+        "a time; *over generate* is of the users that `generate` was asked for.",
         "",
         markdown_table(COLUMNS, (row.cells() for row in rows)),
     ]

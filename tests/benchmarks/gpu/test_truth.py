@@ -43,6 +43,16 @@ def test_a_pair_is_trained_once_and_measured(inputs: list[str], tmp_path: Path, 
         assert float(row[2]) + float(row[3]) == pytest.approx(3, abs=0.011)
     assert truth.main([*inputs, *QUICK, *FEW]) == 0
     assert "TrainingMetrics" not in capsys.readouterr().out
+    # The report would say that these models were trained as is asked now.
+    assert truth.main([*inputs, *QUICK, *FEW, "--epochs", "3", "--dtype", "bfloat16"]) == 1
+    assert "target-tiny was made otherwise (epochs, precision) than is asked now" in capsys.readouterr().err
+    assert truth.main([*inputs, *QUICK, *FEW, "--draft-epochs", "3"]) == 1
+    assert "draft-tiny was made otherwise (epochs) than is asked now" in capsys.readouterr().err
+    # A target that was trained anew is another one.
+    config = Path(inputs[-1]) / "target-tiny" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert truth.main([*inputs, *QUICK, *FEW]) == 1
+    assert "was made with another target" in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_gets_one_sentence(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
