@@ -41,7 +41,7 @@ MOST_BALANCE = 1e6
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a run; see the flags. Without a trace, only plans that need none are timed."""
+    """Settings of a run; see the flags, which `arguments` are. Without a trace, only plans that need none are timed."""
 
     shapes: dict[str, Shape]
     prompts: list[int]
@@ -54,6 +54,7 @@ class Options:
     seconds: float
     device: torch.device
     graphs: bool
+    arguments: Sequence[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds=60 * flags.minutes,
         device=device,
         graphs=flags.graphs,
+        arguments=sys.argv[1:] if arguments is None else arguments,
     )
     try:
         for report in run(options):
@@ -97,14 +99,15 @@ def run(options: Options) -> Iterator[Report]:
         all that was measured so far, after each case and at the end: a run that is killed has lost no more than the case that it was in.
 
     Raises:
-        TraceError: the trace cannot be read or followed.
+        TraceError: the trace cannot be read or followed, or has not all plans that are asked for.
         HostError: CUDA graphs are wanted, and not even those of the first shape can be had.
     """
     trace = UNTRACED if options.trace is None else Trace.load(options.trace)
+    _check_plans(options.plans or [], trace)
     deadline = time.monotonic() + options.seconds
     timings: list[Timing] = []
     notes: list[str] = []
-    command = f"python -m benchmarks.gpu.run {' '.join(sys.argv[1:])}".strip()
+    command = " ".join(["python -m benchmarks.gpu.run", *options.arguments])
     report = Report(timings, notes, trace.source, machine(options.device), command)
     for name, shape in options.shapes.items():
         try:
@@ -128,6 +131,13 @@ def run(options: Options) -> Iterator[Report]:
         if options.device.type == "cuda":
             torch.cuda.empty_cache()
     yield report
+
+
+def _check_plans(names: Sequence[str], trace: Trace) -> None:
+    """Refuse plans that the trace does not have and that do need one; `auto` is the planner of any machine."""
+    known = dict.fromkeys([PLAIN, TRIE, *(name.partition("@")[0] for name in trace.plans)])
+    if unknown := [name for name in names if name not in known]:
+        raise TraceError(f"There is no plan {unknown[0]!r} in the trace: choose {', '.join(known)}.")
 
 
 def _shapes(names: Sequence[str], wide: bool) -> dict[str, Shape]:

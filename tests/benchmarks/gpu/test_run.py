@@ -73,6 +73,7 @@ def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(tra
         for batch in (1, 2)
         for row in [(3, "none", 4, 0), (3, "beam:6", 2, 4), (3, "trie", 2, 0), (5, "none", 4, 0), (5, "trie", 2, 0)]
     ]
+    assert report["command"].startswith("python -m benchmarks.gpu.run --device cpu --shape tiny --prompt 16 ")
     text = (tmp_path / "gpu.md").read_text()
     assert text in capsys.readouterr().out
     assert "taken from an acceptance trace (two made-up users)" in text
@@ -222,6 +223,11 @@ def test_wrong_flags_get_one_sentence(flags: list[str], sentence: str, trace_fil
 def test_a_missing_trace_gets_one_sentence(tmp_path: Path):
     with pytest.raises(SystemExit, match=r"The trace .* cannot be read: No such file or directory\."):
         bench(trace=tmp_path / "none.json")
+
+
+def test_a_plan_that_the_trace_does_not_have_is_no_plan(trace_file: Path):
+    with pytest.raises(SystemExit, match=r"There is no plan 'beam:9' in the trace: choose none, trie, beam:6\."):
+        bench("--plans", "beam:6,beam:9", trace=trace_file)
 
 
 def test_it_needs_torch_transformers_and_numpy_only(trace_file: Path):
