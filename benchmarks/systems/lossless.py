@@ -9,14 +9,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.endings import BenchmarkError
 from benchmarks.systems.comparison import TIE, compare
 from benchmarks.systems.histories import held_out_histories
+from benchmarks.systems.trace import balance_of
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.loading import load_catalog
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Plan
-from drafting.plans.planner import Planner
+from drafting.plans.planner import AUTO, Planner
 from verification.engine.calibration import measure_costs
 from verification.recommender import Recommender
 
@@ -30,8 +32,9 @@ def run(
     """Print one line per rule, k and plan; return how many lists differ.
 
     Raises:
-        SetupError: models, catalog and data can't be used together.
+        BenchmarkError, SetupError: there is no such rule or plan, or models, catalog and data can't be used together.
     """
+    _check(rules, plans)
     catalog = load_catalog(catalog_file)
     histories = held_out_histories(data, catalog, target, None)
     recommender = Recommender.load(target, catalog, draft=draft, host=engine, dtype="float32")
@@ -57,11 +60,19 @@ def run(
     return different
 
 
+def _check(rules: Sequence[str], plans: Sequence[str]) -> None:
+    """Refuse what can't be searched by, before anything is searched."""
+    if unknown := [rule for rule in rules if rule not in RULES]:
+        raise BenchmarkError(f"There is no rule {unknown[0]!r} by which no list may differ: choose {' or '.join(RULES)}.")
+    for name in plans:
+        if name != AUTO and balance_of(name) is None:
+            FixedPlan.parse(name)
+
+
 def _plan(name: str, costs: ForwardCosts, fan_out: Sequence[float]) -> Plan:
     """A plan; `auto@B` is the planner of a machine whose forwards cost as much as B tokens, so that it drafts in full batches too."""
-    if name == "auto":
+    if name == AUTO:
         return Planner(costs, fan_out, follows_clock=True)
-    if name.startswith("auto@"):
-        balance = float(name.removeprefix("auto@"))
+    if balance := balance_of(name):
         return Planner(ForwardCosts(CostCurve(balance, 1.0), CostCurve(balance / 100, 0.01)), fan_out)
     return FixedPlan.parse(name)

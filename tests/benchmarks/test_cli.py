@@ -55,6 +55,21 @@ def test_a_run_that_would_look_at_nothing_fails(name: str, tmp_path: Path):
     assert f"{flag} takes names, separated by commas" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--rules", "strict,relaxed"), "There is no rule 'relaxed' by which no list may differ: choose strict or gumbel."),
+        (("--plans", "trie,guess"), "There is no plan 'guess'"),
+        (("--plans", "auto@many"), "There is no plan 'auto@many'"),
+    ],
+)
+def test_lossless_refuses_what_it_can_not_search_by_before_it_searches(flags: tuple[str, str], sentence: str, tmp_path: Path):
+    files = {"--target": tmp_path, "--draft": tmp_path, "--data": tmp_path, "--catalog": ROOT / "pyproject.toml"}
+    result = CliRunner().invoke(app, ["lossless", *(str(part) for pair in files.items() for part in pair), *flags])
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+
+
 @pytest.mark.parametrize("name", ["lossless", "precision", "exactness", "bench", "replay record", "replay check"])
 def test_what_is_asked_of_test_users_is_said(name: str):
     command = COMMANDS[name.split()[0]]
