@@ -9,6 +9,7 @@ drafts, and the other programs of a machine.
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -132,7 +133,7 @@ class PromptCache:
 def replica(world: World, traffic: Traffic, mine: NDArray[np.int64]) -> Iterator[tuple[float, float, int, int]]:
     """Run one replica over its requests; (arrival, latency in seconds, prompt tokens, cached tokens) of each."""
     cache = PromptCache(world)
-    budget = max(1.0, (world.step_ms - world.forward_ms) / world.token_ms)
+    budget = max(1.0, (world.step_ms - world.forward_ms) / world.token_ms) if world.token_ms else math.inf
     coming = deque(mine.tolist())
     # Each running request: arrival, levels to go, prompt tokens to compute, prompt, cached.
     running: list[list[float]] = []
@@ -196,7 +197,7 @@ def make_world(settings: Iterable[str]) -> World:
     """A world from texts `NAME=VALUE`; what is not named is as in `World`.
 
     Raises:
-        ValueError: it has no such field, or the value is no number; the message is a sentence.
+        ValueError: it has no such field, the value is no number, or there can be no such world; the message is a sentence.
     """
     known = {name: type(default) for name, default in asdict(World()).items()}
     given: dict[str, Any] = {}
@@ -208,7 +209,24 @@ def make_world(settings: Iterable[str]) -> World:
             given[name] = known[name](value)
         except ValueError as error:
             raise ValueError(f"{name} takes a number, got {value!r}.") from error
-    return World(**given)
+    world = World(**given)
+    _check(world)
+    return world
+
+
+def _check(world: World) -> None:
+    """Raise ValueError for a world that can't be simulated."""
+    holds = {
+        "seconds must be above warmup_seconds, within which nothing is counted": 0 <= world.warmup_seconds < world.seconds,
+        "min_items must be at least 1, and at most max_items": 1 <= world.min_items <= world.max_items,
+        "users, levels, k and slots must be at least 1": min(world.users, world.levels, world.k, world.slots) >= 1,
+        "rate must be above 0": 0 < world.rate < math.inf,
+        "growth must be a share from 0 to 1": 0 <= world.growth <= 1,
+        "forward_ms, token_ms, spread and seed must be at least 0": min(world.forward_ms, world.token_ms, world.spread, world.seed) >= 0,
+    }
+    for sentence, kept in holds.items():
+        if not kept:
+            raise ValueError(f"There is no such world: {sentence}.")
 
 
 def run(out: Path, replicas: Sequence[int], world: World) -> None:

@@ -1,11 +1,12 @@
 """The simulation of scaling out: one replica knows no difference, more of them do, and what is simulated is what the engine does."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from benchmarks.scaling import PromptCache, Traffic, World, make_traffic, replica, simulate, window_start
+from benchmarks.scaling import PromptCache, Traffic, World, make_traffic, make_world, replica, simulate, window_start
 
 SMALL = World(users=200, rate=20.0, seconds=30.0, warmup_seconds=10.0)
 
@@ -80,3 +81,28 @@ def test_requests_at_once_share_forwards():
     latencies = [end[1] for end in replica(SMALL, traffic, np.array([0, 1]))]
     alone = 4 * SMALL.forward_ms + SMALL.token_ms * (80 + 3 * SMALL.k)
     assert latencies[0] == latencies[1] < 2 * alone / 1000
+
+
+def test_tokens_that_cost_nothing_fill_no_step():
+    traffic = Traffic(np.zeros(3), np.arange(3), np.full(3, 20))
+    ends = replica(replace(SMALL, token_ms=0.0), traffic, np.arange(3))
+    assert [latency for _, latency, _, _ in ends] == pytest.approx([4 * SMALL.forward_ms / 1000] * 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["seconds=30"], "seconds must be above warmup_seconds"),
+        (["max_items=5"], "min_items must be at least 1, and at most max_items"),
+        (["rate=0"], "rate must be above 0"),
+        (["k=0"], "users, levels, k and slots must be at least 1"),
+        (["growth=2"], "growth must be a share from 0 to 1"),
+        (["spread=-1"], "forward_ms, token_ms, spread and seed must be at least 0"),
+        (["colour=1"], "There is no field 'colour' of the simulated world"),
+        (["rate=fast"], "rate takes a number, got 'fast'"),
+    ],
+)
+def test_a_world_that_can_not_be_is_a_sentence(settings: list[str], sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        make_world(settings)
+    assert make_world(["seconds=30", "warmup_seconds=10"]) == World(seconds=30.0, warmup_seconds=10.0)
