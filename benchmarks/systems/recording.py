@@ -54,11 +54,17 @@ class RecordingPlan(Plan):
     def refusal(self, width: int) -> str | None:
         return self._plan.refusal(width)
 
+    def drafts_for(self, key: str | None) -> bool:
+        return self._plan.drafts_for(key)
+
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         action = self._plan.action(state, has_draft)
         if action is Action.CHILDREN:
             self.draft.append(ALL)
         return action
+
+    def gives_up(self, state: DraftRound) -> bool:
+        return self._plan.gives_up(state)
 
     def bonus(self, state: DraftRound) -> float:
         return self._plan.bonus(state)

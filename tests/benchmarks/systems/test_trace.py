@@ -9,10 +9,11 @@ import torch
 
 from benchmarks.gpu.scripted_models import FlatTarget
 from benchmarks.gpu.scripted_run import Case, ScriptedEngine
-from benchmarks.systems.recording import record
+from benchmarks.systems.recording import RecordingPlan, record
 from benchmarks.systems.shapes import SHAPES
 from benchmarks.systems.trace import ALL, Trace, TraceError, TraceRound, TraceRun, plain_run, trie_run
 from drafting.beam.model import TreeBatch
+from drafting.plans.plan import DraftRound, Plan
 from tests.models import random_catalog, save_random_model
 from verification.recommender import Recommender
 
@@ -62,6 +63,23 @@ def test_recording_leaves_lists_and_costs_alone(recommender: Recommender, trace:
     results = recommender.recommend([[number, 2 * number, 5] for number in range(8)], 4, 4)
     forwards = [result.usage.target_forwards for result in results]
     assert forwards == [len(script) for script in trace.find("beam:12", 4).requests]
+
+
+def test_what_a_plan_leaves_out_is_recorded_so():
+    """A planner under which nothing has paid for long does not look at most searches."""
+
+    class Lazy(Plan):
+        name = "lazy"
+
+        def drafts_for(self, key: str | None) -> bool:
+            return key is not None
+
+        def gives_up(self, state: DraftRound) -> bool:
+            return state.depth > 0
+
+    plan = RecordingPlan(Lazy())
+    assert [plan.drafts_for(key) for key in (None, "anna")] == [False, True]
+    assert [plan.gives_up(DraftRound((4, 4, 4), depth, 4, 1)) for depth in (0, 1)] == [False, True]
 
 
 def test_a_trace_survives_its_file(trace: Trace, tmp_path: Path):
