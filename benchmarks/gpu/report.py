@@ -64,10 +64,10 @@ class Report:
         lines = [
             f"{self.machine}. {self.day}. `{self.command}`",
             "",
-            f"Weights are random; which drafts held was not measured but taken from an acceptance trace ({self.trace}). Times are from "
-            "adding a batch's requests to its last list, without cached histories; speed-ups are over plain beam search (none) of the same "
-            "engine. Forwards and tokens of the target are means per request; beside the tokens stands what the recorded searches would "
-            "have computed with this prompt.",
+            f"Weights are random; which drafts held was not measured but taken from an acceptance trace ({self.trace}), and so is what was "
+            "drafted: what a planner takes to decide and to learn is in no time. Times are from adding a batch's requests to its last "
+            "list, without cached histories; speed-ups are over plain beam search (none) of the same engine. Forwards and tokens of the "
+            "target are means per request; beside the tokens stands what the recorded searches would have computed with this prompt.",
             "",
             markdown_table(COLUMNS, map(timing_cells, self.timings)),
         ]

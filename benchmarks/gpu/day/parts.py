@@ -24,7 +24,10 @@ class Part:
     measure: str
 
 
-SCRIPTED = "Weights are random; which drafts held is taken from an acceptance trace or, for none and trie, needs none."
+SCRIPTED = (
+    "Weights are random; what was drafted, and which of it held, is taken from an acceptance trace or, for none and trie, needs none. So "
+    "what the planner (auto) takes to decide and to learn is in no time."
+)
 EXACTNESS = "Against lists computed one at a time without drafts; a random target, and a draft that is the target with noise."
 RELAXED = (
     "Relaxed verification is timed with all children drafted; what a trained draft gains by it, and its Recall, `make truth` measures."

@@ -77,6 +77,7 @@ def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(tra
     text = (tmp_path / "gpu.md").read_text()
     assert text in capsys.readouterr().out
     assert "taken from an acceptance trace (two made-up users)" in text
+    assert "what a planner takes to decide and to learn is in no time" in text
     assert torch.__version__ in text
     assert "| tiny | 16 | 1 | 3 | beam:6 |" in text
     assert "tiny: the trace has no searches of k 5: there only plans that need none are timed, none and trie." in text
