@@ -39,6 +39,7 @@ class Models:
 
     Attributes:
         work: folder for what rivals make of the models; it is kept.
+        digest: another one for other files.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Models:
     draft: Path
     catalog: Path
     work: Path
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def measure(
     """Time the entrants in turns at each list length that the report in `path` does not have yet."""
     conditions = {
         "models": models.name,
+        "files": models.digest,
         "entrants": [entrant.label for entrant in chosen],
         **settings.as_dict(),
         "machine": machine(),

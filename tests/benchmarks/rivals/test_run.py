@@ -1,6 +1,7 @@
 """`atspeed-bench rivals` with our own engine, the grammar that vLLM is given, and a comparison with STATIC that fails."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,24 @@ def test_the_grammar_of_the_trie_is_that_of_the_catalog(monkeypatch: pytest.Monk
 
     (root,) = [rules.pop("root")]
     assert sorted(spell(root)) == sorted(map(tuple, identifiers.tolist()))
+
+
+def test_rows_of_other_models_are_not_gone_on_with(tmp_path: Path):
+    """Targets are often called the same."""
+
+    def conditions(name: str) -> dict[str, object]:
+        folder = tmp_path / name
+        given = models.given_models(folder / "target", folder / "draft", folder / "catalog.jsonl", tmp_path / "cache")
+        return run.measure(given, [], run.Settings((), 1, 1, 1, 1, {}), tmp_path, None, print).conditions
+
+    for name in ("one", "other"):
+        for part in ("target", "draft"):
+            (tmp_path / name / part).mkdir(parents=True)
+            (tmp_path / name / part / "config.json").write_text("{}")
+        (tmp_path / name / "catalog.jsonl").write_text("")
+    assert conditions("one") == conditions("one")
+    assert conditions("one")["models"] == conditions("other")["models"] == "target"
+    assert conditions("one") != conditions("other")
+    before = conditions("one")
+    os.utime(tmp_path / "one" / "draft" / "config.json", ns=(0, 0))
+    assert conditions("one") != before
