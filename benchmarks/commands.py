@@ -65,18 +65,19 @@ def paper(
 ) -> None:
     """Make the paper's tables, from interactions to the report: train a target and drafts, and evaluate them (hours for each data set).
 
-    What is there is named after the commands that made it: the same command goes on where it was.
+    What is there is named after the commands that made it, and after what --data and --catalog hold: the same command goes on where it was,
+    and with other data begins anew.
 
     Example: atspeed-bench paper --only beauty --objectives sft,atspeed-s,atspeed-r
     """
     require("matplotlib")
     if (data is None) != (catalog_file is None):
         fail("Give --data and --catalog together, or neither for the paper's data sets.")
-    from benchmarks.paper import given, papers, run
+    from benchmarks.paper import own, papers, run
     from drafting.alignment.needs import OBJECTIVES
 
     with sentences():
-        sources = papers(some_words("--only", only), shared) if data is None or catalog_file is None else [given(data, catalog_file)]
+        sources = papers(some_words("--only", only), shared) if data is None or catalog_file is None else [own(data, catalog_file)]
         chosen = OBJECTIVES if objectives is None else some_words("--objectives", objectives)
         for report in run(sources, work, results, seeds, chosen, "atspeed-bench paper"):
             typer.echo(f"Wrote {report}.")

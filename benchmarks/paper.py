@@ -11,10 +11,11 @@ from there on; what is timed runs alone on the machine, and only what is not tim
 is faster than one after the other with all threads.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from itertools import chain
@@ -28,6 +29,8 @@ from benchmarks.pipeline import Pipeline, Stage
 from benchmarks.quality import DataSet, Stages, index_of
 from benchmarks.quality_table import REPORT, Compared, read, table
 from drafting.alignment.bases import PRESETS
+from drafting.alignment.data.hashes import file_hash
+from drafting.alignment.data.loading import data_hashes
 from drafting.alignment.settings import DraftSettings, TeacherSettings
 from server.engine.processors import usable_processors
 from verification.evaluation.markdown import to_markdown
@@ -68,6 +71,16 @@ def papers(names: Sequence[str], shared: Path) -> list[DataSet]:
 def given(data: Path, catalog: Path) -> DataSet:
     """A directory of interactions with a catalog of its own, named after the directory."""
     return DataSet(data.resolve().name, data, given=catalog, recipe=RECIPE)
+
+
+def own(data: Path, catalog: Path) -> DataSet:
+    """Interactions and a catalog of the user's own, which may be others the next time.
+
+    Raises:
+        InteractionError: the directory holds no interactions.
+    """
+    contents = hashlib.sha256("\n".join([*data_hashes(data).values(), file_hash(catalog)]).encode()).hexdigest()
+    return replace(given(data, catalog), contents=contents)
 
 
 @dataclass(frozen=True)
@@ -133,8 +146,8 @@ class Drafted:
             "speed": [self.speed],
         }
 
-    def _stage(self, name: str, *arguments: str, **options: Any) -> Stage:
-        return Stage.keyed(self.source.work, f"{self.source.source.name}/{name}", arguments, **options)
+    def _stage(self, name: str, *arguments: str, also: object = None, **options: Any) -> Stage:
+        return Stage.keyed(self.source.work, f"{self.source.source.name}/{name}", arguments, also=self.source.keyed_by(also), **options)
 
     def _report(self, name: str, drafts: Sequence[Stage], *options: str) -> Stage:
         named = [part for draft in drafts for part in ("--draft", str(draft.result))]

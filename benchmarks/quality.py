@@ -59,6 +59,7 @@ class DataSet:
         given: a catalog that is taken as it is; None for one that is built.
         recipe: flags of `train target`, before which the preset's recipe steps back.
         taught: targets learn what the neighbour model says, too.
+        contents: digest of data and catalog, where the same paths may hold others tomorrow; empty where they are always the same.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DataSet:
     given: Path | None = None
     recipe: dict[str, str] = field(default_factory=lambda: {"--base": "small"})
     taught: bool = True
+    contents: str = ""
 
 
 def data_set(name: str, shared: Path, work: Path) -> DataSet:
@@ -175,12 +177,16 @@ class Stages:
         """Data, and the catalog that knows a part, as flags."""
         return "--data", str(self.source.data), "--catalog", str(self.source.given or self.catalog(fit).result)
 
+    def keyed_by(self, also: object = None) -> object:
+        """What names the result of a stage beside its command: what that reads beside its arguments, and the contents of the data."""
+        return (also, self.source.contents) if self.source.contents else also
+
     def _stage(self, name: str, *arguments: str, suffix: str = "", also: object = None) -> Stage:
-        return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, suffix=suffix, also=also)
+        return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, suffix=suffix, also=self.keyed_by(also))
 
     def _report(self, name: str, fit: str, *asked: str) -> Stage:
         arguments = ("evaluate", *self.inputs(fit), "--k", str(K), *asked, "--overwrite")
-        also = EvaluationSettings()
+        also = self.keyed_by(EvaluationSettings())
         return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, out="--report", inside=REPORT, also=also)
 
     def _train(self, name: str, fit: str, seed: int, more: dict[str, str]) -> Stage:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.paper import Drafted, given, write_report
+from benchmarks.paper import Drafted, given, own, write_report
 from benchmarks.pipeline import STAGES_FILE, Pipeline, Stage, StageFailedError
 from benchmarks.quality import Stages
 from benchmarks.quality_table import Compared
@@ -101,6 +101,25 @@ def test_the_papers_target_learns_the_identifiers_that_it_comes_with(tmp_path: P
     trial = next(source.trial())
     assert trial.arguments[trial.arguments.index("--catalog") + 1] == str(tmp_path / "items.json")
     assert "children" not in trial.arguments, "teacher data need scores over the vocabulary"
+
+
+def test_other_data_in_the_same_place_are_learnt_anew(tmp_path: Path) -> None:
+    """Those of a user change from day to day; the paper's do not."""
+    data, catalog = tmp_path / "shop", tmp_path / "items.json"
+    data.mkdir()
+
+    def results(events: str, items: str) -> set[Path]:
+        (data / "interactions.jsonl").write_text(events)
+        catalog.write_text(items)
+        source = Stages(own(data, catalog), tmp_path / "work")
+        steps = Drafted(source, Stage("target", (), tmp_path / "work" / "target"), ("sft",), 1).steps().values()
+        return {stage.result for some in (source.shared(), [source.closed_forms], *steps) for stage in some}
+
+    one, other, third = results("a", "b"), results("c", "b"), results("a", "d")
+    assert len(one) == len(other) == len(third) > 5
+    assert not one & other
+    assert not one & third
+    assert results("a", "b") == one
 
 
 def accepted(objective: str, steps: float) -> Report:
