@@ -10,7 +10,7 @@ import typer
 
 from benchmarks.endings import require, sentences
 from server.commands.terminal import fail
-from server.commands.values import some_words, whole_numbers
+from server.commands.values import chosen, some_words, whole_numbers
 
 Shared = Annotated[Path, typer.Option(help="Directory that holds beauty and games, as the paper has them.")]
 Results = Annotated[Path, typer.Option(help="Directory of the results.", file_okay=False)]
@@ -76,10 +76,14 @@ def paper(
     from benchmarks.paper import own, papers, run
     from drafting.alignment.needs import OBJECTIVES
 
+    asked = OBJECTIVES if objectives is None else chosen("objective", objectives, OBJECTIVES)
     with sentences():
-        sources = papers(some_words("--only", only), shared) if data is None or catalog_file is None else [own(data, catalog_file)]
-        chosen = OBJECTIVES if objectives is None else some_words("--objectives", objectives)
-        for report in run(sources, work, results, seeds, chosen, "atspeed-bench paper"):
+        if data is None or catalog_file is None:
+            sources, flags = papers(some_words("--only", only), shared), ["--only", only]
+        else:
+            sources, flags = [own(data, catalog_file)], ["--data", str(data), "--catalog", str(catalog_file)]
+        command = " ".join(["atspeed-bench paper", *flags, "--objectives", ",".join(asked), "--seeds", str(seeds)])
+        for report in run(sources, work, results, seeds, asked, command):
             typer.echo(f"Wrote {report}.")
 
 

@@ -136,15 +136,16 @@ class Drafted:
         return self._stage(f"replay-{objective}", *asked, suffix=".json", out="--json", command="benchmarks.cli")
 
     def steps(self) -> dict[str, list[Stage]]:
-        """Every stage under the title of its step, in order; the stages of a step do not need each other."""
-        return {
+        """Every stage under the title of its step, in order; the stages of a step do not need each other. No step is without stages."""
+        steps = {
             "teacher": [self.teacher],
             "drafts": [self.draft(objective, seed) for objective in self.objectives for seed in range(self.seeds)],
             "acceptance": [self.acceptance(objective) for objective in self.objectives],
             "recordings": [self.recording(objective) for objective in self.timed],
             "replays": [self.replay(objective) for objective in self.timed],
-            "speed": [self.speed],
+            "speed": [self.speed] if self.timed else [],
         }
+        return {title: step for title, step in steps.items() if step}
 
     def _stage(self, name: str, *arguments: str, also: object = None, **options: Any) -> Stage:
         return Stage.keyed(self.source.work, f"{self.source.source.name}/{name}", arguments, also=self.source.keyed_by(also), **options)
@@ -160,13 +161,13 @@ def write_report(results: Path, drafted: Drafted, compared: Compared, seconds: M
     results.mkdir(parents=True, exist_ok=True)
     name, minutes = drafted.source.source.name, sum(seconds.values()) / 60
     acceptance = join_reports([read(drafted.acceptance(objective).result) for objective in drafted.objectives])
-    speed = drafted.speed.result.parent
     steps = ", ".join(f"{title} {each / 60:.1f}" for title, each in seconds.items())
     recipe, draft = (" ".join(filter(None, flags)) for flags in (sum(drafted.source.source.recipe.items(), ()), DRAFT))
+    taught = ", soft labels of the neighbour model (`--neighbours`)" if drafted.source.source.taught else ""
     parts = [
         f"# The paper's tables on {name}",
         f"Made by `{command}` on {usable_processors()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). "
-        f"Target: `{recipe}` and the [recipe of its base](../alignment.md#recipes), on the data set's own identifiers; "
+        f"Target: `{recipe}`{taught} and the [recipe of its base](../alignment.md#recipes), on the data set's own identifiers; "
         f"drafts: `{draft}`, the preset `draft`. "
         "Every list leaves out what its user has met. What follows from it: [alignment.md](../alignment.md).",
         "## The target beside the baselines",
@@ -175,7 +176,20 @@ def write_report(results: Path, drafted: Drafted, compared: Compared, seconds: M
         table(compared),
         "## Accepted steps of every draft, K = 10, N = 40",
         to_markdown(acceptance).strip(),
-        _plot(accepted_steps_plot(acceptance, speed / "acceptance.png"), results / f"{name}-objectives.png"),
+        _picture(accepted_steps_plot(acceptance, results / f"{name}-objectives.png")),
+        *_timed_parts(results, drafted),
+    ]
+    report = results / f"{name}.md"
+    report.write_text("\n\n".join(parts) + "\n")
+    return report
+
+
+def _timed_parts(results: Path, drafted: Drafted) -> list[str]:
+    """What was timed, here and on other machines, with the plots beside the report; nothing where no objective is timed."""
+    if not drafted.timed:
+        return []
+    name, speed = drafted.source.source.name, drafted.speed.result.parent
+    return [
         "## Every list length, with the clock of this machine",
         (speed / "report.md").read_text().strip(),
         _plot(speed / "accepted_steps.png", results / f"{name}-steps.png"),
@@ -185,14 +199,15 @@ def write_report(results: Path, drafted: Drafted, compared: Compared, seconds: M
         "of the target's (`atspeed-bench replay run`); in brackets the target's forwards per request.",
         _replays({objective: json.loads(drafted.replay(objective).result.read_bytes()) for objective in drafted.timed}),
     ]
-    report = results / f"{name}.md"
-    report.write_text("\n\n".join(parts) + "\n")
-    return report
 
 
 def _plot(source: Path, copy: Path) -> str:
     shutil.copy(source, copy)
-    return f"![{copy.stem}]({copy.name})"
+    return _picture(copy)
+
+
+def _picture(path: Path) -> str:
+    return f"![{path.stem}]({path.name})"
 
 
 def _replays(by_draft: dict[str, list[dict[str, Any]]]) -> str:

@@ -68,6 +68,7 @@ def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     assert "'none' does not exist" in said("--data", "none", "--catalog", str(tmp_path / "none.json"))
     assert "pass the directory that holds games with --shared" in said("--only", "games", "--shared", str(tmp_path))
     assert "Give --data and --catalog together" in said("--data", str(tmp_path))
+    assert "There is no objective 'atspeed_s': choose sft, wordkd" in said("--objectives", "sft,atspeed_s")
 
 
 def drafted(tmp_path: Path, objectives: tuple[str, ...] = OBJECTIVES, seeds: int = 3) -> Drafted:
@@ -160,6 +161,7 @@ def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> Non
     text = write_report(tmp_path / "results", found, compared, seconds, "make paper").read_text()
     assert "# The paper's tables on shop" in text
     assert "in 30 minutes (by step: target 10.0, drafts 20.0)" in text
+    assert "--precision bfloat16`, soft labels of the neighbour model (`--neighbours`) and the [recipe of its base]" in text
     assert "| target, 1 seed | 0.0300 ± 0.0100 |  | 0.0150 ± 0.0050 |  | 1.50, 3.00 |\n" in text
     assert "| EASE (l2 5) | 0.0200 ± 0.0200 |" in text
     assert "| 300 | sft | auto | 6.50 (2.00) | 11.50 (2.00) |" in text
@@ -172,3 +174,25 @@ def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> Non
         ["sft", "strict", "1", "2.500", "0.000"],
         ["atspeed-s", "strict", "1", "2.000", "0.000"],
     ]
+
+
+def test_objectives_of_which_none_is_timed_have_a_report_without_times(tmp_path: Path) -> None:
+    found = drafted(tmp_path, objectives=("wordkd",), seeds=1)
+    assert list(found.steps()) == ["teacher", "drafts", "acceptance"]
+    (report := found.acceptance("wordkd").result).parent.mkdir(parents=True)
+    report.write_bytes(accepted("wordkd", 2.0).encode())
+    compared = Compared([evaluated(0.03, {})], [evaluated(0.5, {"EASE": 0.02})])
+    text = write_report(tmp_path / "results", found, compared, {"drafts": 60.0}, "make paper").read_text()
+    assert "| 10 | wordkd | strict | 1 | 2.000 |" in text
+    assert "(shop-objectives.png)" in text
+    assert "clock of this machine" not in text
+
+
+def test_the_report_tells_the_options_that_it_was_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("benchmarks.paper.run", lambda *given: told.append(given[-1]) or [])
+    (tmp_path / "interactions.jsonl").touch()
+    (tmp_path / "items.json").touch()
+    flags = ["--data", str(tmp_path), "--catalog", str(tmp_path / "items.json"), "--objectives", "sft, wordkd", "--seeds", "2"]
+    assert CliRunner().invoke(app, ["paper", *flags], catch_exceptions=False).exit_code == 0
+    assert told == [f"atspeed-bench paper --data {tmp_path} --catalog {tmp_path / 'items.json'} --objectives sft,wordkd --seeds 2"]
