@@ -81,17 +81,12 @@ def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSetti
         SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
+    if settings.threads is not None:
+        # Where there is a target, they are set when it is loaded.
+        torch.set_num_threads(settings.threads)
     rows, left_out = _baselines(settings, split, users, catalog, folder)
-    return Report(
-        setting=_setting(catalog, settings, timed=0),
-        users=len(users),
-        warm_users=int(users.warm.sum()),
-        rows=[],
-        baselines=rows,
-        generate_ms={},
-        generate_equal={},
-        left_out=left_out,
-    )
+    setting, warm = _setting(catalog, settings, timed=0), int(users.warm.sum())
+    return Report(setting, len(users), warm, rows=[], baselines=rows, generate_ms={}, generate_equal={}, left_out=left_out)
 
 
 def _setting(catalog: Catalog, settings: EvaluationSettings, timed: int) -> dict[str, Any]:

@@ -255,6 +255,16 @@ def test_baselines_are_evaluated_without_a_target(folder: Path, tmp_path: Path) 
         assert "name it with --target" in refused.output
 
 
+def test_baselines_alone_have_the_threads_that_are_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are the same for the same seed and threads, and the report says these."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    given = ["--catalog", str(folder / "catalog.jsonl"), "--data", str(folder / "data"), "--k", "3", "--baselines", "popular"]
+    assert CliRunner().invoke(app, [*given, "--threads", "3", "--report", str(tmp_path)]).exit_code == 0
+    assert asked == [3]
+    assert json.loads((tmp_path / "report.json").read_text())["setting"]["threads"] == 3
+
+
 @pytest.mark.parametrize(
     ("target_fit", "fit", "part", "weights", "learnt"),
     [
