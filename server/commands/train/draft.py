@@ -7,7 +7,7 @@ import typer
 
 from drafting.alignment.settings import DraftSettings
 from server.commands.options import takes_struct
-from server.commands.train.running import Threads, failing, loading_libraries
+from server.commands.train.running import Threads, failing, loading_libraries, took
 
 
 @takes_struct(DraftSettings)
@@ -43,5 +43,5 @@ def draft(
         check_provenance(read_manifest(teacher), teacher, None if target is None else model_hash(target), version)
         metrics = train_draft(teacher, base, out, settings=settings, overwrite=overwrite)
     valid = "" if metrics.valid_loss is None else f", validation cross-entropy {metrics.valid_loss:.3f}"
-    speed = f"{metrics.steps:,} steps in {metrics.seconds:.0f} s, {metrics.tokens_per_second:,.0f} tokens/s"
+    speed = f"{took(metrics)}, {metrics.tokens_per_second:,.0f} tokens/s"
     typer.echo(f"Wrote {out}: {settings.objective} loss {metrics.train_loss:.3f}{valid}, {speed}.")

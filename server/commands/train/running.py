@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from drafting.alignment.settings import TrainingMetrics
 from drafting.errors import SetupError
 from server.commands.terminal import fail
 from server.engine.processors import train_with_threads
@@ -39,3 +40,9 @@ def failing(continuation: str = "from the last checkpoint") -> Iterator[None]:
         fail(str(error))
     except KeyboardInterrupt:
         fail(f"Interrupted: the same command goes on {continuation}.")
+
+
+def took(metrics: TrainingMetrics) -> str:
+    """How many steps a run has made, and in what time: of one that was interrupted, the steps since then and theirs."""
+    since = metrics.steps - metrics.resumed_from_step
+    return f"{metrics.steps:,} steps{f', the last {since:,}' if metrics.resumed_from_step else ''} in {metrics.seconds:.0f} s"

@@ -12,7 +12,7 @@ from drafting.alignment.settings import TargetSettings
 from server.commands.learnt import warn_of_learnt_identifiers
 from server.commands.options import setting, takes_given
 from server.commands.terminal import fail
-from server.commands.train.running import Threads, failing, loading_libraries
+from server.commands.train.running import Threads, failing, loading_libraries, took
 
 
 @takes_given(TargetSettings, without=["lora_rank", "add_tokens"])
@@ -110,4 +110,4 @@ def target(
     valid = "" if metrics.valid_loss is None else f", validation loss {metrics.valid_loss:.3f}"
     if best := next((each for each in metrics.validated if each.epoch == metrics.best_epoch), None):
         valid += f", epoch {best.epoch} of {len(metrics.validated)} with validation Recall@10 {best.recall:.4f} and NDCG@10 {best.ndcg:.4f}"
-    typer.echo(f"Wrote {out}: train loss {metrics.train_loss:.3f}{valid}, {metrics.steps:,} steps in {metrics.seconds:.0f} s.")
+    typer.echo(f"Wrote {out}: train loss {metrics.train_loss:.3f}{valid}, {took(metrics)}.")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.recipes import RECIPES
-from drafting.alignment.settings import TargetSettings
+from drafting.alignment.settings import TargetSettings, TrainingMetrics
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
 from drafting.embeddings.learnt import Learnt, learnt_file, write_learnt
@@ -17,6 +17,7 @@ from drafting.neighbours.source_check import source_of
 from drafting.prompts.loading import load_prompt
 from server.commands.app import app
 from server.commands.train import train_app
+from server.commands.train.running import took
 from tests.models import TINY_CONFIG
 from verification.recommender import Recommender
 
@@ -223,3 +224,10 @@ def test_teacher_and_draft_say_what_is_wrong(flags: dict[str, object], tmp_path:
     assert no_model.exit_code == 1
     assert "is not a model directory" in no_model.output
     assert not (tmp_path / "teacher").exists()
+
+
+def test_a_run_that_went_on_tells_whose_time_it_is() -> None:
+    """The time is that since the interruption."""
+    whole = TrainingMetrics(0.5, None, steps=1200, samples=9, tokens=9, seconds=80.4, tokens_per_second=1.0, resumed_from_step=0)
+    assert took(whole) == "1,200 steps in 80 s"
+    assert took(msgspec.structs.replace(whole, resumed_from_step=1100, seconds=6.6)) == "1,200 steps, the last 100 in 7 s"
