@@ -6,6 +6,7 @@ fewer than k come only where fewer are eligible, because behind the items whose 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -72,7 +73,9 @@ class PopularItems:
             is_kept = np.isin(leaves, kept)
             stays = is_kept | (np.cumsum(~is_kept) <= k - len(kept))
             leaves = np.concatenate([leaves[stays], kept[~np.isin(kept, leaves)]])
-        return self._lines([(leaf, items[allowed(items)].tolist()) for leaf in leaves.tolist() for items in [self._items_of(leaf)]])
+        below, _ = self.catalog.trie.items_of_leaves(leaves + self.catalog.trie.level_starts[-2])
+        items = below.astype(np.int64)
+        return self._lines(items[allowed(items)])
 
     def _capped(self, k: int, allowed: Allowed, places: int, reserved: Allowed | None, counts: CapCounts) -> tuple[RankedItem, ...]:
         """The list with caps, walked as `verification.engine.capped` walks what a search finds; here that is the whole ranking."""
@@ -84,8 +87,7 @@ class PopularItems:
                 taken |= counts.walk(items, ranks, until - len(taken), None if first is None else first(items))
                 if len(taken) == until:
                     break
-        leaf_of_item = self.catalog.trie.leaf_of_item
-        return self._lines([(int(leaf_of_item[items[0]]), items) for _, items in sorted(taken.items())])
+        return self._lines(np.array([item for _, items in sorted(taken.items()) for item in items], np.int64))
 
     def _portions(self, allowed: Allowed, first: Allowed | None, listed: Sequence[int]) -> Iterator[tuple[IntArray, IntArray]]:
         """`_ranked` in portions of whole identifiers, without those that are `listed`; with `first`, only such as have one of these."""
@@ -98,15 +100,19 @@ class PopularItems:
             for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(items)], strict=False):
                 yield items[start:end], ranks[start:end]
 
-    def _items_of(self, leaf: int) -> IntArray:
-        trie = self.catalog.trie
-        return trie.items[trie.first_item[leaf] : trie.first_item[leaf + 1]].astype(np.int64)
+    def _lines(self, items: IntArray) -> tuple[RankedItem, ...]:
+        """The lines of some items, those of one identifier beside each other, in the order of their ranks."""
+        leaves, (known, scores) = self.catalog.trie.leaf_of_item[items], self._by_leaf
+        rows = np.searchsorted(known, leaves)
+        told = np.where(known[rows] == leaves, scores[rows], self.least_score)
+        ranks = np.cumsum(np.diff(leaves, prepend=-1) != 0)
+        return tuple(map(RankedItem, items.tolist(), told.tolist(), ranks.tolist()))
 
-    def _lines(self, listed: Sequence[tuple[int, Sequence[int]]]) -> tuple[RankedItem, ...]:
-        """The items of identifiers, in the order of their ranks."""
-        score_of = dict(zip(self.leaves.tolist(), self.scores.tolist(), strict=True))
-        ranked = enumerate(listed, start=1)
-        return tuple(RankedItem(item, score_of.get(leaf, self.least_score), rank) for rank, (leaf, items) in ranked for item in items)
+    @cached_property
+    def _by_leaf(self) -> tuple[IntArray, DoubleArray]:
+        """`leaves` in ascending order, with an end beyond all leaves, and `scores` in the same."""
+        order = np.argsort(self.leaves)
+        return np.append(self.leaves[order], self.catalog.identifiers), np.append(self.scores[order], self.least_score)
 
     def _best(self, k: int, allowed: Allowed) -> IntArray:
         """The k most popular identifiers with an item that may be returned, or as many as there are."""

@@ -119,3 +119,18 @@ def test_the_shares_of_all_identifiers_are_one():
     lines = found.list(100, lambda items: np.ones(len(items), bool))
     assert sum({line.rank: math.exp(line.score) for line in lines}.values()) == pytest.approx(1.0)
     assert len(lines) == ITEMS
+
+
+def test_a_list_is_asked_of_in_blocks_however_long_it_is():
+    items, k = 400, 200
+    catalog = catalog_of({f"item-{item}": (f"<a_{item // 20}>", f"<b_{item % 20}>") for item in range(items)})
+    asked: list[int] = []
+
+    def everything(block: IntArray) -> BoolArray:
+        asked.append(len(block))
+        return np.ones(len(block), bool)
+
+    popularity = Popularity(tuple(f"item-{item}" for item in range(300)), tuple(float(300 - item) for item in range(300)))
+    got = PopularItems.of(popularity, catalog).list(k, everything)
+    assert [(line.item, line.rank) for line in got] == [(item, item + 1) for item in range(k)]
+    assert asked == [300, k]
