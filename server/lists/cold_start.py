@@ -9,16 +9,17 @@ reads are bounded by `USERS` and `EVENTS`.
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from drafting.array_types import BoolArray, IntArray
-from drafting.catalog.freshness import ADDED_AT, days_of_items
 from drafting.trie.item_set import ItemSet
 from server.catalogs.served import ServedCatalog
 from server.histories.popularity import Popularity
 from server.lists.blend import passes
+from server.lists.fresh_places import are_fresh
 from server.lists.popular import PopularItems
 from server.services import Services
 from server.settings import Settings
@@ -127,12 +128,7 @@ async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Sub
         may = ~np.isin(items, excluded)
         return may if submit.filter is None else may & passes(items, submit.filter, filters)
 
-    def fresh(items: IntArray) -> BoolArray:
-        assert submit.fresh is not None
-        may: BoolArray = days_of_items(served.catalog.attributes[ADDED_AT], items) >= submit.fresh.since
-        return may
-
-    places, reserved = (0, None) if submit.fresh is None else (submit.fresh.places, fresh)
+    places, reserved = (0, None) if submit.fresh is None else (submit.fresh.places, partial(are_fresh, submit.fresh, served.catalog))
     async with asyncio.timeout(submit.deadline - submit.submitted):
         items = await asyncio.to_thread(popular.list, submit.k, allowed, places, reserved, submit.diversity)
     return BeamResult(submit.request_id, items, Usage(0))

@@ -6,9 +6,12 @@ Invariant: what is fresh is decided once, when the request comes, by the day tha
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from drafting.array_types import BoolArray, IntArray
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
-from drafting.catalog.freshness import ADDED_AT, day_of, today
+from drafting.catalog.freshness import ADDED_AT, days_of_items, today
 from server.errors import InvalidRequest, NoItemTimes
 from server.schemas.choices import FreshBody
 from server.submit import FreshPlaces
@@ -42,10 +45,15 @@ def fresh_places(body: FreshBody, catalog: Catalog, rule: SearchRule) -> FreshPl
     return FreshPlaces(today() - body.max_age_days, body.min)
 
 
+def are_fresh(places: FreshPlaces, catalog: Catalog, items: IntArray) -> BoolArray:
+    """`[items]` bool, which of some catalog indices are of fresh items."""
+    fresh: BoolArray = days_of_items(catalog.attributes[ADDED_AT], items) >= places.since
+    return fresh
+
+
 def fresh_items(places: FreshPlaces, catalog: Catalog, items: Sequence[RankedItem]) -> FreshItems:
     """Which items of a list are fresh."""
-    column = catalog.attributes[ADDED_AT]
-    days = [day_of(column.value(item.item)) for item in items]
-    fresh = tuple(day is not None and day >= places.since for day in days)
+    indices = np.fromiter((item.item for item in items), np.int64, len(items))
+    fresh: list[bool] = are_fresh(places, catalog, indices).tolist()
     identifiers = {item.rank for item, is_fresh in zip(items, fresh, strict=True) if is_fresh}
-    return FreshItems(fresh, max(0, places.places - len(identifiers)))
+    return FreshItems(tuple(fresh), max(0, places.places - len(identifiers)))
