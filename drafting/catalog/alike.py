@@ -36,7 +36,7 @@ def alike(catalog: Catalog, index: int, most: int) -> list[Alike]:
     first = int(trie.first_item[leaf - trie.level_starts[-2]]) + place
     closer, found = (first, first + 1), []
     for depth, node in reversed(list(enumerate(path, start=1))):
-        begin, end = trie.item_range(node)
+        (begin,), (end,) = trie.item_ranges(np.array([node]))
         others = np.concatenate([trie.items[begin : closer[0]], trie.items[closer[1] : end]]).astype(np.int64)
         told = np.sort(others if len(others) <= most else np.partition(others, most)[:most])
         found.append(Alike(depth, len(others), told))

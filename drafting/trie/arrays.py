@@ -139,15 +139,15 @@ class TrieArrays:
 
     def items_of(self, node: int) -> Int32Array:
         """Catalog indices of the items below a node, in ascending order for a leaf."""
-        first, last = self.item_range(node)
-        return self.items[first:last]
+        (first,), (end,) = self.item_ranges(np.array([node]))
+        return self.items[first:end]
 
-    def item_range(self, node: int) -> tuple[int, int]:
-        """Where the items below a node begin and end in `items`."""
-        first, last = node, node + 1
-        while first < self.level_starts[-2]:
-            first, last = self.first_child[first], self.first_child[last]
-        return int(self.first_item[first - self.level_starts[-2]]), int(self.first_item[last - self.level_starts[-2]])
+    def item_ranges(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
+        """Where the items below each of `nodes`, all of one depth, begin and end in `items`; `[nodes]` int64 each."""
+        first, end, leaves = nodes, nodes + 1, self.level_starts[-2]
+        while len(nodes) and first[0] < leaves:
+            first, end = self.first_child[first], self.first_child[end]
+        return self.first_item[first - leaves].astype(np.int64), self.first_item[end - leaves].astype(np.int64)
 
 
 def children_of(first_child: IntArray, nodes: IntArray) -> tuple[IntArray, IntArray]:

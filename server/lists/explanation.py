@@ -67,7 +67,8 @@ def _level(catalog: Catalog, listed: Sequence[RankedItem], depth: int, level: Ex
     paths = _paths(catalog, level.items)
     nodes = paths[:, depth - 1]
     parents = paths[:, depth - 2] if depth > 1 else np.full(len(nodes), ROOT)
-    below = _items_below(catalog, nodes)
+    starts, ends = catalog.trie.item_ranges(nodes)
+    below = (ends - starts).tolist()
     codes = catalog.codes[list(level.items), depth - 1].tolist()
     lines = []
     for place, (node, parent, code, log_prob) in enumerate(zip(nodes.tolist(), parents.tolist(), codes, level.log_probs, strict=True)):
@@ -95,14 +96,3 @@ def _tell_items(catalog: Catalog, listed: Sequence[RankedItem], lines: Sequence[
         node = line["node"]
         items = of_list.get(node) or catalog.trie.items_of(node)[:MOST_ITEMS].tolist()
         line["items"] = [name_line(catalog, item) for item in items]
-
-
-def _items_below(catalog: Catalog, nodes: IntArray) -> list[int]:
-    """The number of items below each of some nodes of one depth."""
-    trie = catalog.trie
-    first, end = nodes, nodes + 1
-    while len(first) and first[0] < trie.level_starts[-2]:
-        first, end = trie.first_child[first], trie.first_child[end]
-    leaves = trie.level_starts[-2]
-    counts: list[int] = (trie.first_item[end - leaves] - trie.first_item[first - leaves]).tolist()
-    return counts

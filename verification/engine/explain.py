@@ -152,7 +152,7 @@ class ExplainStep:
             used=int(np.count_nonzero(is_drafted[: told.beam])),
             beam=told.beam,
             truncated=bool(np.count_nonzero(of_beam) < considered or not np.isin(drafts[drafts >= 0], told.nodes).all()),
-            items=tuple(_first_items(self._trie, told.nodes).tolist()),
+            items=tuple(self._trie.items[self._trie.item_ranges(told.nodes)[0]].tolist()),
             log_probs=tuple(told.cum_log_probs.tolist()),
             is_drafted=tuple(is_drafted.tolist()),
             is_candidate=tuple(np.isin(told.nodes, _candidates(search, depth)).tolist()),
@@ -180,12 +180,3 @@ def _indices(search: BeamSearch, here: IntArray, nodes: IntArray) -> IntArray:
     there = found >= 0
     found[there] = here[found[there]]
     return found
-
-
-def _first_items(trie: ItemTrie, nodes: IntArray) -> IntArray:
-    """For each of some nodes of one depth an item below it."""
-    first_leaf = trie.level_starts[-2]
-    while len(nodes) and nodes[0] < first_leaf:
-        nodes = trie.first_child[nodes]
-    items: IntArray = trie.items[trie.first_item[nodes - first_leaf]].astype(np.int64)
-    return items

@@ -44,6 +44,13 @@ def test_items_below_a_node_are_those_with_its_prefix(identifiers: np.ndarray) -
     for node in range(trie.nodes):
         path = path_of(trie, node)
         assert sorted(trie.items_of(node)) == [i for i, row in enumerate(identifiers.tolist()) if tuple(row[: len(path)]) == path]
+    for depth in range(trie.depth + 1):
+        nodes = np.arange(*trie.level_starts[depth : depth + 2])
+        starts, ends = trie.item_ranges(nodes)
+        assert [trie.items[start:end].tolist() for start, end in zip(starts, ends, strict=True)] == [
+            trie.items_of(node).tolist() for node in nodes
+        ]
+    assert [len(bounds) for bounds in trie.item_ranges(nodes[:0])] == [0, 0]
 
 
 @given(identifier_tables())
