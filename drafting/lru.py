@@ -25,11 +25,6 @@ class LruMap(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
-    @property
-    def held(self) -> int:
-        """Total size of the values."""
-        return self._held
-
     def get(self, key: Key) -> Value | None:
         """The value of a key, which is thereby used; None if there is none."""
         if (value := self._values.get(key)) is not None:

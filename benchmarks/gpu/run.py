@@ -210,8 +210,8 @@ def runs_of(trace: Trace, case: Case, trie: ItemTrie, plans: Sequence[str] | Non
     """
     names = [name for name in trace.plans if balance_of(name) is None]
     if planners := [name for name in trace.plans if balance_of(name) is not None]:
-        # Requests that share a forward share its fixed part.
-        balance = max(costs.target.balance / case.batch, 1.0)
+        # The tokens of a forward that takes twice its fixed part, which requests share.
+        balance = max(costs.target.tokens_within(2 * costs.target.fixed) / case.batch, 1.0)
         names.append(min(planners, key=lambda name: abs(math.log((balance_of(name) or 1) / min(balance, MOST_BALANCE)))))
     wanted = [name for name in dict.fromkeys([*names, TRIE]) if name != PLAIN and (plans is None or name.partition("@")[0] in plans)]
     found = [trace.find(name, case.k) or (trie_run(case.k, trie) if name == TRIE else None) for name in wanted]

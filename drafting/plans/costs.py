@@ -91,11 +91,6 @@ class CostCurve:
         large = 256 + self.free
         return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > by for tokens in (1, large))
 
-    @property
-    def balance(self) -> float:
-        """The tokens with which a forward takes twice its fixed part."""
-        return self.free + self.fixed / self.per_token if self.per_token else float("inf")
-
     def __str__(self) -> str:
         beyond = f" beyond the first {self.free:.0f}" if self.free else ""
         return f"{1e3 * self.fixed:.2f} ms + {1e6 * self.per_token:.1f} µs a token{beyond}"

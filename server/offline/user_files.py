@@ -131,16 +131,6 @@ class UserPlace:
         return any(self.takes(f"{below}/{name}" if below else name) for name in names)
 
 
-def find_files(place: str) -> list[UserFile]:
-    """The files that a path or a URL names, which may be a folder or have wildcards, by name.
-
-    Raises:
-        UsersError: there are none.
-        FolderError: they can't be listed.
-    """
-    return UserPlace.of(place).files()
-
-
 def _is_data(name: str) -> bool:
     """True for a file directly in the folder; what begins with _ or . is what others note beside their data."""
     return "/" not in name and not name.startswith(("_", ".")) and PurePosixPath(name).suffix in ENDINGS

@@ -19,7 +19,6 @@ def test_straight_curves_are_fitted_to_measured_forwards() -> None:
     assert curve.fixed == pytest.approx(0.01, rel=0.02)
     assert curve.per_token == pytest.approx(1e-4, rel=0.02)
     assert curve.free == 0
-    assert curve.balance == pytest.approx(100, rel=0.04)
     assert curve.seconds(100) == pytest.approx(0.02, rel=0.02)
     with pytest.raises(ValueError, match="two sizes"):
         CostCurve.fit([5, 5], [1.0, 1.0])
@@ -58,7 +57,6 @@ def test_a_forward_of_as_many_tokens_as_fit_into_some_time_takes_that_time() -> 
         for seconds in (0.011, 0.05, 1.0):
             assert curve.seconds(curve.tokens_within(seconds)) == pytest.approx(seconds)
         assert curve.tokens_within(0.009) == 0
-        assert curve.seconds(curve.balance) == pytest.approx(2 * curve.fixed)
         assert curve.fixed + 1000 * curve.mean_per_token(1000) == pytest.approx(curve.seconds(1000))
     assert CostCurve(0.01, 0.0).tokens_within(0.02) == float("inf")
     assert CostCurve(0.01, 1e-4, 300).mean_per_token(300) == 0

@@ -26,7 +26,7 @@ from server.offline.parts import Form, Parts
 from server.offline.prints import OtherModel, prints_of
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_users
-from server.offline.user_files import find_files
+from server.offline.user_files import UserPlace
 from server.offline.users import Block, plan_blocks, read_rows
 from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model
@@ -112,7 +112,7 @@ def test_parts_that_workers_have_written_elsewhere_are_missed(folder: Path, tmp_
         def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
             yield from (Made(block.users) for block in blocks)
 
-    files = find_files(str(folder / "users.jsonl"))
+    files = UserPlace.of(str(folder / "users.jsonl")).files()
     task = PartTask(settings_of(folder), DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", "any", {})
     with pytest.raises(OfflineError, match=r"^3 of 3 parts were made, and are not in .*lists: choose an --output that all workers see\.$"):
         make_parts(task, list(plan_blocks(files, 50)), "a test", Elsewhere())
@@ -178,7 +178,7 @@ def test_a_worker_with_another_model_makes_no_parts(folder: Path, tmp_path: Path
     """Such as one of the same shape that was trained anew on one node of a cluster."""
     shutil.copytree(folder / "model", tmp_path / "model")
     settings = settings_of(folder).model_copy(update={"target": tmp_path / "model"})
-    files = find_files(str(folder / "users.jsonl"))
+    files = UserPlace.of(str(folder / "users.jsonl")).files()
     (block,) = plan_blocks(files, 1000)
     version = load_catalog(folder / "catalog.jsonl").version
     task = PartTask(settings, DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", version, prints_of(settings))
@@ -198,7 +198,7 @@ def test_a_worker_says_that_a_copy_of_the_users_is_not_what_the_run_began_with(
 ):
     users = tmp_path / "users.jsonl"
     shutil.copy(folder / "users.jsonl", users)
-    files = find_files(str(users))
+    files = UserPlace.of(str(users)).files()
     (block,) = plan_blocks(files, 1000)
     # As on another node.
     os.utime(users, (1, 1))
@@ -248,7 +248,7 @@ def test_users_and_lists_in_an_object_store(folder: Path, monkeypatch: pytest.Mo
         obstore.put(objects, "users/a.parquet", folder / "users.parquet")
         obstore.put(objects, "users/deep/b.parquet", b"")
         for place in (f"{bucket}/users", f"{bucket}/users/", f"{bucket}/users/*.parquet", f"{bucket}/*/*.parquet"):
-            assert [file.name.rpartition("/")[2] for file in find_files(place)] == ["a.parquet"]
+            assert [file.name.rpartition("/")[2] for file in UserPlace.of(place).files()] == ["a.parquet"]
         with pytest.raises(OfflineError, match="would be taken for users"):
             recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users", Output(f"{bucket}/users/", "parquet"))
         recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users/*.parquet", Output(f"{bucket}/lists", "jsonl", 70))
@@ -257,7 +257,7 @@ def test_users_and_lists_in_an_object_store(folder: Path, monkeypatch: pytest.Mo
         obstore.head(objects, "lists/_SUCCESS")
         with pytest.raises(OfflineError, match="holds lists of another run"):
             recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users", Output(f"{bucket}/lists", "jsonl", 71))
-        (file,) = find_files(f"{bucket}/users")
+        (file,) = UserPlace.of(f"{bucket}/users").files()
         assert file.range(0, 4) == b"PAR1"
         obstore.put(objects, "users/a.parquet", bytes(reversed((folder / "users.parquet").read_bytes())))
         with pytest.raises(FolderError, match=rf"^{bucket}/users/a.parquet has changed since the run began"):

@@ -25,7 +25,7 @@ from server.offline.prints import OtherModel
 from server.offline.purpose import purpose_of
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_one, recommend_users
-from server.offline.user_files import find_files
+from server.offline.user_files import UserPlace
 from server.offline.users import Row
 from server.settings import FlagSettings, Settings
 from tests.capping import check_caps
@@ -44,7 +44,9 @@ def test_every_setting_that_lists_follow_from_is_in_the_purpose(tmp_path: Path):
 
     def purpose(seed: int = 1, drawn: bool = True, **options: Any) -> str:
         settings = FlagSettings(**{"target": tmp_path / "target", "catalog": users, "engine": "transformers"} | options)
-        return purpose_of(settings, CATALOG, replace(DEFAULTS, rule=SearchRule(seed=seed), seed_is_drawn=drawn), find_files(str(users)))
+        return purpose_of(
+            settings, CATALOG, replace(DEFAULTS, rule=SearchRule(seed=seed), seed_is_drawn=drawn), UserPlace.of(str(users)).files()
+        )
 
     others: list[dict[str, Any]] = [
         {"target": base},

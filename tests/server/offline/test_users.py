@@ -18,7 +18,7 @@ from drafting.errors import SetupError
 from server.offline.folder import FolderError, FolderFile
 from server.offline.local_folder import LocalFolder
 from server.offline.object_folder import _same
-from server.offline.user_files import UserFile, find_files
+from server.offline.user_files import UserFile, UserPlace
 from server.offline.users import _row_group, _table, plan_blocks, read_rows
 
 
@@ -43,8 +43,8 @@ def test_blocks_are_the_lines_of_the_file(tmp_path_factory: pytest.TempPathFacto
     one = [(number, number + 1, text) for number, text in enumerate(lines) if text.strip()]
     # An empty last line is no line of the file.
     count = len(lines) - (not ends and bool(lines) and not lines[-1])
-    assert rows_of(find_files(str(folder / "a.jsonl")), most) == one
-    assert rows_of(find_files(str(folder)), most) == one + [(count + number, line, text) for number, line, text in one]
+    assert rows_of(UserPlace.of(str(folder / "a.jsonl")).files(), most) == one
+    assert rows_of(UserPlace.of(str(folder)).files(), most) == one + [(count + number, line, text) for number, line, text in one]
 
 
 @pytest.mark.parametrize("group", [2, 5, 100])
@@ -60,7 +60,7 @@ def test_a_row_of_a_table_is_the_line_with_the_same_fields(tmp_path: Path, group
         {"k": 3},
         {"user_id": 9, "history": [], "k": 1, "profile": {"age": 4}},
     ] * 3
-    files = find_files(str(tmp_path / "users.parquet"))
+    files = UserPlace.of(str(tmp_path / "users.parquet")).files()
     for most in (1, 3, 4, 100):
         rows = rows_of(files, most)
         assert [json.loads(text) for _, _, text in rows] == lines
@@ -74,7 +74,7 @@ def test_maps_and_times_of_a_table(tmp_path: Path):
         "behaviours": pa.array([[("view", ["b"])]], pa.map_(pa.string(), pa.list_(pa.string()))),
     }
     pq.write_table(pa.table(columns), tmp_path / "users.pq")
-    ((_, _, text),) = rows_of(find_files(str(tmp_path / "users.pq")), 5)
+    ((_, _, text),) = rows_of(UserPlace.of(str(tmp_path / "users.pq")).files(), 5)
     assert json.loads(text) == {"history": [{"item_id": "a", "timestamp": "2026-01-02T00:00:00Z"}], "behaviours": {"view": ["b"]}}
 
 
@@ -89,7 +89,7 @@ def test_ids_and_numbers_of_a_table_are_those_that_were_meant(tmp_path: Path):
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     pq.write_table(pa.table({"user_id": [7.0, 7.5], "history": [["a"], ["b"]]}), tmp_path / "b.parquet")
-    found = [json.loads(text) for _, _, text in rows_of(find_files(str(tmp_path)), 5)]
+    found = [json.loads(text) for _, _, text in rows_of(UserPlace.of(str(tmp_path)).files(), 5)]
     assert found == [
         {"user_id": "ann", "history": ["a"], "k": 3, "beam_width": 4, "context": {"hour": 3.0}},
         {"user_id": "bo\u00eb", "history": ["b"], "k": None, "context": {"hour": 3.5}},
@@ -111,7 +111,7 @@ def test_ids_and_numbers_of_a_table_are_those_that_were_meant(tmp_path: Path):
 )
 def test_a_row_that_can_not_be_read_costs_only_itself(tmp_path: Path, column: pa.Array, reason: str):
     pq.write_table(pa.table({"history": [["a"], ["b"]], "context": column}), tmp_path / "users.parquet")
-    (_, _, first), (_, line, second) = rows_of(find_files(str(tmp_path / "users.parquet")), 5)
+    (_, _, first), (_, line, second) = rows_of(UserPlace.of(str(tmp_path / "users.parquet")).files(), 5)
     assert json.loads(first)["history"] == ["a"]
     assert line == 2
     assert isinstance(second, str)
@@ -125,7 +125,7 @@ def test_what_a_place_names(tmp_path: Path):
         (tmp_path / name).touch()
 
     def names(place: str) -> list[str]:
-        return [file.name for file in find_files(place)]
+        return [file.name for file in UserPlace.of(place).files()]
 
     for base in (str(tmp_path), f"file://{tmp_path}"):
         assert names(base) == names(f"{base}/") == ["a.jsonl", "b.parquet"]
@@ -173,17 +173,17 @@ def test_a_file_is_written_though_another_writer_tidies_the_folder_meanwhile(tmp
 def test_a_table_without_users(tmp_path: Path):
     pq.write_table(pa.table({"uid": [1], "items": [["a"]]}), tmp_path / "users.parquet")
     with pytest.raises(SetupError, match=r"has no column `history`.*; it has uid, items"):
-        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+        list(plan_blocks(UserPlace.of(str(tmp_path / "users.parquet")).files(), 5))
     pq.write_table(pa.table([[["a"]], [["b"]]], names=["history", "history"]), tmp_path / "users.parquet")
     with pytest.raises(SetupError, match="has two columns of the name history"):
-        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+        list(plan_blocks(UserPlace.of(str(tmp_path / "users.parquet")).files(), 5))
     pq.write_table(pa.table({"history": [["a"]]}), tmp_path / "users.parquet")
     (tmp_path / "users.parquet").write_bytes((tmp_path / "users.parquet").read_bytes().replace(b"history", b"hist\xff\xffy"))
     with pytest.raises(SetupError, match="can't be read"):
-        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+        list(plan_blocks(UserPlace.of(str(tmp_path / "users.parquet")).files(), 5))
     (tmp_path / "users.parquet").write_bytes(b"no table")
     with pytest.raises(SetupError, match="can't be read"):
-        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+        list(plan_blocks(UserPlace.of(str(tmp_path / "users.parquet")).files(), 5))
 
 
 USERS = [{"user_id": number, "history": ["a"]} for number in range(6)]
@@ -203,7 +203,7 @@ def test_a_file_that_changes_while_a_run_reads_it_is_refused(tmp_path: Path, nam
     path = tmp_path / name
     save(path, USERS)
     os.utime(path, (1, 1))
-    files = find_files(str(path))
+    files = UserPlace.of(str(path)).files()
     first, second, *_ = plan_blocks(files, 2)
     assert len(list(read_rows(files, first))) == 2
     changed = path if in_place else tmp_path / f"other-{name}"
@@ -222,7 +222,7 @@ def test_a_file_of_the_same_size_that_takes_the_place_of_another_is_refused(tmp_
     path = tmp_path / "users.jsonl"
     save(path, USERS)
     os.utime(path, (1, 1))
-    files = find_files(str(path))
+    files = UserPlace.of(str(path)).files()
     (block,) = plan_blocks(files, 10)
     save(path, USERS)
     with pytest.raises(FolderError, match="has changed"):
