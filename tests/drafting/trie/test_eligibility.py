@@ -1,13 +1,12 @@
 """Masks and excluded nodes against sets of items, node by node."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.trie.eligibility import BatchEligibility, Eligibility
-from drafting.trie.item_set import ItemSet, intersection, union
+from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
 
@@ -99,20 +98,3 @@ def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:
         (item,) = np.flatnonzero(items.members())
         path = trie.paths(trie.leaf_of_item[[item]])[0]
         assert np.flatnonzero(bits_of(bank, mask.row, trie.nodes)).tolist() == [0, *path]
-
-
-@given(st.integers(1, 70), st.integers(0, 10**6))
-def test_sets_of_items_are_sets(items: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    left, right = rng.random((2, items)) < 0.5
-    a, b = ItemSet.of(left), ItemSet.of_items(np.flatnonzero(right), items)
-    assert (len(a), len(a.complement)) == (left.sum(), items - left.sum())
-    assert (intersection([a, b]).members() == left & right).all()
-    assert (union([a, b, a]).members() == left | right).all()
-    assert (a.complement.members() == ~left).all()
-    assert a.contains(np.arange(items)).tolist() == [item in a for item in range(items)] == left.tolist()
-
-
-def test_a_set_of_the_wrong_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs 2 bytes"):
-        ItemSet(np.zeros(3, np.uint8), 9)

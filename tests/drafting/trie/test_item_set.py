@@ -1,25 +1,29 @@
-"""A set of items: its bits, against sets of Python's own."""
+"""A set of items: its bits, against arrays of truth values."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drafting.trie import item_set
 from drafting.trie.item_set import ItemSet, intersection, union
 
 
-@pytest.mark.parametrize("items", [1, 8, 9, 100])
-def test_it_is_the_set_that_its_items_make(items: int):
-    rng = np.random.default_rng(items)
-    first, second = [set(np.flatnonzero(rng.random(items) < 0.5).tolist()) for _ in range(2)]
-    one, two = [ItemSet.of_items(sorted(each), items) for each in (first, second)]
-    for found, expected in (
-        (one, first),
-        (one.complement, set(range(items)) - first),
-        (intersection([one, two]), first & second),
-        (union([one, two]), first | second),
-    ):
-        assert len(found) == len(found) == len(expected)
-        assert set(np.flatnonzero(found.members()).tolist()) == {item for item in range(items) if item in found} == expected
+@given(st.integers(1, 70), st.integers(0, 10**6))
+def test_sets_of_items_are_sets(items: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    left, right = rng.random((2, items)) < 0.5
+    a, b = ItemSet.of(left), ItemSet.of_items(np.flatnonzero(right), items)
+    assert (len(a), len(a.complement)) == (left.sum(), items - left.sum())
+    assert (intersection([a, b]).members() == left & right).all()
+    assert (union([a, b, a]).members() == left | right).all()
+    assert (a.complement.members() == ~left).all()
+    assert a.contains(np.arange(items)).tolist() == [item in a for item in range(items)] == left.tolist()
+
+
+def test_a_set_of_the_wrong_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs 2 bytes"):
+        ItemSet(np.zeros(3, np.uint8), 9)
 
 
 def test_its_items_are_counted_once(monkeypatch: pytest.MonkeyPatch):
