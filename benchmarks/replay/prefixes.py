@@ -98,7 +98,7 @@ class PrefixScorer:
         slots = np.arange(len(prompt))
         sequence = SequenceState(slots, np.zeros(self._model.total_slots, np.int64))
         self._next_slot = len(prompt)
-        self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt, slots)))
+        self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt)))
         return sequence, self._score(sequence, slots)[-1:]
 
     def _add(self, sequence: SequenceState, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:

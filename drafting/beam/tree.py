@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import IntArray
-from drafting.device import concat, on_device
+from drafting.device import arange, concat, on_device
 from drafting.trie.arrays import ROOT
 
 # Tree nodes that there is room for at first: a plain search of usual width needs no more.
@@ -60,10 +60,10 @@ class TokenTree:
         self.ancestors = torch.zeros(slots, depth, dtype=torch.int64, device=device)
         self._levels = torch.arange(1, depth + 1, device=device)
 
-    def add_prompt(self, slots: Tensor, tokens: Tensor, indices: Tensor) -> None:
-        """Write prompt tokens, `[tokens]` int64 each; the last one becomes the root of its request's tree."""
+    def add_prompt(self, slots: Tensor, tokens: Tensor) -> None:
+        """Write a whole prompt, `[tokens]` int64 each; its last token becomes the root of its request's tree."""
         self.token[slots] = tokens
-        self.ancestors[slots] = indices[:, None]
+        self.ancestors[slots] = arange(len(slots), slots.device)[:, None]
         # Indexing by the slot itself would read it.
         self.cum_log_prob.index_fill_(0, slots[-1:], 0.0)
         self.score.index_fill_(0, slots[-1:], 0.0)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.beam.rule import Normalisation
-from drafting.beam.tree import TokenTree
-from drafting.device import on_device
+from drafting.beam.tree import TokenTree, to_device
 from drafting.plans.plan import Plan
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -57,8 +56,7 @@ class OpenStep:
             search = self._slots.open(part, beam_widths(part, self._trie), self._eligibility(part), known)
             search.drafts = plan is not None and plan.drafts_for(part.cache_key)
             search.normalise = request.normalise or self._normalise
-            slots = search.sequence.slots
-            self._tree.add_prompt(*(on_device(array, self._device) for array in (slots, part.prompt, np.arange(len(slots)))))
+            self._tree.add_prompt(*to_device([np.stack([search.sequence.slots, part.prompt])], self._device))
             if part.blend is not None:
                 self._blending.grow(search, part.blend)
             if part.explain is not None:

@@ -15,7 +15,7 @@ from drafting.beam.forward import ForwardPart
 from drafting.beam.gumbel import Stream, gumbel_noise
 from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
-from drafting.beam.tree import TokenTree
+from drafting.beam.tree import TokenTree, to_device
 from drafting.device import arange, on_device, on_host
 from verification.request import BeamRequest
 from verification.slots.engine_slots import EngineSlots
@@ -53,9 +53,8 @@ class ThinkStep:
             OutOfSlots: too few slots are free.
         """
         thought = self._slots.open_thought(request, nodes)
-        slots = thought.slots
-        tokens = np.pad(request.prompt, (0, len(slots) - len(request.prompt)))
-        self._tree.add_prompt(*(on_device(array, self._device) for array in (slots, tokens, np.arange(len(slots)))))
+        tokens = np.pad(request.prompt, (0, len(thought.slots) - len(request.prompt)))
+        self._tree.add_prompt(*to_device([np.stack([thought.slots, tokens])], self._device))
         self._thoughts[request.request_id] = thought
 
     def end(self, request_id: str, keep: bool) -> bool:

@@ -161,7 +161,7 @@ def _question(tree: TokenTree, free: IntArray, length: int, vocabulary: int, rng
     """Draw a prompt and a tree of random tokens, and write them to the tree's tables."""
     free, nodes = free[NODES:][:length], free[:NODES]
     sequence, tokens = SequenceState(free, np.zeros(len(tree.token), np.int64)), rng.integers(vocabulary, size=length + NODES)
-    tree.add_prompt(torch.from_numpy(free).to(tree.token.device), *_on(tree, tokens[:length], np.arange(length)))
+    tree.add_prompt(*_on(tree, free, tokens[:length]))
     paths = np.array([[sequence.root]])
     for depth, parents in enumerate(LEVELS, start=1):
         first = sequence.length - length

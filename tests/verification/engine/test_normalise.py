@@ -108,7 +108,7 @@ def batch_of_one(recommender: Recommender) -> TreeBatch:
     device = recommender.engine.target.device
     tree = TokenTree(recommender.engine.target.total_slots, 3, device)
     slots = np.arange(3)
-    tree.add_prompt(*(torch.from_numpy(array).to(device) for array in (slots, slots + 1, slots)))
+    tree.add_prompt(*(torch.from_numpy(array).to(device) for array in (slots, slots + 1)))
     return forward_batch(tree, [ForwardPart(SequenceState(slots, slots * 0), slots, 1)])
 
 

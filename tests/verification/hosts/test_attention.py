@@ -31,8 +31,8 @@ def test_prompt_and_ancestors_in_one_ragged_batch(heads: int, key_value_heads: i
     cache = torch.randn(SLOTS, key_value_heads, 2 * HEAD_SIZE, generator=generator)
     a, b = np.array([9, 4, 30]), np.array([7, 8, 50, 51, 60])
     tree = TokenTree(SLOTS, DEPTH, torch.device("cpu"))
-    tree.add_prompt(torch.from_numpy(a), torch.arange(3), torch.arange(3))
-    tree.add_prompt(torch.from_numpy(b[:2]), torch.arange(2), torch.arange(2))
+    tree.add_prompt(torch.from_numpy(a), torch.arange(3))
+    tree.add_prompt(torch.from_numpy(b[:2]), torch.arange(2))
     level = {"slots": [50, 51], "parents": [8, 8], "tokens": [0, 0], "depths": [1, 1], "indices": [2, 3]}
     child = {"slots": [60], "parents": [51], "tokens": [0], "depths": [2], "indices": [4]}
     for nodes in (level, child):

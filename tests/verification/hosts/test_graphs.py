@@ -63,7 +63,7 @@ def random_batch(tree: TokenTree, rng: np.random.Generator, shapes: list[tuple[i
     slots, parts = rng.permutation(len(tree.token) - 1), []
     for known, new in shapes:
         own, slots = slots[: known + new], slots[known + new :]
-        tree.add_prompt(torch.from_numpy(own), torch.from_numpy(rng.integers(40, size=len(own))), torch.arange(len(own)))
+        tree.add_prompt(torch.from_numpy(own), torch.from_numpy(rng.integers(40, size=len(own))))
         parts.append(ForwardPart(SequenceState(own, np.zeros(len(tree.token), np.int64)), np.arange(known, known + new), wanted or new))
     return forward_batch(tree, parts)
 

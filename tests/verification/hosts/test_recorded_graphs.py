@@ -56,7 +56,7 @@ def batch_of(tree: TokenTree, rng: np.random.Generator, shapes: list[tuple[int, 
     for known, new in shapes:
         own, slots = slots[: known + new], slots[known + new :]
         tokens = rng.integers(40, size=len(own))
-        tree.add_prompt(*(DeviceTensor(torch.from_numpy(array)) for array in (own, tokens, np.arange(len(own)))))
+        tree.add_prompt(*(DeviceTensor(torch.from_numpy(array)) for array in (own, tokens)))
         parts.append(ForwardPart(SequenceState(own, np.zeros(len(tree.token), np.int64)), np.arange(known, known + new), min(new, 3)))
     return forward_batch(tree, parts)
 
