@@ -1,6 +1,7 @@
 """The lowest floor: catalog, trie (constrained decoding), prompt, token tree, beam expansion, draft plans, training.
 
-It imports numpy and torch and nothing above it, so that it runs in a notebook, in training and on a bare GPU machine.
+It imports nothing above it; trie, beam and plans need nothing but numpy and torch, so that they run in a notebook, in training and on a
+bare GPU machine.
 """
 
 from drafting.builds import hide_unusable

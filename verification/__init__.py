@@ -1,7 +1,7 @@
 """The middle floor: model hosts, tree attention, key/value slots with prefix caching, and the engine (speculative beam search).
 
-It imports `drafting`, numpy and torch; only `verification/hosts/vllm*.py` knows vLLM, and nothing here knows HTTP, Redis
-or metrics.
+It imports `drafting` and nothing above it: no HTTP, no Redis, no metrics. What serves needs numpy, torch and transformers, and only
+`verification/hosts/vllm*.py` imports vLLM.
 """
 
 from drafting.builds import hide_unusable

@@ -132,7 +132,7 @@ class CachedPrefix:
 
     def __post_init__(self) -> None:
         if not len(self.tokens) == len(self.slots) >= self.shared_length:
-            raise ValueError("Tokens and slots of a cached prompt must be rows of one length, no shorter than what it borrows.")
+            raise ValueError("Tokens and slots of a cached prompt must be rows of one length, no shorter than what it shares.")
 
     def __len__(self) -> int:
         return len(self.tokens)
