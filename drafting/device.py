@@ -15,8 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.array_types import IntArray
-
 NEGATIVE_INFINITY = float("-inf")
 # A long row is looked at by stretches of so many scores, where it has at least so many times as many of them as are wanted.
 STRETCH = 64
@@ -155,12 +153,3 @@ def find_nodes(wanted: Tensor, among: Tensor) -> Tensor:
         return order.gather(1, found).masked_fill_(ordered.gather(1, found) != wanted, -1)
     same = wanted[:, :, None] == among[:, None, :]
     return same.byte().argmax(2).masked_fill_(~same.any(2), -1)
-
-
-def find_in_array(wanted: IntArray, among: IntArray) -> IntArray:
-    """`find_nodes` for one request on the host: `[wanted]` int64 indices in `among`, -1 for a prefix that is not there."""
-    if not len(among):
-        return np.full_like(wanted, -1)
-    order = among.argsort()
-    indices = order[np.searchsorted(among, wanted, sorter=order).clip(max=len(among) - 1)]
-    return np.where(among[indices] == wanted, indices, -1)

@@ -18,7 +18,7 @@ import numpy as np
 from drafting.array_types import DoubleArray, FloatArray, IntArray
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
-from drafting.trie.arrays import TrieArrays, unshared_prefixes
+from drafting.trie.arrays import TrieArrays, find_sorted, unshared_prefixes
 from drafting.trie.item_set import ItemSet
 
 
@@ -105,8 +105,6 @@ class Blend:
         ranking = log_probs.astype(np.float64)
         if not len(self.paths):
             return ranking
-        candidates = self.paths[:, -1]
-        rows = np.searchsorted(candidates, leaves).clip(max=len(candidates) - 1)
-        scores = np.where(candidates[rows] == leaves, self.scores[rows], self.floor)
-        ranking += self.weight * np.log(scores)
+        rows = find_sorted(leaves, self.paths[:, -1])
+        ranking += self.weight * np.log(np.where(rows < 0, self.floor, self.scores[rows]))
         return ranking

@@ -12,10 +12,9 @@ import numpy as np
 
 from benchmarks.replay.recording import Recording
 from drafting.array_types import FloatArray, IntArray
-from drafting.device import find_in_array
 from drafting.plans.given import Given, GivenOutcome, GivenPrefixes, outcomes_of, sources_of
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
-from drafting.trie.arrays import children_of
+from drafting.trie.arrays import children_of, find_in_array
 
 
 @dataclass

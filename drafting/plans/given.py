@@ -17,7 +17,7 @@ import numpy as np
 
 from drafting.array_types import BoolArray, IntArray
 from drafting.beam.rule import Verification
-from drafting.trie.arrays import TrieArrays
+from drafting.trie.arrays import TrieArrays, find_sorted
 
 
 class Given(Flag):
@@ -58,11 +58,7 @@ class GivenPrefixes:
 
     def covers(self, beam: IntArray) -> dict[Given, BoolArray]:
         """By choice, `[n]` bool: which prefixes of a beam are among what is given."""
-        found = {}
-        for source, nodes in self.nodes.items():
-            indices = np.searchsorted(nodes, beam).clip(max=len(nodes) - 1)
-            found[source] = nodes[indices] == beam
-        return found
+        return {source: find_sorted(beam, nodes) >= 0 for source, nodes in self.nodes.items()}
 
 
 def sources_of(given: GivenPrefixes | None) -> Given:

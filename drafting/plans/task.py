@@ -14,9 +14,9 @@ from drafting.array_types import BoolArray, IntArray
 from drafting.beam.forward import ForwardPart
 from drafting.beam.rule import Normalisation, SearchRule, Tolerance
 from drafting.beam.tree import Origin, SequenceState
-from drafting.device import find_in_array
 from drafting.plans.given import Given, GivenPrefixes
 from drafting.plans.plan import Action, DraftRound, most_proposals
+from drafting.trie.arrays import find_in_array
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 

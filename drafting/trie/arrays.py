@@ -201,6 +201,22 @@ def unshared_prefixes(paths: IntArray) -> IntArray:
     return unlike
 
 
+def find_sorted(wanted: npt.NDArray[np.integer], ascending: npt.NDArray[np.integer]) -> IntArray:
+    """`[wanted]` int64, where each of some numbers stands among ascending ones; -1 for one that does not."""
+    if not len(ascending):
+        return np.full(len(wanted), -1)
+    rows = np.searchsorted(ascending, wanted).clip(max=len(ascending) - 1)
+    return np.where(ascending[rows] == wanted, rows, -1)
+
+
+def find_in_array(wanted: IntArray, among: IntArray) -> IntArray:
+    """As `find_sorted`, among numbers in any order; `drafting.device.find_nodes` does it on the device."""
+    order = among.argsort()
+    # What does not stand there is the last.
+    found: IntArray = np.append(order, -1)[find_sorted(wanted, among[order])]
+    return found
+
+
 def common_prefix(one: IntArray, other: IntArray) -> int:
     """Number of numbers at the beginning of two arrays `[numbers]` that are equal."""
     length = min(len(one), len(other))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from drafting.array_types import BoolArray, IntArray
 from drafting.device import arange, is_async, on_device
+from drafting.trie.arrays import find_sorted
 from drafting.trie.node_mask import MaskBits, NodeMask
 
 
@@ -51,8 +52,7 @@ class Eligibility:
         """`[nodes]` bool, True for each of `nodes` that may be entered."""
         allowed = np.ones(len(nodes), bool) if self.mask is None else self.mask.allows(nodes)
         if self.excludes:
-            rows = np.searchsorted(self.excluded_nodes, nodes).clip(max=len(self.excluded_nodes) - 1)
-            allowed &= self.excluded_nodes[rows] != nodes
+            allowed &= find_sorted(nodes, self.excluded_nodes) < 0
         return allowed
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from drafting.array_types import BoolArray, DoubleArray, IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.item_values import CapCounts
+from drafting.trie.arrays import find_sorted
 from server.histories.popularity import Popularity
 from verification.result import RankedItem
 
@@ -103,16 +104,14 @@ class PopularItems:
     def _lines(self, items: IntArray) -> tuple[RankedItem, ...]:
         """The lines of some items, those of one identifier beside each other, in the order of their ranks."""
         leaves, (known, scores) = self.catalog.trie.leaf_of_item[items], self._by_leaf
-        rows = np.searchsorted(known, leaves)
-        told = np.where(known[rows] == leaves, scores[rows], self.least_score)
         ranks = np.cumsum(np.diff(leaves, prepend=-1) != 0)
-        return tuple(map(RankedItem, items.tolist(), told.tolist(), ranks.tolist()))
+        return tuple(map(RankedItem, items.tolist(), scores[find_sorted(leaves, known)].tolist(), ranks.tolist()))
 
     @cached_property
     def _by_leaf(self) -> tuple[IntArray, DoubleArray]:
-        """`leaves` in ascending order, with an end beyond all leaves, and `scores` in the same."""
+        """`leaves` in ascending order, and `scores` in the same, with that of all others as the last."""
         order = np.argsort(self.leaves)
-        return np.append(self.leaves[order], self.catalog.identifiers), np.append(self.scores[order], self.least_score)
+        return self.leaves[order], np.append(self.scores[order], self.least_score)
 
     def _best(self, k: int, allowed: Allowed) -> IntArray:
         """The k most popular identifiers with an item that may be returned, or as many as there are."""

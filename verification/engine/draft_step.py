@@ -17,7 +17,6 @@ import numpy as np
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import Tolerance, Verification
 from drafting.beam.tree import TokenTree
-from drafting.device import find_in_array
 from drafting.errors import MODEL_ERRORS
 from drafting.plans.drafters import BeamDrafter, DraftNotFinite, Proposals, TrieDrafter
 from drafting.plans.given import Given, sources_of
@@ -25,6 +24,7 @@ from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.plans.raised import Raised
 from drafting.plans.running_costs import StepTimes
 from drafting.plans.task import DraftedSearch, DraftTask
+from drafting.trie.arrays import find_in_array
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.given import GivenStep
 from verification.search import NOTHING, BeamSearch

@@ -17,7 +17,8 @@ import torch
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.ranking import renormalised
 from drafting.beam.rule import Verification
-from drafting.device import NEGATIVE_INFINITY, find_in_array, on_device, on_host, stable_topk
+from drafting.device import NEGATIVE_INFINITY, on_device, on_host, stable_topk
+from drafting.trie.arrays import find_in_array
 from drafting.trie.item_trie import ROOT, ItemTrie
 from verification.explanation import ExplainedLevel, Explanation
 from verification.search import NOTHING, BeamSearch

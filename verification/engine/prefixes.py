@@ -11,7 +11,8 @@ import numpy as np
 
 from drafting.array_types import IntArray
 from drafting.beam.tree import SequenceState, TokenTree
-from drafting.device import find_in_array, on_device
+from drafting.device import on_device
+from drafting.trie.arrays import find_in_array
 from drafting.trie.item_trie import ItemTrie
 from verification.slots.pool import SlotPool
 

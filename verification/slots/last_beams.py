@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from drafting.array_types import IntArray
 from drafting.lru import LruMap
-from drafting.trie.arrays import ROOT, children_of
+from drafting.trie.arrays import ROOT, children_of, find_sorted
 from drafting.trie.item_trie import ItemTrie
 
 # Of all users together; a node takes 12 bytes, and a user as much as so many nodes beside.
@@ -58,8 +58,7 @@ class LastBeams:
         """The nodes of another trie with the same tokens, ascending; none if its identifiers are of another length."""
         if len(self.levels) != trie.depth - 1:
             return NONE
-        codes = np.searchsorted(trie.token_ids, self.tokens).clip(max=len(trie.token_ids) - 1)
-        codes = np.where(trie.token_ids[codes] == self.tokens, codes, -1)
+        codes = find_sorted(self.tokens, trie.token_ids)
         # Below a prefix that is gone there is none; the root is looked up as the last one.
         found = np.full(len(self) + 1, -1)
         found[-1] = ROOT

@@ -32,7 +32,7 @@ import numpy as np
 
 from drafting.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from drafting.beam.rule import Tolerance
-from drafting.trie.arrays import TrieArrays
+from drafting.trie.arrays import TrieArrays, find_in_array
 
 # Beyond what float32 can be off by.
 ROUNDING = 1e-4
@@ -70,9 +70,8 @@ class LookAhead:
         """
         self._first, self._last = self._trie.first_child[self._first], self._trie.first_child[self._last]
         probabilities = np.exp(log_probs.astype(np.float64))
-        parents = np.searchsorted(self._nodes, above := self._trie.parents(nodes, depth), sorter=(order := self._nodes.argsort()))
-        rows = order[parents]
-        assert (self._nodes[rows] == above).all()
+        rows = find_in_array(self._trie.parents(nodes, depth), self._nodes)
+        assert (rows >= 0).all()
         self._is_below_certain = self._certain[rows]
         before = np.arange(1, len(nodes) + 1) + self._unknown(probabilities)
         self._nodes, self._probabilities = nodes, probabilities
