@@ -135,10 +135,10 @@ def continuation_log_probs(
 
 def continuations(trie: ItemTrie, nodes: Tensor, rows: Rows, kinds: RowKinds, eligible: BatchEligibility | None) -> Iterator[Continuations]:
     """`continuation_log_probs` kind by kind, each no wider than it must be: one level may have a thousand times another's children."""
-    # All of a forward at once where logits are made block by block, and weights read for each.
-    is_streamed = rows.head.vocabulary > _WHOLE and not rows.are_logits
-    normaliser = rows.log_normaliser() if is_streamed and kinds.any_over_vocabulary else None
-    for kind in kinds.groups(not is_streamed, nodes.device):
+    is_large = rows.head.vocabulary > _WHOLE
+    # All of a forward at once: logits may be made block by block, and weights read for each.
+    normaliser = rows.log_normaliser() if is_large and kinds.any_over_vocabulary else None
+    for kind in kinds.groups(rows.are_logits or not is_large, nodes.device):
         if kind.rows is None:
             yield Continuations(None, _of_kind(trie, kind, nodes, rows, normaliser, eligible))
             continue
@@ -151,7 +151,7 @@ def continuations(trie: ItemTrie, nodes: Tensor, rows: Rows, kinds: RowKinds, el
 def _of_kind(
     trie: ItemTrie, kind: RowKind, nodes: Tensor, rows: Rows, normaliser: Tensor | None, eligible: BatchEligibility | None
 ) -> Tensor:
-    """`[rows, width]`; `normaliser` of rows over the vocabulary, None where all of their logits are there or few."""
+    """`[rows, width]`; `normaliser` of rows over the vocabulary, None where it is small."""
     width = max(trie.max_children[depth] for depth in kind.depths)
     if kind.depths == (0,):
         log_probs = _below_root(trie, kind.over, rows, normaliser)
@@ -180,13 +180,13 @@ def _below_nodes(trie: ItemTrie, kind: RowKind, rows: Rows, tokens: Tensor, padd
     """Children `tokens`, `[rows, width]`, of which those are none that `padding` masks."""
     if kind.over is not Normalisation.VOCABULARY:
         return _below_level(trie, kind, rows, tokens, padding)
-    if normaliser is not None:
+    if normaliser is None:
+        log_probs = rows.logits().float().log_softmax(1).gather(1, tokens)
+    elif rows.are_logits:
+        log_probs = rows.logits().gather(1, tokens).float()
+    else:
         level = trie.level_tokens[kind.depths[0]]
         log_probs = rows.project(level).gather(1, level.columns(tokens))
-    elif rows.head.vocabulary > _WHOLE:
-        log_probs, normaliser = rows.logits().gather(1, tokens).float(), rows.log_normaliser()
-    else:
-        log_probs = rows.logits().float().log_softmax(1).gather(1, tokens)
     # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other element.
     return log_probs.add_(_correction(log_probs, normaliser)).add_(padding)
 

@@ -132,6 +132,19 @@ def test_rows_of_unlike_depths_and_requests_get_what_they_get_alone(over: Normal
             assert found[row, alone.shape[1] :].eq(float("-inf")).all()
 
 
+def test_rows_of_a_large_vocabulary_are_the_same_to_the_bit_beside_others_of_other_depths() -> None:
+    """Also where all logits are there, as of a head that is not taken apart."""
+    rng = np.random.default_rng(0)
+    trie = ItemTrie.build(rng.integers(VOCABULARY, size=(60, 3)))
+    logits, width = torch.from_numpy(rng.normal(size=(40, 9000)).astype(np.float32) * 5), max(trie.max_children)
+    kinds = RowKinds([np.tile([0, 1], 20)], [Normalisation.VOCABULARY])
+    for rows in (Rows.of(logits), Rows(logits, ProjectedHead(9000))):
+        alike = RowKinds.alike(40, 0, Normalisation.VOCABULARY)
+        alone = continuation_log_probs(trie, torch.zeros(40, dtype=torch.int64), rows, alike, width, None)
+        beside = continuation_log_probs(trie, torch.tensor([0, 1] * 20), rows, kinds, width, None)
+        assert torch.equal(beside[::2], alone[::2])
+
+
 class ProjectedHead:
     """A head of rows whose states are logits, which it gives away only as it is asked."""
 
