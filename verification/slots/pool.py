@@ -32,6 +32,7 @@ class SlotPool:
     Attributes:
         total: number of slots.
         first: the number of the first.
+        most_used: the most slots that were in use at a time since all were last free; all that were are among so many from `first` on.
     """
 
     def __init__(self, total: int, first: int = 0) -> None:
@@ -40,15 +41,9 @@ class SlotPool:
         self.first = first
         self._free = np.arange(first + total - 1, first - 1, -1, dtype=np.int64)
         self._count = total
-        # The most that were in use since all were free.
-        self._most_used = 0
+        self.most_used = 0
         self._owned = np.zeros(total, bool)
         self._sharers = np.zeros(total, np.int32)
-
-    @property
-    def highest(self) -> int:
-        """How many slots from `first` on may have been in use since all were last free."""
-        return self._most_used
 
     @property
     def free(self) -> int:
@@ -69,7 +64,7 @@ class SlotPool:
         if count > self._count:
             raise OutOfSlots(f"{count} key/value slots are needed, but only {self._count} of {self.total} are free.")
         self._count -= count
-        self._most_used = max(self._most_used, self.used)
+        self.most_used = max(self.most_used, self.used)
         slots = self._free[self._count : self._count + count][::-1].copy()
         self._owned[slots - self.first] = True
         return slots
@@ -112,8 +107,8 @@ class SlotPool:
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)
         if not self.used:
-            self._free[self.total - self._most_used :] = np.arange(self.first + self._most_used - 1, self.first - 1, -1)
-            self._most_used = 0
+            self._free[self.total - self.most_used :] = np.arange(self.first + self.most_used - 1, self.first - 1, -1)
+            self.most_used = 0
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ class ContinuationTable:
 
     def write(self, slots: Tensor, trie_nodes: Tensor, rows: Rows, kinds: RowKinds, eligible: BatchEligibility | None) -> None:
         """Keep what a forward says after nodes; see `continuation_log_probs`."""
-        if self._slots.highest > len(self._log_probs):
-            self._log_probs = grown(self._log_probs, self._slots.highest, self._slots.total)
+        if self._slots.most_used > len(self._log_probs):
+            self._log_probs = grown(self._log_probs, self._slots.most_used, self._slots.total)
         for part in continuations(self._trie, trie_nodes, rows, kinds, eligible):
             of_kind = slots if part.rows is None else slots.index_select(0, part.rows)
             self._log_probs[:, : part.log_probs.shape[1]].index_copy_(0, of_kind, part.log_probs)
