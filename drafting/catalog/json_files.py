@@ -13,7 +13,7 @@ import msgspec
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
-from drafting.catalog.pattern import TokenPattern, text_tokens
+from drafting.catalog.pattern import IdentifierTexts
 from drafting.undecodable import UNDECODABLE
 
 _FORM = '{"item_id": "…", "identifier": ["…", …]}'
@@ -40,15 +40,15 @@ class ItemLine(msgspec.Struct):
             return "one text each"
         return "lists of whole numbers" if self.codes else "lists of tokens"
 
-    def tokens(self, pattern: TokenPattern) -> list[str]:
-        """The tokens of its identifier.
+    def tokens(self, texts: IdentifierTexts) -> list[str]:
+        """The tokens of its identifier; `texts` reads the texts and codes of the catalog.
 
         Raises:
-            CatalogError: its text is not made of tokens.
+            CatalogError: as `IdentifierTexts.tokens`, or a code is below 0.
         """
         if isinstance(self.identifier, str):
-            return text_tokens(self.name, self.identifier, pattern)
-        return pattern.tokens(self.codes) if self.codes else self.identifier
+            return texts.tokens(self.name, self.identifier)
+        return texts.pattern.tokens(self.codes) if self.codes else self.identifier
 
 
 def index_lines(path: Path) -> Iterator[ItemLine]:

@@ -19,7 +19,7 @@ from drafting.catalog.info_file import info_lines
 from drafting.catalog.json_files import index_lines, json_lines
 from drafting.catalog.limits import UNLIMITED, ReadLimits
 from drafting.catalog.parquet import read_parquet
-from drafting.catalog.pattern import DEFAULT_PATTERN, TokenPattern
+from drafting.catalog.pattern import DEFAULT_PATTERN, IdentifierTexts, TokenPattern
 from drafting.errors import check_file
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def load_catalog(
         check: do not believe an artefact, see `load_artefact`; all other forms are checked as they are read.
         limits: how much it may be.
         matrix: what a matrix does not say of its items.
-        on_form: called with a sentence's part about what has been found; by default it is logged.
+        on_form: called with a sentence's part about each thing that has been found; by default it is logged.
 
     Raises:
         CatalogError: the file is missing or malformed, or its contents are not a catalog.
@@ -81,7 +81,7 @@ def _read_lines(
     limits: ReadLimits,
     on_form: Callable[[str], None],
 ) -> Catalog:
-    builder = CatalogBuilder(limits)
+    builder, texts = CatalogBuilder(limits), IdentifierTexts(pattern)
     try:
         source = _LINES_OF[form](path)
         if (first := next(source, None)) is not None:
@@ -91,8 +91,10 @@ def _read_lines(
             names = dict.fromkeys(name for line in lines for name in line.attributes)
             attributes = {name: [line.attributes.get(name) for line in lines] for name in names}
             attributes[TITLE] = [line.title for line in lines]
-            builder.add([line.name for line in lines], [line.tokens(pattern) for line in lines], attributes)
+            builder.add([line.name for line in lines], [line.tokens(texts) for line in lines], attributes)
             on_items(len(lines))
     except OSError as error:
         raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
+    if (left_out := texts.left_out) is not None:
+        on_form(left_out)
     return builder.catalog()

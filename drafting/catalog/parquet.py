@@ -17,7 +17,7 @@ from drafting.catalog.builder import MOST_EXACT, CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, json_text, too_many, unusable
 from drafting.catalog.limits import UNLIMITED, ReadLimits
-from drafting.catalog.pattern import TokenPattern, text_tokens
+from drafting.catalog.pattern import IdentifierTexts, TokenPattern
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import SetupError, check_file, first_line
 
@@ -83,7 +83,7 @@ def read_parquet(
     Raises:
         CatalogError: pyarrow is not installed, the file is not parquet, lacks a column or a value, or is not a catalog.
     """
-    builder = CatalogBuilder(limits)
+    builder, texts = CatalogBuilder(limits), IdentifierTexts(pattern)
     packed, unpacked = path.stat().st_size if path.exists() else 0, 0
     with open_parquet(path, "catalog", CatalogError) as file:
         names = file.schema_arrow.names
@@ -105,9 +105,11 @@ def read_parquet(
                 raise CatalogError(f"{path} has items without an id or without {tokens}.")
             item_ids = _texts(name_texts(batch.column(ids), path, ids, CatalogError))
             attributes = {name: _values(batch.column(name), name, item_ids) for name in others}
-            identifiers = _lists(batch.column(tokens), path, item_ids, pattern)
+            identifiers = _lists(batch.column(tokens), path, item_ids, texts)
             builder.add_columns(item_ids, _codes(identifiers, path, tokens, pattern, builder), attributes)
             on_items(len(batch))
+    if (left_out := texts.left_out) is not None:
+        on_form(left_out)
     return builder.catalog()
 
 
@@ -169,14 +171,14 @@ def _texts(array: Any) -> TextColumn:
     return TextColumn(offsets - offsets[0], np.concatenate([data, np.zeros(8, np.uint8)]))
 
 
-def _lists(column: Any, path: Path, item_ids: TextColumn, pattern: TokenPattern) -> Any:
+def _lists(column: Any, path: Path, item_ids: TextColumn, texts: IdentifierTexts) -> Any:
     """Identifiers as Arrow's lists of tokens or codes; those written as one text are split."""
     import pyarrow as pa
 
     column = _plain(column)
     kind = column.type
     if _is_text(kind):
-        split = [text_tokens(item_ids[row], text, pattern) for row, text in enumerate(column.to_pylist())]
+        split = [texts.tokens(item_ids[row], text) for row, text in enumerate(column.to_pylist())]
         return pa.array(split, pa.list_(pa.string()))
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise CatalogError(f"{path} has identifiers of type {kind}: it needs lists of tokens or of whole numbers, or texts of tokens.")

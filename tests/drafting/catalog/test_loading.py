@@ -90,7 +90,8 @@ def test_progress_counts_every_item(tmp_path: Path) -> None:
     ],
 )
 def test_identifiers_written_as_one_text(text: str, tokens: list[str] | None) -> None:
-    assert (split_identifier(text) or None) == tokens
+    split = split_identifier(text)
+    assert (None if split is None else split.tokens) == tokens
 
 
 @pytest.mark.parametrize(
