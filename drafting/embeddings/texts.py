@@ -79,14 +79,16 @@ def from_encoder(directory: Path, texts: Sequence[str], on_batch: Callable[[int]
         EmbeddingError: the directory holds no model, or no tokenizer, that transformers loads.
     """
     import torch
-    from transformers import AutoModel
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoModel, AutoModelForTextEncoding
 
     from drafting.pretrained import LOADING_ERRORS, read_config, read_tokenizer
 
     try:
         tokenizer: Any = read_tokenizer(directory)
-        settings = {"config": read_config(directory), "local_files_only": True, "trust_remote_code": False}
-        model: Any = AutoModel.from_pretrained(directory, **settings).eval()
+        config = read_config(directory)
+        # Of a T5, such as Sentence-T5, that is the encoder alone, where AutoModel makes a decoder, too.
+        auto: Any = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+        model = auto.from_pretrained(directory, config=config, local_files_only=True, trust_remote_code=False).eval()
     except LOADING_ERRORS as error:
         raise EmbeddingError(f"{directory} holds no encoder of texts with its tokenizer: {first_line(error)}") from error
     if tokenizer.pad_token is None:

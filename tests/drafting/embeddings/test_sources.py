@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.array_types import FloatArray
@@ -20,6 +21,8 @@ from drafting.embeddings.sources import Sources, embed_items, split_of
 from drafting.embeddings.texts import EmbeddingError, from_encoder, from_texts, item_texts
 from drafting.errors import InteractionError
 from drafting.neighbours.build import ease
+from drafting.prompts.tokenizer_files import save_tokenizer
+from tests.format_tokenizers import t5
 
 GROUPS, MEMBERS = 4, 10
 ITEMS = GROUPS * MEMBERS
@@ -212,6 +215,23 @@ def test_an_encoder_pools_the_tokens_of_a_text_and_no_padding(tmp_path: Path) ->
         with torch.inference_mode():
             mean = model(torch.tensor([tokens])).last_hidden_state[0].mean(0).numpy()
         np.testing.assert_allclose(together[row], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [T5EncoderModel, T5ForConditionalGeneration])
+def test_of_a_t5_the_encoder_embeds(tmp_path: Path, kind: Any) -> None:
+    """Sentence-T5, with which TIGER embeds its items, is an encoder alone; AutoModel makes a decoder, too, which asks for a text."""
+    tokenizer = t5([])
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    model = kind(config).eval()
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
+    texts = ["A tent for two", "a lamp"]
+    for found, text in zip(from_encoder(tmp_path, texts), texts, strict=True):
+        with torch.inference_mode():
+            states = model.encoder(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state[0]
+        mean = states.mean(0).numpy()
+        np.testing.assert_allclose(found, mean / np.linalg.norm(mean), atol=1e-5)
 
 
 def test_a_directory_without_an_encoder_is_refused_in_a_sentence(tmp_path: Path) -> None:
