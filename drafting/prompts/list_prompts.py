@@ -40,7 +40,9 @@ class ListPrompts:
     def __init__(self, form: PromptTemplate, tokenizer: PromptTokenizer, catalog: Catalog) -> None:
         """See `PromptBuilder`."""
         if form.add_bos and tokenizer.bos_token_id is None:
-            raise PromptError('The prompt asks for a beginning-of-sequence token, but the tokenizer has none: set "add_bos" to false.')
+            raise PromptError(
+                'The prompt asks for a beginning-of-sequence token, but the tokenizer has none: set "add_bos" to false in prompt.json.'
+            )
         self._form = form
         self.reads: frozenset[str] = frozenset()
         self._tokenizer = tokenizer

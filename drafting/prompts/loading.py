@@ -45,11 +45,48 @@ def warn_if_begun_otherwise(form: PromptForm, tokenizer: "PromptTokenizer", fold
             'The prompts of %s begin with %s, as "add_bos": %s in %s says, and the tokenizer begins their texts with %s: if the model was '
             "trained on texts as its tokenizer reads them, %s.",
             folder,
-            [tokenizer.rust.id_to_token(token) for token in begun[form.add_bos][:2]],
+            tokenizer.names(begun[form.add_bos][:2]),
             json.dumps(form.add_bos),
             PROMPT_FILE,
-            [tokenizer.rust.id_to_token(token) for token in whole[:2]],
+            tokenizer.names(whole[:2]),
             f'set "add_bos": {json.dumps(other)}' if agrees[other] else 'write the prompt with "format": "jinja"',
+        )
+
+
+def warn_if_ended_otherwise(form: PromptForm, tokenizer: "PromptTokenizer", folder: Path, *, is_encoded: bool) -> None:
+    """Log a warning if the prompts of an encoder do not end as `tokenizer(text)` does, or if those of a causal model do: a list goes on
+    behind its prompt, where no text of training went on.
+
+    Args:
+        is_encoded: True if an encoder reads the prompts.
+    """
+    if isinstance(form, PromptTemplate):
+        text, adds, advice = form.text(["a"])[0], False, "end the template with it"
+    else:
+        from drafting.prompts.text_form import ChatForm
+
+        text = (form.after or "a") if isinstance(form, ChatForm) else form.template
+        adds, advice = form.add_special_tokens, 'set "add_special_tokens": true'
+    if (around := tokenizer.around(text)) is None or not len(around[1]):
+        return
+    begin, end = around[0].tolist(), around[1].tolist()
+    if is_encoded and tokenizer.ids(text, add_special_tokens=adds)[-len(end) :] != end:
+        logger.warning(
+            "The prompts of %s do not end with %s, with which the tokenizer ends texts, and the encoder reads to the end: if the model was "
+            "trained on texts as its tokenizer reads them, %s in %s.",
+            folder,
+            tokenizer.names(end),
+            advice,
+            PROMPT_FILE,
+        )
+    if adds and not is_encoded:
+        logger.warning(
+            "The prompts of %s end with %s, with which the tokenizer ends texts, and lists are searched for behind it: set "
+            '"add_special_tokens": false in %s%s.',
+            folder,
+            tokenizer.names(end),
+            PROMPT_FILE,
+            f", and begin the prompt with {tokenizer.names(begin)}" if begin else "",
         )
 
 

@@ -19,6 +19,7 @@ from drafting.prompts.tokenizer import PromptTokenizer
 
 MOST_BYTES = 32 * 2**20
 _TRIED_TEXTS, _TRIED_CUTS = 4, 8
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +107,10 @@ class TailTokenizer:
 
     def _specials(self, text: str) -> tuple[IntArray, IntArray] | None:
         """The special tokens before and behind a text; None if they are not simply put around it."""
-        bare, whole = self._tokenizer.encode(text), self._tokenizer.encode(text, add_special_tokens=self._special)
-        for first in range(len(whole) - len(bare) + 1):
-            if np.array_equal(whole[first : first + len(bare)], bare):
-                around = whole[:first], whole[first + len(bare) :]
-                same = self._around is None or all(map(np.array_equal, around, self._around))
-                return around if same else None
-        return None
+        around = self._tokenizer.around(text) if self._special else (_NONE, _NONE)
+        if around is None or self._around is None:
+            return around
+        return around if all(map(np.array_equal, around, self._around)) else None
 
 
 def _common_letters(one: str, other: str) -> int:

@@ -118,6 +118,18 @@ class PromptTokenizer:
         except TypeError as error:
             raise PromptError(_NO_TEXT) from error
 
+    def around(self, text: str) -> tuple[IntArray, IntArray] | None:
+        """What `tokenizer(text)` puts before and behind the tokens of a text, `[tokens]` each; None if it does not simply do that."""
+        bare, whole = self.encode(text), self.encode(text, add_special_tokens=True)
+        for first in range(len(whole) - len(bare) + 1):
+            if np.array_equal(whole[first : first + len(bare)], bare):
+                return whole[:first], whole[first + len(bare) :]
+        return None
+
+    def names(self, ids: Sequence[int]) -> list[str | None]:
+        """Tokens as the vocabulary has them."""
+        return [self.rust.id_to_token(number) for number in ids]
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
         return self.rust.decode(tokens, skip_special_tokens=True)

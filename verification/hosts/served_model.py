@@ -20,7 +20,7 @@ from drafting.beam.rule import Normalisation, NormaliseName
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import GENERATION_FILE, PROMPT_FILE, ModelFiles, ModelFilesError
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import PromptForm, load_prompt, warn_if_begun_otherwise
+from drafting.prompts.loading import PromptForm, load_prompt, warn_if_begun_otherwise, warn_if_ended_otherwise
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.adapter import load_model_config
@@ -130,7 +130,9 @@ class ServedModel:
         form = load_prompt(self.files.prompt)
         # What `atspeed train` has trained was trained on these very prompts.
         if not (self.files.prompt / TRAINING_FILE).exists():
-            warn_if_begun_otherwise(form, PromptTokenizer.of(self.tokenizer), self.files.prompt)
+            tokenizer = PromptTokenizer.of(self.tokenizer)
+            warn_if_begun_otherwise(form, tokenizer, self.files.prompt)
+            warn_if_ended_otherwise(form, tokenizer, self.files.prompt, is_encoded=has_encoder(self._config))
         return form
 
     @cached_property

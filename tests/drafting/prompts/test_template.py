@@ -9,11 +9,13 @@ from tokenizers import processors
 from drafting.catalog.builder import catalog_of
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import load_prompt, prompt_of, warn_if_begun_otherwise
+from drafting.prompts.loading import load_prompt, prompt_of, warn_if_begun_otherwise, warn_if_ended_otherwise
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
+from tests.format_tokenizers import t5
 from tests.models import random_catalog, save_random_model
 from tests.prompt_tokenizers import byte_level
+from tests.t5_models import save_t5_model
 from verification.hosts.served_model import ServedModel
 
 PAPER = PromptTemplate("The user liked {history} in this order.\n\n### Response:", ", ")
@@ -90,6 +92,49 @@ def test_an_add_bos_that_contradicts_the_tokenizer_is_spoken_of(
     if advice is None:
         built = PromptBuilder(form, PromptTokenizer.of(tokenizer), catalog_of({"a": ["<a_1>"]})).build([0]).tolist()
         assert built == tokenizer(template.replace("{history}", "<a_1>"))["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "is_encoded", "advice"),
+    [
+        ({"template": "{history}", "add_bos": False}, True, "end the template with it in prompt.json"),
+        ({"template": "{history}</s>", "add_bos": False}, True, None),
+        ({"format": "jinja", "template": "{{ history | join }}"}, True, None),
+        ({"format": "jinja", "template": "{{ history | join }}", "add_special_tokens": False}, True, 'set "add_special_tokens": true'),
+        ({"format": "jinja", "template": "{{ history | join }}</s>", "add_special_tokens": False}, True, None),
+        ({"chat": True, "messages": [{"role": "user", "content": "a"}]}, True, 'set "add_special_tokens": true'),
+        ({"chat": True, "messages": [{"role": "user", "content": "a"}], "after": "</s>"}, True, None),
+        ({"template": "{history}", "add_bos": False}, False, None),
+        ({"format": "jinja", "template": "{{ history | join }}"}, False, 'set "add_special_tokens": false in prompt.json.'),
+        ({"format": "jinja", "template": "{{ history | join }}", "add_special_tokens": False}, False, None),
+    ],
+)
+def test_ends_that_an_encoder_misses_or_that_a_list_can_not_follow_are_spoken_of(
+    contents: dict[str, object], is_encoded: bool, advice: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T5's tokenizer ends texts with `</s>`, and so do those of causal models with `add_eos_token`."""
+    warn_if_ended_otherwise(prompt_of(contents), PromptTokenizer.of(t5(["<a_1>"])), tmp_path, is_encoded=is_encoded)
+    assert bool(caplog.records) is (advice is not None)
+    assert advice is None or ("['</s>']" in caplog.text and advice in caplog.text)
+
+
+def test_what_a_text_began_with_is_kept_where_its_end_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = byte_level(["<a_1>"])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+    )
+    form = prompt_of({"format": "jinja", "template": "{{ history | join }}"})
+    warn_if_ended_otherwise(form, PromptTokenizer.of(tokenizer), tmp_path, is_encoded=False)
+    assert "end with ['</s>']" in caplog.text
+    assert "\"add_special_tokens\": false in prompt.json, and begin the prompt with ['<s>']." in caplog.text
+
+
+def test_the_end_of_an_encoders_prompts_is_looked_at_when_they_are_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    catalog = random_catalog(items=4, depth=1, codes=4)
+    served = ServedModel(save_t5_model(tmp_path, catalog))
+    served.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A <pad>", special_tokens=[("<pad>", 0)])
+    served.fit(catalog)
+    assert "do not end with ['<pad>'], with which the tokenizer ends texts" in caplog.text
 
 
 def test_the_prompts_of_a_model_that_was_trained_here_are_not_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
