@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase
 
 from drafting.errors import PromptError
 from drafting.pretrained import PLAIN_CLASS, TOKENIZER_CONFIG, TOKENIZER_FILE, read_tokenizer
@@ -34,9 +34,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def warn_if_read_otherwise(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Log a warning if the tokenizer that was read from a folder gives other ids than the `tokenizer.json` in it as it stands."""
+    """Log a warning if the tokenizer that was read from a folder gives other ids than the `tokenizer.json` in it as it stands, or, where a
+    Llama's has none, than it gave in transformers 4."""
     path = folder / TOKENIZER_FILE
     if not path.is_file():
+        _warn_if_legacy_is_not_said(tokenizer, folder)
         return
     written = Tokenizer.from_file(str(path))
     # Which no class changes, and the file does not hold.
@@ -52,6 +54,30 @@ def warn_if_read_otherwise(tokenizer: PreTrainedTokenizerBase, folder: Path) -> 
             TOKENIZER_FILE,
             written.encode(text, add_special_tokens=False).tokens,
             PLAIN_CLASS,
+            TOKENIZER_CONFIG,
+        )
+
+
+def _warn_if_legacy_is_not_said(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Log a warning if a Llama's tokenizer, in a folder without `tokenizer.json`, is read otherwise than by transformers 4, which
+    took `legacy` for true where nothing says it."""
+    config = folder / TOKENIZER_CONFIG
+    said = json.loads(config.read_bytes()).get("legacy") if config.is_file() else None
+    described = json.loads(tokenizer.backend_tokenizer.to_str()) if isinstance(tokenizer, LlamaTokenizer) and said is None else {}
+    before = described.get("pre_tokenizer") or {}
+    if before.get("prepend_scheme") != "first":
+        return
+    before["prepend_scheme"] = "always"
+    legacy = Tokenizer.from_str(json.dumps(described))
+    legacy.encode_special_tokens = bool(tokenizer.split_special_tokens)
+    if (text := _difference(tokenizer, legacy)) is not None:
+        logger.warning(
+            'The tokenizer in %s does not say whether it is "legacy": transformers 5 cuts %r into %s, and transformers 4 cut it into %s. '
+            'Prompts are made as by the former; if the model was trained with the latter, set "legacy": true in %s.',
+            folder,
+            text,
+            tokenizer.tokenize(text),
+            legacy.encode(text, add_special_tokens=False).tokens,
             TOKENIZER_CONFIG,
         )
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.errors import PromptError
 from drafting.pretrained import read_tokenizer
-from drafting.prompts.tokenizer_files import save_tokenizer
+from drafting.prompts.tokenizer_files import save_tokenizer, warn_if_read_otherwise
 from tests.format_tokenizers import llama_2, llama_3, qwen, t5
 from verification.hosts.checkpoint import load_tokenizer
 
@@ -91,3 +91,23 @@ def test_special_tokens_that_are_read_as_letters_are_no_other_class(tmp_path: Pa
     with caplog.at_level(logging.WARNING):
         assert load_tokenizer(tmp_path)("<|x|>")["input_ids"] == tokenizer("<|x|>")["input_ids"]
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said", "told"),
+    [
+        (partial(llama_2, legacy=False), {}, True),
+        (partial(llama_2, legacy=False), {"legacy": None}, True),
+        (partial(llama_2, legacy=False), {"legacy": False}, False),
+        (partial(llama_2, legacy=True), {}, False),
+        (t5, {}, False),
+    ],
+)
+def test_a_llama_tokenizer_that_transformers_4_read_otherwise_is_spoken_of(
+    tokenizer: Callable[..., Any], said: dict[str, object], told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LC-Rec saves its tokenizer as `tokenizer.model` with `added_tokens.json`, and no `tokenizer.json`."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    warn_if_read_otherwise(tokenizer(CODES), tmp_path)
+    assert bool(caplog.records) is told
+    assert ('set "legacy": true in tokenizer_config.json' in caplog.text) is told
