@@ -9,6 +9,7 @@ and what it answers, is settled by the code that loads it. A tokenizer whose dir
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -18,6 +19,8 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from drafting.errors import SetupError, first_line
 
 TOKENIZER_FILE, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+# Where older releases of transformers left what SentencePiece has learnt.
+SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 # The class that takes everything from tokenizer.json; transformers has another name for it, too.
 PLAIN_CLASS = "PreTrainedTokenizerFast"
 # What libraries raise for checkpoints that they can't load.
@@ -31,7 +34,7 @@ LOADING_ERRORS = (
 
 
 class UnreadableError(SetupError):
-    """A library can't read a file of a model's directory; the message is the library's reason."""
+    """A library can't read a file of a model's directory; the message is the reason."""
 
 
 def read_config(path: Path) -> PretrainedConfig:
@@ -53,9 +56,10 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model directory.
 
     Raises:
-        UnreadableError: it is missing or damaged, or needs code of its own.
+        UnreadableError: it is missing or damaged, or needs code of its own or a package that is not installed.
     """
     tokenizer: PreTrainedTokenizerBase
+    _check_sentencepiece(folder)
     with _sentences():
         if _names_plain_tokenizer(folder):
             # Beside models of some families, such as Qwen2, transformers makes the family's tokenizer of whatever class is named.
@@ -64,6 +68,14 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             # Mistral's own format, in files beside, lacks the tokens that were added in training.
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
     return tokenizer
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """Name the package that a tokenizer needs: without it, transformers takes the file for one of tiktoken's, and asks for that."""
+    if (folder / TOKENIZER_FILE).is_file() or find_spec("sentencepiece") is not None:
+        return
+    if (found := next((name for name in SENTENCEPIECE_FILES if (folder / name).is_file()), None)) is not None:
+        raise UnreadableError(f"it is in {found}, which needs a package that is not installed: pip install sentencepiece")
 
 
 def _names_plain_tokenizer(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from drafting.pretrained import UnreadableError, read_config, read_tokenizer
+from drafting.pretrained import SENTENCEPIECE_FILES, UnreadableError, read_config, read_tokenizer
 from tests.models import random_catalog, save_family_model, save_random_model
 
 CATALOG = random_catalog(items=30, depth=2, codes=5)
@@ -97,3 +97,15 @@ def test_mistrals_own_format_beside_a_tokenizer_is_not_read(tmp_path: Path) -> N
     folder = save_family_model(tmp_path / "model", CATALOG, "mistral", num_hidden_layers=1)
     (folder / "tekken.json").write_text("{}")
     assert set(CATALOG.tokens) <= set(read_tokenizer(folder).get_vocab())
+
+
+@pytest.mark.parametrize("name", SENTENCEPIECE_FILES)
+def test_a_tokenizer_of_sentencepiece_without_that_package(name: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers asks for tiktoken then, which would not read it."""
+    folder = copied(model, tmp_path / "model", "", lambda contents: contents)
+    (folder / name).write_bytes(b"pieces")
+    monkeypatch.setattr("drafting.pretrained.find_spec", lambda _: None)
+    assert set(CATALOG.tokens) <= set(read_tokenizer(folder).get_vocab())
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UnreadableError, match=f"^it is in {name}, which needs .*: pip install sentencepiece$"):
+        read_tokenizer(folder)
