@@ -60,12 +60,14 @@ def base(tmp_path: Path) -> Path:
     return save_random_model(tmp_path / "base", CATALOG, layers=2)
 
 
-def save_adapter(base: Path, folder: Path, *, tokens: int | None = None, **settings: Any) -> Any:
-    """Write an adapter of random weights and return peft's model, which holds it unmerged."""
+def save_adapter(base: Path, folder: Path, *, tokens: int | None = None, own_head: bool = False, **settings: Any) -> Any:
+    """Write an adapter of random weights and return peft's model, which holds it unmerged; `own_head` as resized by transformers 4."""
     model = auto_class(load_config(base)).from_pretrained(base)
     if tokens is not None:
         torch.manual_seed(5)
         model.resize_token_embeddings(tokens, mean_resizing=False)
+        if own_head:
+            model.get_output_embeddings().weight = torch.nn.Parameter(torch.randn(tokens, model.config.hidden_size))
     config = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"], "task_type": "CAUSAL_LM"}
     torch.manual_seed(3)
     wrapped = peft.get_peft_model(model, peft.LoraConfig(**(config | settings)))

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.models import save_tokenizer
 from tests.t5_models import save_t5_model
@@ -45,6 +47,20 @@ def test_a_base_that_was_resized(tmp_path: Path, kind: str) -> None:
     save_tokenizer(CATALOG, tmp_path / "adapter")
     tokens = len(load_tokenizer(tmp_path / "adapter"))
     model = save_t5_adapter(base, tmp_path / "adapter", tokens=tokens, **KINDS[kind])
+    recommender = load(tmp_path / "adapter")
+    assert_lists_of(model, recommender, tmp_path / "adapter")
+    recommender.close()
+
+
+def test_a_head_of_its_own_stays_one_where_the_base_was_resized(tmp_path: Path) -> None:
+    """FLAN-T5 as transformers 4 resizes it for training; transformers 5 puts the embeddings in the place of its head."""
+    base = save_t5_model(tmp_path / "base", SMALLER, num_layers=1, num_decoder_layers=1, tie_word_embeddings=False)
+    weights = load_file(base / "model.safetensors")
+    torch.manual_seed(7)
+    save_file(weights | {"lm_head.weight": torch.randn_like(weights["shared.weight"])}, base / "model.safetensors", {"format": "pt"})
+    save_tokenizer(CATALOG, tmp_path / "adapter")
+    tokens = len(load_tokenizer(tmp_path / "adapter"))
+    model = save_t5_adapter(base, tmp_path / "adapter", tokens=tokens, own_head=True)
     recommender = load(tmp_path / "adapter")
     assert_lists_of(model, recommender, tmp_path / "adapter")
     recommender.close()
