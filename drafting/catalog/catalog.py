@@ -177,9 +177,12 @@ class Catalog:
         missing = np.flatnonzero(ids < 0)
         if missing.size:
             row = int(np.argmax((self.codes == missing[0]).any(axis=1)))
+            reason = "catalog and model do not belong together"
+            if missing.size == len(self.tokens):
+                reason += "; if the codes were numbers, convert them to the model's own tokens (`atspeed catalog convert --tokens`)"
             raise CatalogError(
                 f"The model's tokenizer has no token {self.tokens[missing[0]]!r}, which the identifier of item {self.item_ids[row]!r} "
-                f"needs ({missing.size} of the catalog's {len(self.tokens)} tokens are missing): catalog and model do not belong together."
+                f"needs ({missing.size} of the catalog's {len(self.tokens)} tokens are missing): {reason}."
             )
         return ids
 

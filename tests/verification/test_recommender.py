@@ -16,13 +16,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from drafting.beam.rule import SearchRule, Verification
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import CatalogError
+from drafting.catalog.loading import load_catalog
 from drafting.errors import PromptError
 from drafting.plans.fixed_plan import PlanError
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.t5_models import save_t5_model
 from verification.batch import ScoresNotFinite
 from verification.hosts.checkpoint import HostError
+from verification.hosts.served_model import ServedModel
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
 from verification.request import BeamRequest, PromptTokens
@@ -79,6 +82,17 @@ def test_tokenizer_that_lacks_a_catalog_token(model: Path) -> None:
     save_tokenizer(CATALOG, model, leave_out=("<a_1>",))
     with pytest.raises(CatalogError, match="has no token '<a_1>'"):
         load(model)
+
+
+def test_codes_that_the_model_calls_otherwise(tmp_path: Path) -> None:
+    """TIGER's numbers, which become `<a_3>` unless `--tokens` says otherwise."""
+    folder = save_random_model(tmp_path / "model", catalog_of({"x": ["<sid_1_3>"], "y": ["<sid_1_4>"]}), layers=1)
+    numbers, tokens = {"x": [3], "y": [4]}, {"x": ["<a_3>"], "y": ["<sid_1_4>"]}
+    for index, told in ((numbers, True), (tokens, False)):
+        (tmp_path / "index.json").write_text(json.dumps(index))
+        with pytest.raises(CatalogError, match="has no token '<a_3>'") as refused:
+            ServedModel(folder).fit(load_catalog(tmp_path / "index.json"))
+        assert ("convert them to the model's own tokens (`atspeed catalog convert --tokens`)" in str(refused.value)) is told
 
 
 def test_tokenizer_larger_than_the_model(tmp_path: Path) -> None:

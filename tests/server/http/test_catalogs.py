@@ -194,7 +194,8 @@ def test_a_bad_file_changes_nothing(shop: ServerProcess):
     files = sorted(directory.iterdir())
     sentence = (
         "The model's tokenizer has no token '<z_1>', which the identifier of item 'a' needs (1 of the catalog's 1 tokens are missing): "
-        "catalog and model do not belong together."
+        "catalog and model do not belong together; if the codes were numbers, convert them to the model's own tokens "
+        "(`atspeed catalog convert --tokens`)."
     )
     assert_problem(shop.client.put("/v1/catalogs/bad", json={"path": "bad.jsonl"}), 422, sentence)
     assert shop.client.get("/v1/catalogs").json() == before
