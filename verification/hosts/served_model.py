@@ -219,7 +219,11 @@ def _check_reach(model_dir: Path, config: PretrainedConfig, fitted: FittedCatalo
             f"{PROMPT_FILE}."
         )
     if fitted.last_token >= config.vocab_size:
-        raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")
+        raise HostError(
+            f"The tokenizer of {model_dir} has tokens that its model does not know: they reach id {fitted.last_token}, and the model has "
+            f"{config.vocab_size} embeddings. Serve the model that was trained with this tokenizer, or an adapter on the base that was "
+            "resized for it; embeddings that are added now would have learnt nothing."
+        )
 
 
 def _check_start(draft: Path, config: PretrainedConfig, start: int | None) -> None:
