@@ -134,7 +134,10 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
         HostError: the tokenizer is missing or cannot be read.
     """
     if not any((model_dir / name).exists() for name in TOKENIZER_FILES):
-        raise HostError(f"The model directory {model_dir} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it.")
+        raise HostError(
+            f"The model directory {model_dir} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it. Save the one that the model "
+            "was trained with beside it; for a model that was trained on numbers alone, docs/formats/tiger.md says how to make one."
+        )
     try:
         tokenizer = read_tokenizer(model_dir)
     except UnreadableError as error:

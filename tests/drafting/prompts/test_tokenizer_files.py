@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -111,3 +112,13 @@ def test_a_llama_tokenizer_that_transformers_4_read_otherwise_is_spoken_of(
     warn_if_read_otherwise(tokenizer(CODES), tmp_path)
     assert bool(caplog.records) is told
     assert ('set "legacy": true in tokenizer_config.json' in caplog.text) is told
+
+
+def test_the_tokenizer_that_the_documentation_makes_for_a_model_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[3] / "docs" / "formats" / "tiger.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, str(page), "exec"), {})
+    tokenizer = load_tokenizer(tmp_path / "MODEL_DIR")
+    assert tokenizer("<a_0><b_3><d_255><a_12>")["input_ids"] == [1, 260, 1024, 13]
+    assert len(tokenizer) == 1025
