@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from drafting.errors import SetupError
-from drafting.model_files import ENCODER_DECODERS, TOKENIZER_FILES
+from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE, TOKENIZER_FILES
 from drafting.pretrained import LOADING_ERRORS, UnreadableError, read_config, read_tokenizer
 from drafting.prompts.tokenizer_files import warn_if_read_otherwise
 from verification.hosts.attention import Reach
@@ -91,13 +91,16 @@ def start_token(config: PretrainedConfig) -> int | None:
 
 def stop_tokens(config: PretrainedConfig, weights: Path) -> frozenset[int]:
     """The tokens that end a text, as `generate` has it."""
+    stops = config.eos_token_id if (said := _generation(weights).eos_token_id) is None else said
+    return frozenset([] if stops is None else [stops] if isinstance(stops, int) else stops)
+
+
+def _generation(weights: Path) -> GenerationConfig:
     try:
-        stops = GenerationConfig.from_pretrained(weights).eos_token_id
+        return GenerationConfig.from_pretrained(weights)
     except LOADING_ERRORS:
         # Whatever else is missing or damaged there is told where it decides something.
-        stops = None
-    stops = config.eos_token_id if stops is None else stops
-    return frozenset([] if stops is None else [stops] if isinstance(stops, int) else stops)
+        return GenerationConfig()
 
 
 def most_tokens(config: PretrainedConfig) -> int | None:
@@ -223,8 +226,12 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
     if settings.get("is_encoder_decoder"):
         if kind not in ENCODER_DECODERS:
             raise HostError(f"The model in {model_dir} ({kind}) is an encoder-decoder model, of which T5, mT5 and umT5 can be served.")
-        if settings.get("decoder_start_token_id") is None:
+        if (start := settings.get("decoder_start_token_id")) is None:
             raise HostError(f"{model_dir / 'config.json'} does not say how the decoder's text begins: it has no decoder_start_token_id.")
+        if (generated := _generation(model_dir).decoder_start_token_id) not in (None, start):
+            raise HostError(
+                f"The T5 in {model_dir} begins with {start} by its config.json, and with {generated} by {GENERATION_FILE}: make them alike."
+            )
         return
     if not hasattr(config, "num_attention_heads"):
         if (text := config.get_text_config()) is not config:

@@ -235,6 +235,9 @@ def test_what_can_not_be_served_is_refused_in_a_sentence(world: World, tmp_path:
         Recommender.load(causal, CATALOG, draft=t5, plan="beam:10", kv_memory_gib=0.02)
     folder = save_t5_model(tmp_path / "model", CATALOG)
     settings = json.loads((folder / "config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({"decoder_start_token_id": 2}))
+    with pytest.raises(HostError, match=r"begins with 0 by its config\.json, and with 2 by generation_config\.json: make them alike"):
+        Recommender.load(folder, CATALOG, kv_memory_gib=0.02)
     (folder / "config.json").write_text(json.dumps(settings | {"decoder_start_token_id": None}))
     with pytest.raises(HostError, match="has no decoder_start_token_id"):
         Recommender.load(folder, CATALOG, kv_memory_gib=0.02)
