@@ -116,7 +116,17 @@ class CatalogStore(KnownVersions):
         candidate.served, candidate.proven = None, False
 
     async def bring(self, candidate: Candidate, name: str, path: Path, prepare: Prepare, *, without_engine: bool) -> ServedCatalog:
-        """A version that can be served: the active one, or one that is loaded, prepared and proven. Raises as `activate`."""
+        """A version that can be served: the active one, or one that is loaded, prepared and proven.
+
+        Args:
+            candidate: keeps what is done between two attempts.
+            prepare: evaluates the named filters for it.
+            without_engine: True to have it also while there is no engine, unproven; the next engine loads it.
+
+        Raises:
+            CatalogRefused: its file is unusable, or the engine can't serve it.
+            EngineUnavailable, FilesUnavailable: there is no engine, or it died meanwhile, or the file can't be fetched now.
+        """
         if name == self.active.name and path == self.active.path:
             return self.active
         if candidate.served is None or candidate.served.path != path:
@@ -132,32 +142,17 @@ class CatalogStore(KnownVersions):
             candidate.proven = True
         return candidate.served
 
-    async def activate(
-        self,
-        candidate: Candidate,
-        name: str,
-        by: str,
-        prepare: Prepare,
-        *,
-        new: Path | None = None,
-        without_engine: bool = False,
-    ) -> Activation:
-        """Serve a version from now on; call it within `Follower.decide`. After an error nothing has changed.
+    async def activate(self, served: ServedCatalog, by: str, *, new: Path | None = None) -> Activation:
+        """Serve a version that `bring` has given from now on; call it within `Follower.decide`. After an error nothing has changed.
 
         Args:
-            candidate: keeps what is done between two attempts.
-            prepare: does what must be done with it in this process before, such as evaluating the named filters.
             new: file of a version that new items make, and that comes into being with its activation; None for one that is there.
-            without_engine: True to do it also while there is no engine, unproven; the next engine loads it.
 
         Raises:
-            VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable, or the engine can't serve it.
-            EngineUnavailable, FilesUnavailable: there is no engine, or it died meanwhile, or the file can't be fetched now.
             ControlConflict, ControlUnavailable: it can't be written.
         """
-        served = await self.bring(candidate, name, new or self.path(name), prepare, without_engine=without_engine)
-        entry = Activation(name, by, time.time())
-        added = {} if new is None else version_added(name, VersionRecord(new.name, entry.at, by_items=True))
+        entry = Activation(served.name, by, time.time())
+        added = {} if new is None else version_added(served.name, VersionRecord(new.name, entry.at, by_items=True))
         anyway = {} if self.own is None else self.own.anyway
         await self.follower.write(anyway | self.record.activated(entry) | added)
         self.adopt(served)

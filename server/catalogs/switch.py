@@ -64,7 +64,8 @@ class CatalogSwitch:
             if served not in (None, active := self._catalogs.active.name):
                 raise VersionNotServed(f"The version {quoted(served)} is not served any more: {quoted(active)} is. Nothing was changed.")
             name = self._catalogs.previous() if version is None else version
-            return await self._catalogs.activate(candidate, name, by, self._prepare, without_engine=without_engine)
+            found = await self._bring(candidate, name, self._catalogs.path(name), without_engine=without_engine)
+            return await self._catalogs.activate(found, by)
 
         before = self._catalogs.active
         with self._health.activation(*_MISTAKES), self._catalogs.candidate() as candidate:
@@ -75,7 +76,8 @@ class CatalogSwitch:
     async def extend(self, candidate: Candidate, version: str, by: str, path: Path) -> Activation:
         """Serve a new version, which is the served one with items added; call it within `Follower.decide`. Raises as `serve`."""
         before = self._catalogs.active
-        activation = await self._catalogs.activate(candidate, version, by, self._prepare, new=path)
+        found = await self._bring(candidate, version, path)
+        activation = await self._catalogs.activate(found, by, new=path)
         # What fails is told to whoever sent the items; where another replica came before, all this is done again.
         self._health.activated()
         self._begin_metrics(before, extends=True)
@@ -88,10 +90,11 @@ class CatalogSwitch:
         with self._health.activation(), self._catalogs.candidate() as candidate:
             path = self._catalogs.path(version)
             try:
-                served = await self._catalogs.bring(candidate, version, path, self._prepare, without_engine=unproven)
+                served = await self._catalogs.bring(candidate, version, path, self._filters.prepare, without_engine=unproven)
             except EngineUnavailable:
                 self._deadly = version
                 raise
+            await self._prompts.prepare(served)
             self._catalogs.adopt(served)
         self._deadly = None
         self._begin_metrics(before)
@@ -101,10 +104,13 @@ class CatalogSwitch:
         self._catalogs.begin(served)
         self._health.open_catalog(served.name, len(served.catalog))
 
-    async def _prepare(self, served: ServedCatalog) -> None:
-        """Do in this process what requests need of a version that is about to be served. Raises as `NamedFilters` and `CatalogPrompts`."""
-        await self._filters.prepare(served)
-        await self._prompts.prepare(served)
+    async def _bring(self, candidate: Candidate, version: str, path: Path, *, without_engine: bool = False) -> ServedCatalog:
+        """A version that can be served, with the builder of its prompts. Raises as `CatalogStore.bring` and `CatalogPrompts.prepare`."""
+        found = await self._catalogs.bring(candidate, version, path, self._filters.prepare, without_engine=without_engine)
+        if found is not self._catalogs.active:
+            # Behind the engine, so that what its model can't read is refused in its words, and not as prompts that can't be made now.
+            await self._prompts.prepare(found)
+        return found
 
     def _begin_metrics(self, before: ServedCatalog, *, extends: bool = False) -> None:
         if (served := self._catalogs.active) is not before:

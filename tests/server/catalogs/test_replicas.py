@@ -213,6 +213,27 @@ async def test_the_prompts_of_a_version_can_be_made_before_it_is_served(fleet: l
     assert one.catalogs.active.name == one.catalogs.record.active == "v1"
 
 
+async def test_what_the_model_can_not_read_is_refused_in_the_words_of_its_engine(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No prompts can be made for it either, which would be told as something to try again."""
+
+    async def refuse(*_: object) -> None:
+        raise CatalogRefused("The model's tokenizer has no token '<z_9>'.")
+
+    async def fail(*_: object) -> None:
+        raise EngineUnavailable("No prompts can be made.")
+
+    monkeypatch.setattr(EngineClient, "load_catalog", refuse)
+    monkeypatch.setattr(CatalogPrompts, "prepare", fail)
+    one, *_ = fleet
+    await one.add("v1", ONE)
+    with pytest.raises(CatalogRefused, match="has no token '<z_9>'"):
+        await one.activate("v1")
+    with pytest.raises(CatalogRefused, match="has no token '<z_9>'"):
+        await adds(one).add(item("new"))
+
+
 async def test_a_version_that_others_serve_and_that_is_not_known_here_is_a_failed_activation(fleet: list[Shop]) -> None:
     one, *_ = fleet
     follower = one.catalogs.follower
