@@ -15,8 +15,10 @@ from server.settings import Settings
 SCHEMA = Path(__file__).parent / "atspeed" / "values.schema.json"
 # The chart sets these itself, from `model`, `histories`, `keys`, `containerPort` and `operatePort`; TLS is the gateway's.
 OWN = frozenset({"target", "catalog", "draft", "histories", "keys", "host", "port", "operate_port", "tls_cert", "tls_key"})
-# What a URL must not hold where everybody who may read the pod can read it, nor may one in `extraEnv`: Secrets are for that.
+# What a URL must not hold where everybody who may read the pod can read it: Secrets are for that.
 PASSWORD = "://[^/@]*:[^/@]*@|[?&]sentinel_password="
+# The same in `extraEnv`, where Kubernetes puts another variable, such as one of a Secret, in the place of `$(NAME)`.
+PASSWORD_OF_A_VARIABLE = r"://[^/@]*:(\$[^(/@]|[^$/@])[^/@]*@|[?&]sentinel_password=(\$[^(]|[^$])"
 
 
 def settings_schema() -> dict[str, Any]:
@@ -43,7 +45,7 @@ def updated(text: str) -> str:
     """The text of values.schema.json with its settings renewed, and what no variable may hold."""
     schema = json.loads(text)
     schema["properties"]["settings"]["properties"] = settings_schema()
-    schema["properties"]["extraEnv"]["items"]["not"]["properties"]["value"]["pattern"] = PASSWORD
+    schema["properties"]["extraEnv"]["items"]["not"]["properties"]["value"]["pattern"] = PASSWORD_OF_A_VARIABLE
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -80,6 +80,24 @@ def test_a_wrong_value_is_refused_by_name(path):
     assert expected_complaint(path) in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "is_fine"),
+    [
+        ("redis://redis:6379/1", True),
+        ("redis://:secret@redis:6379/1", False),
+        ("redis://:$ecret@redis:6379/1", False),
+        ("redis://:$(REDIS_PASSWORD)@redis:6379/1", True),
+        ("redis+sentinel://$(NAME):$(REDIS_PASSWORD)@s0:26379,s1:26379/mymaster/1?sentinel_password=$(SENTINEL_PASSWORD)", True),
+        ("redis+sentinel://s0:26379,s1:26379/mymaster/1?sentinel_password=secret", False),
+    ],
+)
+def test_a_variable_may_take_its_password_from_another(url: str, is_fine: bool, schema: dict[str, Any]):
+    """Kubernetes puts that, which may be of a Secret, in the place of its name."""
+    variable = jsonschema.Draft7Validator(schema["properties"]["extraEnv"]["items"])
+    assert [variable.is_valid({"name": name, "value": url}) for name in ("ATSPEED_CONTROL", "OTHER")] == [is_fine, True]
+    assert variable.is_valid({"name": "ATSPEED_CONTROL", "valueFrom": {"secretKeyRef": {"name": "redis", "key": "url"}}})
+
+
 def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, Any]]):
     rules = [rule for group in one(everything, "PrometheusRule")["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
     assert all(rule["annotations"]["runbook_url"].startswith("https://") for rule in rules)
