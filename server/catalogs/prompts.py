@@ -19,6 +19,7 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.engine.prompts import PromptSource
 from server.engine.supervisor import EngineSupervisor
+from server.errors import quoted
 from server.ticks import tick
 from server.try_again import EngineUnavailable
 
@@ -74,13 +75,14 @@ class CatalogPrompts:
         """Make the builder of a version that is about to be served, so that no request waits for it; without an engine it is made later.
 
         Raises:
-            EngineUnavailable: it can't be made.
+            EngineUnavailable: it can't be made; the sentence names the version.
         """
         try:
             await self.builder(served)
-        except EngineUnavailable:
+        except EngineUnavailable as error:
             if served in self._failed:
-                raise
+                unserved = f"The server can't make prompts for version {quoted(served.name)}, so it is not served; its log says why."
+                raise EngineUnavailable(unserved, math.ceil(PAUSE_SECONDS)) from error
 
     def check(self) -> None:
         """Say so if no prompts can be made for the version that is served; until they can, also while that is tried again.
@@ -116,7 +118,8 @@ class CatalogPrompts:
             # Another engine is started, and it writes new files.
             return self._forget(served, task)
         self._failed.add(served)
-        logger.error("prompts of version %s can't be made; it is tried again in %g s", served.name, PAUSE_SECONDS, exc_info=error)
+        again = f"; it is tried again in {PAUSE_SECONDS:g} s" if served is self._catalogs.active else ""
+        logger.error("prompts of version %s can't be made%s", served.name, again, exc_info=error)
         asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._forget, served, task)
 
     def _forget(self, served: ServedCatalog, task: "asyncio.Task[PromptBuilder]") -> None:

@@ -168,12 +168,15 @@ async def test_what_is_not_what_the_engine_wrote_makes_no_prompts(tmp_path: Path
         await prompts.builder(served)
 
 
-async def test_other_versions_do_not_matter_to_the_one_that_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_versions_do_not_matter_to_the_one_that_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     prompts, _ = prompts_of(Engine(write_prompts(engine_builder(FORMS["list"]), tmp_path)))
     monkeypatch.setattr(PromptSource, "builder", lambda *_: (_ for _ in ()).throw(PromptError("The tokenizer lacks a code.")))
     with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
         await prompts.builder(ServedCatalog("v2", "v2#1", Path("none"), CATALOG))
     prompts.check()
+    assert caplog.messages == ["prompts of version v2 can't be made"]
 
 
 async def test_the_builder_of_a_version_is_made_before_that_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +186,7 @@ async def test_the_builder_of_a_version_is_made_before_that_is_served(tmp_path: 
     await prompts.prepare(served)
     assert await prompts.builder(served, deadline=0.0) is not None
     monkeypatch.setattr(PromptSource, "builder", lambda *_: (_ for _ in ()).throw(PromptError("The tokenizer lacks a code.")))
-    with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
+    with pytest.raises(EngineUnavailable, match=r"can't make prompts for version 'v2', so it is not served"):
         await prompts.prepare(ServedCatalog("v2", "v2#1", Path("none"), CATALOG))
 
 
