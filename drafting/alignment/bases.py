@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from drafting.alignment.own_head import resize_embeddings
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
 from drafting.model_files import ENCODER_DECODERS
@@ -235,7 +236,7 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     # Many checkpoints have more rows than their tokenizer has tokens; the spare rows do no harm.
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
+        resize_embeddings(model, len(tokenizer))
     return Base(model, tokenizer, from_scratch=False, name=str(path))
 
 

@@ -1,4 +1,4 @@
-"""The head of a trained T5 that is not its embeddings, under the name that transformers 4 knows.
+"""The head of a T5 that is not its embeddings: kept where tokens are added, and saved under the name that transformers 4 knows.
 
 transformers 5 calls every T5 tied, writes `scale_decoder_outputs` beside that, and takes the weights of a file for what they are.
 transformers 4, and readers that were made for its files, read the two as one: where `tie_word_embeddings` is true the embeddings stand in
@@ -8,10 +8,30 @@ for the head, and what it reads is scaled. Invariant: transformers 5 reads what 
 from pathlib import Path
 
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
 from drafting.alignment.model_config import read_config, write_config
 
 HEAD = "lm_head.weight"
+
+
+def has_own_head(model: PreTrainedModel) -> bool:
+    """True if a model has a head that is not its embeddings."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return head is not None and head.weight is not embeddings.weight
+
+
+def resize_embeddings(model: PreTrainedModel, tokens: int, *, mean_resizing: bool = True) -> None:
+    """Give a model rows for so many tokens, in its embeddings and in its head; one of its own stays that.
+
+    Args:
+        mean_resizing: as for transformers' `resize_token_embeddings`.
+    """
+    tied = model.config.tie_word_embeddings
+    # Resizing ties what the configuration calls tied, also where the weights were not.
+    model.config.tie_word_embeddings = tied and not has_own_head(model)
+    model.resize_token_embeddings(tokens, mean_resizing=mean_resizing)
+    model.config.tie_word_embeddings = tied
 
 
 def name_own_head(folder: Path) -> None:

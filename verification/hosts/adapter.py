@@ -7,12 +7,12 @@ can't be merged, is refused.
 import re
 from collections.abc import Collection, Iterable
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from drafting.alignment.own_head import has_own_head, resize_embeddings
 from drafting.errors import first_line
 from drafting.model_files import ADAPTER_FILE, ModelFiles
 from drafting.pretrained import LOADING_ERRORS
@@ -76,7 +76,8 @@ def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype,
         settings = {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": False}
         model = auto_class(config).from_pretrained(files.weights, config=load_config(files.weights), **settings)
         if config.vocab_size != model.config.vocab_size:
-            _resize(model, config.vocab_size)
+            # The numbers of the new rows are the adapter's, which brings them all.
+            resize_embeddings(model, config.vocab_size, mean_resizing=False)
         tied = _tied_weights(model)
         wrapped = PeftModel(model, PeftConfig.from_pretrained(files.directory))
         loaded = wrapped.load_adapter(str(files.directory), "default")
@@ -95,21 +96,6 @@ def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype,
     merged: PreTrainedModel = wrapped.merge_and_unload()
     _tie_equal(merged, tied.values())
     return merged
-
-
-def _resize(model: PreTrainedModel, tokens: int) -> None:
-    """Give a model rows for so many tokens, whose numbers are the adapter's, which brings them all."""
-    was_tied = _has_tied_head(model)
-    model.resize_token_embeddings(tokens, mean_resizing=False)
-    if _has_tied_head(model) and not was_tied:
-        # The configurations of all T5 say tied, and resizing believes them, also where there was a head of its own.
-        head: Any = model.get_output_embeddings()
-        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-
-
-def _has_tied_head(model: PreTrainedModel) -> bool:
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    return head is not None and head.weight is embeddings.weight
 
 
 def _tied_weights(model: PreTrainedModel) -> dict[Tensor, list[str]]:
@@ -149,7 +135,7 @@ def _tie_equal(model: PreTrainedModel, tied: Iterable[list[str]]) -> None:
                 where, _, attribute = name.rpartition(".")
                 setattr(model.get_submodule(where), attribute, same)
     if model.get_output_embeddings() is not None:
-        model.config.tie_word_embeddings = _has_tied_head(model)
+        model.config.tie_word_embeddings = not has_own_head(model)
 
 
 def _vocabulary_size(files: ModelFiles, config: PretrainedConfig) -> int:
