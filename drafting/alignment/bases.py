@@ -25,7 +25,7 @@ from transformers import (
 from drafting.alignment.own_head import resize_embeddings
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
-from drafting.model_files import ENCODER_DECODERS
+from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE
 from drafting.pretrained import LOADING_ERRORS, UnreadableError, read_config, read_tokenizer
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
@@ -233,6 +233,8 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
         model = _auto_class(config).from_pretrained(path, config=config, **settings)
     except LOADING_ERRORS as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
+    if config.is_encoder_decoder:
+        _check_start(model, str(path))
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     # Many checkpoints have more rows than their tokenizer has tokens; the spare rows do no harm.
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -264,6 +266,13 @@ def _check_served(config: PretrainedConfig, name: str) -> None:
         )
     if config.to_dict().get("decoder_start_token_id") is None:
         raise BaseError(f"The config.json of the base {name} does not say how the decoder's text begins: add its decoder_start_token_id.")
+
+
+def _check_start(model: PreTrainedModel, name: str) -> None:
+    """Refuse a T5 that `generate` begins otherwise than training does, before what a server refuses is trained from it."""
+    start, said = model.config.decoder_start_token_id, model.generation_config.decoder_start_token_id
+    if said not in (None, start):
+        raise BaseError(f"The base {name} begins with {start} by its config.json, and with {said} by {GENERATION_FILE}: make them alike.")
 
 
 def _check_reach(base: Base, catalog: Catalog, template: PromptForm) -> None:

@@ -18,6 +18,7 @@ from drafting.prompts.loading import load_prompt, prompt_of
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.user_state import UserEvent, UserState
 from tests.oracles import generate_lists
+from tests.t5_models import START, save_t5_model
 from tests.verification.engine.test_beam_search import as_pairs, assert_same
 from verification.evaluation.generate import PrefixTable
 from verification.recommender import Recommender
@@ -154,3 +155,12 @@ def test_a_base_that_could_not_be_served_is_refused_before_it_is_trained(catalog
         sentence = "does not say how the decoder's text begins: add its decoder_start_token_id."
         assert refusal(TINY | {"decoder_start_token_id": None}).endswith(sentence)
     assert "(bart) is an encoder-decoder model, of which T5, mT5 and umT5 can be served" in refusal(BART)
+
+
+def test_a_base_whose_two_files_begin_the_decoder_otherwise_is_refused_before_it_is_trained(catalog: Catalog, tmp_path: Path) -> None:
+    """A server refuses the model that would be saved."""
+    folder = save_t5_model(tmp_path, catalog, num_layers=1, num_decoder_layers=1)
+    assert load_base(str(folder), catalog, PromptTemplate(add_bos=False)).start_token == START
+    (folder / "generation_config.json").write_text(json.dumps({"decoder_start_token_id": START + 1}))
+    with pytest.raises(BaseError, match=r"begins with 0 by its config\.json, and with 1 by generation_config\.json: make them alike\."):
+        load_base(str(folder), catalog, PromptTemplate(add_bos=False))
