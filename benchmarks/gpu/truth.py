@@ -166,7 +166,7 @@ def _check_kept(model: Path, was: dict[str, Any], **asked: object) -> None:
 def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[TruthRow]:
     """The end-to-end table of a trained pair."""
     from benchmarks.systems.comparison import compare
-    from benchmarks.systems.histories import trained_rule
+    from benchmarks.systems.histories import Trained
     from drafting.alignment.data.loading import load_split
     from drafting.beam.rule import Verification
     from drafting.catalog.loading import load_catalog
@@ -177,7 +177,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
     from verification.recommender import Recommender
 
     catalog = load_catalog(options.catalog)
-    users = held_out(load_split(options.data, catalog, trained_rule(target, options.data)), most=options.users)
+    users = held_out(load_split(options.data, catalog, Trained.of(target).rule(options.data)), most=options.users)
     timed = list(users.states(users.spread(options.timed)))
     recommender = Recommender.load(target, catalog, draft=draft, plan="auto", dtype=options.dtype)
     planner, rows = recommender.engine.plan, []

@@ -5,48 +5,73 @@ is the split that the target was trained with, since another one holds out what 
 """
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
+from drafting.alignment.data.fit import FIT_TRAIN
 from drafting.alignment.data.loading import load_split
 from drafting.alignment.data.record import AUTO, split_kind
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.runs import TRAINING_FILE
 from drafting.catalog.catalog import Catalog
-from drafting.errors import InteractionError
+from drafting.errors import InteractionError, SetupError
+from drafting.undecodable import UNDECODABLE
 
 PAPER_ITEMS = 20
 
 
-def training_settings(target: Path) -> dict[str, Any]:
-    """What a model directory's `training.json` says that it was trained with; nothing where there is none."""
-    path = target / TRAINING_FILE
-    settings: dict[str, Any] = msgspec.json.decode(path.read_bytes()).get("settings", {}) if path.is_file() else {}
-    return settings
+class Trained(msgspec.Struct, frozen=True):
+    """What a target was trained with, as far as that decides who is asked.
 
-
-def trained_rule(target: Path, data: Path) -> SplitRule:
-    """The split that a target was trained with; of one that does not say, the one that the data were prepared for.
-
-    Raises:
-        InteractionError: the record of the data is damaged.
+    Attributes:
+        split, min_items, label_kind: see `SplitRule`; `split` may be auto.
+        fit: the parts that it has learnt.
     """
-    trained = training_settings(target)
-    return SplitRule(split_kind(trained.get("split", AUTO), data), trained.get("min_items", 1), trained.get("label_kind"))
+
+    split: str = AUTO
+    min_items: int = 1
+    label_kind: str | None = None
+    fit: str = FIT_TRAIN
+
+    @classmethod
+    def of(cls, target: Path) -> "Trained":
+        """As a model directory's `training.json` says; the defaults where there is none.
+
+        Raises:
+            SetupError: it is damaged.
+        """
+        path = target / TRAINING_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=_Record).settings
+        except (OSError, *UNDECODABLE) as error:
+            raise SetupError(f"{path} does not say how the target was trained: {error}. Train it again, or remove the file.") from error
+
+    def rule(self, data: Path) -> SplitRule:
+        """The split of the target; of one that does not say, the one that the data were prepared for.
+
+        Raises:
+            InteractionError: the record of the data is damaged, or there is no such split.
+        """
+        return SplitRule(split_kind(self.split, data), self.min_items, self.label_kind)
+
+
+class _Record(msgspec.Struct, frozen=True):
+    settings: Trained = Trained()
 
 
 def held_out_histories(data: Path, catalog: Catalog, target: Path, count: int | None, length: int = PAPER_ITEMS) -> list[list[int]]:
     """The last `length` items that test users met before their test items, of `count` users spread evenly over the file, or of all.
 
     Args:
-        target: directory of the target that is asked; by its split some users are test users, see `trained_rule`.
+        target: directory of the target that is asked; by its split some users are test users, see `Trained`.
 
     Raises:
-        InteractionError: the data is missing or malformed, or has fewer such users; the message is a sentence.
+        SetupError: as `Trained.of`, or the data is missing or malformed, or has fewer such users; the message is a sentence.
     """
-    split = load_split(data, catalog, trained_rule(target, data))
+    split = load_split(data, catalog, Trained.of(target).rule(data))
     known = split.train.followed_by(split.valid)
     users = np.flatnonzero((split.test.lengths > 0) & (known.lengths > 0))
     count = len(users) if count is None else count

@@ -14,8 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
-from benchmarks.systems.histories import trained_rule, training_settings
-from drafting.alignment.data.fit import FIT_TRAIN
+from benchmarks.systems.histories import Trained
 from drafting.alignment.data.loading import load_split
 from drafting.catalog.loading import load_catalog
 from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
@@ -86,8 +85,9 @@ def run(
     Raises:
         SetupError: models, catalog and data can't be used together.
     """
-    catalog, rule = load_catalog(catalog_file), trained_rule(target, data)
-    refuse_learnt(target, training_settings(target).get("fit", FIT_TRAIN), "test")
+    catalog, trained = load_catalog(catalog_file), Trained.of(target)
+    rule = trained.rule(data)
+    refuse_learnt(target, trained.fit, "test")
     refuse_learnt_identifiers(catalog_file, catalog, data, rule, "test")
     users = held_out(load_split(data, catalog, rule), "test", most_users)
     with closing(Recommender.load(target, catalog, host=host, threads=threads)) as recommender:

@@ -17,7 +17,7 @@ from benchmarks.systems.histories import held_out_histories, random_histories
 from benchmarks.systems.interleaved import Row
 from benchmarks.systems.run import Report, Run
 from benchmarks.systems.trace import Trace
-from drafting.errors import InteractionError
+from drafting.errors import InteractionError, SetupError
 from tests.models import random_catalog
 from tests.server.forked_server import FORKING, ForkedServer
 
@@ -186,3 +186,10 @@ def test_test_users_are_those_of_the_split_that_the_target_was_trained_with(tmp_
     (target / "training.json").write_text(json.dumps({"settings": {"split": "leave-one-out", "min_items": 6}}))
     with pytest.raises(InteractionError, match="No user has 6 interactions"):
         held_out_histories(data, catalog, target, None)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {"min_items": "six"}}'])
+def test_a_target_whose_record_is_damaged_is_a_sentence(text: str, tmp_path: Path):
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(SetupError, match=r"training\.json does not say how the target was trained: .*, or remove the file\.$"):
+        held_out_histories(tmp_path, random_catalog(items=5), tmp_path, None)
