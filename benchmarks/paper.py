@@ -232,15 +232,16 @@ def run(sources: Sequence[DataSet], work: Path, results: Path, seeds: int, objec
 
 
 def _run(source: Stages, pipeline: Pipeline, results: Path, seeds: int, objectives: Sequence[str], command: str) -> Path:
-    baselines = source.closed_forms
-    for _ in _each(pipeline, [*source.shared(), baselines]):
-        pass
-    *_, target, evaluated = _each(pipeline, chain(source.trial(), source.seed(0)))
+    *_, baselines = before = list(_each(pipeline, [*source.shared(), source.closed_forms]))
+    *_, target, evaluated = learnt = list(_each(pipeline, chain(source.trial(), source.seed(0))))
     drafted = Drafted(source, target, objectives, seeds)
-    for title, step in drafted.steps().items():
+    for title, step in (steps := drafted.steps()).items():
         pipeline.run(title, step, side_by_side=min(usable_processors(), len(step)))
     compared = Compared([read(evaluated.result)], [read(baselines.result)])
-    return write_report(results, drafted, compared, pipeline.seconds, command)
+    # An earlier run may have had steps that this one has not.
+    titles = {*(stage.name for stage in (*before, *learnt)), *steps}
+    seconds = {title: each for title, each in pipeline.seconds.items() if title in titles}
+    return write_report(results, drafted, compared, seconds, command)
 
 
 def _each(pipeline: Pipeline, stages: Iterable[Stage]) -> Iterator[Stage]:

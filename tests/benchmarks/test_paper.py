@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.paper import Drafted, given, own, write_report
+from benchmarks.paper import Drafted, given, own, run, write_report
 from benchmarks.pipeline import STAGES_FILE, Pipeline, Stage, StageFailedError
 from benchmarks.quality import Stages
 from benchmarks.quality_table import Compared
 from drafting.alignment.needs import OBJECTIVES
-from tests.benchmarks.test_quality import evaluated
+from tests.benchmarks.test_quality import evaluated, pretend
 from verification.evaluation.report import PLAIN, ModeRow, Quality, Report, Spread
 
 
@@ -196,3 +196,14 @@ def test_the_report_tells_the_options_that_it_was_made_with(tmp_path: Path, monk
     flags = ["--data", str(tmp_path), "--catalog", str(tmp_path / "items.json"), "--objectives", "sft, wordkd", "--seeds", "2"]
     assert CliRunner().invoke(app, ["paper", *flags], catch_exceptions=False).exit_code == 0
     assert told == [f"atspeed-bench paper --data {tmp_path} --catalog {tmp_path / 'items.json'} --objectives sft,wordkd --seeds 2"]
+
+
+def test_the_report_tells_no_times_of_steps_that_another_run_has_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same folder, with objectives that are timed."""
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr(Pipeline, "_run", lambda pipeline, stage, threads: pretend(stage))
+    monkeypatch.setattr("benchmarks.paper.write_report", lambda *asked: told.append(asked[3]) or tmp_path)
+    for objective in ("sft", "wordkd"):
+        run([given(tmp_path / "shop", tmp_path / "items.json")], tmp_path / "work", tmp_path / "results", 1, [objective], "make paper")
+    assert {"shop-trial", "teacher", "recordings", "replays", "speed"} <= told[0].keys()
+    assert told[1].keys() == told[0].keys() - {"recordings", "replays", "speed"}
