@@ -31,7 +31,7 @@ def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             "" if ours is None else f"{row.processor_ms / ours:.2f}",
             f"{row.complete}/{row.lists}",
             str(row.shortest),
-            "" if row.equal is None else f"{row.equal}/{row.compared or row.lists}",
+            "" if row.equal is None else f"{row.equal}/{row.compared}",
         )
         for row in rows
     ]

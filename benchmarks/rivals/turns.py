@@ -34,7 +34,7 @@ class Row:
         complete: lists of k distinct identifiers that are all in the catalog.
         shortest: identifiers of the catalog in the list that has fewest of them.
         equal: lists that are those of `against`, to the order; None where these were not made.
-        compared: how many lists both have made, which `equal` is of; 0 in reports of versions that did not say.
+        compared: how many lists both have made, which `equal` is of; 0 where that is None.
     """
 
     entrant: str
@@ -48,7 +48,7 @@ class Row:
     shortest: int
     against: str | None
     equal: int | None
-    compared: int = 0
+    compared: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -61,7 +61,7 @@ def test_ours_is_measured_and_an_interrupted_run_goes_on(tmp_path: Path, monkeyp
 
 
 def test_a_comparison_with_static_that_fails_costs_a_sentence_and_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    row = Row("transformers", "plain", 10, 1.0, 2.0, 1.0, 3, 3, 10, None, None)
+    row = Row("transformers", "plain", 10, 1.0, 2.0, 1.0, 3, 3, 10, None, None, 0)
     conditions = {"models": "tiny", "machine": "one", "date": "today", "lists": 3, "warm_up": 1, "items": 2, "threads": 1}
     monkeypatch.setattr(run, "measure", lambda *_: Report(conditions, [row], {10: 0.0}, []))
     monkeypatch.setattr(models, "random_models", lambda *_: None)

@@ -106,7 +106,7 @@ def test_forms_are_told_apart_and_held_against_forms_that_take_part():
 
 
 def test_times_are_told_as_multiples_of_ours_where_it_takes_part():
-    ours, other = (Row(name, "", 10, 1.0, 2.0, time, 3, 3, 10, None, None) for name, time in (("atspeed/vllm", 4.0), ("vllm", 10.0)))
+    ours, other = (Row(name, "", 10, 1.0, 2.0, time, 3, 3, 10, None, None, 0) for name, time in (("atspeed/vllm", 4.0), ("vllm", 10.0)))
     assert [row[4] for row in cells([ours, other])] == ["1.00", "2.50"]
     assert [row[4] for row in cells([other, ours])] == ["2.50", "1.00"]
     assert [row[4] for row in cells([other])] == [""]
