@@ -14,7 +14,7 @@ from benchmarks.models.command import models
 from benchmarks.replay.command import replay_app
 from benchmarks.rivals.command import rivals
 from benchmarks.soak.command import soak
-from benchmarks.systems.alone import catalog, exactness, expansion, forwards, lossless, precision, steps, widths
+from benchmarks.systems.alone import catalog, exactness, expansion, forwards, lossless, precision, steps, tolerance, widths
 from benchmarks.systems.command import bench
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ for command in (
     builds,
     wide,
     lossless,
+    tolerance,
     models,
     precision,
     exactness,

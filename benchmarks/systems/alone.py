@@ -39,6 +39,36 @@ def lossless(
         fail(f"{different} lists differ.")
 
 
+def tolerance(
+    target: Target,
+    draft: Draft,
+    catalog_file: CatalogFile,
+    data: Data,
+    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 20,
+    tolerances: Annotated[
+        str, typer.Option(help="Items that may differ, or shares of the list's probability, separated by commas.")
+    ] = "1,2,4,8,5%",
+    balance: Annotated[
+        float, typer.Option(help="Fixed part of a forward on the modelled machine, in tokens; a draft's forward costs 1% of the target's.")
+    ] = 300.0,
+    users: Annotated[int | None, typer.Option(help="Test users, spread evenly over the data.", min=1, show_default="all")] = None,
+    engine: Annotated[str, typer.Option(help="What runs the models: transformers or vllm.")] = "transformers",
+) -> None:
+    """Search lists with a tolerance, and tell what they lack of plain beam search's and what they would save on another machine.
+
+    Users are asked again after their newest event, one at a time. The exit status is 1 if a list is beyond its bound.
+
+    Example: atspeed-bench tolerance --target models/target --draft models/draft --catalog beauty.index.json --data beauty
+    """
+    from benchmarks.systems.tolerance import run
+
+    with sentences():
+        table, beyond = run(target, draft, catalog_file, data, k, some_words("--tolerances", tolerances), balance, users, engine)
+    typer.echo(table)
+    if beyond:
+        fail(f"{beyond} lists are beyond their bound.")
+
+
 def precision(
     target: Target,
     draft: Draft,
