@@ -74,17 +74,20 @@ def facts(lines: Sequence[tuple[str, str]]) -> None:
             tag("dd", value)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of texts, which scrolls where it is too wide; `title` is for screen readers."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[TextElement]]:
+    """A table of texts, which scrolls where it is too wide; `title` is for screen readers.
+
+    Returns:
+        its cells by row, those of the head first, for texts that change.
+    """
     with tag("div", "", "scroll", tabindex="0", role="group", aria_label=title), tag("table", "", "", aria_label=title):
         with tag("thead"), tag("tr"):
-            for column in columns:
-                tag("th", column, scope="col")
+            cells = [[tag("th", column, scope="col") for column in columns]]
         with tag("tbody"):
             for row in rows:
                 with tag("tr"):
-                    for cell in row:
-                        tag("td", cell)
+                    cells.append([tag("td", cell) for cell in row])
+    return cells
 
 
 def code(text: str, label: str) -> None:
