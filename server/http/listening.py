@@ -8,8 +8,11 @@ class PortError(Exception):
     """An address that can't be listened on; the message is a sentence."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
     """A socket that listens on an address; port 0 takes a free one.
+
+    Args:
+        flag: the option that chooses the port, which a refusal names.
 
     Raises:
         PortError: the port is in use, the address is not this machine's, or the machine has no addresses of its family (IPv6 off).
@@ -27,6 +30,6 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortError(f"Port {port} on {host} is in use: stop what listens there, or choose another with --port.") from error
+            raise PortError(f"Port {port} on {host} is in use: stop what listens there, or choose another with {flag}.") from error
         raise PortError(f"Port {port} on {host} can't be listened on: {error.strerror}.") from error
     return listener

@@ -95,10 +95,11 @@ class ApiServer:
         self._scheme = "http" if certificate is None else "https"
         self._listeners = [listen(settings.host, settings.port)]
         if settings.operate_port is not None:
-            self._listeners.append(listen(settings.host, settings.operate_port))
+            self._listeners.append(listen(settings.host, settings.operate_port, "--operate-port"))
         console = None
         if settings.console:
-            console = ConsoleProcess(listen(settings.host, settings.console_port), self._listeners[-1], settings)
+            listener = listen(settings.host, settings.console_port, "--console-port")
+            console = ConsoleProcess(listener, self._listeners[-1], settings)
             logger.info("the console is at %s://%s:%d", self._scheme, settings.host, console.port)
         histories = None
         try:

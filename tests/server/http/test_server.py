@@ -162,11 +162,12 @@ def assert_refused(status: int, log: str, sentence: str) -> None:
     assert "Traceback" not in log
 
 
-def test_a_port_in_use(model_flags: list[str], tmp_path: Path):
+@pytest.mark.parametrize("flags", [["--port"], ["--operate-port"], ["--console", "--console-port"]])
+def test_a_port_in_use(flags: list[str], model_flags: list[str], tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, log = ForkedServer(tmp_path, *model_flags, "--histories", "memory://", "--port", str(port)).run()
-    assert_refused(status, log, f"Port {port} on 127.0.0.1 is in use: stop what listens there, or choose another with --port.")
+        status, log = ForkedServer(tmp_path, *model_flags, "--histories", "memory://", *flags, str(port)).run()
+    assert_refused(status, log, f"Port {port} on 127.0.0.1 is in use: stop what listens there, or choose another with {flags[-1]}.")
 
 
 def test_an_address_of_another_machine(model_flags: list[str], tmp_path: Path):
