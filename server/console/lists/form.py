@@ -15,6 +15,8 @@ from server.console.typed import json_of, whole_number
 
 ANY_ITEM = ""
 IMAGE = "image"
+# What an object has of which only one field has a value.
+DEFAULTS: dict[str, dict[str, float]] = {"fresh": {"max_age_days": 7, "min": 1}}
 
 
 def caps_text(diversity: Any) -> str:
@@ -44,6 +46,8 @@ class RequestForm:
 
     def __init__(self, client: AsyncAtspeedClient, question: Question, ask: Callable[[], Awaitable[None]]) -> None:
         self._client, self._question, self._ask = client, question, ask
+        # Of each object of the body the parts whose fields have a value.
+        self._parts: dict[str, dict[str, float]] = {}
         with tag("div", "", "line"):
             self._number("Items", "k", least=1, most=LONGEST_LIST)
             self._number("Beam width", "beam_width", least=1, most=WIDEST_BEAM)
@@ -59,11 +63,11 @@ class RequestForm:
             with tag("div", "", "line"):
                 self._number("Seed", "seed", least=0)
                 self._number("Temperature", "temperature", least=0.01, most=100, step=0.1)
-                self._part("Fresh items at least", "fresh", "min", {"max_age_days": 7})
-                self._part("Fresh for days", "fresh", "max_age_days", {"min": 1})
-                self._part("Weight of neighbours", "blend", "weight", {})
-                self._part("Others at most", "tolerance", "items", {})
-                self._part("Missing share at most", "tolerance", "mass", {})
+                self._part("Fresh items at least", "fresh", "min")
+                self._part("Fresh for days", "fresh", "max_age_days")
+                self._part("Weight of neighbours", "blend", "weight")
+                self._part("Others at most", "tolerance", "items")
+                self._part("Missing share at most", "tolerance", "mass")
             caps = ui.input("Most items of a value", placeholder="brand=2, genres=4", value=caps_text(question.options.get("diversity")))
             caps.props("outlined dense debounce=600").style("width: 13rem").on_value_change(lambda event: self._set_caps(event.value))
             self._caps = caps
@@ -97,15 +101,20 @@ class RequestForm:
         whole = step == 1
         number.on_value_change(lambda event: self._set(name, int(event.value) if whole and event.value is not None else event.value))
 
-    def _part(self, label: str, name: str, part: str, others: dict[str, Any]) -> None:
-        """A field of an object of the body; without a value there is no object."""
-        number = ui.number(label, value=self._question.options.get(name, {}).get(part), min=0)
+    def _part(self, label: str, name: str, part: str) -> None:
+        """A field of an object of the body; there is no object where none of its fields has a value."""
+        known, filled = self._question.options.get(name, {}), self._parts.setdefault(name, {})
+        if known.get(part) is not None:
+            filled[part] = known[part]
+        number = ui.number(label, value=filled.get(part), min=0)
         number.props("outlined dense debounce=400").style("width: 11rem")
 
         async def set_part(value: float | None) -> None:
-            whole = value is not None and float(value).is_integer()
-            now = None if value is None else others | self._question.options.get(name, {}) | {part: int(value) if whole else value}
-            await self._set(name, now or {})
+            filled.pop(part, None)
+            if value is not None:
+                filled[part] = int(value) if float(value).is_integer() else value
+            others = {each: left for each, left in self._question.options.get(name, {}).items() if each != part}
+            await self._set(name, DEFAULTS.get(name, {}) | others | filled if filled else {})
 
         number.on_value_change(lambda event: set_part(event.value))
 

@@ -5,8 +5,10 @@ import json
 from typing import Any, cast
 
 import pytest
+from nicegui import Client, ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, Denied, NotFound
+from server.console.lists.form import RequestForm
 from server.console.lists.question import Question
 from server.console.lists.try_it import TryIt
 from server.console.visits import Visits
@@ -107,6 +109,25 @@ async def test_a_history_that_comes_late_takes_nothing_that_was_added_away(monke
     client.may["ann"].set()
     await choice
     assert ([event.item_id for event in question.events], question.changed) == (["item-1"], True)
+
+
+async def test_a_field_that_is_cleared_takes_no_other_of_its_object_along(shown: Client) -> None:
+    fresh, tolerance = {"max_age_days": 14, "min": 2}, {"items": 1, "mass": 0.1}
+    question = Question("ann", options={"fresh": fresh, "tolerance": tolerance, "blend": {"weight": 0.5, "candidates": 50}})
+    with shown:
+        RequestForm(cast(AsyncAtspeedClient, None), question, _nothing)
+        fields = {each.label: each for each in shown.elements.values() if isinstance(each, ui.number)}
+        for label in ("Others at most", "Fresh for days", "Weight of neighbours"):
+            fields[label].set_value(None)
+            await until_idle()
+        assert question.body == {"user_id": "ann", "fresh": {"max_age_days": 7, "min": 2}, "tolerance": {"mass": 0.1}}
+        for label in ("Missing share at most", "Fresh items at least"):
+            fields[label].set_value(None)
+            await until_idle()
+        assert question.body == {"user_id": "ann"}
+        fields["Fresh items at least"].set_value(3)
+        await until_idle()
+    assert question.body == {"user_id": "ann", "fresh": {"max_age_days": 7, "min": 3}}
 
 
 class StoredClient:
