@@ -3,7 +3,6 @@
 Invariant: whatever a server says is set as text, never as HTML, so that a title is shown as it is and nothing in it is run.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +14,12 @@ from server.client import AtspeedError
 # What a button does; a coroutine is awaited.
 Handler = Callable[[], Any]
 Answer = TypeVar("Answer")
+# Browsers give a page `navigator.clipboard` by HTTPS and from their own machine only.
+COPY = """() => {{
+    getSelection().selectAllChildren(document.getElementById("{}"));
+    const copied = document.execCommand("copy");
+    Quasar.Notify.create(copied ? "Copied." : "It is selected: copy it by keyboard.");
+}}"""
 
 
 def tag(name: str, text: str = "", classes: str = "", **attributes: str) -> TextElement:
@@ -93,10 +98,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def code(text: str, label: str) -> None:
     """Text to copy, with a button that does."""
     with tag("div", "", "stack"):
-        tag("pre", text, "mono", tabindex="0", role="region", aria_label=label)
+        shown = tag("pre", text, "mono", tabindex="0", role="region", aria_label=label)
         with tag("div", "", "line"):
             button = ui.button(f"Copy {label}", icon="content_copy").props("flat dense no-caps")
-            button.on("click", js_handler=f"() => navigator.clipboard.writeText({json.dumps(text)})")
+            button.on("click", js_handler=COPY.format(shown.html_id))
 
 
 async def ask_first(question: str, act: str) -> bool:

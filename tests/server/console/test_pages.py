@@ -216,6 +216,17 @@ def test_an_item_is_found_with_its_neighbours_and_its_places_in_lists(page: Page
     expect(places.last).to_contain_text(str(ranks.get(item["item_id"], "not among the first 50")))
 
 
+def test_a_request_is_copied_where_the_page_has_no_clipboard(page: Page):
+    """As of every console that is called by HTTP and another name than its machine's own."""
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'clipboard', {get: () => undefined})")
+    page.goto("/?user=ann")
+    page.get_by_text("As curl, as Python").click()
+    page.get_by_role("button", name="Copy curl").click()
+    expect(page.get_by_text(re.compile("^(Copied|It is selected)"))).to_be_visible()
+    shown = page.get_by_role("region", name="curl", exact=True)
+    assert page.evaluate("getSelection().toString()") == shown.inner_text()
+
+
 def test_dark_stays_dark(page: Page, with_console: ServerProcess):
     page.goto("/")
     # It is there before the rest of the page, which begins with what the browser has chosen.
