@@ -53,7 +53,9 @@ class Items:
             found = (await self._client.items(limit=FOUND, q=(self._search.value or "").strip() or None)).items
         except AtspeedError as error:
             if is_newest():
-                self._fail(error)
+                self._links = {}
+                with self._found.clear(), tag("li"):
+                    show_error(str(error))
             return
         if not is_newest():
             return
@@ -76,11 +78,6 @@ class Items:
         for item_id, link in self._links.items():
             link.props.set_optional("aria-current", "true" if item_id == self._item_id else None)
 
-    def _fail(self, error: AtspeedError) -> None:
-        self._shown.clear()
-        with self._shown:
-            show_error(str(error))
-
     async def _choose(self, item_id: str) -> None:
         is_newest = self._choices.ask()
         try:
@@ -88,7 +85,8 @@ class Items:
             alike = await self._client.items_like(item_id, ALIKE)
         except AtspeedError as error:
             if is_newest():
-                self._fail(error)
+                with self._shown.clear():
+                    show_error(str(error))
             return
         users = await self._visits.users()
         if not is_newest():

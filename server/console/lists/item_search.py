@@ -6,7 +6,7 @@ from functools import partial
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError
-from server.console.elements import tag
+from server.console.elements import show_error, tag
 from server.console.newest import Newest
 
 FOUND = 8
@@ -21,14 +21,13 @@ class ItemSearch:
         label: str,
         button: str,
         act: Callable[[str, str | None], Awaitable[None]],
-        fail: Callable[[AtspeedError], None],
     ) -> None:
         """
         Args:
             button: what the button of an item is called, with `{}` for the item's name.
             act: takes the id and the title of the item that is chosen.
         """
-        self._client, self._button, self._act, self._fail = client, button, act, fail
+        self._client, self._button, self._act = client, button, act
         self._answers = Newest()
         self._field = ui.input(label).props("outlined dense debounce=300 clearable")
         self._field.on_value_change(self._find)
@@ -41,7 +40,8 @@ class ItemSearch:
             items = (await self._client.items(limit=FOUND, q=text)).items if text else []
         except AtspeedError as error:
             if is_newest():
-                self._fail(error)
+                with self._found.clear(), tag("li"):
+                    show_error(str(error))
             return
         if not is_newest():
             return

@@ -15,7 +15,7 @@ class Scores:
         self._client, self._question = client, question
         self._picked: dict[str, str] = {}
         self._answers = Newest()
-        ItemSearch(client, "Score an item by id or title", "Score {}", self._pick, self._fail)
+        ItemSearch(client, "Score an item by id or title", "Score {}", self._pick)
         self._shown = tag("div", "", "stack")
 
     async def _pick(self, item_id: str, title: str | None) -> None:

@@ -40,7 +40,7 @@ class TryIt:
                     self._user = UserForm(self._visits, self._question, self._choose)
                 with card("History"):
                     self._history = tag("div", "", "stack")
-                    ItemSearch(self._client, "Add an item by id or title", ADD, self._add, self._fail)
+                    ItemSearch(self._client, "Add an item by id or title", ADD, self._add)
                 with card("Scores of items you pick"):
                     self._scores = Scores(self._client, self._question)
             with tag("div", "", "stack"):

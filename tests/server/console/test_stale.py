@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 import pytest
-from nicegui import Client
+from nicegui import Client, ui
 from pydantic import BaseModel
 
 from server.client import AsyncAtspeedClient, Denied, NotFound
@@ -59,6 +59,9 @@ class Users:
     async def score(self, items: list[str], **whom: Any) -> ScoreAnswer:
         return example(ScoreAnswer)
 
+    async def items(self, **_: Any) -> None:
+        raise DENIED
+
 
 def try_it(shown: Client) -> tuple[TryIt, Users]:
     api = Users()
@@ -89,6 +92,19 @@ async def test_nothing_of_a_user_stands_under_the_next(shown: Client):
         await choice
     assert of_ann(shown) == []
     assert UNKNOWN.detail in texts(shown)
+
+
+async def test_a_search_that_fails_says_so_where_it_stands(shown: Client):
+    page, _ = try_it(shown)
+    with shown:
+        await page._choose("ann")
+        before = of_ann(shown)
+        for field in [each for each in shown.elements.values() if isinstance(each, ui.input) and "by id or title" in str(each.label)]:
+            field.set_value("x")
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert of_ann(shown) == before
+    assert texts(shown).count(DENIED.detail) == 2
 
 
 async def test_an_emptied_history_has_no_list(shown: Client):
