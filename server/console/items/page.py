@@ -138,7 +138,7 @@ class Places:
         self._looks = Newest()
         with card("In lists of users"):
             with tag("form", "", "line").on("submit.prevent", self._look):
-                self._users = ui.input("User ids", value=", ".join(users)).props("outlined dense").style("flex: 1")
+                self._users = ui.input("User ids", value=", ".join(users)).props("outlined dense required").style("flex: 1")
                 main_button("Look")
             tag("p", f"Its place among the {LIST} best of each, with commas between ids.", "soft small")
             self._shown = tag("ul", "", "items bars", aria_live="polite")

@@ -18,7 +18,7 @@ class UserForm:
     def __init__(self, visits: Visits, question: Question, choose: Callable[[str], Awaitable[None]]) -> None:
         self._visits, self._choose = visits, choose
         with tag("form", "", "line").on("submit.prevent", self._submit):
-            self._field = ui.input("User id", value=question.user_id).props("outlined dense").style("flex: 1")
+            self._field = ui.input("User id", value=question.user_id).props("outlined dense required").style("flex: 1")
             main_button("Show")
         self._offered = tag("div", "", "line small")
         ui.timer(0, self.offer, once=True)

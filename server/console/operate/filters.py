@@ -18,7 +18,7 @@ class Filters:
             self._shown = tag("div", "", "stack")
             with tag("form", "", "stack").on("submit.prevent", self._put):
                 with tag("div", "", "line"):
-                    self._name = ui.input("Name").props("outlined dense").style("flex: 1 1 8rem")
+                    self._name = ui.input("Name").props("outlined dense required").style("flex: 1 1 8rem")
                     self._expression = ui.input("Expression").props("outlined dense").style("flex: 3 1 14rem")
                     main_button("Name it")
                 tag("p", 'Over the attributes of items, such as year >= 1990 and genres has "Comedy".', "soft small")

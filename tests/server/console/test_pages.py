@@ -216,6 +216,15 @@ def test_an_item_is_found_with_its_neighbours_and_its_places_in_lists(page: Page
     expect(places.last).to_contain_text(str(ranks.get(item["item_id"], "not among the first 50")))
 
 
+def test_a_form_says_what_it_lacks(page: Page):
+    for address, label, button in (("/", "User id", "Show"), ("/operate", "Name", "Name it"), ("/items?item=item-3", "User ids", "Look")):
+        page.goto(address)
+        page.get_by_role("button", name=button, exact=True).first.click()
+        field = page.get_by_label(label).first
+        expect(field).to_be_focused()
+        assert field.evaluate("field => field.validity.valueMissing")
+
+
 def test_a_request_is_copied_where_the_page_has_no_clipboard(page: Page):
     """As of every console that is called by HTTP and another name than its machine's own."""
     page.add_init_script("Object.defineProperty(Navigator.prototype, 'clipboard', {get: () => undefined})")
