@@ -95,7 +95,7 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
             except UNDECODABLE as error:
                 raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.") from error
             if not line.identifier and not line.codes:
-                reason = f"Item {line.name!r} has an empty identifier: it needs at least one token."
+                reason = f"Item {line.name!r} has no identifier, or an empty one: `atspeed catalog build` makes identifiers for items."
                 raise CatalogError(f"Line {number} of the catalog {path} can't be used. {reason}")
             if line.identifier and line.codes:
                 reason = f"Item {line.name!r} has an identifier and codes, either of which is one: leave the other out."

@@ -67,7 +67,7 @@ def data_files(directory: Path) -> tuple[Path, ...]:
         return (stream,)
     raise InteractionError(
         f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}, or a "
-        f"file *{INTER_SUFFIX}."
+        f"file *{INTER_SUFFIX}. `atspeed prepare` makes such a directory of files in other forms."
     )
 
 

@@ -99,7 +99,7 @@ def test_identifiers_written_as_one_text(text: str, tokens: list[str] | None) ->
     [
         ('{"item_id": "a", "codes": ["x"]}', r"Line 1 .* of the form .*: Expected `int`"),
         ('{"item_id": "a"', "Line 1 .* is not JSON"),
-        ('{"item_id": "a"}', "Item 'a' has an empty identifier"),
+        ('{"item_id": "a"}', "Item 'a' has no identifier, or an empty one: `atspeed catalog build` makes identifiers"),
         ('{"item_id": "a", "identifier": ["x"], "attributes": {"title": "t"}}', "Line 1 .* has a title among its attributes"),
         ('{"item_id": "a", "identifier": ["x"], "codes": [1]}', "Line 1 .* Item 'a' has an identifier and codes, either of which"),
         ('{"item_id": "a", "codes": [3, -1]}', "An identifier has the code -1: codes count from 0"),

@@ -76,7 +76,7 @@ def test_files_of_a_split_must_name_the_same_users(tmp_path: Path, catalog: Cata
 
 
 def test_a_directory_without_data_says_what_it_needs(tmp_path: Path, catalog: Catalog) -> None:
-    with pytest.raises(InteractionError, match=r"sequential_train\.txt.*interactions\.jsonl"):
+    with pytest.raises(InteractionError, match=r"sequential_train\.txt.*interactions\.jsonl.*`atspeed prepare` makes such a directory"):
         load_split(tmp_path, catalog)
 
 
