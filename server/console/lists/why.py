@@ -1,5 +1,6 @@
 """*Why this list*: the prefixes that a search considered, as a tree, and two lists side by side."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,16 @@ PATH = "/why"
 OTHERS = 8
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """A search on the page: its levels, the ways to the list, how much is shown, and the picture."""
+
+    levels: list[ExplainedLevelAnswer]
+    paths: list[list[int]]
+    toggle: ui.toggle
+    picture: ui.html
+
+
 class Why:
     """One visit of the page."""
 
@@ -33,6 +44,9 @@ class Why:
         self._chosen: RecommendedItem | None = None
         self._explanations = Newest()
         self._visits = visits
+        # What says which item is chosen, and how many prefixes are shown.
+        self._buttons: list[tuple[RecommendedItem, ui.button]] = []
+        self._trees: list[_Tree] = []
 
     def build(self) -> None:
         """Make the page's parts, and fill them as soon as it is shown."""
@@ -83,6 +97,7 @@ class Why:
     def _show(self) -> None:
         answer = self._answer
         assert answer is not None
+        self._buttons, self._trees = [], []
         self._result.style(replace="").clear()
         with self._result:
             if answer.note:
@@ -93,26 +108,37 @@ class Why:
                 self._show_both(self._pinned, answer)
             if (explanation := answer.explanation) is None:
                 tag("p", "Popular items need no search, so there is no tree.", "told")
-                return
-            self._show_tree(answer, explanation, explanation.levels, "The search")
-            if explanation.fresh_levels:
-                self._show_tree(answer, explanation, explanation.fresh_levels, "The search among fresh items")
+            else:
+                self._show_tree(explanation, explanation.levels, "The search")
+                if explanation.fresh_levels:
+                    self._show_tree(explanation, explanation.fresh_levels, "The search among fresh items")
+        self._draw()
+
+    def _draw(self) -> None:
+        """Say which item is chosen, and draw its way. All else stays: the focus, a table that was opened, how far one was scrolled."""
+        assert self._answer is not None
+        place = None if self._chosen is None else _place(self._answer, self._chosen)
+        for item, button in self._buttons:
+            pressed = self._chosen is not None and self._chosen.item_id == item.item_id
+            look, other = ("unelevated", "outline") if pressed else ("outline", "unelevated")
+            button.props(look, remove=other).props["aria-pressed"] = "true" if pressed else "false"
+        for tree in self._trees:
+            tree.toggle.set_value(self._shown)
+            tree.picture.set_content(draw(tree.levels, tree.paths, self._shown, () if place is None else tree.paths[place]))
 
     def _show_list(self, answer: ExplainedAnswer) -> None:
         with card("The list"):
             tag("p", "Choose an item to see its way through the tree.", "soft small")
             with tag("div", "", "line"):
                 for item in answer.items:
-                    chosen = self._chosen is not None and self._chosen.item_id == item.item_id
                     button = ui.button(f"{item.rank} {item.title or item.item_id}", on_click=partial(self._stress, item))
-                    button.props(f'dense no-caps padding="0.1rem 0.6rem" {"unelevated" if chosen else "outline"}')
-                    button.props["aria-pressed"] = "true" if chosen else "false"
+                    self._buttons.append((item, button.props('dense no-caps padding="0.1rem 0.6rem"')))
             with tag("div", "", "line"):
                 ui.button("Keep this list to compare", icon="push_pin", on_click=self._pin).props("flat dense")
 
     def _stress(self, item: RecommendedItem) -> None:
         self._chosen = None if self._chosen is not None and self._chosen.item_id == item.item_id else item
-        self._show()
+        self._draw()
 
     def _pin(self) -> None:
         self._pinned, self._pinned_body = self._answer, self._question.body
@@ -138,10 +164,10 @@ class Why:
                         show_items(answer.items, labels)
             table("What the two lists took", ["What", "Kept", "Now"], _compared(kept, self._pinned_body, now, self._question.body))
 
-    def _show_tree(self, answer: ExplainedAnswer, told: ExplanationAnswer, levels: list[ExplainedLevelAnswer], title: str) -> None:
+    def _show_tree(self, told: ExplanationAnswer, levels: list[ExplainedLevelAnswer], title: str) -> None:
         with card(title):
             with tag("div", "", "line between"):
-                ui.toggle(
+                toggle = ui.toggle(
                     {each: each.value for each in Shown}, value=self._shown, on_change=lambda event: self._show_more(event.value)
                 ).props("no-caps dense unelevated padding='0.2rem 0.7rem' toggle-text-color=on-accent")
                 with tag("div", "", "legend"):
@@ -150,10 +176,8 @@ class Why:
                             tag("span", "", mark, aria_hidden="true")
                             tag("span", name)
             with tag("div", "", "scroll", tabindex="0", role="region", aria_label=f"{title} as a tree"):
-                paths = told.paths
-                drawn = draw(levels, paths, self._shown, () if self._chosen is None else paths[_place(answer, self._chosen)])
                 # All texts in it are escaped where it is made.
-                ui.html(drawn, sanitize=False)
+                self._trees.append(_Tree(levels, told.paths, toggle, ui.html(sanitize=False)))
             table("Levels", ["Level", "Forward", "Considered", "Drafted", "Used", "Accepted"], [_level(level) for level in levels])
             with tag("details"):
                 tag("summary", "All prefixes, as a table")
@@ -164,7 +188,7 @@ class Why:
 
     def _show_more(self, shown: Shown) -> None:
         self._shown = shown
-        self._show()
+        self._draw()
 
 
 def _place(answer: ExplainedAnswer, item: RecommendedItem) -> int:
