@@ -39,6 +39,8 @@ class Why:
         self._client, self._question = client, question
         self._answer: ExplainedAnswer | None = None
         self._pinned: ExplainedAnswer | None = None
+        # What the two lists were asked for with.
+        self._body: dict[str, Any] = {}
         self._pinned_body: dict[str, Any] = {}
         self._shown = Shown.PATHS
         self._chosen: RecommendedItem | None = None
@@ -90,7 +92,7 @@ class Why:
             await self._visits.refused(body, error)
             return
         if is_newest():
-            self._answer, self._chosen = answer, None
+            self._answer, self._body, self._chosen = answer, body, None
             self._show()
         await self._visits.answered(body, answer)
 
@@ -141,7 +143,7 @@ class Why:
         self._draw()
 
     def _pin(self) -> None:
-        self._pinned, self._pinned_body = self._answer, self._question.body
+        self._pinned, self._pinned_body = self._answer, self._body
         self._show()
 
     def _unpin(self) -> None:
@@ -162,7 +164,7 @@ class Why:
                     with tag("div", "", "stack"):
                         tag("h3", title)
                         show_items(answer.items, labels)
-            table("What the two lists took", ["What", "Kept", "Now"], _compared(kept, self._pinned_body, now, self._question.body))
+            table("What the two lists took", ["What", "Kept", "Now"], _compared(kept, self._pinned_body, now, self._body))
 
     def _show_tree(self, told: ExplanationAnswer, levels: list[ExplainedLevelAnswer], title: str) -> None:
         with card(title):

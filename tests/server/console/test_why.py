@@ -9,7 +9,7 @@ from server.console.lists.question import Question
 from server.console.lists.tree import Shown
 from server.console.lists.why import Why
 from server.schemas.explanations import ExplainedAnswer
-from tests.server.console.tab import Tab, visits_of
+from tests.server.console.tab import Tab, texts, visits_of
 
 
 class Explainer:
@@ -48,3 +48,14 @@ async def test_what_is_chosen_changes_the_pictures_and_nothing_else(shown: Clien
     assert [each.content.count("chosen") for each in pictures] == [0, 0]
     assert (button.props["aria-pressed"], "outline" in button.props) == ("false", True)
     assert set(shown.elements) == before
+
+
+async def test_a_list_is_kept_with_the_request_that_it_answers(shown: Client):
+    with shown:
+        page = await why(shown)
+        # The answer to it is still to come when the list is kept.
+        page._question.options["beam_width"] = 20
+        page._pin()
+        assert "asked: beam_width" not in texts(shown)
+        await page._ask()
+    assert "asked: beam_width" in texts(shown)
