@@ -82,7 +82,8 @@ TRAFFIC = [
     ),
     Panel(
         "Refused",
-        "Requests refused on arrival because of load: the first sign that more replicas are needed.",
+        "Requests refused on arrival. Those for deadline and queue-full are load, the first sign that more replicas are needed; of "
+        "explanations only two are made at a time, however idle a server is.",
         "reqps",
         [Query(per_second("atspeed_refused_requests_total", "reason"), "{{reason}}")],
     ),

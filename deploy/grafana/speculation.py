@@ -40,7 +40,8 @@ SAVED = [
     ),
     Panel(
         "Accepted steps by level",
-        "Accepted levels per second. A level is accepted only if all levels above are.",
+        "Accepted levels per second: a draft had proposed all that the target kept there, so the next level needed no forward. Below a "
+        "level that was not accepted, drafting begins anew.",
         "ops",
         [Query(per_second("atspeed_accepted_steps_total", "depth"), "level {{depth}}")],
         stacked=True,
