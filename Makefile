@@ -36,7 +36,7 @@ RARE := /(tests?|testing|anthropic|numba|sklearn)/|/transformers/models/(?!auto/
 	$(PIP) install --no-deps --no-build-isolation --quiet --editable .
 	touch $@
 
-demo: setup ## Train a small model on MovieLens-100k and serve it on :8000
+demo: setup ## Train a small model on MovieLens-100k and serve it on :8000; ARGS="--port 8010" for another port
 	$(BIN)/atspeed demo $(ARGS)
 
 serve: setup ## Serve a model: make serve TARGET=DIR CATALOG=FILE

@@ -21,8 +21,9 @@ def target(
     data: Annotated[
         Path,
         typer.Option(
-            help="Directory with sequential_{train,valid,test}.txt, interactions.jsonl or .parquet of user, item, timestamp (and kind, "
-            "value, attributes, context), or LC-Rec's *.inter.json; and profiles.jsonl or .parquet of users.",
+            help="Directory that `atspeed prepare` made, or with sequential_{train,valid,test}.txt, interactions.jsonl or .parquet of "
+            "user, item, timestamp (and kind, value, attributes, context), or LC-Rec's *.inter.json; and "
+            "profiles.jsonl or .parquet of users.",
             exists=True,
             file_okay=False,
         ),
