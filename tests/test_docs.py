@@ -119,6 +119,13 @@ def check_command(words: list[str]) -> None:
             assert word in options | {"--help"}, f"there is no option {word}"
 
 
+def test_the_readme_names_every_command() -> None:
+    named = {word for piece in code_of("README.md") for word in piece.split()}
+    for command in COMMANDS.values():
+        assert isinstance(command, TyperGroup)
+        assert set(command.commands) <= named
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_their_options_exist(page: str) -> None:
     for piece in code_of(page):
