@@ -66,6 +66,9 @@ def _prepare() -> None:
         done = subprocess.run([sys.executable, "-m", "server.demo"], check=False)
     except KeyboardInterrupt:
         fail("Interrupted: the next run goes on from here.")
+    if done.returncode < 0:
+        # It could say nothing itself.
+        fail(f"The preparation was killed (signal {-done.returncode}), for lack of memory perhaps: the next run goes on from here.")
     if done.returncode:
         raise typer.Exit(done.returncode)
 

