@@ -40,6 +40,11 @@ def card(title: str, level: str = "h2") -> ui.element:
     return section
 
 
+def focus(element: ui.element) -> None:
+    """Give the focus of the keyboard to an element, where what had it is gone."""
+    element.client.run_javascript(f"document.getElementById('{element.html_id}').focus()")
+
+
 def show_error(sentence: str) -> None:
     """What went wrong, read aloud at once by a screen reader."""
     tag("p", sentence, "alert", role="alert")

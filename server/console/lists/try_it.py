@@ -6,7 +6,7 @@ from functools import partial
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, NotFound
-from server.console.elements import Answer, card, code, facts, parts, show_error, tag
+from server.console.elements import Answer, card, code, facts, focus, parts, show_error, tag
 from server.console.lists.form import RequestForm
 from server.console.lists.item_list import ADD, show_items
 from server.console.lists.item_search import ItemSearch
@@ -82,7 +82,9 @@ class TryIt:
         self._scores.clear()
         self._list.style("opacity: 0.6")
 
-    def _show_history(self) -> None:
+    def _show_history(self, left_out: int | None = None) -> None:
+        """Show the history; `left_out` is the place of an event that was just left out, whose button had the focus."""
+        buttons: dict[int, ui.button] = {}
         self._history.clear()
         events = self._question.events
         shown = len(events) if self._all_events else min(SHOWN_EVENTS, len(events))
@@ -104,10 +106,13 @@ class TryIt:
                         with tag("div", "", "what"):
                             tag("span", name, "title")
                             tag("span", f" {event.kind}" if event.kind else "", "soft small")
-                        button = ui.button(icon="close", on_click=partial(self._forget, place))
+                        button = buttons[place] = ui.button(icon="close", on_click=partial(self._forget, place))
                         button.props("flat round dense size=sm").classes("do").props["aria-label"] = f"Leave out {name}"
             if shown < len(events):
                 ui.button(f"All {len(events)} events", on_click=self._show_all).props("flat dense")
+        if left_out is not None and buttons:
+            # The event before it stands below it.
+            focus(buttons[min(buttons, key=lambda place: abs(place - left_out + 1))])
 
     def _show_all(self) -> None:
         self._all_events = True
@@ -116,7 +121,7 @@ class TryIt:
     async def _forget(self, place: int) -> None:
         self._histories.ask()
         self._question.forget(place)
-        await self._ask()
+        await self._ask(left_out=place)
 
     async def _add(self, item_id: str, title: str | None) -> None:
         # A stored history that is still to come is no longer waited for: this is another one.
@@ -124,9 +129,9 @@ class TryIt:
         self._question.add(item_id, title)
         await self._ask()
 
-    async def _ask(self) -> None:
-        """Ask for the list of the question as it is, and show it."""
-        self._show_history()
+    async def _ask(self, *, left_out: int | None = None) -> None:
+        """Ask for the list of the question as it is, and show it; `left_out` as of `_show_history`."""
+        self._show_history(left_out)
         is_newest = self._lists.ask()
         if not self._question.is_ready:
             self._scores.clear()

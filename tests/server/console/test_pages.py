@@ -51,6 +51,7 @@ def test_a_list_follows_the_user_the_history_and_the_request(page: Page, with_co
     expect(page.locator(".badge.new")).to_have_count(0)
 
     page.get_by_label("Leave out Title 14").click()
+    expect(page.get_by_label("Leave out Title 3")).to_be_focused()
     second = titles(with_console, history=["item-3", "item-15"])
     assert second != first
     expect_list(page, second)

@@ -107,6 +107,24 @@ async def test_a_search_that_fails_says_so_where_it_stands(shown: Client):
     assert texts(shown).count(DENIED.detail) == 2
 
 
+async def test_where_an_event_was_left_out_the_next_one_has_the_focus(shown: Client, monkeypatch: pytest.MonkeyPatch):
+    page, _ = try_it(shown)
+    page._question.events = [StoredEvent(item_id=each, timestamp=1.0) for each in "abc"]
+    ran: list[str] = []
+    monkeypatch.setattr(shown, "run_javascript", lambda code, **_: ran.append(code))
+
+    def focused() -> list[str]:
+        last = [code for code in ran if code.endswith(".focus()")][-1]
+        return [each.props["aria-label"] for each in shown.elements.values() if f"'{each.html_id}'" in last]
+
+    with shown:
+        await page._forget(1)
+        assert focused() == ["Leave out a"]
+        await page._forget(0)
+        assert focused() == ["Leave out c"]
+        await page._forget(0)
+
+
 async def test_an_emptied_history_has_no_list(shown: Client):
     page, _ = try_it(shown)
     with shown:
