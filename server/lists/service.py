@@ -23,7 +23,7 @@ from server.lists.diversity import caps_of
 from server.lists.explanation import ExplanationPlaces, explanation_lines
 from server.lists.fresh_places import FreshItems, fresh_places
 from server.lists.lines import item_lines, note_lines, precision_lines, rule_lines, timing_lines, usage_lines
-from server.lists.users import KnownUser, check_given, told_unknown, user_notes
+from server.lists.users import KnownUser, check_given, known_user, told_unknown, user_notes
 from server.messages import FinishedList
 from server.metrics.ids import new_id
 from server.schemas.explanations import ExplainRequest
@@ -96,6 +96,9 @@ class RecommendationService:
         body, served, submit = asked.body, asked.served, asked.submit
         if (popular := await self._cold_start.popular(served, submit.deadline)) is None:
             raise why
+        if body.exclude_history:
+            # Of a history nothing is in the catalog, or there is none; of the behaviours that a request brings beside it, some may be.
+            submit.excluded = sorted({*submit.excluded, *known_user(served.catalog, body, 0).met})
         submit.submitted = time.monotonic()
         result = await popular_list(popular, served, submit, asked.filters)
         fresh = asked.fresh_of(result)

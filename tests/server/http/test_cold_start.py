@@ -126,6 +126,15 @@ async def test_whoever_has_nothing_to_follow_from_gets_them_and_is_told_why(body
     assert answer["note"] == f"{why} The list is of popular items, not of the model's."
 
 
+@pytest.mark.parametrize("whom", [{}, {"history": ["gone"]}, {"history": None, "user_id": "nobody"}, {"history": None, "user_id": "dan"}])
+async def test_behaviours_that_no_prompt_reads_are_excluded_with_the_history(whom: dict[str, object]):
+    bench = await popular_bench()
+    body = {"behaviours": {"buy": ["item-4", "gone", {"item_id": "item-7"}]}} | whom
+    assert await asked(bench, **body) == RANKED[:5]
+    left = [item for item in RANKED if item not in ("item-3", "item-4", "item-7")]
+    assert await asked(bench, **body, exclude_history=True, exclude=["item-3"]) == left[:5]
+
+
 async def test_exclusions_filters_and_reserved_places_hold_for_popular_items(monkeypatch: pytest.MonkeyPatch):
     bench = await popular_bench()
     assert await asked(bench, exclude=["item-4", "item-5", "never"]) == [item for item in RANKED if item not in ("item-4", "item-5")][:5]
