@@ -244,17 +244,35 @@ class RecommendationService:
         yield from user_notes(body, user, asked.builder.reads, self._asking.ready.max_items)
         if result.blend is not None and not result.usage.candidates:
             yield NO_CANDIDATES_NOTE
-        yield from _shortages(body, result, fresh)
+        yield from _shortages(body, result, fresh, _narrowest(body, asked.served.catalog))
 
 
-def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
-    """Sentences about identifiers and fresh items of which a list has fewer than its request asks for."""
+def _narrowest(body: RecommendationRequest, catalog: Catalog) -> int | None:
+    """The fewest prefixes that a level of the search keeps, of the levels that may leave some out; None if the search finds k where so many
+    are eligible, as one of beams of k does, and one with caps, which goes on.
+    """
+    if body.beam_widths is None or body.diversity:
+        return None
+    return min((width for depth, width in enumerate(body.beam_widths, 1) if width < catalog.trie.level_size(depth)), default=None)
+
+
+def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None, narrowest: int | None = None) -> Iterable[str]:
+    """Sentences about identifiers and fresh items of which a list has fewer than its request asks for.
+
+    Args:
+        narrowest: as of `_narrowest`: a search that has found fewer has left nothing out.
+    """
+    caps = f" under the {'cap' if len(body.diversity) == 1 else 'caps'} of diversity" if body.diversity else ""
+
+    def told(found: int, what: str, asked: str) -> str:
+        if narrowest is not None and found >= narrowest:
+            return f"The search found only {found} {what}, fewer than the {asked}: wider beam_widths may find more."
+        return f"Only {found} {what} were eligible{caps}, fewer than the {asked}."
+
     if (identifiers := len(result.firsts)) < body.k:
-        where = f" under the {'cap' if len(body.diversity) == 1 else 'caps'} of diversity" if body.diversity else ""
-        yield f"Only {identifiers} identifiers of the catalog were eligible{where}, fewer than the {body.k} asked for."
+        yield told(identifiers, "identifiers of the catalog", f"{body.k} asked for")
     if body.fresh is not None and fresh is not None and fresh.missing:
-        there = body.fresh.min - fresh.missing
-        yield f"Only {there} identifiers of fresh items were eligible, fewer than the {body.fresh.min} places for them."
+        yield told(body.fresh.min - fresh.missing, "identifiers of fresh items", f"{body.fresh.min} places for them")
 
 
 def _tolerance(body: RecommendationRequest, rule: SearchRule) -> Tolerance | None:

@@ -63,7 +63,8 @@ class RecommendationRequest(AskedUser):
         min_length=1,
         max_length=MAX_LEVELS,
         description="Prefixes that the search keeps at each level but the last, in place of `beam_width`; the last of them never less than "
-        "`k`. Where an upper one is smaller than `k`, a list without `diversity` may be shorter although more items are eligible.",
+        "`k`. Where an upper one is smaller than `k`, a list without `diversity` may be shorter although more items are eligible, and "
+        "`note` says so.",
     )
     filter: FilterBody | None = Field(
         default=None,

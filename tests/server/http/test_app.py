@@ -289,6 +289,27 @@ async def test_the_engine_is_asked_in_indices_with_the_window_and_the_servers_ti
     assert asked.deadline - asked.submitted == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("body", "note"),
+    [
+        (
+            {"beam_widths": [1, 5]},
+            "The search found only 1 identifiers of the catalog, fewer than the 5 asked for: wider beam_widths may find more.",
+        ),
+        ({"beam_widths": [2, 5]}, "Only 1 identifiers of the catalog were eligible, fewer than the 5 asked for."),
+        (
+            {"beam_widths": [1, 5], "diversity": {"attribute": "title", "at_most": 1}},
+            "Only 1 identifiers of the catalog were eligible under the cap of diversity, fewer than the 5 asked for.",
+        ),
+    ],
+)
+async def test_a_list_that_narrow_levels_may_have_left_short_is_not_called_all_that_is_eligible(
+    bench: Bench, body: dict[str, object], note: str
+):
+    """A search that has found fewer than its narrowest level keeps has left nothing out, and one with caps goes on until it has not."""
+    assert (await bench.recommend(k=5, **body)).json()["note"] == note
+
+
 async def test_the_engine_is_asked_by_the_rule_of_the_request():
     bench = Bench()
     assert (await bench.recommend()).json()["verification"] == "strict"

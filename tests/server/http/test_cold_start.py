@@ -158,6 +158,19 @@ async def test_exclusions_filters_and_reserved_places_hold_for_popular_items(mon
     assert answer["note"].endswith("Only 2 identifiers of fresh items were eligible, fewer than the 3 places for them.")
 
 
+async def test_reserved_places_that_caps_leave_empty_are_told_as_such(monkeypatch: pytest.MonkeyPatch):
+    bench = await popular_bench()
+    day = today()
+    added = [86_400 * (day if item in (7, 12) else 1) for item in range(20)]
+    dated = catalog_of({f"item-{item}": CATALOG.identifier(item) for item in range(20)}, attributes={"added_at": added})
+    monkeypatch.setattr(bench.services.catalogs, "active", ServedCatalog("dated", "dated#1", Path("none"), dated))
+    capped = {"fresh": {"max_age_days": 5, "min": 2}, "diversity": {"attribute": "added_at", "at_most": 1}}
+    answer = (await bench.client.post("/v1/recommendations", json={"history": [], "k": 2} | capped)).json()
+    assert [(line["item_id"], line.get("fresh")) for line in answer["items"]] == [("item-4", None), ("item-7", True)]
+    told = "Only 1 identifiers of fresh items were eligible under the cap of diversity, fewer than the 2 places for them."
+    assert answer["note"].endswith(told)
+
+
 async def test_a_filter_that_is_deleted_before_the_list_is_made_holds_for_it(monkeypatch: pytest.MonkeyPatch):
     bench = await popular_bench()
     await bench.client.put("/v1/catalog/filters/some", json={"items": ["item-3", "item-9", "item-18"]})
