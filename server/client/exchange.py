@@ -17,7 +17,7 @@ import httpx
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import ValidationError
 
-from server.client.errors import ConnectionFailed, DeadlineExceeded, ProblemError, UnexpectedAnswer, problem_error
+from server.client.errors import ConnectionFailed, DeadlineExceeded, NotFound, ProblemError, UnexpectedAnswer, problem_error
 from server.client.operation import Answer, Operation, Repeat, as_json
 from server.client.origin import Origin
 from server.client.upload import Upload
@@ -29,6 +29,9 @@ GRACE_SECONDS = 0.25
 _NOT_BEGUN = 429
 _WORTH_A_RETRY = (_NOT_BEGUN, 502, 503)
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.LocalProtocolError)
+# So begin the types of the server's problems that say that there is no such thing. A gateway without a route, or a port that takes no
+# operations, says 404 as well, and has deleted nothing.
+_GONE = "urn:atspeed:unknown-"
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -86,9 +89,12 @@ class Exchange(Generic[Answer]):
         """
         if isinstance(result, httpx.RequestError):
             return self._after_silence(result)
-        if result.is_success or (self._maybe_done and result.status_code == httpx.codes.NOT_FOUND and self._operation.method == "DELETE"):
+        if result.is_success:
             return self._read(result)
         error = problem_error(result)
+        if self._maybe_done and self._operation.method == "DELETE" and isinstance(error, NotFound) and error.type.startswith(_GONE):
+            # An earlier try has done it.
+            return self._read(result)
         if result.status_code not in _WORTH_A_RETRY:
             raise error
         return self._again(error, begun=result.status_code != _NOT_BEGUN, retry_after=error.retry_after or 0.0)

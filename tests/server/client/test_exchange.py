@@ -41,9 +41,9 @@ STATUS = {"status": "ready", "engine": "ready"}
 EVENTS = {"user_id": "42", "received": 1, "stored": 1}
 
 
-def problem(status: int, retry_after: str | None = None) -> httpx.Response:
+def problem(status: int, retry_after: str | None = None, name: str = "so-it-is") -> httpx.Response:
     headers = {"X-Request-Id": "r-1"} | ({} if retry_after is None else {"Retry-After": retry_after})
-    return httpx.Response(status, json=Problem(status, "So it is.", "so-it-is", "So").members(), headers=headers)
+    return httpx.Response(status, json=Problem(status, "So it is.", name, "So").members(), headers=headers)
 
 
 class Server:
@@ -243,10 +243,19 @@ def test_waiting_for_a_server_that_accepts_and_hangs_is_no_longer_than_was_asked
 
 
 def test_a_deletion_whose_answer_was_lost_has_been_done(face_of: Any):
-    face_of(Server(httpx.ReadError, problem(404))).call("forget_user", "42")
-    for script in ([problem(404)], [httpx.ConnectError, problem(404)], [problem(429), problem(404)]):
+    gone = problem(404, name="unknown-user")
+    face_of(Server(httpx.ReadError, gone)).call("forget_user", "42")
+    for script in ([gone], [httpx.ConnectError, gone], [problem(429), gone]):
         with pytest.raises(NotFound):
             face_of(Server(*script)).call("forget_user", "42")
+
+
+def test_a_deletion_that_comes_to_another_server_at_its_second_try_has_not_been_done(face_of: Any):
+    """Such as a gateway whose route has gone, or a port that takes no operations."""
+    for answer in (httpx.Response(404, text="default backend - 404"), problem(404, name="served-elsewhere")):
+        for failure in (problem(503), httpx.Response(502), httpx.ReadError):
+            with pytest.raises(NotFound):
+                face_of(Server(failure, answer)).call("forget_user", "42")
 
 
 class Sleeps:
