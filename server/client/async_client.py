@@ -46,7 +46,7 @@ class AsyncAtspeedClient:
             url: of the server or its gateway, such as `http://127.0.0.1:8000`.
             key: of the server or its gateway, which gets it as `Authorization: Bearer …`; by default that of the environment variable
                 `ATSPEED_KEY`, or of the file that `ATSPEED_KEY_FILE` names.
-            headers: sent with every request.
+            headers: sent with every request; an `Authorization` among them takes the place of a key of the environment.
             deadline: seconds for a call of `recommend`, `recommend_many`, `explain` or `score` that names none; None for the server's own
                 timeout.
             timeout: seconds that an answer may take where there is no deadline.

@@ -84,7 +84,7 @@ class Origin:
     def __init__(
         self, url: str, key: str | None, deadline: float | None, timeout: float, retries: Retries, headers: Mapping[str, str] | None = None
     ) -> None:
-        """`key` is None for that of the environment (`bearer`), and empty for none.
+        """`key` is None for that of the environment (`bearer`), unless `headers` have an `Authorization`, and empty for none.
 
         Raises:
             ValueError: it is not the URL of a server, or the file of the key can't be read.
@@ -92,8 +92,10 @@ class Origin:
         host = _host(url)
         self.url = url.rstrip("/")
         self.deadline, self.timeout, self.retries = deadline, timeout, retries
-        self.headers = {"Host": host, "Accept": "application/json", "User-Agent": "atspeed-client"}
-        self.headers |= headers or {}
+        own = {"Host": host, "Accept": "application/json", "User-Agent": "atspeed-client"}
+        given = {name.lower() for name in headers or {}}
+        self._plain = {name: value for name, value in own.items() if name.lower() not in given} | dict(headers or {})
+        self._is_authorized = "authorization" in given
         self.use_key(key)
 
     def patience(self, end: float) -> float:
@@ -103,12 +105,13 @@ class Origin:
     @property
     def has_key(self) -> bool:
         """Whether a key is sent."""
-        return "Authorization" in self.headers
+        return self._has_key
 
     def use_key(self, key: str | None) -> None:
-        """Send this key from now on; None for that of the environment, empty for none."""
-        self.headers.pop("Authorization", None)
-        self.headers |= bearer(key)
+        """Send this key from now on; None for that of the environment, empty for none: then the headers go as they were given."""
+        carried = {} if key is None and self._is_authorized else bearer(key)
+        self._has_key = bool(carried)
+        self.headers = {name: value for name, value in self._plain.items() if not carried or name.lower() != "authorization"} | carried
 
 
 def _host(url: str) -> str:

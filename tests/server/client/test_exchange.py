@@ -413,6 +413,20 @@ def test_headers(face_of: Any):
     assert all("traceparent" not in request.headers for request in server.requests)
 
 
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+def test_headers_of_the_caller_are_sent_and_a_key_that_is_given_before_them(face_of: Any, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv("ATSPEED_KEY", "of the environment")
+    server = Server(*[ok({"filters": []})] * 3)
+    face = face_of(server, headers={name: "Basic c2hvcA==", "user-agent": "shop"})
+    face.call("filters")
+    for key in ("secret", ""):
+        face.call("use_key", key)
+        face.call("filters")
+    sent = [request.headers.get_list("authorization") for request in server.requests]
+    assert sent == [["Basic c2hvcA=="], ["Bearer secret"], ["Basic c2hvcA=="]]
+    assert [request.headers.get_list("user-agent") for request in server.requests] == [["shop"]] * 3
+
+
 def test_a_trace_goes_on(face_of: Any):
     span = NonRecordingSpan(SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(1)))
     server = Server(ok({"filters": []}))
