@@ -14,8 +14,8 @@ AtspeedError
   - ConnectionFailed                no answer: not connected, or the connection broke; `sent` says whether it may have been done
   - DeadlineExceeded                the call's deadline has passed
 
-Invariant: whatever httpx or the server says becomes one of these, and the message is a sentence. Arguments that can't be written as JSON
-are a `TypeError` or `ValueError`, because no server was asked.
+Invariant: whatever httpx or the server says becomes one of these, and the message is a sentence. Arguments that can't be written as JSON,
+and names in a path that are no text, are a `TypeError` or `ValueError`, because no server was asked.
 """
 
 import httpx

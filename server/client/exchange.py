@@ -58,17 +58,17 @@ class Exchange(Generic[Answer]):
 
         Raises:
             DeadlineExceeded: there is no time left for one.
-            TypeError, ValueError: its arguments have no JSON.
+            TypeError, ValueError: its arguments have no JSON, or a name in its path is no text.
         """
         left = self._left()
         if left is not None and left <= 0:
             raise DeadlineExceeded(f"The deadline passed before {self._operation.route} was answered.")
         self._attempts += 1
+        method, url = self._operation.method, self._origin.url + self._operation.target
         headers = self._headers()
         wait = self._operation.patience or self._origin.timeout if left is None else left + GRACE_SECONDS
         extensions = {"timeout": {"connect": min(CONNECT_SECONDS, wait), "read": wait, "write": wait, "pool": wait}}
         body = self._operation.body
-        method, url = self._operation.method, self._origin.url + self._operation.target
         if isinstance(body, Upload):
             headers |= {"Content-Type": body.content_type, "Content-Length": str(body.size)}
             return httpx.Request(method, url, headers=headers, stream=body, extensions=extensions)

@@ -108,12 +108,13 @@ def recommend_many(requests: Sequence[Recommendation | RecommendationRequest], *
 
 
 def _list(route: str, read: Callable[[bytes], Answer], body: dict[str, Any], deadline: float | None) -> Operation[Answer]:
-    """One answer for one user, by any of the routes that give one."""
+    """One answer for one user, by any of the routes that give one; the server refuses an id that is no text."""
+    user = body.get("user_id")
     return Operation(
         route,
         read,
         body=lambda left: body if left is None else _within(left, body),
-        user=body.get("user_id"),
+        user=user if isinstance(user, str) else None,
         timed=True,
         deadline=deadline,
     )

@@ -82,7 +82,9 @@ def as_json(body: Any) -> bytes:
     return _ENCODER.encode(body).encode()
 
 
-def _segment(name: str) -> str:
+def _segment(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"An id or a name in a path is a text, not {name!r:.60}.")
     # Clients and proxies resolve segments of dots, which would lead to another path.
     return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
 

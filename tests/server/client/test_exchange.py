@@ -427,6 +427,19 @@ def test_headers_of_the_caller_are_sent_and_a_key_that_is_given_before_them(face
     assert [request.headers.get_list("user-agent") for request in server.requests] == [["shop"]] * 3
 
 
+def test_an_id_that_is_a_number_is_refused_in_a_sentence(face_of: Any):
+    """By the server in a body, and here in a path, where it would be taken for a text."""
+    server = Server(problem(422), problem(422))
+    for user in (42, np.int64(42)):
+        with pytest.raises(Refused):
+            face_of(server).call("recommend", user_id=user)
+    assert server.bodies == [{"user_id": 42}] * 2
+    assert all("x-user-id" not in request.headers for request in server.requests)
+    for method, *arguments in (("history",), ("append_events", [{"item_id": "a"}]), ("forget_user",)):
+        with pytest.raises(TypeError, match="An id or a name in a path is a text, not 42"):
+            face_of(server).call(method, 42, *arguments)
+
+
 def test_a_trace_goes_on(face_of: Any):
     span = NonRecordingSpan(SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(1)))
     server = Server(ok({"filters": []}))
