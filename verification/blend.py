@@ -74,7 +74,7 @@ class Blend:
         """The blend of a request: the one that it brings, or the candidates that a neighbour model finds for its history.
 
         Args:
-            history: catalog indices, oldest first, or a `UserState`.
+            history: catalog indices, oldest first, or a `UserState`, of whose behaviours candidates follow where it has no events.
             excluded: catalog indices of items that must not be returned.
             allowed: the only items that may be returned; None allows all.
 
@@ -84,7 +84,8 @@ class Blend:
         if not isinstance(blend, Blending):
             return blend
         if isinstance(history, UserState):
-            history = [event.item for event in history.events]
+            met = history.events or [event for events in history.behaviours.values() for event in events]
+            history = [event.item for event in met]
         if not isinstance(history, Sequence | np.ndarray):
             raise ValueError("Candidates follow from a history, which a prompt does not tell: give a Blend.")
         may = None if allowed is None else allowed.contains

@@ -8,6 +8,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from drafting.beam.rule import MAX_BEAM_WIDTH, SearchRule, Verification
+from drafting.catalog.text_column import TextColumn
+from drafting.neighbours.candidates import Blending, CatalogNeighbours
+from drafting.neighbours.model import NeighbourModel
+from drafting.prompts.user_state import UserEvent, UserState
 from drafting.trie.item_set import ItemSet, intersection
 from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog, save_random_model
@@ -77,6 +81,26 @@ def check(result: BeamResult, asked: Asked, model, identifiers: np.ndarray) -> N
     assert sorted(item.item for item in result.items) == everybody, "all eligible items of a listed identifier are listed"
     assert result.usage.candidates == len(asked.scores)
     assert result.usage.drafted_nodes == result.usage.used_nodes == 0, "candidates are no drafts of a plan"
+
+
+def test_of_behaviours_candidates_follow_where_there_is_no_history():
+    """As a server has it, also for files of users and in Python."""
+    catalog = random_catalog(items=20)
+    weights = np.ones(20, np.float32)
+    next_item = NeighbourModel(
+        TextColumn.of(catalog.item_ids), np.arange(21, dtype=np.int64), np.roll(np.arange(20, dtype=np.int32), -1), weights, 0.5, 3, "knn"
+    )
+    blending = Blending(CatalogNeighbours.of(next_item, catalog), 0.5)
+
+    def proposed(events: list[int], **behaviours: list[int]) -> tuple[list[int], list[float]]:
+        lists = {kind: [UserEvent(item) for item in items] for kind, items in behaviours.items()}
+        blend = Blend.after(UserState([UserEvent(item) for item in events], lists), blending, catalog.trie, (), None)
+        assert blend is not None
+        return blend.paths[:, -1].tolist(), blend.scores.tolist()
+
+    assert proposed([], buy=[3], like=[7, 9]) == proposed([3, 7, 9])
+    assert proposed([3], buy=[7]) == proposed([3]) != proposed([3, 7])
+    assert proposed([], buy=[]) == ([], [])
 
 
 def random_blend(trie: ItemTrie, allowed: np.ndarray, rng: np.random.Generator) -> tuple[Blend, dict[int, float]]:
