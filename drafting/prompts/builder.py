@@ -28,11 +28,12 @@ class PromptBuilder:
     Attributes:
         form: what `prompt.json` says.
         tokenizer, start_token: as given.
-        max_items: maximum number of items of the history in a prompt; whether there are more matters too.
+        max_items: maximum number of items of the history in any prompt; whether there are more matters too.
         max_tokens: number of tokens of the longest possible prompt.
         shared_tokens: `[tokens]`, the tokens that prompts begin with.
         kinds: the kinds of events that a prompt lists apart, and how many of each at most; whether there are more matters too.
-        reads: what a prompt reads beside the history: `profile`, `context`, and `behaviours.NAME` for each list.
+        reads: what a prompt reads beside the history: `profile`, `context`, and `behaviours.NAME` for each list. That of a request which
+            thinks may read something else: `reads_of`.
         thinking: how the target writes text behind a prompt; None if it can't.
     """
 
@@ -48,14 +49,27 @@ class PromptBuilder:
         self.form, self.tokenizer, self.start_token = form, tokenizer, start_token
         self._end = np.array([] if start_token is None else [start_token], np.int64)
         self._prompts = self._thinking_prompts = _prompts_of(form, tokenizer, catalog)
-        if (other := thinking_form(form)) is not form:
+        other = self._thinking_form = thinking_form(form)
+        if other is not form:
             self._thinking_prompts = _prompts_of(other, tokenizer, catalog)
         self.max_items = max(form.max_items, other.max_items)
         self.kinds = {kind: max(form.kinds.get(kind, 0), other.kinds.get(kind, 0)) for kind in (*form.kinds, *other.kinds)}
         self.max_tokens = max(self._prompts.max_tokens, self._thinking_prompts.max_tokens) + len(self._end)
         self.shared_tokens = self._prompts.shared_tokens
-        self.reads = self._prompts.reads | self._thinking_prompts.reads
+        self.reads = self._prompts.reads
         self.thinking = None if form.think is None else form.think.tokens(tokenizer.encode)
+
+    def reads_of(self, *, thinks: bool) -> frozenset[str]:
+        """What the prompt of a request reads beside the history, as `reads`.
+
+        Args:
+            thinks: True if the target writes text behind it.
+        """
+        return (self._thinking_prompts if thinks else self._prompts).reads
+
+    def most_items(self, *, thinks: bool) -> int:
+        """Maximum number of items of the history in the prompt of a request; `thinks` as in `reads_of`."""
+        return (self._thinking_form if thinks else self.form).max_items
 
     def window(self, history: Sequence[int] | IntArray) -> Sequence[int] | IntArray:
         """The items of a history in the prompt: see `Window`."""

@@ -63,7 +63,7 @@ class Asking:
     ) -> KnownUser:
         """What is known of the user; fills in the history. See `UserReader.read`."""
         with self._tracing.part("history") if self._tracing.on else nullcontext():
-            user = await self._users.read(body, served, builder, submit.deadline, window, whole=whole)
+            user = await self._users.read(body, served, builder, submit.deadline, window, whole=whole, thinks=submit.think > 0)
         submit.history = [event.item for event in user.state.events[-self.ready.max_items - 1 :]]
         return user
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from drafting.array_types import FloatArray
 from drafting.beam.rule import STRICT
+from drafting.prompts.builder import PromptBuilder
 from server.catalogs.served import ServedCatalog, found_items, known_items
 from server.errors import UnknownItem, encodable
 from server.lists.asking import Asking
@@ -64,7 +65,7 @@ class ScoreService:
             assert finished.result.scores is not None
             scores = np.frombuffer(finished.result.scores, np.float32)
             names = [item_id for item_id, item in zip(body.items, items, strict=True) if item >= 0]
-            notes = self._notes(body, user, builder.reads, missing)
+            notes = _notes(body, user, builder, missing)
             return self._answer(served, finished, scored, names, scores, started, submit.submitted) | note_lines(notes)
 
     def _submit(self, body: ScoreRequest, served: ServedCatalog, scored: Scored, items: bytes, started: float) -> Submit:
@@ -103,7 +104,8 @@ class ScoreService:
             "timing_ms": timing_lines(finished, started, read),
         }
 
-    def _notes(self, body: ScoreRequest, user: KnownUser, reads: frozenset[str], missing: Sequence[str]) -> Iterator[str]:
-        yield from user_notes(body, user, reads, self._asking.ready.max_items)
-        if missing:
-            yield from told_unknown({"items": missing})
+
+def _notes(body: ScoreRequest, user: KnownUser, builder: PromptBuilder, missing: Sequence[str]) -> Iterator[str]:
+    yield from user_notes(body, user, builder.reads, builder.most_items(thinks=False))
+    if missing:
+        yield from told_unknown({"items": missing})

@@ -241,7 +241,8 @@ class RecommendationService:
             yield RELAXED_NOTE
         if body.tolerance is not None and result.tolerance is None:
             yield UNUSED_TOLERANCE_NOTE
-        yield from user_notes(body, user, asked.builder.reads, self._asking.ready.max_items)
+        builder, thinks = asked.builder, asked.submit.think > 0
+        yield from user_notes(body, user, builder.reads_of(thinks=thinks), builder.most_items(thinks=thinks))
         if result.blend is not None and not result.usage.candidates:
             yield NO_CANDIDATES_NOTE
         yield from _shortages(body, result, fresh, _narrowest(body, asked.served.catalog))

@@ -8,6 +8,7 @@ not answer within the time that it may take is counted as one, however little ti
 import asyncio
 import math
 import time
+from collections.abc import Collection
 
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.served import ServedCatalog
@@ -43,7 +44,15 @@ class UserReader:
         self._handle, self._share = "", 1.0
 
     async def read(
-        self, body: AskedUser, served: ServedCatalog, builder: PromptBuilder, deadline: float, window: int = 0, *, whole: bool = False
+        self,
+        body: AskedUser,
+        served: ServedCatalog,
+        builder: PromptBuilder,
+        deadline: float,
+        window: int = 0,
+        *,
+        whole: bool = False,
+        thinks: bool = False,
     ) -> KnownUser:
         """What is known of the user of a request.
 
@@ -52,6 +61,7 @@ class UserReader:
             deadline: monotonic seconds.
             window: the newest items of the history that are read beside the prompt.
             whole: True if the whole history is read.
+            thinks: True if the target writes text behind the prompt.
 
         Raises:
             UserNotFound, EmptyHistory, StaleHistory: nothing is stored or brought, or nothing that the catalog has, and what else the
@@ -59,15 +69,16 @@ class UserReader:
             HistoryUnavailable, HistoryDamaged: the store can't be read.
             TimeoutError: the deadline has passed, before the store had the time that it may take.
         """
+        reads = builder.reads_of(thinks=thinks)
         # Whether there are more items than the model reads matters too.
         most, kinds = builder.max_items + 1, {kind: newest + 1 for kind, newest in builder.kinds.items()}
         if body.user_id is None:
-            return _brought(body, known_user(served.catalog, body, most, kinds), builder)
+            return _brought(body, known_user(served.catalog, body, most, kinds), reads)
         # How far back the events of a kind lie is not known.
         is_apart = not builder.kinds.keys() <= body.behaviours.keys()
         limit = None if whole or is_apart else self._depth(served, max(builder.max_items, window))
         stored = await self._stored(body.user_id, limit, deadline)
-        is_enough = suffices(body, builder.reads)
+        is_enough = suffices(body, reads)
         if not stored.events and not is_enough:
             raise UserNotFound(body.user_id)
         user = known_user(served.catalog, body, most, kinds, stored, body.user_id)
@@ -76,7 +87,7 @@ class UserReader:
         # Items that fill the window may lie deeper, and whoever reads the whole history would see them.
         if limit is not None and len(stored.events) >= limit and len(user.history) < max(most, window):
             user = known_user(served.catalog, body, most, kinds, await self._stored(body.user_id, None, deadline), body.user_id)
-        if not user.state.events and not suffices(user.state, builder.reads):
+        if not user.state.events and not suffices(user.state, reads):
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
         return user
 
@@ -118,9 +129,9 @@ class UserReader:
             reading.exception()
 
 
-def _brought(body: AskedUser, user: KnownUser, builder: PromptBuilder) -> KnownUser:
+def _brought(body: AskedUser, user: KnownUser, reads: Collection[str]) -> KnownUser:
     """The user whom a request itself brings. Raises EmptyHistory, StaleHistory."""
-    if not user.state.events and not suffices(user.state, builder.reads):
+    if not user.state.events and not suffices(user.state, reads):
         if body.history or (user.unknown and not user.met):
             raise StaleHistory(none_known(user.unknown))
         if body.history is not None:

@@ -60,6 +60,16 @@ def test_the_end_is_what_it_is_behind_a_text(kind: str, added: bool, end: str, a
     assert len(ending) == 1 or not added
 
 
+def test_what_is_read_is_that_of_the_requests_own_prompt() -> None:
+    catalog = random_catalog()
+    own = {"template": "{{ context.query }}: {{ history | join }}", "history": {"max_items": 7}}
+    form = prompt_of({"format": "jinja", "template": "{{ user.age }} {{ history | join }}", "think": {"end": END, "prompt": own}})
+    builder = PromptBuilder(form, PromptTokenizer.of(byte_level([*catalog.tokens, END])), catalog)
+    assert builder.reads == builder.reads_of(thinks=False) == {"profile"}
+    assert builder.reads_of(thinks=True) == {"context"}
+    assert (builder.most_items(thinks=False), builder.most_items(thinks=True), builder.max_items) == (20, 7, 20)
+
+
 @pytest.mark.parametrize(
     "think",
     [

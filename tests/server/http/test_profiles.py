@@ -249,6 +249,28 @@ async def test_who_is_forgotten_leaves_no_text_of_a_prompt_in_memory(bench: Benc
     assert [remembered(name) for name in names.values()] == [False, True]
 
 
+async def test_a_context_is_read_where_the_requests_own_prompt_reads_it(bench: Bench, tmp_path: Path):
+    """Here that of requests that think: others are told, and nothing follows from it for a new user."""
+    thinking = {"end": ".", "prompt": {"template": "{{ context.query | default('') }}: {{ history | join }}"}}
+    form = prompt_of({"format": "jinja", "template": "{{ history | join }}", "think": thinking})
+    builder = PromptBuilder(form, PromptTokenizer.of(byte_level(CATALOG.tokens)), CATALOG)
+    assert bench.engine.supervisor.ready is not None
+    files = {"prompts": write_prompts(builder, tmp_path), "text_tokens": 9}
+    bench.engine.supervisor.ready = msgspec.structs.replace(bench.engine.supervisor.ready, **files)
+    await bench.client.post("/v1/users/anna/events", json={"item_id": "item-1"})
+    think, context = {"think": {"max_tokens": 5}}, {"context": {"query": "tea"}, "timeout_ms": 20_000}
+    new = {"history": None, "user_id": "nobody"} | context
+    assert (await bench.recommend(**new)).json()["source"] == "popular"
+    unread = "The model's prompt does not read context."
+    assert (await bench.recommend(**context)).json()["note"] == unread
+    scored = await bench.client.post("/v1/scores", json={"history": ["item-1"], "items": ["item-2"]} | context)
+    assert scored.json()["note"] == unread
+    for whom in (new, context):
+        answer = await bench.recommend(**whom, **think)
+        assert answer.status_code == 200
+        assert not {"source", "note"} & answer.json().keys()
+
+
 @pytest.mark.parametrize("entries", [["a", "b"], ["a", {"item_id": "b"}], [{"item_id": "a"}, {"item_id": "b"}]])
 def test_entries_are_items_in_the_order_of_the_request(entries: list[object]):
     body = RecommendationRequest.model_validate({"history": entries, "behaviours": {"buy": entries[::-1]}})
