@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 
 from server.client import lists, operations, users
-from server.client.errors import ConnectionFailed, Unavailable
+from server.client.errors import ConnectionFailed, TimedOut, Unavailable
 from server.client.exchange import Exchange, Pause
 from server.client.histories import AT_ONCE, Appended, BulkEvent, HistoryLoad, OnAppended
 from server.client.methods import awaiting
@@ -144,7 +144,7 @@ class AsyncAtspeedClient:
         """Return when the server takes requests; wait so long (a second longer for an answer), or for ever.
 
         Raises:
-            ConnectionFailed, Unavailable: it does not in that time.
+            ConnectionFailed, Unavailable, TimedOut: it does not in that time; the last is a gateway's.
             AtspeedError: what answers there is not this server.
         """
         end = math.inf if seconds is None else time.monotonic() + seconds
@@ -152,7 +152,7 @@ class AsyncAtspeedClient:
             try:
                 await self.run(replace(operations.ready(), patience=self._origin.patience(end)))
                 return
-            except (ConnectionFailed, Unavailable):
+            except (ConnectionFailed, Unavailable, TimedOut):
                 if time.monotonic() >= end:
                     raise
             await asyncio.sleep(POLL_SECONDS)

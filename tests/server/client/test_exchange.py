@@ -220,10 +220,10 @@ def test_a_probe_asks_once(face_of: Any):
 
 def test_waiting_for_a_server_ends_when_it_is_ready_or_time_is_up(face_of: Any, monkeypatch: pytest.MonkeyPatch):
     sleeps = Sleeps(monkeypatch)
-    server = Server(httpx.ConnectError, problem(503), ok())
+    server = Server(httpx.ConnectError, problem(503), httpx.Response(504, text="upstream request timeout"), ok())
     face_of(server).call("wait_until_ready")
-    assert len(server.requests) == 3
-    assert sleeps.seconds == [0.1, 0.1]
+    assert len(server.requests) == 4
+    assert sleeps.seconds == [0.1, 0.1, 0.1]
     with pytest.raises(Unavailable):
         face_of(Server(problem(503))).call("wait_until_ready", 0)
     with pytest.raises(NotFound):
