@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from server.client.lists import Scoring
 from server.console.typed import json_of
 from server.schemas.given import GivenEvent
 from server.schemas.recommendations import RecommendationRequest
@@ -62,6 +63,11 @@ class Question:
         if self.changed:
             whom = {"history": [_entry(event) for event in self.events]} | ({} if self.profile is None else {"profile": self.profile})
         return whom | {name: value for name, value in self.options.items() if _is_said(value)}
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """The part of the body that a request for scores takes, too, by which they are on the scale of the list's."""
+        return {name: value for name, value in self.body.items() if name in Scoring.__annotations__}
 
     def address(self, path: str) -> str:
         """The page at this path with this question; without it if it is too long for an address."""

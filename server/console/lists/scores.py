@@ -1,7 +1,6 @@
 """What the model makes of items that a person picks, after the same history as the list's."""
 
 from server.client import AsyncAtspeedClient, AtspeedError
-from server.client.lists import Asked
 from server.console.elements import show_error, table, tag
 from server.console.lists.item_search import ItemSearch
 from server.console.lists.question import Question
@@ -31,10 +30,9 @@ class Scores:
         """Score the items for the question as it is; nothing happens until there are some."""
         if not (self._picked and self._question.is_ready):
             return
-        whom = {name: value for name, value in self._question.body.items() if name in Asked.__annotations__}
         is_newest = self._answers.ask()
         try:
-            answer = await self._client.score(list(self._picked), **whom)
+            answer = await self._client.score(list(self._picked), **self._question.scoring)
         except AtspeedError as error:
             if is_newest():
                 self._fail(error)

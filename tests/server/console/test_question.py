@@ -40,6 +40,12 @@ def test_a_field_that_says_nothing_is_left_out() -> None:
     assert Question("ann", options=options).body == {"user_id": "ann", "k": 10, "temperature": 0}
 
 
+def test_items_are_scored_for_the_user_of_the_list_and_on_its_scale() -> None:
+    asked = {"context": {"device": "tv"}, "strict_ids": True, "timeout_ms": 9000, "normalise": "children"}
+    question = Question.of_address(json.dumps({"user_id": "ann", "k": 3, "filter": "few", "verification": "gumbel"} | asked))
+    assert question.scoring == {"user_id": "ann"} | asked
+
+
 def test_what_the_server_takes_in_an_address_the_page_takes() -> None:
     events = [{"item_id": "item-1", "timestamp": "2026-11-28T22:15:00Z"}, {"item_id": "item-2", "timestamp": None}, "item-3"]
     question = Question.of_address(json.dumps({"history": events, "fresh": None, "beam_widths": None}))
