@@ -84,7 +84,9 @@ class RecommendationRequest(AskedUser):
         default=None, description="Blend the list with the server's neighbour model (`--neighbours`). Only for `strict` lists."
     )
     format: Literal["full", "ids"] = Field(
-        default="full", description="`ids` leaves of each item only its id, its score and its rank, which long lists take less time for."
+        default="full",
+        description="`ids` leaves of each item its id, its score and its rank, and what `fresh` and a blend say of it; long lists take "
+        "less time so.",
     )
     fields: Several[Name] = Field(
         default_factory=list, max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."

@@ -8,7 +8,7 @@ from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.text_column import ItemIndex, TextColumn
 from server.lists.lines import catalog_line, item_lines
 from tests.models import random_catalog
-from verification.result import RankedItem
+from verification.result import BlendedList, RankedItem, Source
 
 ITEMS = 40
 TITLES = [None, "Plain", "Größe", 7, "half of a pair: \ud83d", ["a list"], "", "\u2028"]
@@ -34,6 +34,14 @@ def test_all_lines_together_are_each_items_own() -> None:
         told = [line["attributes"] for line in item_lines(catalog, items, ["few", "title"])]
         known = [catalog.known_attributes(item.item) for item in items]
         assert told == known
+
+
+def test_brief_lines_keep_what_places_and_blends_say() -> None:
+    items, blend = [RankedItem(3, -1.0, 1), RankedItem(5, -2.0, 2)], BlendedList((0.5, -1.5), (Source.BOTH, Source.MODEL))
+    assert item_lines(random_catalog(items=ITEMS), items, fresh=(True, False), blend=blend, brief=True) == [
+        {"item_id": "item-3", "score": -1.0, "rank": 1, "fresh": True, "blend_score": 0.5, "source": "both"},
+        {"item_id": "item-5", "score": -2.0, "rank": 2, "blend_score": -1.5, "source": "model"},
+    ]
 
 
 def test_texts_alone_are_told_as_each_is() -> None:
