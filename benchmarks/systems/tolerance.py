@@ -16,7 +16,7 @@ from tqdm import tqdm
 from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
 from benchmarks.systems.comparison import TIE
-from benchmarks.systems.histories import trained_rule
+from benchmarks.systems.histories import Trained
 from drafting.alignment.data.loading import load_split
 from drafting.beam.rule import Tolerance
 from drafting.catalog.loading import load_catalog
@@ -130,7 +130,7 @@ def run(
     """
     wanted = {text: tolerance_of(text) for text in tolerances}
     catalog = load_catalog(catalog_file)
-    users = held_out(load_split(data, catalog, trained_rule(target, data)), "test", most_users)
+    users = held_out(load_split(data, catalog, Trained.of(target).rule(data)), "test", most_users)
     costs = ForwardCosts(CostCurve(balance, 1.0), CostCurve(balance / 100, 0.01))
     with closing(Recommender.load(target, catalog, draft=draft, host=host, dtype="float32")) as recommender:
         fan_out = recommender.engine.trie.mean_fan_out
