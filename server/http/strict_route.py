@@ -1,5 +1,5 @@
 """Routes that let in only who may, and refuse what they do not know: a query parameter with a slip in its name would silently change
-nothing.
+nothing, and so would all but one value of a parameter that is given twice.
 
 Invariant: every operation says where it stands which scope it needs, or that it is open to all; one that says neither can't be built.
 """
@@ -85,7 +85,7 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[Sh
     """
 
     class StrictRoute(ShortRoute):
-        """A route that judges who asks, and answers 422 to query parameters that it does not document."""
+        """A route that judges who asks, and answers 422 to query parameters that it does not document, and to one that is given twice."""
 
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
             """
@@ -154,7 +154,9 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[Sh
 
 
 def _check(query: bytes, known: set[str]) -> None:
-    names = (name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    names = [name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)]
     if (unknown := next((name for name in names if name not in known), None)) is not None:
         possible = f"possible here: {listed(sorted(known))}" if known else "there are none here"
         raise InvalidRequest(f"There is no query parameter {quoted(unknown)}; {possible}.")
+    if (again := next((name for place, name in enumerate(names) if name in names[:place]), None)) is not None:
+        raise InvalidRequest(f"The query parameter {quoted(again)} is given more than once: a request takes one value of it.")

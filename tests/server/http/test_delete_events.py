@@ -47,6 +47,7 @@ async def test_the_events_that_are_named_are_deleted(query: str, deleted: list[i
         ("", 422, "Name the events to delete: give their event_id, or their item_id, and their timestamp if need be."),
         ("?timestamp=30", 422, "Name the events to delete: give their event_id, or their item_id, and their timestamp if need be."),
         ("?item_id=item-2&timestamp=inf", 422, "timestamp must be a finite number, got inf."),
+        ("?event_id=e2&event_id=a%2Fb", 422, "The query parameter 'event_id' is given more than once: a request takes one value of it."),
         ("?id=e2", 422, "There is no query parameter 'id'; possible here: event_id, item_id, timestamp."),
     ],
 )
