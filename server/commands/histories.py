@@ -45,13 +45,16 @@ def import_histories(
             help="Column of the interactions with ids of events that clients send too.", show_default="made of item, time and kind"
         ),
     ] = None,
-    history_max_events: Annotated[int, setting("history_max_events", min=1)] = default("history_max_events"),
-    history_ttl_seconds: Annotated[int | None, setting("history_ttl_seconds", min=1)] = None,
+    history_max_events: Annotated[int, setting("history_max_events", envvar="ATSPEED_HISTORY_MAX_EVENTS", min=1)] = default(
+        "history_max_events"
+    ),
+    history_ttl_seconds: Annotated[int | None, setting("history_ttl_seconds", envvar="ATSPEED_HISTORY_TTL_SECONDS", min=1)] = None,
 ) -> None:
     """Load histories, and profiles, into SQLite or Redis (one, Sentinel, Cluster): of each user the newest events that the store keeps.
 
     It can be repeated and goes on after an interruption: an event is stored once. Load before the server takes events, and with its
-    --history-max-events and --history-ttl-seconds: of a full history, those go that arrived first, and what is loaded arrives now.
+    --history-max-events and --history-ttl-seconds, or in its environment: of a full history, those go that arrived first, and what is
+    loaded arrives now; and users who are loaded without a time to live are kept for ever, those too who had one.
 
     Examples:
 

@@ -227,6 +227,17 @@ def test_the_command_loads_a_data_directory_and_can_be_repeated(tmp_path: Path, 
     assert "0 were new" in run("histories", "import", data, "--histories", url)[1]
 
 
+def test_the_command_keeps_users_as_the_environment_of_the_server_says(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATSPEED_HISTORY_MAX_EVENTS", "1")
+    monkeypatch.setenv("ATSPEED_HISTORY_TTL_SECONDS", "3000")
+    url = f"sqlite:///{tmp_path}/h.db"
+    status, output = run("histories", "import", data, "--histories", url)
+    assert status == 0, output
+    assert "Sent 2 events of 2 users in" in output
+    assert [event[0] for event in asyncio.run(stored(url, "ann"))[0]] == ["b"]
+    assert "0 users who would" in run("histories", "expire", "--histories", url, "--history-ttl-seconds", 4000)[1]
+
+
 EVENTS = [
     {"user": "ann", "item": 7, "timestamp": 1.7e9, "kind": "buy", "value": 5, "attributes": {"price": 5, "device": "tv"}},
     {"user": "ann", "item": 8, "timestamp": 1.7e9 + 1, "attributes": {"price": 4.5, "gift": True}, "context": {"query": "war"}},
