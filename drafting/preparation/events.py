@@ -3,7 +3,7 @@
 Invariant: memory is that of the names and of a few numbers an interaction, whatever else stands in the files.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,12 +70,14 @@ class Events:
 class EventReader:
     """Reads interactions out of batches of rows."""
 
-    def __init__(self, roles: Roles, keep: Sequence[str], bad: BadLines, time_format: str | None) -> None:
+    def __init__(self, roles: Roles, keep: Sequence[str], bad: BadLines, time_format: str | None, kept_ids: Collection[str] = ()) -> None:
         """
         Args:
             keep: further columns, kept as attributes.
+            kept_ids: those of them that hold ids, which are no numbers however they look.
         """
         self._roles, self._keep, self._bad, self._time_format = roles, keep, bad, time_format
+        self._kept_ids = {*map(attribute, kept_ids)}
         self._users, self._items = Names(), Names()
         self._parts: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], DoubleArray, DoubleArray | None]] = []
         self._details = TableBuilder()
@@ -95,7 +97,8 @@ class EventReader:
             raise InteractionError(f"There is no interaction that can be used: {reason}.{self._bad.advised}")
         users, items, times = (np.concatenate([part[number] for part in self._parts]) for number in range(3))
         values = None if self._roles.value is None else np.concatenate([part[3] for part in self._parts if part[3] is not None])
-        details = {name: _with_numbers(name, column) for name, column in self._details.columns(self._count).items()}
+        known = self._details.columns(self._count)
+        details = {name: column if name in self._kept_ids else _with_numbers(name, column) for name, column in known.items()}
         return Events(self._users.names, self._items.names, users, items, times, bool(self._dated), values, details)
 
     def _add(self, rows: RowBatch) -> None:
@@ -134,7 +137,8 @@ class EventReader:
         kinds = {} if roles.kind is None else {KIND: roles.kind}
         for name, column in {**kinds, **{attribute(name): name for name in self._keep}}.items():
             with _advised(KIND, column) if name == KIND else nullcontext():
-                texts = _text_kinds(rows.columns[column], name)
+                is_id = name in self._kept_ids
+                texts = ids(rows.columns[column], column, rows) if is_id else _text_kinds(rows.columns[column], name)
             add_values(self._details[name], self._count, texts.filter(kept))
         self._count += int(good.sum())
 

@@ -3,7 +3,7 @@
 Invariant: whatever is left out is counted and told, and nothing is written before all has been read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,11 @@ def layout_of(settings: PrepareSettings) -> Layout | None:
     return found_layout(settings.source) if settings.text == PLAIN else None
 
 
-def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) -> tuple[Events, Read]:
+def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell, kept_ids: Collection[str] = ()) -> tuple[Events, Read]:
     """Read interactions as they stand in the source, with times in seconds.
+
+    Args:
+        kept_ids: columns among those to keep that hold ids.
 
     Raises:
         InteractionError: they can't be read.
@@ -99,7 +102,8 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) ->
     tell(_told(part.path, roles, table.names, settings.keep))
     bad = BadLines(settings.bad_lines, tell=tell)
     wanted = tuple(dict.fromkeys((*roles.columns, *settings.keep)))
-    events = EventReader(roles, settings.keep, bad, settings.time_format).read(table.read(wanted, bad, scalar=settings.keep))
+    reader = EventReader(roles, settings.keep, bad, settings.time_format, kept_ids)
+    events = reader.read(table.read(wanted, bad, scalar=settings.keep))
     bad.check()
     if bad.bad:
         tell(f"{bad.bad:,} of {bad.lines:,} lines can't be used and are left out: {bad.described}.")

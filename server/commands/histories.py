@@ -136,7 +136,7 @@ def _read(source: Path, options: InteractionOptions, event_id: str | None) -> "t
     else:
         kept = tuple(dict.fromkeys([*kept, *attributes]))
         asked = options.preparation(stream or source, source, keep=kept)
-        events, _ = read_events(asked, layout_of(asked), tell)
+        events, _ = read_events(asked, layout_of(asked), tell, [event_id] if event_id else [])
     details = dict(events.details)
     ids = details.pop(attribute(event_id), None) if event_id else None
     from dataclasses import replace

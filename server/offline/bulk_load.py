@@ -69,9 +69,14 @@ def histories_of(events: Events, most: int, event_ids: Column | None = None) -> 
             value = None if events.values is None or np.isnan(events.values[row]) else float(events.values[row])
             known = row_values(attributes, row) if attributes else {}
             said = None if event_ids is None else event_ids[row]
-            event_id = event_id_of(item, when, None if kind is None else str(kind)) if said is None else str(said)
+            event_id = event_id_of(item, when, None if kind is None else str(kind)) if said is None else _id_text(said)
             found.append(Event(item, when, event_id, None if kind is None else str(kind), value, known))  # type: ignore[arg-type]
         yield events.user_names[user], found
+
+
+def _id_text(said: Value) -> str:
+    """An id as clients send it: pandas makes floats of a column of whole numbers with a gap."""
+    return str(int(said)) if isinstance(said, float) and said.is_integer() else str(said)
 
 
 async def load_histories(store: HistoryStore, histories: Iterator[tuple[str, list[Event]]], on_events: Callable[[int], None]) -> Imported:

@@ -297,6 +297,31 @@ def test_ids_of_events_in_a_data_directory_are_attributes_or_columns_and_no_othe
     assert "holds lists or objects" in output
 
 
+def test_ids_of_events_are_texts_as_they_are_written(tmp_path: Path) -> None:
+    """Two that are one number are two events, and what clients send again meets what was loaded."""
+    (tmp_path / "log.csv").write_text(
+        "user,item,time,id\nann,a,1700000000,12.10\nann,b,1700000001,12.1\nann,c,1700000002,7\nann,d,1700000003,\n"
+    )
+    url = f"sqlite:///{tmp_path}/text.db"
+    status, output = run("histories", "import", tmp_path / "log.csv", "--histories", url, "--event-id", "id")
+    assert status == 0, output
+    assert "4 were new" in output
+    assert asyncio.run(ids(url, "ann"))[:3] == ["12.10", "12.1", "7"]
+    # Of another column that looks like this, numbers are made as before.
+    assert run("histories", "import", tmp_path / "log.csv", "--histories", f"{url}-kept", "--keep", "id")[0] == 0
+    assert [event[4] for event in asyncio.run(stored(f"{url}-kept", "ann"))[0]] == [{"id": 12.1}, {"id": 12.1}, {"id": 7}, {}]
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "interactions.parquet"])
+def test_ids_of_events_that_pandas_made_floats_are_whole_numbers(tmp_path: Path, name: str) -> None:
+    columns = {"user": ["ann"] * 2, "item": ["a", "b"], "timestamp": [1.7e9, 1.7e9 + 1], "attributes.order": [12.0, None]}
+    pq.write_table(pa.table(columns), tmp_path / name)
+    url = f"sqlite:///{tmp_path}/h.db"
+    status, output = run("histories", "import", tmp_path / name, "--histories", url, "--event-id", "attributes.order")
+    assert status == 0, output
+    assert asyncio.run(ids(url, "ann"))[0] == "12"
+
+
 def test_numbers_that_are_whole_in_part_stay_so_from_the_table_to_the_store(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item,time,price\nann,a,1700000000,5\nann,b,1700000001,4.5\n")
     assert run("prepare", tmp_path / "log.csv", "--keep", "price", "--out", tmp_path / "data")[0] == 0
