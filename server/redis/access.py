@@ -5,6 +5,7 @@ a sentence with the address and without passwords.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.commands.core import AsyncScript
-from redis.exceptions import OutOfMemoryError, RedisClusterException, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
 
 from server.redis.client import close_client, open_client
 from server.redis.url import RedisUrl
+
+# Connections that lead to a replica are given up no more often: making them anew costs the requests that read.
+_ANEW_SECONDS = 1.0
 
 
 class RedisAccess:
@@ -47,6 +51,7 @@ class RedisAccess:
         self._unavailable, self._full = unavailable, full or unavailable
         self.client = open_client(self._url, timeout_seconds, connections)
         self._turns = asyncio.Semaphore(connections)
+        self._anew_at = 0.0
 
     @property
     def address(self) -> str:
@@ -78,6 +83,7 @@ class RedisAccess:
             raise self._unavailable(f"Redis at {self.address} did not answer within {seconds:g} s.") from error
         # That a Cluster has no server which answers is no RedisError.
         except (RedisError, RedisClusterException) as error:
+            await self._leave_replica(error)
             reason = str(error).rstrip(".").replace(". ", "; ")
             kind = self._full if isinstance(error, OutOfMemoryError) else self._unavailable
             raise kind(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error
@@ -113,10 +119,22 @@ class RedisAccess:
 
     async def _ask_anew(self) -> None:
         """Ask the Sentinels before the next operation: a master that has been replaced goes on for seconds before it is told."""
-        if isinstance(self.client, Redis) and isinstance(pool := self.client.connection_pool, SentinelConnectionPool):
-            # What fails of a connection that is given up is nothing to whoever waits.
-            with suppress(RedisError):
-                await pool.disconnect(inuse_connections=False)
+        if isinstance(self.client, Redis) and isinstance(self.client.connection_pool, SentinelConnectionPool):
+            await self._connect_anew(self.client)
+
+    async def _leave_replica(self, error: Exception) -> None:
+        """Connect anew where a write has come to a replica: of a name that leads to the master, the connections stay with what was it."""
+        # Redis 6 says it of a script behind what script that was.
+        is_replica = isinstance(error, ReadOnlyError) or "READONLY" in str(error)
+        if is_replica and isinstance(self.client, Redis) and time.monotonic() >= self._anew_at:
+            self._anew_at = time.monotonic() + _ANEW_SECONDS
+            await self._connect_anew(self.client)
+
+    async def _connect_anew(self, client: Redis) -> None:
+        """Give up the connections that nobody uses."""
+        # What fails of a connection that is given up is nothing to whoever waits.
+        with suppress(RedisError):
+            await client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
@@ -85,4 +86,36 @@ async def test_a_cluster_that_is_away_is_the_error_of_the_store() -> None:
         with pytest.raises(HistoryUnavailable, match=r"^Redis at 127\.0\.0\.1:\d+ cannot serve histories: Redis Cluster cannot be"):
             async with access.reach():
                 await access.client.ping()
+    await access.close()
+
+
+async def test_a_write_that_comes_to_a_replica_gives_up_the_connections_to_it(
+    start_redis: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name may lead to another server by then, and what was the master goes on answering whoever is connected to it."""
+    clock = [1000.0]
+    monkeypatch.setattr("server.redis.access.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    server = start_redis()
+    access = RedisAccess(server.url, 10, 4, "histories", HistoryUnavailable)
+
+    async def put() -> None:
+        async with access.reach():
+            await access.client.set("key", "value")
+
+    await put()
+    async with Redis(port=server.port) as admin:
+        await admin.replicaof("127.0.0.1", free_port())
+
+        async def connections_after_a_refusal() -> int:
+            with pytest.raises(HistoryUnavailable, match="read only replica"):
+                await put()
+            return int((await admin.info("stats"))["total_connections_received"])
+
+        first = await connections_after_a_refusal()
+        # The next one connects anew, and those after it do not within a second.
+        assert [await connections_after_a_refusal() for _ in range(2)] == [first + 1] * 2
+        clock[0] += 1
+        assert [await connections_after_a_refusal() for _ in range(2)] == [first + 1, first + 2]
+        await admin.replicaof("NO", "ONE")
+        await put()
     await access.close()
