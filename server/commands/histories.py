@@ -92,11 +92,12 @@ def expire_histories(
         fail("memory:// ends with this command, so there is nobody to forget: name sqlite:///path or a Redis.")
     from tqdm import tqdm
 
-    from server.histories import open_history_store
+    from server.histories import check_there, open_history_store
 
     passed: list[int] = []
 
     async def limit() -> int:
+        check_there(histories)
         store = open_history_store(histories, ttl_seconds=history_ttl_seconds, timeout_seconds=_STORE_SECONDS)
         try:
             with tqdm(desc="limiting", unit="user", unit_scale=True, mininterval=0.5) as bar:

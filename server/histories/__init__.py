@@ -4,11 +4,13 @@ Invariant: the stores differ in durability and speed, never in results, so that 
 (SQLite) and in a unit test (memory).
 """
 
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from server.histories.base import DEFAULT_MAX_EVENTS, DamageReport, Event, EventChoice, HistoryStore, Retention, StoredUser, log_damage
+from server.sqlite import file_of
 
-__all__ = ["Event", "EventChoice", "HistoryStore", "Retention", "StoredUser", "open_history_store"]
+__all__ = ["Event", "EventChoice", "HistoryStore", "Retention", "StoredUser", "check_there", "open_history_store"]
 
 
 def open_history_store(
@@ -61,4 +63,18 @@ def open_history_store(
             raise ValueError(
                 f"The history URL's scheme is {urlsplit(url).scheme or 'missing'!r}: use memory://, sqlite:///path, redis://, "
                 "redis+sentinel:// or redis+cluster://, the last three with rediss for TLS."
+            )
+
+
+def check_there(url: str) -> None:
+    """Refuse a file that opening would make: whoever only reads or forgets would find nobody in it, and believe that nobody is stored.
+
+    Raises:
+        ValueError: the URL names an SQLite file that is not there, or none.
+    """
+    # Where it can't be looked for, opening it says so.
+    with suppress(PermissionError):
+        if url.startswith("sqlite:") and not (path := file_of(url, "history")).exists():
+            raise ValueError(
+                f"There is no history file {path.absolute()}: name the server's, as sqlite:///relative/path or sqlite:////absolute/path."
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError
 from server.errors import HistoryDamaged
-from server.histories import StoredUser, open_history_store
+from server.histories import StoredUser, check_there, open_history_store
 from server.lists.users import KnownUser, known_user
 from server.schemas.given import GivenUser
 from server.try_again import HistoryUnavailable
@@ -33,10 +33,11 @@ class StoredHistory:
         """Read a user from the store of `url`.
 
         Raises:
-            StoredHistoryError: the store can't be read, or has no items of the user that the catalog has.
+            StoredHistoryError: the store is not there or can't be read, or has no items of the user that the catalog has.
         """
 
         async def read() -> StoredUser:
+            check_there(url)
             store = open_history_store(url, timeout_seconds=timeout_ms / 1000, max_events=max_events)
             try:
                 return await store.read_user(user)

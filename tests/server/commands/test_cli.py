@@ -292,6 +292,7 @@ def test_the_input_is_never_written_over(model_flags: list[str], tmp_path: Path,
         (["--history", ","], "The history is empty: recommendations need at least one item."),
         (["--user", "nobody", "--histories", "memory://"], "There is no user 'nobody': no events are stored for that id."),
         (["--user", "nobody", "--histories", "mysql://x"], "The history URL's scheme is 'mysql'"),
+        (["--user", "nobody", "--histories", "sqlite:////no/such/h.db"], "There is no history file /no/such/h.db: name the server's"),
         (["--input", "/no/such/file", "--engine", "transformers"], "/no/such/file can't be opened: No such file or directory."),
         (
             ["--input", "/no/such/file", "--engine", "abacus"],

@@ -147,6 +147,15 @@ def test_the_command_stores_all_but_what_belongs_to_a_damaged_user(tmp_path: Pat
     assert [asyncio.run(stored(url, user))[1] for user in ("bob", "cid")] == [{"age": 30}] * 2
 
 
+def test_users_of_a_file_that_is_not_there_are_given_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file that is made instead would have nobody who is kept longer."""
+    monkeypatch.chdir(tmp_path)
+    status, output = run("histories", "expire", "--histories", "sqlite:///h.db", "--history-ttl-seconds", 9)
+    assert status == 1
+    assert f"There is no history file {tmp_path / 'h.db'}: name the server's, as sqlite:///relative/path or sqlite:////" in output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_users_who_were_stored_for_ever_are_given_an_end(tmp_path: Path, data: Path) -> None:
     url = f"sqlite:///{tmp_path}/h.db"
     assert run("histories", "import", data, "--histories", url)[0] == 0
