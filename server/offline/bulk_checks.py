@@ -5,7 +5,6 @@ events take no Python object each.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -14,14 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from drafting.alignment.data.columns import MISSING, Column, row_values
 from drafting.alignment.data.details import ATTRIBUTES, KIND
+from drafting.array_types import BoolArray
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from drafting.errors import InteractionError
 from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
+from server.errors import quoted
 from server.schemas.given import MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES, MAX_NAME, Attributes, Facts
 from server.schemas.timestamp import LAST_SECOND
 
-_T = TypeVar("_T")
 _LONGEST_ID = 512
 _attributes: TypeAdapter[dict[str, Value]] = TypeAdapter(Attributes)
 _facts: TypeAdapter[dict[str, Value]] = TypeAdapter(Facts)
@@ -40,14 +40,19 @@ def check_events(events: Events, event_ids: Column | None = None) -> None:
     _check_lengths("item", events.item_names)
     if event_ids is not None:
         _check_lengths("event id", map(str, event_ids.values))
-    if (events.times < 0).any() or (events.times > LAST_SECOND).any():
-        raise InteractionError("Histories have times from 1970 to the year 9999: some of the data lie outside. Is --time-unit right?")
+    if (outside := (events.times < 0) | (events.times > LAST_SECOND)).any():
+        raise InteractionError(
+            f"Histories have times from 1970 to the year 9999: {np.count_nonzero(outside):,} of the data lie outside, first "
+            f"{_first(events, outside)} ({events.times[outside][0]:.0f} s). Is --time-unit right?"
+        )
     # NaN is no value.
-    if events.values is not None and (np.abs(events.values) > LARGEST_JSON_INTEGER).any():
-        raise InteractionError("A value of events can't be stored: it is not finite, or beyond what every JSON parser reads alike (2^53).")
+    if events.values is not None and (beyond := np.abs(events.values) > LARGEST_JSON_INTEGER).any():
+        raise InteractionError(
+            f"The value of {_first(events, beyond)} can't be stored: it is not finite, or beyond what every JSON parser reads alike (2^53)."
+        )
     if KIND in events.details:
         _check_lengths("kind", map(str, events.details[KIND].values), MAX_NAME)
-    _check_attributes(attributes_of(events))
+    _check_attributes(events, attributes_of(events))
 
 
 def check_profiles(profiles: Mapping[str, Mapping[str, Value]]) -> None:
@@ -60,8 +65,9 @@ def check_profiles(profiles: Mapping[str, Mapping[str, Value]]) -> None:
         InteractionError: a user's name is too long, or a profile holds what has no place in one.
     """
     _check_lengths("user", profiles)
-    for profile in profiles.values():
-        _checked(_facts, profile, "A profile")
+    for user, profile in profiles.items():
+        if reason := _refusal(_facts, profile):
+            raise InteractionError(f"The profile of user {quoted(user)} can't be stored: it {reason}.")
 
 
 def attributes_of(events: Events) -> dict[str, Column]:
@@ -75,14 +81,15 @@ def _check_lengths(role: str, names: Iterable[str], longest: int = _LONGEST_ID) 
             raise InteractionError(f"The {role} {name[:40]!r}… has {len(name):,} characters, and from 1 to {longest} are possible.")
 
 
-def _check_attributes(attributes: Mapping[str, Column]) -> None:
+def _check_attributes(events: Events, attributes: Mapping[str, Column]) -> None:
     for name, column in attributes.items():
-        for value in column.values:
-            _checked(_attributes, {name: value}, "An attribute of events")
+        for place, value in enumerate(column.values):
+            if reason := _refusal(_attributes, {name: value}):
+                raise InteractionError(f"An attribute of {_first(events, column.codes == place)} can't be stored: it {reason}.")
     counts, sizes = _sizes(list(attributes.items()))
     large = (counts > MAX_ATTRIBUTES) | (sizes > MAX_ATTRIBUTES_BYTES)
-    if large.any():
-        _checked(_attributes, row_values(attributes, int(np.argmax(large))), "The whole of an event's attributes")
+    if large.any() and (reason := _refusal(_attributes, row_values(attributes, int(np.argmax(large))))):
+        raise InteractionError(f"The whole of the attributes of {_first(events, large)} can't be stored: it {reason}.")
 
 
 def _sizes(attributes: Sequence[tuple[str, Column]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -98,8 +105,17 @@ def _sizes(attributes: Sequence[tuple[str, Column]]) -> tuple[npt.NDArray[np.int
     return counts, sizes + np.maximum(counts - 1, 0)
 
 
-def _checked(adapter: TypeAdapter[_T], value: object, subject: str) -> None:
+def _refusal(adapter: TypeAdapter[dict[str, Value]], value: object) -> str | None:
+    """Why a value is refused, as the rest of a sentence that begins with it; None if it is taken."""
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        raise InteractionError(f"{subject} can't be stored: it {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from error
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    return None
+
+
+def _first(events: Events, wrong: BoolArray) -> str:
+    """The first of some events, as a sentence names it: among millions nobody finds one that has no name."""
+    row = int(np.argmax(wrong))
+    user, item = events.user_names[events.users[row]], events.item_names[events.items[row]]
+    return f"the event of user {quoted(user)} with item {quoted(item)}"

@@ -78,17 +78,23 @@ def test_an_event_is_refused_where_the_api_refuses_it(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"times": np.array([-5.0])}, "Is --time-unit right"),
+        (
+            {"times": np.array([-5.0])},
+            r": 1 of the data lie outside, first the event of user 'ann' with item 'a' \(-5 s\)\. Is --time-unit right\?$",
+        ),
         ({"item_names": ["x" * 513]}, r"The item 'x{40}'… has 513 characters, and from 1 to 512 are possible\."),
         ({"user_names": ["x" * 513]}, "The user .* has 513 characters"),
-        ({"values": np.array([2.0**54])}, r"A value of events can't be stored: it is not finite, or beyond .* \(2\^53\)\."),
+        (
+            {"values": np.array([2.0**54])},
+            r"^The value of the event of user 'ann' with item 'a' can't be stored: it is not finite, or beyond .* \(2\^53\)\.",
+        ),
         (
             {"details": {f"attributes.{number}": Column(np.zeros(1, np.int32), (number,)) for number in range(17)}},
-            r"^The whole of an event's attributes can't be stored: it has 17 names, and 16 are possible\.$",
+            r"^The whole of the attributes of the event of user 'ann' with item 'a' can't be stored: it has 17 names, and 16 are .*\.$",
         ),
         (
             {"details": {f"attributes.{number}": Column(np.zeros(1, np.int32), ("x" * 600,)) for number in range(2)}},
-            r"^The whole of an event's attributes can't be stored: it has 1,215 bytes as JSON, and 1,024 are possible\.$",
+            r"^The whole of the attributes of the event of .* can't be stored: it has 1,215 bytes as JSON, and 1,024 are possible\.$",
         ),
     ],
 )
@@ -97,6 +103,16 @@ def test_a_refusal_says_what_is_wrong(change: dict[str, Any], sentence: str) -> 
     check_events(events)
     with pytest.raises(InteractionError, match=sentence):
         check_events(replace(events, **change))
+
+
+def test_a_refusal_names_the_first_event_that_is_wrong() -> None:
+    """Of millions, nobody finds one that has no name."""
+    rows = [("a", 1.0, None, None, {"bio": "short"}, None), ("b", 2.0, None, None, {"bio": "x" * 2001}, None)]
+    events, _ = table_of([*rows, ("c", 3.0, None, None, {"bio": "x" * 2001}, None)])
+    with pytest.raises(
+        InteractionError, match=r"^An attribute of the event of user 'ann' with item 'b' can't be stored: it can't hold 'bio': "
+    ):
+        check_events(events)
 
 
 def test_ids_of_events_that_are_too_long() -> None:
@@ -111,7 +127,7 @@ def test_ids_of_events_that_are_too_long() -> None:
     [
         (
             {"ann": {"age": 30}, "bob": {"bio": "x" * 2001}},
-            "A profile can't be stored: it can't hold 'bio': its value has 2,001",
+            "^The profile of user 'bob' can't be stored: it can't hold 'bio': its value has 2,001",
         ),
         ({"x" * 513: {"age": 30}}, "The user .* has 513 characters"),
     ],

@@ -177,7 +177,10 @@ def test_users_who_were_stored_for_ever_are_given_an_end(tmp_path: Path, data: P
 @pytest.mark.parametrize(
     ("profiles", "sentence"),
     [
-        ('{"user": "ann", "age": 30}\n{"user": "zoe", "bio": "' + "x" * 2001 + '"}\n', "A profile can't be stored: it can't hold 'bio'"),
+        (
+            '{"user": "ann", "age": 30}\n{"user": "zoe", "bio": "' + "x" * 2001 + '"}\n',
+            "The profile of user 'zoe' can't be stored: it can't hold 'bio'",
+        ),
         ('{"user": "' + "z" * 513 + '", "age": 30}\n', "has 513 characters, and from 1 to 512 are possible"),
         ('{"user": "", "age": 30}\n', "has 0 characters, and from 1 to 512 are possible"),
     ],
