@@ -119,7 +119,7 @@ def user_routes(services: Services) -> APIRouter:
         ] = None,
     ) -> Response:
         """Of the events that `GET …/history` shows, those of which all is true that is named: an `event_id`, or an `item_id`, or an
-        `item_id` and a `timestamp`. Their ids are remembered, so an event that is sent again late does not come back."""
+        `item_id` and a `timestamp`. Their ids are remembered while any event is left: one that is sent again late is not back."""
         if not request.scope["raw_path"].endswith(b"/events"):
             return await forget(f"{user_id}/events")
         if event_id is None and item_id is None:
@@ -140,7 +140,7 @@ def user_routes(services: Services) -> APIRouter:
     @router.delete("", summary="Forget a user", status_code=204, responses=documented(404, 422, 503))
     @needs(Scope.USERS)
     async def forget(user_id: UserPath) -> Response:
-        """Delete everything that is stored for the user: events, their ids, and the profile."""
+        """Delete everything that is stored for the user: events, their ids, and the profile. What is sent later is that of a new user."""
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
         forget_prompt(user_id)
