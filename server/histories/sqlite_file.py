@@ -7,6 +7,7 @@ shorter history. Of several rows of a user the last one counts: one that is too 
 import random
 import sqlite3
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,10 @@ _SCAN = "SELECT rowid, user_id, expires_at, checksum, history FROM histories WHE
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _FORGET = "DELETE FROM histories WHERE user_id = ?"
+_FORGET_EXPIRED = "DELETE FROM histories WHERE rowid = ? AND expires_at <= ?"
+_HIDES = """SELECT user_id FROM histories WHERE rowid = ? AND expires_at <= ?
+AND EXISTS (SELECT 1 FROM histories AS other WHERE other.user_id = histories.user_id AND other.rowid < histories.rowid)"""
+_EMPTY = "UPDATE histories SET expires_at = NULL, checksum = :checksum, history = :history WHERE rowid = :row"
 _ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history)"
 
 _encoder = msgspec.msgpack.Encoder()
@@ -139,6 +144,21 @@ def forget_history(connection: sqlite3.Connection, user_id: str) -> None:
 def bury_history(connection: sqlite3.Connection, user_id: str) -> None:
     """Put an empty history after the one of a user that can't be deleted. Raises sqlite3.DatabaseError."""
     connection.execute(_ADD, _row(user_id, History()) | {"expires_at": None})
+
+
+def forget_rows(connection: sqlite3.Connection, rows: Sequence[int], now: float) -> int:
+    """Forget those of some rows that have expired; return their number. One that hides another of its user stays, without anything in it.
+
+    Raises sqlite3.DatabaseError.
+    """
+    forgotten = 0
+    for row in rows:
+        hiding = connection.execute(_HIDES, (row, now)).fetchone()
+        if hiding is None:
+            forgotten += connection.execute(_FORGET_EXPIRED, (row, now)).rowcount
+        else:
+            forgotten += connection.execute(_EMPTY, _row(hiding[0], History()) | {"row": row}).rowcount
+    return forgotten
 
 
 def is_malformed(error: sqlite3.DatabaseError) -> bool:

@@ -9,12 +9,12 @@ a row that it once moved to another page is beyond that, and goes with a `VACUUM
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from server.histories.sqlite_file import is_malformed
+from server.histories.sqlite_file import forget_rows, is_malformed
 
 LOOK_SECONDS = 60.0
 _EXPIRED_AT_ONCE = 200
@@ -23,8 +23,7 @@ _EXPIRY_SECONDS = 0.05
 _PATIENCE_MS = 50
 _HELD_SECONDS = 1.0
 
-_FORGET_EXPIRED = f"DELETE FROM histories WHERE rowid IN (SELECT rowid FROM histories WHERE expires_at <= ? LIMIT {_EXPIRED_AT_ONCE})"
-_ANY_EXPIRED = "SELECT 1 FROM histories WHERE expires_at <= ? LIMIT 1"
+_EXPIRED = "SELECT rowid FROM histories WHERE expires_at <= ? LIMIT ?"
 
 _T = TypeVar("_T")
 
@@ -37,6 +36,8 @@ class Tidying:
     def __init__(self, writer: sqlite3.Connection, transaction: Transaction) -> None:
         self._writer, self._transaction = writer, transaction
         self._next_expiry = self._next_emptying = 0.0
+        # Rows that have expired and are too damaged to be deleted.
+        self._kept: set[int] = set()
         # A process before this one may have been killed between the two.
         self._is_log_full = True
 
@@ -79,16 +80,29 @@ class Tidying:
             self._next_emptying = time.monotonic() + _HELD_SECONDS
 
     def _forget_some(self, deadline: float) -> bool:
+        """Forget some who have expired; return True if there may be more."""
         now = time.time()
-        if self._writer.execute(_ANY_EXPIRED, (now,)).fetchone() is None:
-            return False
         try:
-            deleted = self.erase(partial(self._transaction, partial(self._writer.execute, _FORGET_EXPIRED, (now,)), deadline))
+            found = self._writer.execute(_EXPIRED, (now, len(self._kept) + _EXPIRED_AT_ONCE)).fetchall()
         except sqlite3.DatabaseError as error:
-            # One that is too damaged to be deleted must not keep others from appending.
+            # A damaged index must not keep others from appending.
             if not is_malformed(error):
                 raise
             return False
+        rows = [row for row in dict.fromkeys(row for (row,) in found) if row not in self._kept]
         # Of a damaged index there may be entries without a row, which stay.
-        forgotten: int = deleted.rowcount
-        return forgotten > 0
+        return bool(rows) and self._forget(rows, now, deadline) > 0
+
+    def _forget(self, rows: Sequence[int], now: float, deadline: float) -> int:
+        """Forget those of some rows that have expired; return their number. What damage keeps costs no other, and is not tried again."""
+        try:
+            forgotten: int = self.erase(partial(self._transaction, partial(forget_rows, self._writer, rows, now), deadline))
+            return forgotten
+        except sqlite3.DatabaseError as error:
+            if not is_malformed(error):
+                raise
+        if len(rows) == 1:
+            self._kept.update(rows)
+            return 0
+        middle = len(rows) // 2
+        return self._forget(rows[:middle], now, deadline) + self._forget(rows[middle:], now, deadline)

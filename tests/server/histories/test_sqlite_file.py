@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from server.errors import HistoryDamaged
 from server.histories import Event, HistoryStore, StoredUser, open_history_store
+from server.histories.sqlite import SqliteHistoryStore
 from server.try_again import HistoryUnavailable
 
 
@@ -151,6 +153,38 @@ async def test_a_damaged_history_that_expires_costs_no_other_user(tmp_path: Path
     assert await store.append("ann", [Event("a", 1.0)]) == 1
     assert await store.read("bob") == []
     await store.close()
+
+
+@pytest.mark.parametrize("change", [change for _, change in DAMAGES], ids=[name for name, _ in DAMAGES])
+async def test_a_damaged_history_that_expires_keeps_no_other_user_in_the_file(
+    tmp_path: Path, change: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+):
+    path, now = tmp_path / "histories.db", time.time()
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=60)
+    await store.append("bob", [Event(f"bob-item-{number}" + "x" * 50, float(number)) for number in range(200)])
+    await store.append_many({f"user {number}": [Event("a", 1.0)] for number in range(300)})
+    await store.close()
+    damage(path, b"bob-item-100", change)
+    monkeypatch.setattr(time, "time", lambda: now + 100)
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=60)
+    assert isinstance(store, SqliteHistoryStore)
+    statements: list[str] = []
+    store._writer.set_trace_callback(statements.append)
+    await looked_through(store)
+    # What stays is not tried again at each look.
+    statements.clear()
+    await looked_through(store)
+    assert not any(statement.startswith("DELETE") for statement in statements)
+    await store.close()
+    with sqlite3.connect(path) as other:
+        assert {user for (user,) in other.execute("SELECT user_id FROM histories")} <= {"bob"}
+    other.close()
+
+
+async def looked_through(store: SqliteHistoryStore) -> None:
+    """Have all who can be forgotten leave the file."""
+    while await asyncio.wrap_future(store._writing.submit(store._tidying.look, time.monotonic() + 5)):
+        pass
 
 
 async def test_a_history_under_another_users_name_is_damaged(filled: Path):

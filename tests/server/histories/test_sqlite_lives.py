@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from server.histories import Event, open_history_store
-from tests.server.histories.test_sqlite_file import DAMAGES, damage
+from server.histories.sqlite import SqliteHistoryStore
+from tests.server.histories.test_sqlite_file import DAMAGES, damage, looked_through
 
 USERS = [f"<{number}>" for number in range(300)]
 
@@ -48,4 +49,24 @@ async def test_who_was_deleted_behind_a_damaged_page_stays_so(
     monkeypatch.setattr(time, "time", lambda: now + 4000)
     await store.append("carl", [Event("new", 1e3)])
     assert [len(await store.read(user)) for user in ("ann", "bob", "carl")] == [0, 0, 1]
+    await store.close()
+
+
+@pytest.mark.parametrize("change", [change for _, change in DAMAGES], ids=[name for name, _ in DAMAGES])
+async def test_who_was_deleted_behind_a_damaged_page_stays_so_when_what_came_later_has_expired(
+    tmp_path: Path, change: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+):
+    path, now = tmp_path / "histories.db", time.time()
+    store = open_history_store(f"sqlite:///{path}")
+    await store.append("bob", [Event(f"bob-item-{number}" + "x" * 50, float(number)) for number in range(200)])
+    await store.close()
+    damage(path, b"bob-item-100", change)
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=3000)
+    assert isinstance(store, SqliteHistoryStore)
+    assert await store.delete("bob") is True
+    assert await store.append("bob", [Event("later", 1e3)]) == 1
+    monkeypatch.setattr(time, "time", lambda: now + 4000)
+    await looked_through(store)
+    assert await store.read("bob") == []
+    assert await store.delete("bob") is False
     await store.close()
