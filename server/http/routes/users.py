@@ -1,7 +1,8 @@
 """`/v1/users/{user_id}`: append to and read a stored history, put and read a profile, forget a user."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import orjson
@@ -100,9 +101,8 @@ def user_routes(services: Services) -> APIRouter:
         """The history stays."""
         if not request.scope["raw_path"].endswith(b"/profile"):
             return await forget(f"{user_id}/profile")
-        with metrics.history_operation("delete"):
+        with forgetting(user_id):
             known = await histories.delete_profile(user_id)
-        forget_prompt(user_id)
         if not known:
             raise ProfileNotFound(user_id)
         return Response(status_code=204)
@@ -124,9 +124,8 @@ def user_routes(services: Services) -> APIRouter:
             return await forget(f"{user_id}/events")
         if event_id is None and item_id is None:
             raise InvalidRequest("Name the events to delete: give their event_id, or their item_id, and their timestamp if need be.")
-        with metrics.history_operation("delete"):
+        with forgetting(user_id):
             deleted = await histories.delete_events(user_id, EventChoice(event_id, item_id, timestamp))
-        forget_prompt(user_id)
         if not deleted:
             raise EventNotFound(user_id)
         return Response(status_code=204)
@@ -141,16 +140,21 @@ def user_routes(services: Services) -> APIRouter:
     @needs(Scope.USERS)
     async def forget(user_id: UserPath) -> Response:
         """Delete everything that is stored for the user: events, their ids, and the profile. What is sent later is that of a new user."""
-        with metrics.history_operation("delete"):
+        with forgetting(user_id):
             known = await histories.delete(user_id)
-        forget_prompt(user_id)
         if not known:
             raise UserNotFound(user_id)
         return Response(status_code=204)
 
-    def forget_prompt(user_id: str) -> None:
-        services.prompts.forget(user_id)
-        services.engine.forget(user_id)
+    @contextmanager
+    def forgetting(user_id: str) -> Iterator[None]:
+        """Delete something of a user. What was made of it goes as well, also where the store does not say that it is deleted: it may be."""
+        try:
+            with metrics.history_operation("delete"):
+                yield
+        finally:
+            services.prompts.forget(user_id)
+            services.engine.forget(user_id)
 
     def line(event: Event) -> dict[str, Any]:
         catalog = catalogs.active.catalog

@@ -4,6 +4,7 @@ import pytest
 
 from server.histories import Event
 from server.messages import ForgetUser
+from server.try_again import HistoryUnavailable
 from tests.server.http.test_app import Bench
 from tests.server.server_process import assert_problem
 
@@ -61,3 +62,18 @@ async def test_a_user_whose_id_ends_like_the_path_is_forgotten_as_a_whole():
     bench = await stored("ann/events")
     assert (await bench.client.delete("/v1/users/ann%2Fevents")).status_code == 204
     assert await bench.histories.read("ann/events") == []
+
+
+@pytest.mark.parametrize(("path", "method"), [("", "delete"), ("/profile", "delete_profile"), ("/events?event_id=e2", "delete_events")])
+async def test_a_deletion_that_the_store_does_not_acknowledge_leaves_nothing_computed(
+    path: str, method: str, monkeypatch: pytest.MonkeyPatch
+):
+    """It may have been done: of two replicas of Redis that must have it, say, one has."""
+    bench = await stored()
+
+    async def fail(*_: object) -> None:
+        raise HistoryUnavailable("Redis has stored a write on 1 of the 2 replicas that must have it.")
+
+    monkeypatch.setattr(bench.histories, method, fail)
+    assert (await bench.client.delete(f"/v1/users/ann{path}")).status_code == 503
+    assert bench.engine.told == [ForgetUser("ann")]
