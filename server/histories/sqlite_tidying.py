@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from server.histories.sqlite_file import forget_rows, is_malformed
+from server.histories.sqlite_file import bury_row, forget_rows, is_malformed
 
 LOOK_SECONDS = 60.0
 _EXPIRED_AT_ONCE = 200
@@ -94,7 +94,7 @@ class Tidying:
         return bool(rows) and self._forget(rows, now, deadline) > 0
 
     def _forget(self, rows: Sequence[int], now: float, deadline: float) -> int:
-        """Forget those of some rows that have expired; return their number. What damage keeps costs no other, and is not tried again."""
+        """Forget those of some rows that have expired; return their number. What damage keeps costs no other, nor is it tried again."""
         try:
             forgotten: int = self.erase(partial(self._transaction, partial(forget_rows, self._writer, rows, now), deadline))
             return forgotten
@@ -102,7 +102,16 @@ class Tidying:
             if not is_malformed(error):
                 raise
         if len(rows) == 1:
-            self._kept.update(rows)
+            self._hide(rows[0], deadline)
             return 0
         middle = len(rows) // 2
         return self._forget(rows[:middle], now, deadline) + self._forget(rows[middle:], now, deadline)
+
+    def _hide(self, row: int, deadline: float) -> None:
+        """Leave a row that damage keeps, behind which its user can be stored anew."""
+        try:
+            self._transaction(partial(bury_row, self._writer, row), deadline)
+        except sqlite3.DatabaseError as error:
+            if not is_malformed(error):
+                raise
+        self._kept.add(row)

@@ -152,6 +152,9 @@ async def test_a_damaged_history_that_expires_costs_no_other_user(tmp_path: Path
     store = open_history_store(f"sqlite:///{path}", ttl_seconds=30)
     assert await store.append("ann", [Event("a", 1.0)]) == 1
     assert await store.read("bob") == []
+    # Who comes again is stored behind what can't be deleted.
+    assert await store.append_many({"bob": [Event("new", 1e3)], "carl": [Event("a", 1.0)]}) == 2
+    assert await store.read("bob") == [Event("new", 1e3)]
     await store.close()
 
 
