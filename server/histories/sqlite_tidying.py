@@ -90,8 +90,9 @@ class Tidying:
                 raise
             return False
         rows = [row for row in dict.fromkeys(row for (row,) in found) if row not in self._kept]
+        forgotten = self._forget(rows, now, deadline) if rows else 0
         # Of a damaged index there may be entries without a row, which stay.
-        return bool(rows) and self._forget(rows, now, deadline) > 0
+        return forgotten > 0 or not self._kept.isdisjoint(rows)
 
     def _forget(self, rows: Sequence[int], now: float, deadline: float) -> int:
         """Forget those of some rows that have expired; return their number. What damage keeps costs no other, nor is it tried again."""
