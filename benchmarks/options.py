@@ -11,4 +11,6 @@ CatalogFile = Annotated[Path, typer.Option("--catalog", help="Catalog of the ite
 ITEMS_ALONE = "with the items of their histories alone: no kinds, times, profiles or contexts"
 _INTERACTIONS = f"Interactions, as for `atspeed train`; the target's test users are asked {ITEMS_ALONE}."
 Data = Annotated[Path, typer.Option(help=_INTERACTIONS, exists=True)]
+_WHOLE = "Interactions, as for `atspeed train`; the target's test users are asked with all that is known of them."
+WholeData = Annotated[Path, typer.Option(help=_WHOLE, exists=True)]
 Lengths = Annotated[str, typer.Option("--k", help="List lengths, separated by commas.")]

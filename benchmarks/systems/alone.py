@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Lengths, Target
+from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Lengths, Target, WholeData
+from drafting.beam.rule import MAX_BEAM_WIDTH
 from server.commands.terminal import fail
 from server.commands.values import some_words, whole_numbers
 
@@ -43,20 +44,22 @@ def tolerance(
     target: Target,
     draft: Draft,
     catalog_file: CatalogFile,
-    data: Data,
-    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 20,
+    data: WholeData,
+    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1, max=MAX_BEAM_WIDTH)] = 20,
     tolerances: Annotated[
         str, typer.Option(help="Items that may differ, or shares of the list's probability, separated by commas.")
     ] = "1,2,4,8,5%",
     balance: Annotated[
-        float, typer.Option(help="Fixed part of a forward on the modelled machine, in tokens; a draft's forward costs 1% of the target's.")
-    ] = 300.0,
+        int,
+        typer.Option(help="Fixed part of a forward on the modelled machine, in tokens; a draft's forward costs 1% of the target's.", min=1),
+    ] = 300,
     users: Annotated[int | None, typer.Option(help="Test users, spread evenly over the data.", min=1, show_default="all")] = None,
     engine: Annotated[str, typer.Option(help="What runs the models: transformers or vllm.")] = "transformers",
 ) -> None:
     """Search lists with a tolerance, and tell what they lack of plain beam search's and what they would save on another machine.
 
-    Users are asked again after their newest event, one at a time. The exit status is 1 if a list is beyond its bound.
+    Users are asked again after their newest event, one at a time. The exit status is 1 if a list is beyond its bound. Neither target nor
+    catalog may have learnt the test part: make them with `--fit train+valid`.
 
     Example: atspeed-bench tolerance --target models/target --draft models/draft --catalog beauty.index.json --data beauty
     """
@@ -121,12 +124,7 @@ def exactness(
 def widths(
     target: Target,
     catalog_file: CatalogFile,
-    data: Annotated[
-        Path,
-        typer.Option(
-            help="Interactions, as for `atspeed train`; the target's test users are asked with all that is known of them.", exists=True
-        ),
-    ],
+    data: WholeData,
     widths: Annotated[str, typer.Option(help="Beam widths, separated by commas.")] = "10,20,30,50,100,200",
     k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,
     users: Annotated[int | None, typer.Option(help="Test users, spread evenly over the data.", min=1, show_default="all")] = None,

@@ -15,8 +15,11 @@ from drafting.alignment.data.record import AUTO, split_kind
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.runs import TRAINING_FILE
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.errors import InteractionError, SetupError
 from drafting.undecodable import UNDECODABLE
+from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
+from verification.evaluation.users import HeldOut, held_out
 
 PAPER_ITEMS = 20
 
@@ -79,6 +82,20 @@ def held_out_histories(data: Path, catalog: Catalog, target: Path, count: int | 
         raise InteractionError(f"{data} has {len(users)} users with a history and test items, but {count} are to be asked.")
     chosen = users[np.linspace(0, len(users) - 1, count).astype(int)]
     return [known.history(user)[-length:].tolist() for user in chosen]
+
+
+def unlearnt_users(target: Path, catalog_file: Path, data: Path, most: int | None) -> tuple[Catalog, HeldOut]:
+    """The catalog, and test users by whom the lists of a target are judged, spread evenly, or all. Where target or identifiers have learnt
+    the test part, the command ends, as `atspeed evaluate` does.
+
+    Raises:
+        SetupError: as `Trained.of`, or catalog or data can't be used.
+    """
+    catalog, trained = load_catalog(catalog_file), Trained.of(target)
+    rule = trained.rule(data)
+    refuse_learnt(target, trained.fit, "test")
+    refuse_learnt_identifiers(catalog_file, catalog, data, rule, "test")
+    return catalog, held_out(load_split(data, catalog, rule), "test", most)
 
 
 def random_histories(items: int, count: int, length: int = PAPER_ITEMS) -> list[list[int]]:

@@ -16,10 +16,8 @@ from tqdm import tqdm
 from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
 from benchmarks.systems.comparison import TIE
-from benchmarks.systems.histories import Trained
-from drafting.alignment.data.loading import load_split
+from benchmarks.systems.histories import unlearnt_users
 from drafting.beam.rule import Tolerance
-from drafting.catalog.loading import load_catalog
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import Plan
 from drafting.plans.planner import Planner
@@ -27,7 +25,7 @@ from drafting.prompts.user_state import UserState
 from verification.batch import ScoresNotFinite
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.searching import NO_PLAN
-from verification.evaluation.users import HeldOut, held_out
+from verification.evaluation.users import HeldOut
 from verification.recommender import Recommender
 from verification.result import BeamResult
 
@@ -115,11 +113,11 @@ def run(
     data: Path,
     k: int,
     tolerances: Sequence[str],
-    balance: float,
+    balance: int,
     most_users: int | None,
     host: str,
 ) -> tuple[str, int]:
-    """The table of a target's lists, and how many of them were beyond their bound.
+    """The table of a target's lists, and how many of them were beyond their bound; the command may end as in `unlearnt_users`.
 
     Args:
         tolerances: as in `tolerance_of`.
@@ -129,8 +127,7 @@ def run(
         BenchmarkError, SetupError: there is no such tolerance, or models, catalog and data can't be used together.
     """
     wanted = {text: tolerance_of(text) for text in tolerances}
-    catalog = load_catalog(catalog_file)
-    users = held_out(load_split(data, catalog, Trained.of(target).rule(data)), "test", most_users)
+    catalog, users = unlearnt_users(target, catalog_file, data, most_users)
     costs = ForwardCosts(CostCurve(balance, 1.0), CostCurve(balance / 100, 0.01))
     with closing(Recommender.load(target, catalog, draft=draft, host=host, dtype="float32")) as recommender:
         fan_out = recommender.engine.trie.mean_fan_out

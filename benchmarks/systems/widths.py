@@ -14,14 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
-from benchmarks.systems.histories import Trained
-from drafting.alignment.data.loading import load_split
-from drafting.catalog.loading import load_catalog
-from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
+from benchmarks.systems.histories import unlearnt_users
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.report import Quality, Spread
 from verification.evaluation.searching import NO_PLAN, WARM_UP, Beam, Mode, search_all
-from verification.evaluation.users import HeldOut, held_out
+from verification.evaluation.users import HeldOut
 from verification.recommender import Recommender
 
 HEADS = ("beam width", "Recall", "NDCG", "ms, one at a time", "p99", "lists a second, full batches")
@@ -79,17 +76,12 @@ def measure(recommender: Recommender, users: HeldOut, widths: Sequence[int], k: 
 def run(
     target: Path, catalog_file: Path, data: Path, widths: Sequence[int], k: int, most_users: int | None, timed: int, threads: int, host: str
 ) -> str:
-    """The table of a target's widths, those below k left out. Where target or identifiers have learnt the test part, the command ends, as
-    `atspeed evaluate` does.
+    """The table of a target's widths, those below k left out; the command may end as in `unlearnt_users`.
 
     Raises:
         SetupError: models, catalog and data can't be used together.
     """
-    catalog, trained = load_catalog(catalog_file), Trained.of(target)
-    rule = trained.rule(data)
-    refuse_learnt(target, trained.fit, "test")
-    refuse_learnt_identifiers(catalog_file, catalog, data, rule, "test")
-    users = held_out(load_split(data, catalog, rule), "test", most_users)
+    catalog, users = unlearnt_users(target, catalog_file, data, most_users)
     with closing(Recommender.load(target, catalog, host=host, threads=threads)) as recommender:
         rows = measure(recommender, users, [width for width in widths if width >= k], k, timed)
     return markdown_table(HEADS, [row.cells for row in rows])

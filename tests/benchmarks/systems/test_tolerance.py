@@ -72,3 +72,23 @@ def test_the_command_compares_all_kinds_of_lists(tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, [*asked, "--tolerances", text])
         assert refused.exit_code == 1
         assert f"'{text}' is no tolerance" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "sentence"),
+    [
+        ([], 1, "has learnt the part test (--fit all), so figures there would say nothing"),
+        (["--k", "257"], 2, "257"),
+        (["--balance", "-1"], 2, "-1"),
+    ],
+)
+def test_what_could_not_be_judged_or_searched_is_refused(flags: list[str], status: int, sentence: str, tmp_path: Path) -> None:
+    for name in ("target", "draft"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "target" / "training.json").write_text(json.dumps({"settings": {"fit": "all"}}))
+    random_catalog(items=5).save(tmp_path / "catalog.jsonl")
+    models = ("--target", str(tmp_path / "target"), "--draft", str(tmp_path / "draft"))
+    asked = ["tolerance", *models, "--catalog", str(tmp_path / "catalog.jsonl"), "--data", str(tmp_path)]
+    refused = CliRunner().invoke(app, [*asked, *flags])
+    assert refused.exit_code == status
+    assert sentence in refused.stderr
