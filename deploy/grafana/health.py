@@ -28,7 +28,8 @@ CATALOG = [
 LISTS = [
     Panel(
         "Short lists",
-        "Share of lists with fewer identifiers than requested, because too few items were eligible.",
+        "Share of lists with fewer identifiers than requested: too few items were eligible, or an upper one of their beam_widths was "
+        "narrow.",
         "percentunit",
         [Query(f"{per_second('atspeed_short_lists_total')} / {_LISTS}")],
     ),

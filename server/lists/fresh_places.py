@@ -24,7 +24,7 @@ class FreshItems:
 
     Attributes:
         fresh: for each line of the list, whether its item is fresh.
-        missing: reserved places that there were too few eligible fresh identifiers for.
+        missing: reserved places that too few fresh identifiers were found for.
     """
 
     fresh: tuple[bool, ...]
