@@ -42,7 +42,7 @@ def card(title: str, level: str = "h2") -> ui.element:
 
 def focus(element: ui.element) -> None:
     """Give the focus of the keyboard to an element, where what had it is gone."""
-    element.client.run_javascript(f"document.getElementById('{element.html_id}').focus()")
+    element.client.run_javascript(f"document.getElementById('{element.html_id}')?.focus()")
 
 
 def show_error(sentence: str) -> None:

@@ -114,7 +114,7 @@ async def test_where_an_event_was_left_out_the_next_one_has_the_focus(shown: Cli
     monkeypatch.setattr(shown, "run_javascript", lambda code, **_: ran.append(code))
 
     def focused() -> list[str]:
-        last = [code for code in ran if code.endswith(".focus()")][-1]
+        last = [code for code in ran if code.endswith("?.focus()")][-1]
         return [each.props["aria-label"] for each in shown.elements.values() if f"'{each.html_id}'" in last]
 
     with shown:
