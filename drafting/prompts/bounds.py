@@ -183,10 +183,26 @@ def sized(value: Any, entry: int = _ENTRY) -> Any:
 
 
 def comparable(value: Any) -> Any:
-    """The value itself, if it can be compared in time: lists that lie in each other several times are as large as they look."""
-    if not isinstance(value, str) and letters(value) > MAX_SIZE:
-        raise Endless(f"it compares what has more than {MAX_SIZE:,} entries")
-    return value
+    """The value itself, if it can be compared or looked up in time: lists that lie in each other many times are as large as they look."""
+    if isinstance(value, str):
+        return value
+    if letters(value) > MAX_SIZE:
+        raise _too_many()
+    return one_by_one(value)
+
+
+def one_by_one(value: Any) -> Any:
+    """An iterator that measures its entries as they are taken; any other value itself."""
+    return _measured(value) if isinstance(value, Iterator) else value
+
+
+def _measured(entries: Iterator[Any]) -> Iterator[Any]:
+    size = 0
+    for entry in entries:
+        size += 1 + letters(entry)
+        if size > MAX_SIZE:
+            raise _too_many()
+        yield entry
 
 
 def copied(value: Any) -> Any:
@@ -243,9 +259,12 @@ def bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def bound(*args: Any, **kwargs: Any) -> Any:
-        values = (*args, *kwargs.values())
         if name not in _LIST_FILTERS:
-            for value in values:
+            args = tuple(map(one_by_one, args))
+        values = (*args, *kwargs.values())
+        for value in values:
+            # A tuple can be the name of what a filter looks up.
+            if name not in _LIST_FILTERS or isinstance(value, tuple):
                 check_size(letters(value))
         if name == "format":
             check_filled(str(args[0]), values[1:])
@@ -268,3 +287,7 @@ def _check_bits(bits: int) -> None:
 
 def _too_large() -> Endless:
     return Endless(f"it makes a text or a list of more than {MAX_SIZE:,} letters or entries")
+
+
+def _too_many() -> Endless:
+    return Endless(f"it compares or looks up what has more than {MAX_SIZE:,} entries")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from jinja2 import TemplateRuntimeError, Undefined, nodes, pass_environment
 from jinja2.exceptions import UndefinedError
 from jinja2.filters import do_sum, make_attrgetter
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
@@ -27,6 +27,7 @@ from drafting.prompts.bounds import (
     check_filled,
     check_operands,
     comparable,
+    concat,
     copied,
     joined,
     listed,
@@ -39,6 +40,8 @@ STEP, CONCAT, SIZED, COMPARABLE = "step_", "concat_", "copied_", "comparable_"
 # Whose outcome is random, or that take much longer than their texts are long.
 _OTHER_FILTERS = ("random", "urlize", "wordwrap")
 _COMPARISONS = ("eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">=", "in")
+# Which look up what they are given.
+_LOOK_UPS = ("filter", "test")
 _OTHER_METHODS = ("expandtabs", "maketrans", "striptags", "to_bytes", "translate")
 
 
@@ -92,7 +95,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {name: bounded(name, function) for name, function in filters.items() if name not in _OTHER_FILTERS}
         self.filters |= {STEP: Steps.count, SIZED: copied, COMPARABLE: comparable}
         tests: Mapping[str, Any] = self.tests
-        self.tests |= {name: bounded(name, test) for name, test in tests.items() if name in _COMPARISONS}
+        self.tests |= {name: bounded(name, test) for name, test in tests.items() if name in (*_COMPARISONS, *_LOOK_UPS)}
         del self.globals["lipsum"]
         self.globals["raise_exception"] = self._raise
         self.globals["range"] = _range
@@ -105,6 +108,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """An entry as a template reads it."""
+        argument = comparable(argument)
         return self._field(obj, str(argument)) if isinstance(obj, View) else super().getitem(obj, argument)
 
     def _field(self, view: View, name: str) -> Any:
@@ -124,9 +128,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Refuse an attribute that a template must not reach, at once, not when it would be written."""
         raise NoSuchName(f"the attribute {repr(attribute) if attribute in self.said else 'that it names'} is out of reach")
 
-    def _raise(self, message: str) -> NoReturn:
+    def _raise(self, message: Any) -> NoReturn:
         """Refuse what a template is given; templates call it."""
-        raise (SaidError if message in self.said else TemplateRuntimeError)(message)
+        raise (SaidError if isinstance(message, str) and message in self.said else TemplateRuntimeError)(message)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute what is not too large to be computed."""
@@ -141,6 +145,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, str | bytes):
             args = tuple(map(listed, args))
             check_call(owner, function.__name__, (*args, *kwargs.values()))
+        elif not isinstance(function, Macro) and function is not concat:
+            # It may compare or look up what it is given; a template's own macros measure what they do.
+            args = tuple(map(comparable, args))
         return sized(super().call(context, function, *args, **kwargs))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -160,7 +167,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
-    """Let a template count its steps, and measure the texts that it joins by `~`, what it cuts out and what it compares."""
+    """Let a template count its steps, and measure the texts that it joins by `~`, what it cuts out, compares and has as keys."""
 
     def call(name: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
         return nodes.Call(nodes.Name(name, "load", lineno=line), arguments, [], None, None, lineno=line)
@@ -175,6 +182,9 @@ def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
     comparisons: list[nodes.Compare | nodes.Operand] = [*tree.find_all(nodes.Compare), *tree.find_all(nodes.Operand)]
     for compared in comparisons:
         compared.expr = nodes.Filter(compared.expr, COMPARABLE, [], [], None, None, lineno=compared.lineno)
+    for entry in list(tree.find_all(nodes.Pair)):
+        if not isinstance(entry.key, nodes.Const):
+            entry.key = nodes.Filter(entry.key, COMPARABLE, [], [], None, None, lineno=entry.lineno)
     for cut in list(tree.find_all(nodes.Getitem)):
         if isinstance(cut.arg, nodes.Slice):
             # Jinja cuts without asking the sandbox.

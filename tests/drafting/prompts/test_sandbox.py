@@ -139,6 +139,38 @@ def test_lists_that_lie_in_each_other_many_times_are_not_compared(compared: str,
         prompts(TWICE + "{% set t = " + compared + " %}").build([0])
 
 
+TWICE_AS_KEYS = TWICE.replace("[1]", "(1,)").replace("[n.x, n.x]", "(n.x, n.x)").replace("[n.y, n.y]", "(n.y, n.y)")
+
+
+@pytest.mark.parametrize(
+    "looked_up",
+    [
+        "{n.x: 1}",
+        "{}[n.x]",
+        "{}.get(n.x)",
+        "{}.fromkeys([n.x])",
+        "dict([[n.x, 1]])",
+        "dict([[[n.x, 1]]] | map('first'))",
+        "[n.y].index(n.x)",
+        "context[n.x]",
+        "history | map(attribute=n.x) | list",
+        "history | map(n.x) | list",
+        "history | select(n.x) | list",
+        "1 | attr(n.x)",
+        "n.x is filter",
+        "n.x is test",
+        "raise_exception(n.x)",
+        "[[n.x]] | map('first') | unique | list",
+        "[[n.x], [n.y]] | map('first') | sort",
+        "1 in ([[n.x]] | map('first'))",
+    ],
+)
+def test_tuples_that_lie_in_each_other_many_times_are_not_looked_up(looked_up: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_SIZE", 2_000)
+    with pytest.raises(PromptError, match=r"more than 2,000 (entries|letters)"):
+        prompts(TWICE_AS_KEYS + "{% set t = " + looked_up + " %}").build([0])
+
+
 def test_entries_take_more_memory_than_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "MAX_MADE", 20_000)
     with pytest.raises(PromptError, match="more than 20,000 letters on its way"):
@@ -175,6 +207,11 @@ def test_numbers_widths_and_what_takes_the_square_of_a_text_are_bounded(template
         (
             "{{ [1, 2] == [1, 2] }} {{ 'a' in ['a'] }} {{ 1 < 2 <= 3 }} {{ [3, 1] | sort }} {{ 1 is in [1] }} {{ history[0] in history }}",
             "True True True [1, 3] True True",
+        ),
+        (
+            "{% set k = {('a', 1): 'b', 2 ~ '': 'c'} %}{{ k['a', 1] }} {{ k.get('2') }} {{ dict([[('a', 1), 2]] | list)[('a', 1)] }} "
+            "{{ [2, 1, 2] | map('string') | unique | sort | join }} {{ 1 in ([[1], [2]] | map('first')) }} {{ 'upper' is filter }}",
+            "b c 2 12 True True",
         ),
         ("{{ 'abcdef'[1:3] }} {{ 'abcdef'[::-1][:2] }} {{ [1, 2, 3][1:] }} {{ '<b>a</b>' | striptags }}", "bc fe [2, 3] a"),
         ("{{ {'a': [1, {'b': none}], 'c': 'é'} | tojson(indent=1) }}", '{\n "a": [\n  1,\n  {\n   "b": null\n  }\n ],\n "c": "é"\n}'),
