@@ -38,11 +38,11 @@ from drafting.prompts.view import NoSuchName, NoValue, SaidError, View
 
 STEP, CONCAT, SIZED, COMPARABLE = "step_", "concat_", "copied_", "comparable_"
 # Whose outcome is random, or that take much longer than their texts are long.
-_OTHER_FILTERS = ("random", "urlize", "wordwrap")
+_OTHER_FILTERS = ("pprint", "random", "urlize", "wordwrap")
 _COMPARISONS = ("eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">=", "in")
 # Which look up what they are given.
 _LOOK_UPS = ("filter", "test")
-_OTHER_METHODS = ("expandtabs", "maketrans", "striptags", "to_bytes", "translate")
+_OTHER_METHODS = ("decode", "encode", "expandtabs", "maketrans", "striptags", "to_bytes", "translate")
 
 
 class Unknown(Undefined):
