@@ -8,7 +8,7 @@ TryAgain
       - ControlFull
   - ControlConflict                                     another replica was first
   - ReplicaBehind, NotReached, NotEverywhere            replicas have not come so far
-  - FiltersBusy, SearchesBusy, KeyBusy                  too much of one kind at a time
+  - FiltersBusy, SearchesBusy, VersionsBusy, KeyBusy    too much of one kind at a time
   - Overloaded                                          too much at all
       - QueueFull, TooLate, ExplanationsBusy
 
@@ -125,6 +125,10 @@ class FiltersBusy(TryAgain):
 
 class SearchesBusy(TryAgain):
     """More items are being searched for than the server works on at a time."""
+
+
+class VersionsBusy(TryAgain):
+    """More versions of the catalog are being brought than the server takes on at a time."""
 
 
 class KeyBusy(TryAgain):

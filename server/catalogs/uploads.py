@@ -5,7 +5,8 @@ catalog, or one that the model can't serve leaves nothing behind.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,15 @@ from server.catalogs.store import CatalogStore
 from server.errors import CatalogRefused, StorageFull, UnknownForm, UploadCutOff, quoted
 from server.schemas.catalogs import UPLOAD_FORMS
 from server.settings import Settings
+from server.try_again import VersionsBusy
+
+# Each has a file of its own on the disk until it is made.
+MOST_BROUGHT = 8
+RETRY_AFTER_SECONDS = 5
 
 
 class CatalogUploads:
-    """Makes versions, one at a time."""
+    """Makes versions, one at a time; a bounded number of files wait for that, or are still coming in."""
 
     def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
         # What is read, and where it is written, is said by each upload.
@@ -36,16 +42,20 @@ class CatalogUploads:
         self._limits = ProcessLimits(settings.catalog_build_memory_gib, settings.catalog_build_seconds)
         self._catalogs = catalogs
         self._building = asyncio.Lock()
+        self._brought = 0
 
     async def from_path(self, name: str, path: str) -> Built:
         """Make a version of a file that lies beside the versions.
 
         Raises:
             UnknownFile, CatalogRefused, VersionExists: there is no such file there, or it can't be served, or the name is taken.
+            VersionsBusy: as many versions are being brought as the server takes on.
             StorageFull, FilesUnavailable: it can't be read or stored now.
         """
-        async with self._catalogs.files.source(path) as source:
-            return await self._build(name, source)
+        self._catalogs.check_new(name)
+        with self._place():
+            async with self._catalogs.files.source(path) as source:
+                return await self._build(name, source)
 
     async def from_upload(self, name: str, content_type: str, body: AsyncIterator[bytes], length: int | None) -> Built:
         """Make a version of a body as it comes in.
@@ -55,17 +65,35 @@ class CatalogUploads:
 
         Raises:
             UnknownForm, UploadCutOff, StorageFull, FilesUnavailable, CatalogRefused, VersionExists: no version can be made of the body.
+            VersionsBusy: as many versions are being brought as the server takes on; nothing of the body has been read.
         """
         suffix = UPLOAD_FORMS.get(content_type.partition(";")[0].strip().lower())
         if suffix is None:
             raise UnknownForm(f"Send a path as application/json, or a catalog as {', '.join(UPLOAD_FORMS)}; got {quoted(content_type)}.")
         self._catalogs.check_new(name)
-        upload = self._catalogs.files.unfinished(suffix)
+        with self._place():
+            upload = self._catalogs.files.unfinished(suffix)
+            try:
+                await _receive(upload, body, length)
+                return await self._build(name, upload)
+            finally:
+                self._catalogs.files.discard(upload)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Count a version that is brought, for as long as its file takes room.
+
+        Raises:
+            VersionsBusy: there is no place for another one.
+        """
+        if self._brought >= MOST_BROUGHT:
+            sentence = f"The server is bringing {MOST_BROUGHT} versions of the catalog already: send this one again when one is done."
+            raise VersionsBusy(sentence, RETRY_AFTER_SECONDS)
+        self._brought += 1
         try:
-            await _receive(upload, body, length)
-            return await self._build(name, upload)
+            yield
         finally:
-            self._catalogs.files.discard(upload)
+            self._brought -= 1
 
     async def _build(self, name: str, source: Path) -> Built:
         async with self._building:

@@ -105,6 +105,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     try_again.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
     try_again.ExplanationsBusy: ProblemType(429, "explanations-busy", "Explanations busy"),
     try_again.SearchesBusy: ProblemType(429, "searches-busy", "Searches busy"),
+    try_again.VersionsBusy: ProblemType(429, "versions-busy", "Versions busy"),
     try_again.TooLate: ProblemType(429, "deadline-out-of-reach", "Deadline out of reach"),
     TimeoutError: ProblemType(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout."),
 }
@@ -119,8 +120,8 @@ _DESCRIPTIONS = {
     415: "The body is not declared as JSON.",
     422: "Something in the request is not acceptable; `detail` says what.",
     500: "The model's scores are not finite, so there is no list.",
-    429: "The server has as many requests, filters or searches as it takes on, of all or of this key, or the list would not be ready in "
-    "time; see `Retry-After`.",
+    429: "The server has as many requests, filters, searches or versions as it takes on, of all or of this key, or the list would not be "
+    "ready in time; see `Retry-After`.",
     503: "The engine, the history store, the control store or that of the catalogs' files is not available, or what others have written "
     "has not come to this server; see `Retry-After`.",
     507: "It can't be stored: the disk is full, or the directory can't be written.",

@@ -57,7 +57,7 @@ def catalog_routes(services: Services) -> APIRouter:
         "/{version}",
         summary="Bring a version of the catalog",
         status_code=201,
-        responses=documented(400, 409, 413, 415, 422, 503, 507),
+        responses=documented(400, 409, 413, 415, 422, 429, 503, 507),
         openapi_extra={"requestBody": _BODY},
     )
     @needs(Scope.CATALOG)

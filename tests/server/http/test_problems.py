@@ -63,6 +63,7 @@ EXPECTED = {
     "BackupRefused": (422, "backup-refused", "Backup refused"),
     "FiltersBusy": (429, "filters-busy", "Filters busy"),
     "SearchesBusy": (429, "searches-busy", "Searches busy"),
+    "VersionsBusy": (429, "versions-busy", "Versions busy"),
     "ScoresNotFinite": (500, "scores-not-finite", "Scores not finite"),
     "QueueFull": (429, "queue-full", "Queue full"),
     "ExplanationsBusy": (429, "explanations-busy", "Explanations busy"),
