@@ -7,7 +7,8 @@ this machine do all, and others what the scope `recommend` opens: lists, scores,
 proxy on this machine makes of a server on 127.0.0.1 one for all the world. So the client must have a loopback address, no header of a proxy
 may be there, and the server must be called by a name of this machine, which a proxy that passes names on does not do, nor a page that a
 browser here has loaded under a name that leads here (DNS rebinding). A page from elsewhere may send a POST to 127.0.0.1 itself; of that its
-browser says where the page is from (`Origin`). A proxy that hides all of this can't be told from a program: it needs keys.
+browser says where the page is from (`Origin`), and of a GET for a picture or a frame that it is from elsewhere (`Sec-Fetch-Site`). A proxy
+that hides all of this can't be told from a program: it needs keys.
 """
 
 from collections import Counter
@@ -31,6 +32,9 @@ OPEN_ELSEWHERE = frozenset({Scope.RECOMMEND})
 _SCHEME = b"bearer "
 _PROXY_HEADERS = frozenset({b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"cf-connecting-ip", b"true-client-ip"})
 _PROXY_PREFIXES = (b"x-forwarded-", b"x-envoy-")
+# What a browser says of the page that a request is for, beside its origin, which it leaves out of pictures, frames and the like.
+_SITE, _DESTINATION = b"sec-fetch-site", b"sec-fetch-dest"
+_OF_BROWSERS = frozenset({b"origin", _SITE, _DESTINATION})
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
@@ -131,6 +135,7 @@ def is_local(peer: str | None, headers: Headers) -> bool:
     """Whether a request comes from a program on this machine."""
     if peer is None or not is_loopback(peer):
         return False
+    told: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
             return False
@@ -138,7 +143,10 @@ def is_local(peer: str | None, headers: Headers) -> bool:
             return False
         if name == b"origin" and not names_this_machine(value.partition(b"://")[2]):
             return False
-    return True
+        if name in _OF_BROWSERS:
+            told[name] = value
+    # A page that somebody opens by a link is not for the page with the link, which can read nothing of it.
+    return told.get(_SITE) != b"cross-site" or b"origin" in told or told.get(_DESTINATION) == b"document"
 
 
 @lru_cache(1024)

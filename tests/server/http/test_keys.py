@@ -340,6 +340,26 @@ def test_this_machine_is_told_by_the_connection_the_name_and_what_proxies_add():
         assert not is_local("127.0.0.1", [(b"host", b"localhost"), (name.encode(), b"127.0.0.1")]), name
 
 
+@pytest.mark.parametrize(
+    ("told", "local"),
+    [
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "image"}, False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "object"}, False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "empty"}, False),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}, True),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "empty", "origin": "http://127.0.0.1:3000"}, True),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "document", "origin": "https://evil.example"}, False),
+        ({"sec-fetch-site": "same-site", "sec-fetch-dest": "image"}, True),
+        ({"sec-fetch-site": "same-origin", "sec-fetch-dest": "empty"}, True),
+        ({"sec-fetch-site": "none", "sec-fetch-dest": "document"}, True),
+    ],
+)
+def test_a_page_from_elsewhere_is_not_this_machine_where_its_browser_names_no_origin(told: dict[str, str], local: bool):
+    headers = [(b"host", b"localhost"), *((name.encode(), value.encode()) for name, value in told.items())]
+    assert is_local("127.0.0.1", headers) is local
+
+
 @pytest.mark.parametrize(("peer", "local"), [("127.0.0.1", True), ("10.0.0.7", False)])
 async def test_without_keys_other_machines_get_lists_only(peer: str, local: bool):
     bench = Bench()
