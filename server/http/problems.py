@@ -167,7 +167,7 @@ class Problem:
 
     def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
         """The answer to a request that went wrong."""
-        body = self.members() | {"instance": errors.encodable(request.url.path)}
+        body = self.members() | {"instance": errors.encodable(request.scope["path"])}
         retry = {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
         more = retry | ({"WWW-Authenticate": challenge(self.name)} if self.status == HTTPStatus.UNAUTHORIZED else {})
         return Response(orjson.dumps(body), self.status, dict(headers or {}) | more, MEDIA_TYPE)
@@ -219,7 +219,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    path = errors.quoted(request.url.path)
+    path = errors.quoted(request.scope["path"])
     sentences = {
         400: "The body can't be read as JSON.",
         404: f"There is nothing at {path}; see /docs for what there is.",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import msgspec
@@ -529,6 +529,13 @@ async def test_a_url_that_is_not_utf8_is_refused_and_never_taken_for_another(ref
     )
     assert response.headers["x-request-id"]
     assert await refusing.histories.read("\ufffd") == []
+
+
+@pytest.mark.parametrize("path", ["/nowhere/a%3Fb", "/nowhere/a%23b%5Cc", "/nowhere/a%0Ab", "/v1/users/a%3Fb/history"])
+async def test_a_problem_names_the_path_as_it_was_asked_for(refusing: Bench, path: str):
+    response = await refusing.client.get(httpx.URL(f"http://localhost{path}"))
+    assert response.status_code == 404
+    assert response.json()["instance"] == unquote(path)
 
 
 BODIES = ["/v1/recommendations", "/v1/recommendations:batch", "/v1/users/a/events", "/v1/catalogs/rollback", "/v1/catalogs/films"]
