@@ -1,6 +1,5 @@
 """`/v1/catalog`, `/v1/catalog/items` and `/v1/catalog/like`: see the catalog, its items and which of them are alike, and add new ones."""
 
-import asyncio
 from typing import Annotated
 
 import orjson
@@ -8,7 +7,6 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import StringConstraints
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
-from drafting.catalog.alike import alike
 from drafting.catalog.attributes import TITLE
 from server.catalogs.new_items import NewItems
 from server.catalogs.search import ItemSearch
@@ -81,7 +79,7 @@ def item_routes(services: Services) -> APIRouter:
         body = {"version": served.name, **catalog_line(served.catalog, index), "attributes": attributes}
         return Response(orjson.dumps(body), media_type="application/json")
 
-    @router.get("/like/{item_id:path}", summary="Items like one", responses=documented(404, 422, answer=AlikeAnswer))
+    @router.get("/like/{item_id:path}", summary="Items like one", responses=documented(404, 422, 429, answer=AlikeAnswer))
     @needs(Scope.RECOMMEND)
     async def show_like(
         item_id: ItemPath, limit: Annotated[int, Query(ge=0, le=MAX_ALIKE, description="How many items of each kind are told.")] = 20
@@ -90,7 +88,7 @@ def item_routes(services: Services) -> APIRouter:
         trie.
         """
         served, index = find(item_id)
-        found = await asyncio.to_thread(alike, served.catalog, index, limit)
+        found = await search.alike(served.catalog, index, limit)
         line = catalog_line(served.catalog, index)
         kinds = [
             {

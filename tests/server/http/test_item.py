@@ -1,15 +1,19 @@
 """One item of the catalog by its id, which may be any text, and the items like it."""
 
 import asyncio
+import threading
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from drafting.catalog.alike import Alike
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from server.catalogs.search import MOST_SEARCHES
+from server.catalogs import search
+from server.catalogs.search import MOST_SEARCHES, ItemSearch
 from server.schemas.comparisons import AlikeAnswer
+from server.try_again import SearchesBusy
 from tests.server.http.test_app import CATALOG, Bench
 from tests.server.server_process import assert_problem
 
@@ -62,6 +66,28 @@ async def test_a_crowd_of_searches_is_told_to_come_again():
     assert busy
     assert all((answer.status_code, answer.headers["retry-after"]) == (429, "1") for answer in busy)
     assert (await bench.client.get("/v1/catalog/items?q=Title 1")).json()["found"] == 11
+
+
+async def test_items_like_one_take_the_places_of_searches(monkeypatch: pytest.MonkeyPatch):
+    held, searches = threading.Event(), ItemSearch()
+
+    def wait(*_: object) -> list[Alike]:
+        held.wait()
+        return []
+
+    monkeypatch.setattr(search, "alike", wait)
+    asked = [asyncio.create_task(searches.alike(CATALOG, 0, 1)) for _ in range(MOST_SEARCHES)]
+    try:
+        # Each takes its place before it waits.
+        await asyncio.sleep(0)
+        with pytest.raises(SearchesBusy):
+            await searches.find(CATALOG, "title")
+        with pytest.raises(SearchesBusy):
+            await searches.alike(CATALOG, 0, 1)
+    finally:
+        held.set()
+    assert await asyncio.gather(*asked) == [[]] * MOST_SEARCHES
+    assert len(await searches.find(CATALOG, "Title 1")) == 11
 
 
 async def test_items_are_alike_by_what_they_share(monkeypatch: pytest.MonkeyPatch):
