@@ -24,6 +24,8 @@ Invariant: the message is a sentence for the client and names nothing of the ser
 (`server.http.problems` has them): services don't know who calls them.
 """
 
+from pathlib import Path
+
 _SHOWN_CHARACTERS = 60
 
 
@@ -35,6 +37,15 @@ def quoted(text: str) -> str:
 def encodable(text: str) -> str:
     """The text with escapes in place of what UTF-8 can't carry: JSON may bring half of a surrogate pair, and sentences quote it."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def without_folders(sentence: str, *paths: Path | None) -> str:
+    """The sentence with files and directories by their own names alone: where the server keeps them is not for clients."""
+    # A path of one part, or of none as `.`, says no more than a name. What lies in another of them comes first.
+    known = [path for path in paths if path is not None and len(path.parts) > 1]
+    for path in sorted(known, key=lambda path: len(path.parts), reverse=True):
+        sentence = sentence.replace(str(path), path.name)
+    return sentence
 
 
 class ServerError(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from server.catalogs.background import answer_order
+from server.errors import without_folders
 
 
 class BuildOrder(msgspec.Struct, frozen=True):
@@ -56,10 +57,10 @@ def build(order: BuildOrder) -> Built:
     from drafting.errors import SetupError
     from verification.hosts.served_model import ServedModel
 
-    source = Path(order.source)
+    source, target = Path(order.source), Path(order.target)
+    draft, base, draft_base = (None if path is None else Path(path) for path in (order.draft, order.base, order.draft_base))
     try:
-        draft, base, draft_base = (None if path is None else Path(path) for path in (order.draft, order.base, order.draft_base))
-        model = ServedModel(Path(order.target), draft=draft, base=base, draft_base=draft_base)
+        model = ServedModel(target, draft=draft, base=base, draft_base=draft_base)
         catalog = load_catalog(source, check=True, limits=ReadLimits(order.max_items, order.max_ratio))
         if source.suffix == SUFFIX:
             check_contents(catalog)
@@ -67,7 +68,8 @@ def build(order: BuildOrder) -> Built:
         digest = save_artefact(catalog, Path(order.artefact))
     except SetupError as error:
         # Clients are told this sentence; where the server keeps its files is not for them.
-        return Built(str(error).replace(str(source), "file").replace(f"{source.parent}{os.sep}", ""))
+        told = str(error).replace(str(source), "file").replace(f"{source.parent}{os.sep}", "")
+        return Built(without_folders(told, target, draft, base, draft_base))
     except OSError as error:
         return Built(f"The catalog can't be stored: {error.strerror}.", storage=True)
     return Built(

@@ -29,7 +29,7 @@ from server.catalogs.served import ServedCatalog
 from server.control.follower import Follower
 from server.control.records import Activation, VersionRecord, version_added
 from server.engine.client import EngineClient
-from server.errors import CatalogRefused, quoted
+from server.errors import CatalogRefused, quoted, without_folders
 from server.messages import PutFilter
 from server.try_again import EngineUnavailable
 
@@ -170,7 +170,8 @@ class CatalogStore(KnownVersions):
             await prove(self._engine, served.handle, served.catalog)
         except CatalogRefused as error:
             # Where the server keeps its files is not for clients.
-            raise CatalogRefused(str(error).replace(str(served.path), "Its file")) from error
+            sentence = str(error).replace(str(served.path), "Its file")
+            raise CatalogRefused(without_folders(sentence, *self._engine.model_paths)) from error
         except EngineUnavailable:
             if not without_engine:
                 raise

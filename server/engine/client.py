@@ -41,6 +41,7 @@ class EngineClient:
 
     Attributes:
         supervisor: of the engine process.
+        model_paths: directories of its models, which its refusals name; None for those that it has not.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class EngineClient:
         The others are those of `EngineSupervisor`.
         """
         self.supervisor = EngineSupervisor(options, catalog_version, metrics, self, patience=patience, on_failure=on_failure)
+        self.model_paths = options.target, options.draft, options.base, options.draft_base
         self._admission = Admission(max_pending)
         metrics.expected_wait.set_function(lambda: self._admission.wait_seconds)
         self._filters: dict[str, dict[str, PutFilter]] = {}

@@ -66,6 +66,9 @@ def main(address: str, options_json: str) -> int:
                     if behaviour == "refuses to be loaded":
                         send(CatalogLoaded(name, "It has too long prompts."))
                         continue
+                    if behaviour == "names its model":
+                        send(CatalogLoaded(name, f"The model in {options.target} reads {path} badly."))
+                        continue
                     if behaviour == "loads slowly":
                         wait_for(options.target.parent, "load", told="loading")
                     send(CatalogLoaded(name))

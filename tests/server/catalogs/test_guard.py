@@ -269,6 +269,14 @@ async def test_a_version_that_is_not_proven_is_never_served(tmp_path: Path, beha
         assert shop.catalogs.history == before
 
 
+async def test_a_refusal_of_the_engine_does_not_say_where_files_and_models_lie(tmp_path: Path) -> None:
+    async with started(tmp_path, {"ONE": "names its model"}) as shop:
+        await shop.ready()
+        await shop.add("one", ONE)
+        with pytest.raises(CatalogRefused, match=r"^The model in behaviours\.json reads Its file badly\.$"):
+            await shop.activate("one")
+
+
 async def test_rolling_back_needs_no_engine(tmp_path: Path) -> None:
     async with started(tmp_path) as shop:
         await serve(shop, "one")

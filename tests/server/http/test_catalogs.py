@@ -229,6 +229,15 @@ def test_the_building_process_says_what_is_wrong_and_leaves_nothing(
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+def test_the_building_process_does_not_say_where_models_lie(tmp_path: Path, catalog_file: Path) -> None:
+    for model in ("gone", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        built = build(BuildOrder(str(catalog_file), str(tmp_path / "out.catalog"), str(tmp_path / model)))
+        assert built.sentence is not None
+        assert model in built.sentence
+        assert str(tmp_path) not in built.sentence
+
+
 def test_the_building_process_reads_the_forms_of_other_projects(tmp_path: Path, model_dir: Path, versions: dict[str, Catalog]) -> None:
     """MiniOneRec's item info, as it is uploaded, and GRID's tensor, within the limits of a build."""
     catalog = versions["v1"]

@@ -131,3 +131,10 @@ def test_services_know_no_http_status(room: str) -> None:
             origin = node.module if isinstance(node, ast.ImportFrom) else None
             for name in [origin or "", *names]:
                 assert name.partition(".")[0] not in {"http", "fastapi", "starlette", "HTTPStatus"}, f"{path} imports {name}"
+
+
+def test_a_sentence_names_files_without_where_they_lie() -> None:
+    sentence = "The draft in /srv/models/shop-draft is of the base in /srv/models/shop/base, and not of models/shop. Build it anew."
+    paths = Path("/srv/models/shop"), Path("/srv/models/shop-draft"), Path("/srv/models/shop/base"), Path("models/shop"), Path(), None
+    told = "The draft in shop-draft is of the base in base, and not of shop. Build it anew."
+    assert errors.without_folders(sentence, *paths) == told
