@@ -18,7 +18,7 @@ from drafting.prompts.view import NoSuchName, SaidError, View
 
 MAX_STEPS = 50_000
 MAX_SECONDS = 1.0
-# The clock is asked once in so many steps.
+# The clock is asked once in so many steps, and once in as many letters as a width may have.
 _STEPS_BY_THE_CLOCK = 16
 # Letters of a text or entries of a list, and bits of a number, that a template makes on its way.
 MAX_SIZE = 1_000_000
@@ -59,7 +59,7 @@ class Steps:
     def __init__(self, end: float | None = None) -> None:
         """`end` is the processor time of this thread, in seconds, at which it must be done, where one prompt has several of these."""
         self._left = MAX_STEPS
-        self._letters = MAX_MADE
+        self._letters, self._made = MAX_MADE, 0
         self._end = time.thread_time() + MAX_SECONDS if end is None else end
 
     def count(self) -> None:
@@ -75,7 +75,9 @@ class Steps:
         self._letters -= size
         if self._letters < 0:
             raise Endless(f"it makes more than {MAX_MADE:,} letters on its way")
-        if size > MAX_WIDTH:
+        self._made += size
+        if self._made > MAX_WIDTH:
+            self._made = 0
             self._check_time()
 
     def _check_time(self) -> None:
@@ -270,6 +272,8 @@ def bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             check_filled(str(args[0]), values[1:])
         else:
             check_arguments(values * 2 if name in _SQUARE_FILTERS else values, has_width=name in _WIDE_FILTERS)
+        # Of itself, for one that makes a number: `map` calls it as often as its list is long.
+        make(1)
         return sized(function(*args, **kwargs))
 
     return bound

@@ -1,5 +1,6 @@
 """What templates must not do is a sentence within a moment, and what they may do with large numbers is done."""
 
+import itertools
 import time
 
 import pytest
@@ -180,6 +181,17 @@ def test_entries_take_more_memory_than_letters(monkeypatch: pytest.MonkeyPatch) 
         prompts("{% set n = namespace(x=[]) %}{% for i in range(5) %}{% set n.x = [n.x, ('aa,' * 100).split(',')] %}{% endfor %}").build(
             [0]
         )
+
+
+@pytest.mark.parametrize(
+    "chain", [" | map('upper')" * 30 + " | join", " | map('int')" * 30 + " | sum", " | select('eq', 1)" * 30 + " | sum"]
+)
+def test_what_filters_do_one_after_the_other_is_timed(chain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every look at the clock takes a second.
+    clock = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: float(next(clock)))
+    with pytest.raises(PromptError, match="it takes more than 1 s"):
+        prompts("{% set t = ([1] * 1000)" + chain + " %}").build([0])
 
 
 @pytest.mark.parametrize(
