@@ -32,6 +32,8 @@ WRITTEN_IN = "form/"
 CREATED, FILTER, VERSION, ACTIVATION, LEFT, BEGAN = "created/", "filter/", "version/", "activation/", "left/", "began/"
 # Those before are forgotten.
 MAX_ACTIVATIONS = 10_000
+# More than a request with the names of items has bytes: what a damaged or a forged state says must not fill the memory of all replicas.
+_MOST_NAME_BYTES = 16 << 20
 
 
 class VersionRecord(msgspec.Struct, frozen=True):
@@ -228,8 +230,19 @@ def decode_filter(value: bytes) -> str | TextColumn:
         record = msgspec.msgpack.decode(value, type=FilterRecord)
         if record.expression is not None:
             return record.expression.decode("utf-8", "surrogatepass")
-        lengths = np.frombuffer(zlib.decompress(record.lengths), np.uint32)
-        return TextColumn.of_bytes(lengths, zlib.decompress(record.data))
+        lengths, data = np.frombuffer(_inflated(record.lengths), np.uint32), _inflated(record.data)
+        if int(lengths.sum(dtype=np.int64)) != len(data):
+            raise ValueError("the names of a filter are not as long as it says")
+        return TextColumn.of_bytes(lengths, data)
+
+
+def _inflated(data: bytes) -> bytes:
+    """What was compressed. Raises ValueError, zlib.error: it is damaged, or so much that no request can have brought it."""
+    inflating = zlib.decompressobj()
+    inflated = inflating.decompress(data, _MOST_NAME_BYTES)
+    if not inflating.eof:
+        raise ValueError("a filter is cut off, or larger than any that a request brings")
+    return inflated
 
 
 @contextmanager

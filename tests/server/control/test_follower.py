@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Mapping
 
 import msgspec
 import pytest
 
-from server.control import Limits, Position, Replica, Write
+from drafting.catalog.text_column import TextColumn
+from server.control import Limits, Position, Replica, Write, records
 from server.control.follower import Follower
 from server.control.memory import MemoryControlStore
 from server.control.names import replica_name
@@ -130,6 +132,23 @@ async def test_who_begins_with_what_is_damaged_is_told_so_and_begins_once_it_is_
 def test_a_filter_that_is_damaged_is_told(value: bytes):
     with pytest.raises(ControlUnavailable):
         decode_filter(value)
+
+
+@pytest.mark.parametrize(("lengths", "data"), [([5], b"four"), ([2**32 - 1], b"four"), ([], b"four"), ([4], b""), ([2000], bytes(2000))])
+def test_names_of_a_filter_that_are_other_than_it_says_or_more_than_any_are_told(
+    lengths: list[int], data: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(records, "_MOST_NAME_BYTES", 1000)
+    written = b"".join(length.to_bytes(4, "little") for length in lengths)
+    with pytest.raises(ControlUnavailable, match="restore it"):
+        decode_filter(msgspec.msgpack.encode(FilterRecord(None, zlib.compress(written), zlib.compress(data))))
+
+
+def test_names_of_a_filter_come_back():
+    names = ["a", "", "ü" * 100]
+    found = decode_filter(encode_filter(TextColumn.of(names)))
+    assert isinstance(found, TextColumn)
+    assert list(found) == names
 
 
 async def test_a_replica_knows_since_when_it_can_not_know(store: Unsure, monkeypatch: pytest.MonkeyPatch):
