@@ -23,6 +23,7 @@ from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceR
 from drafting.array_types import BoolArray, FloatArray, IntArray
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Head, Rows
+from drafting.device import on_device
 from drafting.plans.plan import Action, DraftRound, Plan
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.token_set import TokenSet
@@ -240,4 +241,5 @@ class OverlookingDraft(_ScriptedModel):
         return Rows(torch.cat([rows.states, places], 1), _OverlookingHead(rows.head, overlooked))
 
     def _to_device(self, array: IntArray) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+        # Without waiting: what a trained draft proposes is not waited for either.
+        return on_device(array, self.device)
