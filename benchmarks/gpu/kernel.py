@@ -1,19 +1,24 @@
 """Tree attention against what the device can do at best: `python -m benchmarks.gpu.kernel`.
 
 Its floor is the larger of two times: that of reading every key, value and query once and writing the result, and that of the arithmetic.
-What the device can read and compute a second is measured beside it, by a copy and by a product of matrices. Needs torch, transformers and
-numpy only.
+What the device can read and compute a second is measured beside it, by a copy and by a product of matrices. On a GPU recordings are timed:
+launching from Python takes longer than most of these kernels. Needs torch, transformers and numpy only.
 
 Invariant: one call after another reads another layer's keys and values, together four times what the device's last cache holds, as a model
 does.
 """
 
 import argparse
+import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, product
+from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -21,15 +26,21 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from benchmarks.gpu.report import machine
+from benchmarks.gpu.timing import failure
 from benchmarks.markdown import markdown_head, markdown_row
 from benchmarks.systems.shapes import SHAPES, ModelShape
 from drafting.beam.model import AttentionLayout, build_layout
 from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import DTYPES
+from verification.hosts.graphs import CudaRecorder, Run
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("shape", "prompt", "batch", "µs", "memory floor, µs", "arithmetic floor, µs", "of the higher floor")
 # The fewest layers, and how many times what the last cache of a GPU holds their keys and values are together.
 LAYERS, BEYOND = 8, 4
+# Work is timed in so many blocks of about so many seconds: a GPU is lent for minutes, and there are many cases.
+BLOCKS, BLOCK_SECONDS = 5, 0.02
 # A tree of the paper's width: a beam of 40 at each of three depths.
 WIDTH, DEPTH = 40, 3
 
@@ -80,13 +91,19 @@ def measure_device(device: torch.device, size: int) -> Device:
     return Device(2 * source.nbytes / seconds_of(lambda: target.copy_(source)), flops)
 
 
-def points(names: Sequence[str], prompts: Sequence[int], batches: Sequence[int], device: torch.device, best: Device) -> Iterator[Point]:
-    """Time every shape, prompt length and batch size."""
-    for name in names:
-        shape = SHAPES[name].target
-        for prompt in prompts:
-            for batch in batches:
-                yield _time(name, shape, prompt, batch, device, best)
+def row_of(name: str, prompt: int, batch: int, device: torch.device, best: Device) -> str:
+    """The line of the table of one shape, prompt length and batch size: its times, or why there are none."""
+    try:
+        point = _time(name, SHAPES[name].target, prompt, batch, device, best)
+    # A compiler's errors are no RuntimeErrors, and one kernel that a device can't run says nothing of the others.
+    except Exception as error:
+        logger.exception("%s, prompt %d, batch %d failed.", name, prompt, batch)
+        if device.type == "cuda":
+            # A device that is of no more use to this process says so here.
+            torch.cuda.synchronize(device)
+        return markdown_row((name, prompt, batch, failure(error), "", "", ""))
+    times = (f"{time:.1f}" for time in (point.microseconds, point.memory_floor, point.arithmetic_floor))
+    return markdown_row((name, prompt, batch, *times, f"{point.share:.0%}"))
 
 
 def tree_layout(prompt: int, batch: int, device: torch.device) -> tuple[Tensor, AttentionLayout]:
@@ -121,9 +138,10 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
     key, value = (torch.randn(tokens, shape.key_value_heads, head_size, device=device).to(dtype) for _ in range(2))
     caches = layers_of(torch.randn(batch * columns, shape.key_value_heads, 2 * head_size, device=device).to(dtype))
 
-    def forward() -> None:
+    def forward() -> Tensor:
         for cache in caches:
-            tree_attention(query, key, value, cache, slots, [layout], head_size**-0.5)
+            attended = tree_attention(query, key, value, cache, slots, [layout], head_size**-0.5)
+        return attended
 
     moved = caches[0].nbytes + 2 * (query.nbytes + key.nbytes + value.nbytes)
     operations = 4 * tokens * columns * shape.heads * head_size
@@ -131,7 +149,7 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
         name,
         prompt,
         batch,
-        microseconds=1e6 * seconds_of(forward) / len(caches),
+        microseconds=1e6 * seconds_of(recorded(forward, device)) / len(caches),
         memory_floor=1e6 * moved / best.bytes_per_second,
         arithmetic_floor=1e6 * operations / best.flops_per_second[dtype],
     )
@@ -139,7 +157,15 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
 
 def seconds_of(work: Callable[[], object]) -> float:
     """The median time of some work, the device waited for."""
-    return float(Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.3).median)
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    # Each call of `timeit` warms up before.
+    calls = max(1, math.ceil(BLOCK_SECONDS / timer.timeit(1).median))
+    return float(median(timer.timeit(calls).median for _ in range(BLOCKS)))
+
+
+def recorded(work: Run, device: torch.device) -> Run:
+    """Some work without the time that it takes to launch it: on a GPU a recording of it, elsewhere the very same."""
+    return CudaRecorder(device)(work) if device.type == "cuda" else work
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -150,17 +176,24 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--shape", default="llama-7b,qwen3-1.7b" if large else "small", help="shapes (default: %(default)s)")
     parser.add_argument("--prompt", default="104,1000,5000" if large else "104", help="prompt tokens (default: %(default)s)")
     parser.add_argument("--batch", default="1,8,32" if large else "1,8", help="requests at once (default: %(default)s)")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file, line by line")
     options = parser.parse_args(arguments)
     names = options.shape.split(",")
     if unknown := [name for name in names if name not in SHAPES]:
         parser.error(f"there is no shape {unknown[0]!r}: choose {', '.join(SHAPES)}.")
     prompts, batches = ([int(number) for number in text.split(",")] for text in (options.prompt, options.batch))
-    best = measure_device(device, 8192 if large else 512)
-    print(f"{machine(device)}; a copy moves {best.bytes_per_second / 1e9:.0f} GB/s; 40 x 3 nodes a request, one layer.\n")
-    print(*markdown_head(COLUMNS), sep="\n")
-    for point in points(names, prompts, batches, device, best):
-        times = (f"{time:.1f}" for time in (point.microseconds, point.memory_floor, point.arithmetic_floor))
-        print(markdown_row((point.shape, point.prompt, point.batch, *times, f"{point.share:.0%}")), flush=True)
+    with ExitStack() as files:
+        outputs = [sys.stdout]
+        if options.markdown:
+            options.markdown.parent.mkdir(parents=True, exist_ok=True)
+            outputs.append(files.enter_context(options.markdown.open("w")))
+        best = measure_device(device, 8192 if large else 512)
+        layer = "one layer, recorded" if large else "one layer"
+        head = f"{machine(device)}; a copy moves {best.bytes_per_second / 1e9:.0f} GB/s; 40 x 3 nodes a request, {layer}.\n"
+        rows = (row_of(*case, device, best) for case in product(names, prompts, batches))
+        for line in chain([head], markdown_head(COLUMNS), rows):
+            for output in outputs:
+                print(line, file=output, flush=True)
     return 0
 
 

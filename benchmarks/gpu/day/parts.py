@@ -32,7 +32,10 @@ EXACTNESS = "Against lists computed one at a time without drafts; a random targe
 RELAXED = (
     "Relaxed verification is timed with all children drafted; what a trained draft gains by it, and its Recall, `make truth` measures."
 )
-KERNEL = "Against PyTorch's operations in float64; trees of three levels, prompts cached."
+KERNEL = (
+    "Against PyTorch's operations in float64; trees of three levels, prompts cached. Launched: one after the other from Python, as without "
+    "CUDA graphs; the other times are the device's alone, of a recording."
+)
 NVIDIA = "NVIDIA's shape; published: 17.6 and 93.2 ms for 1 and 8 requests on an H100."
 PARTS = {
     part.name: part

@@ -1,10 +1,15 @@
 """What the kernel's benchmark times, and that its table says so. No figure of a shared machine is asserted."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from benchmarks.gpu import kernel
 from benchmarks.gpu.kernel import DEPTH, WIDTH, Point, main, tree_layout
+from benchmarks.systems.shapes import ModelShape
 
 CPU = torch.device("cpu")
 
@@ -39,8 +44,51 @@ def test_an_unknown_shape_gets_one_sentence(capsys: pytest.CaptureFixture[str]):
     assert "there is no shape 'nonsense': choose tiny, small," in capsys.readouterr().err
 
 
-def test_the_table_has_a_line_per_case(capsys: pytest.CaptureFixture[str]):
-    assert main(["--shape", "tiny", "--prompt", "8,16", "--batch", "1"]) == 0
-    lines = [line.split("|")[1:5] for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny")]
+def test_the_table_has_a_line_per_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--shape", "tiny", "--prompt", "8,16", "--batch", "1", "--markdown", str(tmp_path / "new" / "kernel.md")]) == 0
+    text = (tmp_path / "new" / "kernel.md").read_text()
+    assert text == capsys.readouterr().out
+    lines = [line.split("|")[1:5] for line in text.splitlines() if line.startswith("| tiny")]
     assert [[cell.strip() for cell in line][:3] for line in lines] == [["tiny", "8", "1"], ["tiny", "16", "1"]]
     assert all(float(line[3]) > 0 for line in lines)
+
+
+def test_a_case_that_fails_costs_no_other_its_times(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    time = kernel._time
+
+    def failing(name: str, shape: ModelShape, prompt: int, *others: Any) -> Point:
+        if prompt == 8:
+            raise Exception("out of resource: shared memory")
+        return time(name, shape, prompt, *others)
+
+    monkeypatch.setattr(kernel, "_time", failing)
+    assert main(["--shape", "tiny", "--prompt", "8,16", "--batch", "1"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny")]
+    assert lines[0] == "| tiny | 8 | 1 | Exception: out of resource: shared memory |  |  |  |"
+    assert lines[1].startswith("| tiny | 16 | 1 | ")
+    assert lines[1].endswith("% |")
+
+
+def test_on_a_gpu_a_recording_is_timed(monkeypatch: pytest.MonkeyPatch):
+    def work() -> torch.Tensor:
+        return torch.zeros(1)
+
+    replay = object()
+    monkeypatch.setattr(kernel, "CudaRecorder", lambda device: {work: replay}.get)
+    assert kernel.recorded(work, torch.device("cuda")) is replay
+    assert kernel.recorded(work, CPU) is work
+
+
+def test_few_calls_are_timed_of_work_that_takes_long(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    class Timer:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def timeit(self, calls: int) -> SimpleNamespace:
+            asked.append(calls)
+            return SimpleNamespace(median=0.008)
+
+    monkeypatch.setattr(kernel, "Timer", Timer)
+    assert kernel.seconds_of(lambda: None) == 0.008
+    assert asked == [1, 3, 3, 3, 3, 3]
