@@ -8,6 +8,8 @@ WORKERS = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count
 
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+# Where `make bench-gpu` writes its reports, each as it is measured; a part that fails costs no other its own.
+INTO ?= build/bench-gpu
 
 .PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper quality load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check screenshots services deploy-tools deploy-check fleet-check clean
 
@@ -66,10 +68,12 @@ hooks: setup ## Run what `make lint` checks before each commit
 bench: setup ## Time this engine against vLLM and transformers (idle machine, a quarter of an hour)
 	$(BIN)/atspeed-bench bench $(ARGS)
 
-bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, no part takes ten minutes
-	$(GPU_PYTHON) -m benchmarks.gpu.kernel
-	$(GPU_PYTHON) -m benchmarks.gpu.run $(ARGS)
-	$(GPU_PYTHON) -m benchmarks.gpu.run --wide
+bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones) in less than ten minutes, with reports in build/bench-gpu: needs no setup
+	failed=0; \
+	$(GPU_PYTHON) -m benchmarks.gpu.kernel --markdown "$(INTO)/kernel.md" || failed=1; \
+	$(GPU_PYTHON) -m benchmarks.gpu.run --minutes 5 --json "$(INTO)/drafting.json" --markdown "$(INTO)/drafting.md" $(ARGS) || failed=1; \
+	$(GPU_PYTHON) -m benchmarks.gpu.run --wide --minutes 2 --json "$(INTO)/wide.json" --markdown "$(INTO)/wide.md" || failed=1; \
+	exit $$failed
 
 gpu-day: ## Measure a GPU in at most nine minutes, resumable, with a report in build/gpu-day: needs no setup; ARGS=--rehearse tries it anywhere
 	$(GPU_PYTHON) -m benchmarks.gpu.day $(ARGS)

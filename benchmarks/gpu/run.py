@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         graphs=flags.graphs,
         arguments=sys.argv[1:] if arguments is None else arguments,
     )
+    for path in filter(None, (flags.json, flags.markdown)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         for report in run(options):
             if flags.json:
@@ -154,6 +156,8 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
         return
     if trace.depth != (depth := len(shape.catalog.level_sizes)):
         raise TraceError(f"The trace is of identifiers of {trace.depth} tokens, but those of the shape {name} have {depth}.")
+    if _no_time_left(name, cases, deadline, notes):
+        return
     started = time.monotonic()
     engine = ScriptedEngine(name, shape, cases, options.device, options.graphs)
     print(f"{name}: made in {time.monotonic() - started:.0f} s, {len(cases)} cases.", flush=True)
@@ -162,8 +166,7 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
         _say_costs(name, costs, notes)
         _say_unrecorded(name, trace, cases, notes)
         for number, case in enumerate(cases):
-            if time.monotonic() > deadline:
-                _say(notes, f"{name}: no time was left for {len(cases) - number} of {len(cases)} cases, from {case} on.")
+            if _no_time_left(name, cases, deadline, notes, number):
                 break
             timed, lost = engine.time(case, runs_of(trace, case, engine.trie, options.plans, costs), options.requests, turns=options.turns)
             for sentence in lost:
@@ -176,6 +179,13 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
             _say(notes, f"{name}: CUDA graphs replayed {counts.replayed} of {every} forwards of the {model}.")
     finally:
         engine.close()
+
+
+def _no_time_left(name: str, cases: Sequence[Case], deadline: float, notes: list[str], number: int = 0) -> bool:
+    """True, and told, if the case of this number is not to begin any more."""
+    if is_late := time.monotonic() > deadline:
+        _say(notes, f"{name}: no time was left for {len(cases) - number} of {len(cases)} cases, from {cases[number]} on.")
+    return is_late
 
 
 def _cases_that_fit(name: str, shape: Shape, options: Options, notes: list[str]) -> list[Case]:

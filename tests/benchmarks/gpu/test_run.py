@@ -65,8 +65,8 @@ def bench(*flags: str, trace: Path) -> None:
 
 
 def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(trace_file: Path, tmp_path: Path, capsys):
-    bench("--batch", "1,2", "--json", str(tmp_path / "gpu.json"), "--markdown", str(tmp_path / "gpu.md"), trace=trace_file)
-    report = json.loads((tmp_path / "gpu.json").read_text())
+    bench("--batch", "1,2", "--json", str(tmp_path / "new" / "gpu.json"), "--markdown", str(tmp_path / "gpu.md"), trace=trace_file)
+    report = json.loads((tmp_path / "new" / "gpu.json").read_text())
     found = [(row["batch"], row["k"], row["plan"], row["target_forwards"], row["draft_forwards"]) for row in report["timings"]]
     assert found == [
         (batch, *row)
@@ -229,6 +229,27 @@ def test_a_missing_trace_gets_one_sentence(tmp_path: Path):
 def test_a_plan_that_the_trace_does_not_have_is_no_plan(trace_file: Path):
     with pytest.raises(SystemExit, match=r"There is no plan 'beam:9' in the trace: choose none, trie, beam:6\."):
         bench("--plans", "beam:6,beam:9", trace=trace_file)
+
+
+def test_no_model_is_made_for_which_no_time_is_left(trace_file: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(gpu, "ScriptedEngine", None)
+    bench("--batch", "1", "--minutes", "0", trace=trace_file)
+    assert "tiny: no time was left for 2 of 2 cases" in capsys.readouterr().out
+
+
+def test_a_part_of_make_bench_gpu_that_fails_costs_no_other_its_report(tmp_path: Path):
+    script, into = tmp_path / "python.sh", tmp_path / "new"
+    script.write_text('echo "$@" >> "$(dirname "$0")/asked"\ncase "$2" in *.kernel) exit 3;; esac\n')
+    command = ["make", "bench-gpu", f"GPU_PYTHON=sh {script}", f"INTO={into}", "ARGS=--k 1"]
+    # Of a `make` around these tests nothing is passed on.
+    ended = subprocess.run(command, cwd=ROOT, check=False, env={"PATH": os.environ["PATH"]}, stdout=subprocess.DEVNULL)
+    assert ended.returncode != 0
+    asked = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
+    assert [words[1] for words in asked] == ["benchmarks.gpu.kernel", "benchmarks.gpu.run", "benchmarks.gpu.run"]
+    assert asked[1][-2:] == ["--k", "1"]
+    reports = [word for words in asked for word in words if word.startswith(str(into))]
+    assert len(reports) == len(set(reports)) == 5
+    assert sum(float(words[words.index("--minutes") + 1]) for words in asked[1:]) <= 8
 
 
 def test_it_needs_torch_transformers_and_numpy_only(trace_file: Path):
