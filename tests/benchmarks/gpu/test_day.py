@@ -160,6 +160,22 @@ def test_what_a_part_does_harms_no_other(tmp_path: Path, capsys: pytest.CaptureF
     assert results.ended("nvidia") is results.ended("graphs") is None
 
 
+def test_a_part_whose_time_was_over_goes_on_in_what_the_others_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def run(part: Part, results: Results, *_: object) -> bool:
+        asked.append(part.name)
+        is_cut = (part.name, asked.count(part.name)) == ("kernel", 1)
+        results.end(part.name, f"{day.CUT} 60 s: run it again." if is_cut else FINISHED, 60.0)
+        return True
+
+    monkeypatch.setattr(day, "_run", run)
+    assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "kernel", "paper"]) == 0
+    assert asked == ["kernel", "paper", "kernel"]
+    assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "kernel", "paper"]) == 0
+    assert asked == ["kernel", "paper", "kernel"]
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, Exception])
 def test_what_the_device_throws_is_a_result(kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
