@@ -6,8 +6,10 @@ TORCH := torch==2.13.0+cpu
 # One more than processors, for a test often waits. Each worker loads models and servers of its own, so more than four fill the memory.
 WORKERS = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 4))")
 
-# What a GPU machine has: any Python with torch, transformers and numpy.
-GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+# What a GPU machine has: any Python with torch, transformers and numpy. Another one may stand before it.
+HAS_TORCH := import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)
+GPU_PYTHON ?= $(shell for python in $(BIN)/python python3.11 python3 python; do \
+	if $$python -c '$(HAS_TORCH)' 2> /dev/null; then echo $$python; exit; fi; done; echo $(PYTHON))
 # Where `make bench-gpu` writes its reports, each as it is measured; a part that fails costs no other its own.
 INTO ?= build/bench-gpu
 

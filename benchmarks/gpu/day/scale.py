@@ -3,6 +3,7 @@
 Invariant: a rehearsal runs the same parts with the same code, and only the numbers here are smaller.
 """
 
+import sys
 from dataclasses import dataclass, replace
 
 import torch
@@ -120,5 +121,8 @@ def scale_of(rehearse: bool) -> Scale:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda" and not rehearse:
-        raise SetupError("PyTorch sees no GPU here: install its CUDA build and a driver, or try the run with --rehearse.")
+        raise SetupError(
+            f"PyTorch {torch.__version__} of {sys.executable} sees no GPU here: install its CUDA build and a driver, name another Python "
+            "by make's GPU_PYTHON, or try the run with --rehearse."
+        )
     return (rehearsal if rehearse else full)(device)

@@ -252,6 +252,25 @@ def test_a_part_of_make_bench_gpu_that_fails_costs_no_other_its_report(tmp_path:
     assert sum(float(words[words.index("--minutes") + 1]) for words in asked[1:]) <= 8
 
 
+def test_a_python_that_has_torch_is_chosen(tmp_path: Path):
+    def chosen() -> str:
+        command, path = ["make", "--dry-run", "gpu-day", f"BIN={tmp_path}/venv", "ARGS="], f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(command, cwd=ROOT, check=True, env={"PATH": path}, capture_output=True, text=True).stdout.partition(" ")[0]
+
+    def has_torch(name: str, status: int) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+
+    has_torch("python3.11", 1)
+    has_torch("python3", 0)
+    assert chosen() == "python3"
+    has_torch("python3.11", 0)
+    assert chosen() == "python3.11"
+    has_torch("venv/python", 0)
+    assert chosen() == f"{tmp_path}/venv/python"
+
+
 def test_it_needs_torch_transformers_and_numpy_only(trace_file: Path):
     code = f"{few_libraries.only()}; import benchmarks.gpu.kernel; from benchmarks.gpu.run import main; main()"
     flags = ["--device=cpu", "--shape=tiny", "--prompt=16", "--k=3", "--batch=1", "--requests=1", "--turns=1", f"--trace={trace_file}"]
