@@ -70,12 +70,20 @@ def _time(
 
 
 def _rows(scale: Scale, shape: ScriptedShape, engine: ScriptedEngine, case: Case, costs: ForwardCosts, relaxed: bool) -> list[Figures]:
+    # What the forwards before it have counted is not the case's.
+    engine.graph_counts()
     timings, lost = engine.time(case, _strict_runs(shape, case, engine, costs), scale.searches, turns=scale.turns)
     if relaxed:
         runs = [plain_run(case.k, engine.trie), trie_run(case.k, engine.trie)]
         sampled, more = engine.time(case, runs, scale.searches, RELAXED, scale.turns)
         timings, lost = [*timings, *map(_named_relaxed, sampled)], [*lost, *more]
-    return [*map(asdict, timings), *({"left out": sentence} for sentence in lost)]
+    return [*map(asdict, timings), *({"left out": sentence} for sentence in lost), *_replayed(engine, case)]
+
+
+def _replayed(engine: ScriptedEngine, case: Case) -> Iterator[Figures]:
+    """How many of a case's forwards were replayed from graphs; nothing without graphs, and a case that fits none is timed as without."""
+    for model, counts in zip(("target", "draft"), engine.graph_counts(), strict=False):
+        yield {"graphs": f"{case}: {counts.replayed} of {counts.replayed + counts.skipped} forwards of the {model} were replayed."}
 
 
 def _strict_runs(shape: ScriptedShape, case: Case, engine: ScriptedEngine, costs: ForwardCosts) -> Sequence[TraceRun]:

@@ -19,11 +19,14 @@ from benchmarks.gpu.day.parts import PARTS, Part
 from benchmarks.gpu.day.report import markdown
 from benchmarks.gpu.day.results import AGAIN, FINISHED, Measured, Results
 from benchmarks.gpu.day.scale import full, rehearsal
-from benchmarks.gpu.scripted_run import room_for
+from benchmarks.gpu.day.scripted import time_long
+from benchmarks.gpu.scripted_run import ScriptedEngine, room_for
 from benchmarks.systems.shapes import make_identifiers
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
 from tests.benchmarks.gpu.test_run import ROOT, timing
+from verification.engine import calibration
+from verification.hosts.graphs import GraphCounts
 
 CPU = torch.device("cpu")
 
@@ -215,6 +218,20 @@ def test_after_graphs_were_refused_a_new_process_measures_without(tmp_path: Path
     assert results.ended("graphs") == AGAIN
     assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "graphs"]) == 0
     assert [measured.case for measured in results.measured("graphs")] == ["graphs", "prompt 16, batch 1, k 3"]
+
+
+def test_the_report_says_how_many_forwards_graphs_have_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = [[GraphCounts(90, 9)] * 2, [GraphCounts(12, 1), GraphCounts(6, 0)]]
+    monkeypatch.setattr(calibration, "REPEATS", 1)
+    monkeypatch.setattr(ScriptedEngine, "graph_counts", lambda engine: counts.pop(0))
+    (measured,) = time_long(rehearsal(CPU), set())
+    results = Results(tmp_path / "results.jsonl")
+    results.add("graphs", measured)
+    lines = [line for line in markdown(results, rehearse=True).splitlines() if line.startswith("* graphs: ")]
+    assert lines == [
+        "* graphs: prompt 48, batch 1, k 5: 12 of 13 forwards of the target were replayed.",
+        "* graphs: prompt 48, batch 1, k 5: 6 of 6 forwards of the draft were replayed.",
+    ]
 
 
 def test_results_of_another_machine_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
