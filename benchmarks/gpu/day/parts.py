@@ -11,7 +11,7 @@ class Part:
     """A part of the day's measurements, which runs in a process of its own.
 
     Attributes:
-        seconds: the most that it may take.
+        seconds: the most that it may take, with the start of its process and what it has Triton compile; that is kept for later ones.
         title: of its table.
         about: what a reader must know of the figures, in sentences.
         measure: `module:function` of `benchmarks.gpu.day`, which yields what the cases of a scale give that are not done.
@@ -41,13 +41,13 @@ PARTS = {
     part.name: part
     for part in (
         Part("device", 40, "Device", "What this machine is, and what it can do at best.", "device:describe"),
-        Part("kernel", 60, "Tree attention", KERNEL, "device:check_kernel"),
+        Part("kernel", 80, "Tree attention", KERNEL, "device:check_kernel"),
         Part("exactness", 90, "The same lists, however computed", EXACTNESS, "lists:compare_lists"),
-        Part("nvidia", 80, "Width 256, three levels", f"{NVIDIA} {SCRIPTED}", "scripted:time_wide"),
+        Part("nvidia", 70, "Width 256, three levels", f"{NVIDIA} {SCRIPTED}", "scripted:time_wide"),
         Part("paper", 100, "The paper's pair", f"{SCRIPTED} {RELAXED}", "scripted:time_paper"),
         Part("flashrec", 60, "A long prompt", f"FlashRec's shape. {SCRIPTED}", "scripted:time_long"),
         Part("graphs", 60, "CUDA graphs on and off", SCRIPTED, "scripted:time_graphs"),
-        Part("generate", 50, "transformers' generate", "The paper's target and catalog, one request at a time.", "lists:time_generate"),
+        Part("generate", 40, "transformers' generate", "The paper's target and catalog, one request at a time.", "lists:time_generate"),
         Part("vllm", 120, "Beside vLLM", "`atspeed-bench bench` with random models.", "beside_vllm:bench_vllm"),
     )
 }
