@@ -161,6 +161,8 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
     started = time.monotonic()
     engine = ScriptedEngine(name, shape, cases, options.device, options.graphs)
     print(f"{name}: made in {time.monotonic() - started:.0f} s, {len(cases)} cases.", flush=True)
+    for sentence in engine.notes:
+        _say(notes, sentence)
     try:
         costs = engine.costs(max(case.prompt for case in cases))
         _say_costs(name, costs, notes)

@@ -61,7 +61,12 @@ class _Turn:
 
 
 class ScriptedEngine:
-    """An engine on random models of a shape, which follows scripts; `trie` is its catalog's."""
+    """An engine on random models of a shape, which follows scripts.
+
+    Attributes:
+        trie: its catalog's.
+        notes: sentences on what makes its times others than those of the models that are served.
+    """
 
     def __init__(self, name: str, shape: Shape, cases: Sequence[Case], device: torch.device, graphs: bool = False) -> None:
         """Make the models, and room for the largest of the cases; with `graphs`, record their forwards as CUDA graphs.
@@ -82,6 +87,11 @@ class ScriptedEngine:
             # The one that takes what padding writes.
             slots += 1
         hosts = [_host(model, vocabulary, longest, slots, device) for model in (shape.target, shape.draft)]
+        self.notes = [
+            f"{name}: the {model} was computed by transformers' own layers, which take longer than those of this host."
+            for model, host in zip(("target", "draft"), hosts, strict=True)
+            if host.decoder is None
+        ]
         most_requests = max(case.batch for case in cases)
         target, draft = (graphed(host, most_requests, longest) if graphs else host for host in hosts)
         self._graphs = [model for model in (target, draft) if isinstance(model, GraphedModel)]

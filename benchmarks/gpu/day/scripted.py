@@ -77,7 +77,8 @@ def _rows(scale: Scale, shape: ScriptedShape, engine: ScriptedEngine, case: Case
         runs = [plain_run(case.k, engine.trie), trie_run(case.k, engine.trie)]
         sampled, more = engine.time(case, runs, scale.searches, RELAXED, scale.turns)
         timings, lost = [*timings, *map(_named_relaxed, sampled)], [*lost, *more]
-    return [*map(asdict, timings), *({"left out": sentence} for sentence in lost), *_replayed(engine, case)]
+    sentences: list[Figures] = [*({"left out": sentence} for sentence in lost), *({"layers": note} for note in engine.notes)]
+    return [*map(asdict, timings), *sentences, *_replayed(engine, case)]
 
 
 def _replayed(engine: ScriptedEngine, case: Case) -> Iterator[Figures]:

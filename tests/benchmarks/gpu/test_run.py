@@ -23,6 +23,7 @@ from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
 from verification.engine import calibration
+from verification.hosts.decoder_layers import DecoderLayers
 from verification.hosts.head import LinearHead
 
 ROOT = Path(__file__).parents[3]
@@ -130,6 +131,15 @@ def test_a_shape_that_fails_costs_no_other_its_figures(trace_file: Path, tmp_pat
     monkeypatch.setattr(ScriptedEngine, "costs", fail)
     bench("--batch", "1", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
     assert json.loads((tmp_path / "gpu.json").read_text())["notes"] == ["tiny: the shape is left out from there on. OutOfResources: at 3:1"]
+
+
+def test_models_that_are_not_computed_as_they_are_served_are_told(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(DecoderLayers, "of", lambda *_: None)
+    bench("--batch", "1", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    told = [note for note in report["notes"] if "transformers' own layers" in note]
+    assert [note.partition(" was ")[0] for note in told] == ["tiny: the target", "tiny: the draft"]
+    assert report["timings"]
 
 
 def test_a_run_that_is_ended_has_written_the_cases_before(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
