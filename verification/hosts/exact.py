@@ -3,9 +3,9 @@
 Matrix products of other shapes add in another order, and half precision shows it. Invariant: every linear layer multiplies blocks of `ROWS`
 rows, the last one padded, so all products of a layer have one shape, in which a row's result depends neither on its place nor on the other
 rows. What can't have one shape is computed in float64 and rounded: attention, whose columns are a matter of the request, and activations,
-which libraries compute in another way at the end of a tensor. Another order of a sum changes about the 50th bit of a float64, so that its
-rounding to bfloat16 differs once in 10^13 numbers. The head is computed in float32, as the normaliser always is. All of it is tried at
-start, on the loaded model.
+which libraries compute in another way at the end of a tensor. Norms take blocks, too, on a GPU: there, how many threads add up a row is a
+matter of how many rows there are. Another order of a sum changes about the 50th bit of a float64, so that its rounding to bfloat16 differs
+once in 10^13 numbers. The head is computed in float32, as the normaliser always is. All of it is tried at start, on the loaded model.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from drafting.beam.model import TreeModel
 from drafting.beam.tree import TokenTree
+from drafting.device import is_async
 from verification.hosts.checkpoint import HostError
 from verification.hosts.self_check import DEPTH, FORWARDS, ask, make_questions
 from verification.hosts.transformers import TransformersHost
@@ -50,6 +51,8 @@ def make_exact(host: TreeModel, longest: int) -> None:
             _compute(module, partial(_in_blocks, partial(_in_float32, module.forward) if module is head else module.forward))
         elif type(module).__module__ in ACTIVATIONS:
             _compute(module, partial(_in_float64, module.forward))
+        elif is_async(host.device) and _is_norm(module):
+            _compute(module, partial(_in_blocks, module.forward))
         elif not isinstance(module, TABLES) and any(weight.ndim > 1 for weight in module.parameters(recurse=False)):
             raise HostError(
                 f"Models of type {model.config.model_type} can't be served with --exact: what layers of type {type(module).__name__} "
@@ -63,6 +66,11 @@ def make_exact(host: TreeModel, longest: int) -> None:
         host.head = replace(host.head, weight=head.weight, bias=head.bias, block_rows=ROWS)
     host.compute_by_modules()
     _prove(host, longest)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """True if a module is a norm of rows, of which each family has a class of its own."""
+    return type(module).__name__.endswith("Norm") and not any(module.children())
 
 
 def _compute(module: nn.Module, forward: Compute) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
@@ -163,6 +164,21 @@ def test_a_model_whose_tokens_depend_on_their_company_is_refused_at_start(tmp_pa
     host.model.set_submodule("model.norm", Sociable(host.model.get_submodule("model.norm")))
     with pytest.raises(HostError, match=r"^Lists of this model \(llama\) would depend on the other requests even with --exact"):
         make_exact(host, 64)
+
+
+def test_on_a_gpu_norms_take_blocks_of_one_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of heads among them; what adds up a row there is a matter of the tensor's shape."""
+    folder = save_random_model(tmp_path / "model", CATALOG, family="qwen3", dtype=torch.bfloat16)
+    host, seen, own = TransformersHost(folder, kv_memory_gib=0.02), set(), Qwen3RMSNorm.forward
+
+    def forward(norm: nn.Module, states: Tensor) -> Tensor:
+        seen.add(tuple(states.shape[:-1]))
+        return own(norm, states)
+
+    monkeypatch.setattr(Qwen3RMSNorm, "forward", forward)
+    monkeypatch.setattr(exact, "is_async", lambda device: True)
+    make_exact(host, 64)
+    assert seen == {(ROWS,)}
 
 
 def test_experts_are_refused_in_a_sentence(tmp_path: Path) -> None:
