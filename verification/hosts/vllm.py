@@ -7,6 +7,7 @@ attention. What a layer attends to is what transformers says of the model, whate
 
 import gc
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -232,6 +233,8 @@ class VllmHost:
         """Have vLLM load the model, prepare tree forwards, and check them."""
         # What is imported stays; without it among them, vLLM's own collections at a start take a second less.
         gc.freeze()
+        # On a CPU, vLLM would take it for the memory of keys and values, whatever it is told.
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
         with warnings.catch_warnings():
             # vLLM looks at every name of every module, also at those that torch has deprecated.
             warnings.filterwarnings("ignore", "`torch.distributed.reduce_op` is deprecated", FutureWarning)

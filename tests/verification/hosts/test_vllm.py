@@ -133,6 +133,25 @@ def test_whatever_ends_a_start_frees_the_model(tmp_path: Path, monkeypatch: pyte
 
 
 @needs_vllm
+def test_memory_is_what_the_host_is_told_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, vLLM takes a variable of its own for the memory of keys and values before what it is told."""
+    from verification.hosts import vllm as module
+
+    seen = []
+
+    def start(arguments: Any) -> None:
+        seen.append(arguments.create_engine_config().cache_config.kv_cache_memory_bytes)
+        raise ValueError("It is enough to know how it would start")
+
+    monkeypatch.setattr(module.LLMEngine, "from_engine_args", start)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "3")
+    folder = save_random_model(tmp_path / "model", CATALOG)
+    with pytest.raises(HostError, match="It is enough to know how it would start"):
+        module.VllmHost(folder, kv_memory_gib=0.05)
+    assert seen == [int(0.05 * 2**30)] * 2
+
+
+@needs_vllm
 @pytest.mark.parametrize(("embeddings", "tried"), [([64], 64), ([16, 64], 64), ([32], 32), ([16, 32], None), ([], None)])
 def test_a_head_is_tried_with_states_of_its_size(embeddings: list[int], tried: int | None) -> None:
     """That of OPT models may be another than of layers, and one that vLLM multiplies by in memory which is not its own."""
