@@ -66,6 +66,7 @@ from vllm.model_executor.models.bloom import BloomMLP
 from vllm.model_executor.models.transformers.base import Base as TransformersModel
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.platforms import current_platform
+from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine.llm_engine import LLMEngine
 
 if current_platform.is_cpu():
@@ -75,6 +76,20 @@ if current_platform.is_cpu():
 # Where vLLM runs transformers' modelling code, it prepares transformers' own classes for its compiler, which never runs here, and no plain
 # model of such a family, for the self-check or a draft, could be made in this process any more.
 TransformersModel._decorate_for_torch_compile = lambda self: None
+
+
+def check_memory(left: int, *asked: object) -> None:
+    """In place of vLLM's question whether a text of the most tokens fits, which only its scheduler, that never runs, would need to know.
+
+    Args:
+        left: bytes for keys and values beside one block of slots.
+    """
+    if left < 0:
+        raise HostError(f"The memory for keys and values holds not even {BLOCK_SIZE} tokens of this model: raise --kv-memory-gib.")
+
+
+# By itself vLLM refuses, in words about options of its own, what is enough for most lists.
+kv_cache_utils._check_enough_kv_cache_memory = check_memory
 
 
 class TreeWorker(HeadWorker):

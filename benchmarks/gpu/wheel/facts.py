@@ -86,6 +86,12 @@ FACTS = (
     Fact("vllm.model_executor.models.registry:_run_in_subprocess", "replaced on CPUs", takes=("fn",)),
     Fact("vllm.model_executor.models.transformers.base:Base._decorate_for_torch_compile", "replaced", takes=("self",)),
     Fact("vllm.model_executor.models.bloom:BloomMLP.gelu_impl", "replaced"),
+    Fact(
+        "vllm.v1.core.kv_cache_utils:_check_enough_kv_cache_memory",
+        "replaced",
+        takes=("available_memory", "get_needed_memory", "max_model_len", "estimate_max_model_len"),
+    ),
+    Fact("vllm.v1.core.kv_cache_utils:get_kv_cache_configs", "asks what is replaced", says=("_check_enough_kv_cache_memory(avail_mem,",)),
     # Heads
     Fact(
         f"{LAYERS}.logits_processor:LogitsProcessor.forward", "replaced", takes=("self", "lm_head", "hidden_states", "embedding_bias=None")

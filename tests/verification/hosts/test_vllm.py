@@ -16,7 +16,7 @@ from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_s
 from tests.verification.hosts.test_families import EXPERTS, WINDOW
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.attention import Reach
-from verification.hosts.checkpoint import HostError, layer_reaches
+from verification.hosts.checkpoint import HostError, layer_reaches, slot_bytes
 from verification.hosts.vllm_families import check_family, implementations
 from verification.recommender import Recommender
 
@@ -149,6 +149,24 @@ def test_memory_is_what_the_host_is_told_whatever_the_environment_says(tmp_path:
     with pytest.raises(HostError, match="It is enough to know how it would start"):
         module.VllmHost(folder, kv_memory_gib=0.05)
     assert seen == [int(0.05 * 2**30)] * 2
+
+
+@needs_vllm
+def test_it_starts_with_memory_for_less_than_the_longest_prompt(tmp_path: Path) -> None:
+    """As the transformers host does: the engine knows what a list takes, and refuses those that are too long."""
+    from verification.hosts.vllm import check_memory
+    from verification.hosts.vllm_attention import BLOCK_SIZE
+
+    folder = save_random_model(tmp_path / "model", CATALOG)
+    memory = 2 * BLOCK_SIZE * slot_bytes(AutoConfig.from_pretrained(folder), torch.float32)
+    recommender = Recommender.load(folder, CATALOG, host="vllm", kv_memory_gib=memory / 2**30, verify="never")
+    assert recommender.prompts.max_tokens > recommender.engine.total_slots == 2 * BLOCK_SIZE
+    recommender.close()
+    check_memory(0)
+    with pytest.raises(
+        HostError, match=r"^The memory for keys and values holds not even 32 tokens of this model: raise --kv-memory-gib\.$"
+    ):
+        check_memory(-1)
 
 
 @needs_vllm
