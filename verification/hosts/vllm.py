@@ -83,6 +83,9 @@ def check_memory(left: int, *asked: object) -> None:
 
     Args:
         left: bytes for keys and values beside one block of slots.
+
+    Raises:
+        HostError: not even one block fits.
     """
     if left < 0:
         raise HostError(f"The memory for keys and values holds not even {BLOCK_SIZE} tokens of this model: raise --kv-memory-gib.")
@@ -253,7 +256,13 @@ class VllmHost:
         with warnings.catch_warnings():
             # vLLM looks at every name of every module, also at those that torch has deprecated.
             warnings.filterwarnings("ignore", "`torch.distributed.reduce_op` is deprecated", FutureWarning)
-            self._engine: Any = LLMEngine.from_engine_args(arguments)
+            try:
+                self._engine: Any = LLMEngine.from_engine_args(arguments)
+            except Exception as error:
+                # vLLM raises this very class where the process of a device does not start, and writes its error to the log.
+                if type(error) is not Exception:
+                    raise
+                raise HostError("A process of --tensor-parallel did not start: vLLM's error in the log says why.") from error
         with ExitStack() as loaded:
             loaded.callback(self.close)
             found = self._engine.collective_rpc("tree_setup", args=(reaches,))

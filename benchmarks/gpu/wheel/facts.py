@@ -5,6 +5,7 @@ from benchmarks.gpu.wheel.check import Fact
 LAYER = "vllm.model_executor.layers.attention.attention"
 TRITON = "vllm.v1.attention.backends.triton_attn"
 WORKER = "vllm.v1.worker"
+EXECUTOR = "vllm.v1.executor.multiproc_executor"
 LAYOUTS = "vllm.v1.attention.backends.utils"
 LAYERS = "vllm.model_executor.layers"
 ONLINE = f"{LAYERS}.quantization.online"
@@ -82,6 +83,7 @@ FACTS = (
     Fact("vllm.config.attention:AttentionConfig.backend", "set"),
     Fact("vllm.v1.engine.llm_engine:LLMEngine.from_engine_args", "called", takes=("cls", "engine_args")),
     Fact("vllm.v1.engine.llm_engine:LLMEngine.collective_rpc", "called", takes=("self", "method", "timeout=None", "args=()")),
+    Fact(f"{EXECUTOR}:WorkerProc.wait_for_ready", "the class of all errors, if a process does not start", says=("e = Exception(",)),
     # What the host changes of vLLM
     Fact("vllm.model_executor.models.registry:_run_in_subprocess", "replaced on CPUs", takes=("fn",)),
     Fact("vllm.model_executor.models.transformers.base:Base._decorate_for_torch_compile", "replaced", takes=("self",)),

@@ -170,6 +170,25 @@ def test_it_starts_with_memory_for_less_than_the_longest_prompt(tmp_path: Path) 
 
 
 @needs_vllm
+def test_a_device_whose_process_does_not_start_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of that, vLLM raises the class of all errors; its other code is tried, as after any other error."""
+    from verification.hosts import vllm as module
+
+    tried = []
+
+    def start(arguments: Any) -> None:
+        tried.append(arguments.model_impl)
+        raise Exception("WorkerProc initialization failed due to an exception in a background process.")
+
+    monkeypatch.setattr(module.LLMEngine, "from_engine_args", start)
+    folder = save_random_model(tmp_path / "model", CATALOG)
+    with pytest.raises(HostError) as refused:
+        module.VllmHost(folder, kv_memory_gib=0.05, tensor_parallel=2)
+    assert tried == ["auto", "transformers"]
+    assert str(refused.value) == "A process of --tensor-parallel did not start: vLLM's error in the log says why."
+
+
+@needs_vllm
 @pytest.mark.parametrize(("embeddings", "tried"), [([64], 64), ([16, 64], 64), ([32], 32), ([16, 32], None), ([], None)])
 def test_a_head_is_tried_with_states_of_its_size(embeddings: list[int], tried: int | None) -> None:
     """That of OPT models may be another than of layers, and one that vLLM multiplies by in memory which is not its own."""
