@@ -36,6 +36,15 @@ def check_version() -> None:
     raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
 
 
+def check_platform(platform: Any) -> None:
+    """Raise `HostError` if vLLM sees no device of its build, as the one for GPUs in a container that was given none."""
+    if platform.is_unspecified():
+        raise HostError(
+            "The installed vLLM is a build for GPUs, and no GPU can be seen here: give this machine or container one, or use "
+            "--engine transformers."
+        )
+
+
 # Names move between versions, so check the version before importing.
 check_version()
 
@@ -50,8 +59,11 @@ logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
 hidden = {name: sys.modules.setdefault(name, None) for name in ("scipy.signal", "cv2")}  # type: ignore[arg-type]
 
 try:
-    from vllm import ir
     from vllm.platforms import current_platform
+
+    check_platform(current_platform)
+
+    from vllm import ir
     from vllm.v1.attention.backend import AttentionType
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
     from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec

@@ -65,6 +65,7 @@ FACTS = (
     # A forward
     Fact("vllm.forward_context:set_forward_context", "called", takes=("attn_metadata", "vllm_config", "num_tokens=None")),
     Fact("vllm.model_executor.layers.logits_processor:LogitsProcessor._get_logits", "no padding", says=("[..., :self.org_vocab_size]",)),
+    Fact("vllm.platforms.interface:Platform.is_unspecified", "asked before anything else", takes=("self",)),
     Fact("vllm.platforms.interface:Platform.use_all_gather", "the first rank has all logits", says=("return True",)),
     Fact(f"{WORKER}.gpu.model_runner:GPUModelRunner.get_model", "called", takes=("self",)),
     Fact(f"{WORKER}.gpu_model_runner:GPUModelRunner.get_model", "called", takes=("self",)),

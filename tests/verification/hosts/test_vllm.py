@@ -189,6 +189,18 @@ def test_a_device_whose_process_does_not_start_is_told_in_a_sentence(tmp_path: P
 
 
 @needs_vllm
+def test_a_build_for_gpus_that_sees_none_is_refused_for_that() -> None:
+    from vllm.platforms import current_platform
+    from vllm.platforms.interface import UnspecifiedPlatform
+
+    from verification.hosts.vllm_attention import check_platform
+
+    check_platform(current_platform)
+    with pytest.raises(HostError, match=r"no GPU can be seen here: .* or use --engine transformers\.$"):
+        check_platform(UnspecifiedPlatform())
+
+
+@needs_vllm
 @pytest.mark.parametrize(("embeddings", "tried"), [([64], 64), ([16, 64], 64), ([32], 32), ([16, 32], None), ([], None)])
 def test_a_head_is_tried_with_states_of_its_size(embeddings: list[int], tried: int | None) -> None:
     """That of OPT models may be another than of layers, and one that vLLM multiplies by in memory which is not its own."""
