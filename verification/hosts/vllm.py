@@ -8,7 +8,6 @@ attention. What a layer attends to is what transformers says of the model, whate
 import gc
 import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Rows
-from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from drafting.pretrained import LOADING_ERRORS
 from verification.hosts.adapter import load_model_config
@@ -39,6 +35,7 @@ from verification.hosts.checkpoint import (
 from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, INT8, LayerForward
+from verification.hosts.vllm_errors import reason
 from verification.hosts.vllm_families import check_family, implementations
 from verification.hosts.vllm_head import HeadWorker, LivingSets, VllmHead
 from verification.hosts.vllm_int8 import check_int8
@@ -242,7 +239,7 @@ class VllmHost:
                 # The frames of an error hold the weights that were loaded.
                 refusals.append(HostError(str(error)))
             except LOADING_ERRORS as error:
-                refusals.append(refusal(error, _reason(error, config), config, model_dir))
+                refusals.append(refusal(error, reason(error, config.model_type), config, model_dir))
             cleanup_dist_env_and_memory()
             logger.warning("vLLM's model_impl %r is not used: %s", implementation, refusals[-1])
         raise refusals[0]
@@ -282,19 +279,3 @@ class VllmHost:
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()
-
-
-def _reason(error: Exception, config: PretrainedConfig) -> str:
-    """Why vLLM can't run a model, in our words around its own."""
-    if isinstance(error, ImportError):
-        return _message(error)
-    return f'vLLM cannot run this model ({config.model_type}) here: "{_message(error)}"; try --engine transformers'
-
-
-def _message(error: Exception) -> str:
-    """vLLM's error message, without the wrapping by pydantic and without lists of all weights."""
-    if isinstance(error, ValidationError):
-        return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    if isinstance(error, AssertionError) and not str(error):
-        return f"vLLM requires {first_line(error)}"
-    return re.split(r" The available parameters| Supported architectures", first_line(error))[0]
