@@ -65,6 +65,7 @@ from vllm.model_executor.models.utils import extract_layer_index
 from vllm.platforms import current_platform
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.worker.workspace import current_workspace_manager, is_workspace_manager_initialized
 
 if current_platform.is_cpu():
     # vLLM looks at the class of a model in a process of its own, which takes seconds, only to leave GPUs alone in this one.
@@ -97,6 +98,7 @@ class TreeWorker(HeadWorker):
 
     tree_layers: dict[str, Attention]
     tree_layouts: LayerLayouts
+    tree_workspaces: dict[int, Tensor]
 
     def tree_setup(self, reaches: Sequence[Reach | None]) -> tuple[int, bool]:
         """Prepare tree forwards of a model whose layers attend so far back.
@@ -122,6 +124,7 @@ class TreeWorker(HeadWorker):
         coarse = self.vllm_config.model_config.hf_config.model_type in COARSE_ALIBI
         views = [_view(layer, reaches[index], coarse) for layer, index in zip(self.tree_layers.values(), indices, strict=True)]
         self.tree_layouts = LayerLayouts(views, slots, self.device)
+        self.tree_workspaces = {}
         return int(slots), self.find_head()
 
     @torch.inference_mode()
@@ -135,7 +138,15 @@ class TreeWorker(HeadWorker):
         model = self.model_runner.get_model()
         with set_forward_context(forwards, self.vllm_config, num_tokens=len(batch.tokens)):
             hidden = model(input_ids=batch.tokens, positions=batch.positions)
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            self.keep_workspaces()
         return batch.at_outputs(hidden) if self.rank == 0 else None
+
+    def keep_workspaces(self) -> None:
+        """Keep what a recorded forward writes to at each replay: vLLM frees workspaces of experts that a larger forward outgrows."""
+        if is_workspace_manager_initialized():
+            present = [workspace for workspace in current_workspace_manager()._current_workspaces if workspace is not None]
+            self.tree_workspaces |= {workspace.data_ptr(): workspace for workspace in present}
 
 
 def _view(layer: Attention, reach: Reach | None, coarse: bool) -> View:

@@ -69,6 +69,12 @@ FACTS = (
     Fact("vllm.platforms.interface:Platform.use_all_gather", "the first rank has all logits", says=("return True",)),
     Fact(f"{WORKER}.gpu.model_runner:GPUModelRunner.get_model", "called", takes=("self",)),
     Fact(f"{WORKER}.gpu_model_runner:GPUModelRunner.get_model", "called", takes=("self",)),
+    Fact(f"{WORKER}.workspace:WorkspaceManager._current_workspaces", "kept for recorded forwards"),
+    Fact(
+        f"{WORKER}.workspace:WorkspaceManager._ensure_workspace_size",
+        "frees those that are outgrown",
+        says=("self._current_workspaces[workspace_id] = None",),
+    ),
     # The worker and its start
     Fact(f"{WORKER}.worker_base:WorkerWrapperBase.init_worker", "adds two methods", says=("parallel_config.worker_extension_cls",)),
     *(Fact(f"{WORKER}.gpu_worker:Worker.{name}", "read") for name in ("device", "model_runner", "rank", "vllm_config")),

@@ -1,5 +1,6 @@
 """Families whose layers ask for more than plain attention on the vLLM host: lists equal transformers' `generate`, plain and drafted."""
 
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -198,6 +199,31 @@ def test_a_build_for_gpus_that_sees_none_is_refused_for_that() -> None:
     check_platform(current_platform)
     with pytest.raises(HostError, match=r"no GPU can be seen here: .* or use --engine transformers\.$"):
         check_platform(UnspecifiedPlatform())
+
+
+@needs_vllm
+def test_what_a_recorded_forward_writes_to_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay writes to the workspace of its recording, which vLLM frees when another forward needs a larger one."""
+    from vllm.v1.worker.workspace import WorkspaceManager
+
+    from verification.hosts import vllm as module
+
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    monkeypatch.setattr(module, "is_workspace_manager_initialized", lambda: True)
+    freed = []
+    for is_recorded in (True, False):
+        manager = WorkspaceManager(torch.device("cpu"))
+        monkeypatch.setattr(module, "current_workspace_manager", lambda manager=manager: manager)
+        worker = module.TreeWorker()
+        worker.tree_workspaces = {}
+        worker.keep_workspaces()
+        manager.get_simultaneous(((64,), torch.uint8))
+        written = weakref.ref(manager._current_workspaces[0])
+        if is_recorded:
+            worker.keep_workspaces()
+        manager.get_simultaneous(((4096,), torch.uint8))
+        freed.append(written() is None)
+    assert freed == [False, True]
 
 
 @needs_vllm
