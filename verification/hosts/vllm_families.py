@@ -46,14 +46,26 @@ UNLIKE: dict[str, Callable[[Settings], bool]] = {
 HAVE_BIASES = {"arcee", "gemma2", "glm", "glm4", "glm4_moe", "gpt_neox", "gpt_oss", "granite", "jais2", "llama", "nemotron", "seed_oss"}
 
 
+def _lacks_biases(config: PretrainedConfig, settings: Settings) -> bool:
+    return bool(settings.get("attention_bias")) and config.model_type not in HAVE_BIASES
+
+
+def _scales_logits(settings: Settings) -> bool:
+    """Behind transformers' code, vLLM's head leaves this factor out: it knows `logit_scale` alone."""
+    return bool(settings.get("logits_scaling", 1) != 1)
+
+
 def check_family(config: PretrainedConfig) -> None:
     """Refuse a model that vLLM computes otherwise than transformers, whatever code it runs.
 
     Raises:
         HostError: it does; the sentence names the type and the setting.
     """
+    settings = config.to_dict()
     with_setting, is_wrong = WRONG.get(config.model_type, ("", lambda settings: False))
-    if is_wrong(config.to_dict()):
+    if _lacks_biases(config, settings) and _scales_logits(settings):
+        with_setting, is_wrong = " with attention_bias and logits_scaling", _always
+    if is_wrong(settings):
         raise HostError(
             f"vLLM computes models of type {config.model_type}{with_setting} otherwise than transformers: use --engine transformers."
         )
@@ -62,6 +74,6 @@ def check_family(config: PretrainedConfig) -> None:
 def implementations(config: PretrainedConfig) -> tuple[str, ...]:
     """The values of vLLM's `model_impl` to try in turn: vLLM's own code ("auto"), then its layers in transformers' code."""
     kind, settings = config.model_type, config.to_dict()
-    lacks_biases = bool(settings.get("attention_bias")) and kind not in HAVE_BIASES
-    is_unlike = lacks_biases or (kind in UNLIKE and UNLIKE[kind](settings))
-    return ("transformers",) if is_unlike else ("auto", "transformers")
+    if _lacks_biases(config, settings) or (kind in UNLIKE and UNLIKE[kind](settings)):
+        return ("transformers",)
+    return ("auto",) if _scales_logits(settings) else ("auto", "transformers")

@@ -96,6 +96,18 @@ def test_what_vllm_computes_otherwise_is_known_without_a_self_check() -> None:
         assert implementations(config) == (("transformers",) if (family, settings) in THEIR_CODE else ("auto", "transformers")), family
 
 
+def test_a_factor_of_logits_is_left_to_vllms_own_code() -> None:
+    """Its layers in transformers' code leave out that of Granite and its kin, so no error of its own code may lead there."""
+    for family in ("granite", "granitemoe", "hyperclovax"):
+        assert implementations(AutoConfig.for_model(family, logits_scaling=8.0)) == ("auto",)
+        assert implementations(AutoConfig.for_model(family, logits_scaling=1.0)) == ("auto", "transformers")
+    biased = {"attention_bias": True, "logits_scaling": 8.0}
+    check_family(AutoConfig.for_model("granite", **biased))
+    check_family(AutoConfig.for_model("granitemoe", attention_bias=True))
+    with pytest.raises(HostError, match=r"^vLLM computes models of type granitemoe with attention_bias and logits_scaling otherwise"):
+        check_family(AutoConfig.for_model("granitemoe", **biased))
+
+
 @needs_vllm
 def test_it_is_refused_before_weights_are_read(tmp_path: Path) -> None:
     folder = save_family_model(tmp_path / "model", CATALOG, "gpt2", scale_attn_weights=False)
