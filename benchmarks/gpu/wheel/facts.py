@@ -76,7 +76,7 @@ FACTS = (
         says=("self._current_workspaces[workspace_id] = None",),
     ),
     # The worker and its start
-    Fact(f"{WORKER}.worker_base:WorkerWrapperBase.init_worker", "adds two methods", says=("parallel_config.worker_extension_cls",)),
+    Fact(f"{WORKER}.worker_base:WorkerWrapperBase.init_worker", "adds methods", says=("parallel_config.worker_extension_cls",)),
     *(Fact(f"{WORKER}.gpu_worker:Worker.{name}", "read") for name in ("device", "model_runner", "rank", "vllm_config")),
     Fact(f"{WORKER}.gpu_worker:Worker.determine_available_memory", "memory as told", says=("self.cache_config.kv_cache_memory_bytes",)),
     Fact(f"{WORKER}.gpu_worker:Worker", "no graphs", says=("if not self.model_config.enforce_eager:",)),
