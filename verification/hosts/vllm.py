@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,7 @@ class VllmHost:
         """Have vLLM load the model, prepare tree forwards, and check them."""
         # What is imported stays; without it among them, vLLM's own collections at a start take a second less.
         gc.freeze()
+        before = set(active_children())
         # On a CPU, vLLM would take it for the memory of keys and values, whatever it is told.
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
         with warnings.catch_warnings():
@@ -267,6 +269,11 @@ class VllmHost:
             try:
                 self._engine: Any = LLMEngine.from_engine_args(arguments)
             except Exception as error:
+                # vLLM keeps the processes of devices that have loaded a model, until this one ends, if only what comes after fails.
+                for process in set(active_children()) - before:
+                    if process.name.startswith("VllmWorker"):
+                        process.kill()
+                        process.join()
                 # vLLM raises this very class where the process of a device does not start, and writes its error to the log.
                 if type(error) is not Exception:
                     raise

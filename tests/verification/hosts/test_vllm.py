@@ -17,7 +17,7 @@ from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_s
 from tests.verification.hosts.test_families import EXPERTS, WINDOW
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.attention import Reach
-from verification.hosts.checkpoint import HostError, layer_reaches, slot_bytes
+from verification.hosts.checkpoint import HostError, layer_reaches
 from verification.hosts.vllm_families import check_family, implementations
 from verification.recommender import Recommender
 
@@ -146,74 +146,6 @@ def test_whatever_ends_a_start_frees_the_model(tmp_path: Path, monkeypatch: pyte
 
 
 @needs_vllm
-def test_memory_is_what_the_host_is_told_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU, vLLM takes a variable of its own for the memory of keys and values before what it is told."""
-    from verification.hosts import vllm as module
-
-    seen = []
-
-    def start(arguments: Any) -> None:
-        seen.append(arguments.create_engine_config().cache_config.kv_cache_memory_bytes)
-        raise ValueError("It is enough to know how it would start")
-
-    monkeypatch.setattr(module.LLMEngine, "from_engine_args", start)
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "3")
-    folder = save_random_model(tmp_path / "model", CATALOG)
-    with pytest.raises(HostError, match="It is enough to know how it would start"):
-        module.VllmHost(folder, kv_memory_gib=0.05)
-    assert seen == [int(0.05 * 2**30)] * 2
-
-
-@needs_vllm
-def test_it_starts_with_memory_for_less_than_the_longest_prompt(tmp_path: Path) -> None:
-    """As the transformers host does: the engine knows what a list takes, and refuses those that are too long."""
-    from verification.hosts.vllm import check_memory
-    from verification.hosts.vllm_attention import BLOCK_SIZE
-
-    folder = save_random_model(tmp_path / "model", CATALOG)
-    memory = 2 * BLOCK_SIZE * slot_bytes(AutoConfig.from_pretrained(folder), torch.float32)
-    recommender = Recommender.load(folder, CATALOG, host="vllm", kv_memory_gib=memory / 2**30, verify="never")
-    assert recommender.prompts.max_tokens > recommender.engine.total_slots == 2 * BLOCK_SIZE
-    recommender.close()
-    check_memory(0)
-    with pytest.raises(
-        HostError, match=r"^The memory for keys and values holds not even 32 tokens of this model: raise --kv-memory-gib\.$"
-    ):
-        check_memory(-1)
-
-
-@needs_vllm
-def test_a_device_whose_process_does_not_start_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of that, vLLM raises the class of all errors; its other code is tried, as after any other error."""
-    from verification.hosts import vllm as module
-
-    tried = []
-
-    def start(arguments: Any) -> None:
-        tried.append(arguments.model_impl)
-        raise Exception("WorkerProc initialization failed due to an exception in a background process.")
-
-    monkeypatch.setattr(module.LLMEngine, "from_engine_args", start)
-    folder = save_random_model(tmp_path / "model", CATALOG)
-    with pytest.raises(HostError) as refused:
-        module.VllmHost(folder, kv_memory_gib=0.05, tensor_parallel=2)
-    assert tried == ["auto", "transformers"]
-    assert str(refused.value) == "A process of --tensor-parallel did not start: vLLM's error in the log says why."
-
-
-@needs_vllm
-def test_a_build_for_gpus_that_sees_none_is_refused_for_that() -> None:
-    from vllm.platforms import current_platform
-    from vllm.platforms.interface import UnspecifiedPlatform
-
-    from verification.hosts.vllm_attention import check_platform
-
-    check_platform(current_platform)
-    with pytest.raises(HostError, match=r"no GPU can be seen here: .* or use --engine transformers\.$"):
-        check_platform(UnspecifiedPlatform())
-
-
-@needs_vllm
 def test_what_a_recorded_forward_writes_to_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replay writes to the workspace of its recording, which vLLM frees when another forward needs a larger one."""
     from vllm.v1.worker.workspace import WorkspaceManager
@@ -236,16 +168,6 @@ def test_what_a_recorded_forward_writes_to_is_kept(monkeypatch: pytest.MonkeyPat
         manager.get_simultaneous(((4096,), torch.uint8))
         freed.append(written() is None)
     assert freed == [False, True]
-
-
-@needs_vllm
-def test_another_version_is_refused_with_what_serves_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where vLLM is installed for something else, it is the engine by default, and nobody has asked for it."""
-    from verification.hosts import vllm_attention
-
-    monkeypatch.setattr(vllm_attention, "version", lambda package: "0.1.0+cpu")
-    with pytest.raises(HostError, match=r"^vllm-cpu 0\.1\.0\+cpu is installed, .*: install that version, or use --engine transformers\.$"):
-        vllm_attention.check_version()
 
 
 @needs_vllm
