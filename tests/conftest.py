@@ -146,4 +146,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         gc.freeze()
         frozen_modules = len(sys.modules)
     with turn(exclusive=item.get_closest_marker("alone") is not None):
-        return (yield)
+        result = yield
+    have_one_thread()
+    return result
+
+
+def have_one_thread() -> None:
+    """What a command of a test has set is the process's: all later tests of a worker would wait for threads of the others."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)

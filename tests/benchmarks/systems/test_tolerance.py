@@ -78,8 +78,8 @@ def test_the_command_compares_all_kinds_of_lists(tmp_path: Path) -> None:
     ("flags", "status", "sentence"),
     [
         ([], 1, "has learnt the part test (--fit all), so figures there would say nothing"),
-        (["--k", "257"], 2, "257"),
-        (["--balance", "-1"], 2, "-1"),
+        (["--k", "257"], 2, "equal to 256"),
+        (["--balance", "-1"], 2, "equal to 1"),
     ],
 )
 def test_what_could_not_be_judged_or_searched_is_refused(flags: list[str], status: int, sentence: str, tmp_path: Path) -> None:
