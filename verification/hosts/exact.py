@@ -69,8 +69,9 @@ def make_exact(host: TreeModel, longest: int) -> None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """True if a module is a norm of rows, of which each family has a class of its own."""
-    return type(module).__name__.endswith("Norm") and not any(module.children())
+    """True if a module is a norm of rows, of which each family has a class of its own. Where heads have weights each, it is none."""
+    is_of_rows = all(weight.ndim == 1 for weight in module.parameters())
+    return type(module).__name__.endswith("Norm") and is_of_rows and not any(module.children())
 
 
 def _compute(module: nn.Module, forward: Compute) -> None:

@@ -181,6 +181,15 @@ def test_on_a_gpu_norms_take_blocks_of_one_shape(tmp_path: Path, monkeypatch: py
     assert seen == {(ROWS,)}
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_norms_with_weights_for_each_head_are_refused_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_gpu: bool) -> None:
+    """A block of rows has more heads than one token."""
+    host = TransformersHost(save_family_model(tmp_path / "model", CATALOG, "cohere", use_qk_norm=True), kv_memory_gib=0.02)
+    monkeypatch.setattr(exact, "is_async", lambda device: on_gpu)
+    with pytest.raises(HostError, match=r"^Models of type cohere can't be served with --exact: what layers of type CohereLayerNorm"):
+        make_exact(host, 64)
+
+
 def test_experts_are_refused_in_a_sentence(tmp_path: Path) -> None:
     """How many rows an expert multiplies is a matter of the other requests."""
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
