@@ -92,7 +92,7 @@ FLOORS = {
 }
 WORKSHOP = {"benchmarks", "tests", "deploy"}
 LIBRARIES_OF_SERVER = {"fastapi", "starlette", "redis", "prometheus_client", "uvicorn", "opentelemetry"}
-FILES_OF_VLLM = tuple(f"verification/hosts/{name}.py" for name in ("vllm", "vllm_attention", "vllm_head", "vllm_int8"))
+FILES_OF_VLLM = tuple(f"verification/hosts/{name}.py" for name in ("vllm", "vllm_attention", "vllm_head", "vllm_int8", "vllm_start"))
 MOST_LINES = 300
 
 

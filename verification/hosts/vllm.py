@@ -1,17 +1,15 @@
 """The vLLM host: vLLM loads and runs the model, with tree attention as its attention backend and tree forwards in its worker.
 
-Only this file, `vllm_attention.py`, `vllm_head.py` and `vllm_int8.py` import vLLM. Invariant: vLLM's weights, kernels and tensor
-parallelism are used unchanged, and its scheduler never runs. The key/value memory is allocated by vLLM and has the layout of tree
-attention. What a layer attends to is what transformers says of the model, whatever vLLM makes of it.
+Only this file, `vllm_attention.py`, `vllm_head.py`, `vllm_int8.py` and `vllm_start.py` import vLLM. Invariant: vLLM's weights, kernels
+and tensor parallelism are used unchanged, and its scheduler never runs. The key/value memory is allocated by vLLM and has the layout of
+tree attention. What a layer attends to is what transformers says of the model, whatever vLLM makes of it.
 """
 
 import gc
 import logging
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +38,7 @@ from verification.hosts.vllm_errors import reason
 from verification.hosts.vllm_families import check_family, implementations
 from verification.hosts.vllm_head import HeadWorker, LivingSets, VllmHead
 from verification.hosts.vllm_int8 import check_int8
+from verification.hosts.vllm_start import starting
 from verification.hosts.weights import check_names
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,6 @@ from vllm.model_executor.models.bloom import BloomMLP
 from vllm.model_executor.models.transformers.base import Base as TransformersModel
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.platforms import current_platform
-from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.worker.workspace import current_workspace_manager, is_workspace_manager_initialized
 
@@ -75,23 +73,6 @@ if current_platform.is_cpu():
 # Where vLLM runs transformers' modelling code, it prepares transformers' own classes for its compiler, which never runs here, and no plain
 # model of such a family, for the self-check or a draft, could be made in this process any more.
 TransformersModel._decorate_for_torch_compile = lambda self: None
-
-
-def check_memory(left: int, *asked: object) -> None:
-    """In place of vLLM's question whether a text of the most tokens fits, which only its scheduler, that never runs, would need to know.
-
-    Args:
-        left: bytes for keys and values beside one block of slots.
-
-    Raises:
-        HostError: not even one block fits.
-    """
-    if left < 0:
-        raise HostError(f"The memory for keys and values holds not even {BLOCK_SIZE} tokens of this model: raise --kv-memory-gib.")
-
-
-# By itself vLLM refuses, in words about options of its own, what is enough for most lists.
-kv_cache_utils._check_enough_kv_cache_memory = check_memory
 
 
 class TreeWorker(HeadWorker):
@@ -260,24 +241,10 @@ class VllmHost:
         """Have vLLM load the model, prepare tree forwards, and check them."""
         # What is imported stays; without it among them, vLLM's own collections at a start take a second less.
         gc.freeze()
-        before = set(active_children())
-        # On a CPU, vLLM would take it for the memory of keys and values, whatever it is told.
-        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), starting():
             # vLLM looks at every name of every module, also at those that torch has deprecated.
             warnings.filterwarnings("ignore", "`torch.distributed.reduce_op` is deprecated", FutureWarning)
-            try:
-                self._engine: Any = LLMEngine.from_engine_args(arguments)
-            except Exception as error:
-                # vLLM keeps the processes of devices that have loaded a model, until this one ends, if only what comes after fails.
-                for process in set(active_children()) - before:
-                    if process.name.startswith("VllmWorker"):
-                        process.kill()
-                        process.join()
-                # vLLM raises this very class where the process of a device does not start, and writes its error to the log.
-                if type(error) is not Exception:
-                    raise
-                raise HostError("A process of --tensor-parallel did not start: vLLM's error in the log says why.") from error
+            self._engine: Any = LLMEngine.from_engine_args(arguments)
         with ExitStack() as loaded:
             loaded.callback(self.close)
             found = self._engine.collective_rpc("tree_setup", args=(reaches,))

@@ -89,7 +89,7 @@ def test_what_the_host_imports_and_sets_is_read_from_its_sources(tmp_path: Path)
     host = tmp_path / "host.py"
     host.write_text("def start():\n    from vllm.a import B, C\n    arguments: dict = {'model': 1, 'dtype': 2}\nfrom other import D\n")
     assert [fact.name.partition(":")[2] for fact in host_facts([host])] == ["B", "C", "EngineArgs.model", "EngineArgs.dtype"]
-    assert {path.name for path in HOST_FILES} >= {"vllm.py", "vllm_attention.py", "vllm_head.py", "vllm_int8.py"}
+    assert {path.name for path in HOST_FILES} >= {"vllm.py", "vllm_attention.py", "vllm_head.py", "vllm_int8.py", "vllm_start.py"}
     names = {fact.name for fact in host_facts(HOST_FILES)}
     assert {"vllm.forward_context:set_forward_context", "vllm.engine.arg_utils:EngineArgs.worker_extension_cls"} <= names
 

@@ -1,6 +1,7 @@
 """How the vLLM host starts, and what is told of a start that fails."""
 
 import multiprocessing
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,28 @@ def test_memory_is_what_the_host_is_told_whatever_the_environment_says(tmp_path:
     with pytest.raises(HostError, match="It is enough to know how it would start"):
         module.VllmHost(folder, kv_memory_gib=0.05)
     assert seen == [int(0.05 * 2**30)] * 2
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "3"
+
+
+@needs_vllm
+def test_after_a_start_vllm_asks_for_memory_as_by_itself() -> None:
+    """A notebook may use vLLM for something else, too, whose scheduler runs."""
+    from verification.hosts import vllm_start as module
+
+    own = module.kv_cache_utils._check_enough_kv_cache_memory
+    with module.starting():
+        assert module.kv_cache_utils._check_enough_kv_cache_memory is module.check_memory
+    assert module.kv_cache_utils._check_enough_kv_cache_memory is own
+    with pytest.raises(HostError), module.starting():
+        raise HostError("No room")
+    assert module.kv_cache_utils._check_enough_kv_cache_memory is own
 
 
 @needs_vllm
 def test_it_starts_with_memory_for_less_than_the_longest_prompt(tmp_path: Path) -> None:
     """As the transformers host does: the engine knows what a list takes, and refuses those that are too long."""
-    from verification.hosts.vllm import check_memory
     from verification.hosts.vllm_attention import BLOCK_SIZE
+    from verification.hosts.vllm_start import check_memory
 
     folder = save_random_model(tmp_path / "model", CATALOG)
     memory = 2 * BLOCK_SIZE * slot_bytes(AutoConfig.from_pretrained(folder), torch.float32)
