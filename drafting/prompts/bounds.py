@@ -272,8 +272,6 @@ def bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             check_filled(str(args[0]), values[1:])
         else:
             check_arguments(values * 2 if name in _SQUARE_FILTERS else values, has_width=name in _WIDE_FILTERS)
-        # Of itself, for one that makes a number: `map` calls it as often as its list is long.
-        make(1)
         return sized(function(*args, **kwargs))
 
     return bound

@@ -7,8 +7,9 @@ the same text in both; but the line break at the end of a template of `prompt.js
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import wraps
 from typing import Any, NoReturn
 
 from jinja2 import TemplateRuntimeError, Undefined, nodes, pass_environment
@@ -31,6 +32,7 @@ from drafting.prompts.bounds import (
     copied,
     joined,
     listed,
+    make,
     sized,
     written,
 )
@@ -40,6 +42,8 @@ STEP, CONCAT, SIZED, COMPARABLE = "step_", "concat_", "copied_", "comparable_"
 # Whose outcome is random, or that take much longer than their texts are long.
 _OTHER_FILTERS = ("pprint", "random", "urlize", "wordwrap")
 _COMPARISONS = ("eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">=", "in")
+# Which do something to each entry of a list as it is taken.
+_WALKS = ("map", "reject", "rejectattr", "select", "selectattr")
 # Which look up what they are given.
 _LOOK_UPS = ("filter", "test")
 _OTHER_METHODS = ("decode", "encode", "expandtabs", "maketrans", "striptags", "to_bytes", "translate")
@@ -92,6 +96,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.said: frozenset[str] = frozenset()
         filters = self.filters | {"tojson": _to_json, "bucket": _bucket, "join": _join, "string": written, "sum": _sum}
+        filters |= {name: _counting(filters[name]) for name in _WALKS}
         self.filters = {name: bounded(name, function) for name, function in filters.items() if name not in _OTHER_FILTERS}
         self.filters |= {STEP: Steps.count, SIZED: copied, COMPARABLE: comparable}
         tests: Mapping[str, Any] = self.tests
@@ -192,6 +197,23 @@ def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
             cut.node = nodes.Filter(part, SIZED, [], [], None, None, lineno=cut.lineno)
             cut.arg = nodes.Slice(None, None, None, lineno=cut.lineno)
     tree.set_environment(sandbox)
+
+
+def _counting(walk: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that counts the entries that it goes through, for what it does to each may make nothing and takes time all the same."""
+
+    @wraps(walk)
+    def counting(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+        # Nothing is done to what is false, as what is missing is.
+        return walk(context, _counted(value) if value else value, *args, **kwargs)
+
+    return counting
+
+
+def _counted(entries: Iterable[Any]) -> Iterator[Any]:
+    for entry in entries:
+        make(1)
+        yield entry
 
 
 @pass_environment

@@ -184,7 +184,16 @@ def test_entries_take_more_memory_than_letters(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "chain", [" | map('upper')" * 30 + " | join", " | map('int')" * 30 + " | sum", " | select('eq', 1)" * 30 + " | sum"]
+    "chain",
+    [
+        " | map('upper')" * 30 + " | join",
+        " | map('int')" * 30 + " | sum",
+        " | select('eq', 1)" * 30 + " | sum",
+        " | select('odd')" * 30 + " | sum",
+        " | select" * 30 + " | sum",
+        " | reject('even')" * 30 + " | sum",
+        " | map(attribute='real')" * 30 + " | sum",
+    ],
 )
 def test_what_filters_do_one_after_the_other_is_timed(chain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every look at the clock takes a second.
