@@ -41,7 +41,7 @@ _FORGET = "DELETE FROM histories WHERE user_id = ?"
 _FORGET_EXPIRED = "DELETE FROM histories WHERE rowid = ? AND expires_at <= ?"
 _HIDES = """SELECT user_id FROM histories WHERE rowid = ? AND expires_at <= ?
 AND EXISTS (SELECT 1 FROM histories AS other WHERE other.user_id = histories.user_id AND other.rowid < histories.rowid)"""
-_IS_LAST = """SELECT user_id FROM histories WHERE rowid = ?
+_IS_LAST = """SELECT CAST(user_id AS BLOB) FROM histories WHERE rowid = ? AND expires_at <= ? AND typeof(user_id) = 'text'
 AND NOT EXISTS (SELECT 1 FROM histories AS other WHERE other.user_id = histories.user_id AND other.rowid > histories.rowid)"""
 _EMPTY = "UPDATE histories SET expires_at = NULL, checksum = :checksum, history = :history WHERE rowid = :row"
 _ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history)"
@@ -148,11 +148,16 @@ def bury_history(connection: sqlite3.Connection, user_id: str) -> None:
     connection.execute(_ADD, _row(user_id, History()) | {"expires_at": None})
 
 
-def bury_row(connection: sqlite3.Connection, row: int) -> None:
-    """As `bury_history`, of the user whose last row this is; of another row it is done already. Raises sqlite3.DatabaseError."""
-    last = connection.execute(_IS_LAST, (row,)).fetchone()
+def bury_row(connection: sqlite3.Connection, row: int, now: float) -> None:
+    """As `bury_history`, of the user whose last row this is, if it has expired; of another row it is done already.
+
+    Raises sqlite3.DatabaseError.
+    """
+    last = connection.execute(_IS_LAST, (row, now)).fetchone()
     if last is not None:
-        bury_history(connection, last[0])
+        # Under a name that damage has made none, nobody comes again.
+        with suppress(UnicodeDecodeError):
+            bury_history(connection, last[0].decode())
 
 
 def forget_rows(connection: sqlite3.Connection, rows: Sequence[int], now: float) -> int:

@@ -103,15 +103,15 @@ class Tidying:
             if not is_malformed(error):
                 raise
         if len(rows) == 1:
-            self._hide(rows[0], deadline)
+            self._hide(rows[0], now, deadline)
             return 0
         middle = len(rows) // 2
         return self._forget(rows[:middle], now, deadline) + self._forget(rows[middle:], now, deadline)
 
-    def _hide(self, row: int, deadline: float) -> None:
-        """Leave a row that damage keeps, behind which its user can be stored anew."""
+    def _hide(self, row: int, now: float, deadline: float) -> None:
+        """Leave a row that damage keeps, behind which its user can be stored anew; another process may have done so by now."""
         try:
-            self._transaction(partial(bury_row, self._writer, row), deadline)
+            self._transaction(partial(bury_row, self._writer, row, now), deadline)
         except sqlite3.DatabaseError as error:
             if not is_malformed(error):
                 raise

@@ -1,5 +1,6 @@
 """Limited times to live in a SQLite file that a disk has damaged."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
@@ -69,4 +70,36 @@ async def test_who_was_deleted_behind_a_damaged_page_stays_so_when_what_came_lat
     await looked_through(store)
     assert await store.read("bob") == []
     assert await store.delete("bob") is False
+    await store.close()
+
+
+async def test_a_row_that_another_process_has_written_meanwhile_is_not_hidden(tmp_path: Path):
+    """Its deletion failed because of a page beside it, and its user came again before the row was to be hidden."""
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db", ttl_seconds=3000)
+    assert isinstance(store, SqliteHistoryStore)
+    await store.append("ann", [Event("a", 1.0)])
+    for now in (time.time(), time.time() + 4000):
+        assert await store.read("ann") == [Event("a", 1.0)]
+        await asyncio.wrap_future(store._writing.submit(store._tidying._hide, 1, now, time.monotonic() + 5))
+    assert await store.read("ann") == []
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("intact", "damaged"), [(b"bob-the-user", b"\xe2ob-the-user"), (b"\x25\x07", b"\x24\x07")], ids=["no text any more", "bytes"]
+)
+async def test_a_damaged_name_that_expires_costs_no_other_user(
+    tmp_path: Path, intact: bytes, damaged: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    path, now = tmp_path / "histories.db", time.time()
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=60)
+    await store.append("bob-the-user", [Event("a", 1.0)])
+    await store.close()
+    damage(path, b"bob-the-user", lambda page: page.replace(intact, damaged, 1))
+    monkeypatch.setattr(time, "time", lambda: now + 100)
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=60)
+    assert isinstance(store, SqliteHistoryStore)
+    await looked_through(store)
+    assert await store.append("ann", [Event("a", 1.0)]) == 1
+    assert await store.read("bob-the-user") == []
     await store.close()
