@@ -27,9 +27,9 @@ from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
-    bury_history,
     check,
     forget_history,
+    forget_last,
     is_malformed,
     prepare,
     random_rows,
@@ -243,7 +243,7 @@ class SqliteHistoryStore:
     def _keep_rest(self, user_id: str, history: History) -> None:
         """Store what is left of a user, for as long as before."""
         if history.is_empty:
-            forget_history(self._writer, user_id)
+            forget_last(self._writer, user_id)
         else:
             replace_content(self._writer, user_id, history)
 
@@ -279,7 +279,7 @@ class SqliteHistoryStore:
                 raise
         # Not in one transaction with what meets such pages.
         if is_known := self._knows(user_id):
-            self._transaction(partial(bury_history, self._writer, user_id), deadline)
+            self._tidying.bury(user_id, deadline)
         return is_known
 
     def _delete(self, user_id: str) -> bool:

@@ -38,6 +38,7 @@ _SCAN = "SELECT rowid, user_id, expires_at, checksum, history FROM histories WHE
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _FORGET = "DELETE FROM histories WHERE user_id = ?"
+_COUNT = "SELECT count(*) FROM histories WHERE user_id = ?"
 _FORGET_EXPIRED = "DELETE FROM histories WHERE rowid = ? AND expires_at <= ?"
 _HIDES = """SELECT user_id FROM histories WHERE rowid = ? AND expires_at <= ?
 AND EXISTS (SELECT 1 FROM histories AS other WHERE other.user_id = histories.user_id AND other.rowid < histories.rowid)"""
@@ -141,6 +142,20 @@ def replace_content(connection: sqlite3.Connection, user_id: str, history: Histo
 def forget_history(connection: sqlite3.Connection, user_id: str) -> None:
     """Delete what is stored of a user, if there is any. Raises sqlite3.DatabaseError."""
     connection.execute(_FORGET, (user_id,))
+
+
+def forget_last(connection: sqlite3.Connection, user_id: str) -> None:
+    """As `forget_history`, of a user whose last row can be read: where it hides another, it stays without anything in it."""
+    ((rows,),) = connection.execute(_COUNT, (user_id,))
+    if rows == 1:
+        forget_history(connection, user_id)
+    else:
+        empty_history(connection, user_id)
+
+
+def empty_history(connection: sqlite3.Connection, user_id: str) -> None:
+    """Leave the last row of a user without anything in it. Raises sqlite3.DatabaseError."""
+    write_history(connection, user_id, History(), None)
 
 
 def bury_history(connection: sqlite3.Connection, user_id: str) -> None:

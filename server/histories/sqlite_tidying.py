@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from server.histories.sqlite_file import bury_row, forget_rows, is_malformed
+from server.histories.sqlite_file import bury_history, bury_row, empty_history, forget_rows, is_malformed
 
 LOOK_SECONDS = 60.0
 _EXPIRED_AT_ONCE = 200
@@ -64,6 +64,16 @@ class Tidying:
             return call()
         finally:
             self._is_log_full |= self._writer.total_changes != changes
+
+    def bury(self, user_id: str, deadline: float) -> None:
+        """Leave nothing that is read of a user of whom damage keeps a row. Raises sqlite3.DatabaseError."""
+        try:
+            # Whole rows come to lie behind damaged ones.
+            self._transaction(partial(empty_history, self._writer, user_id), deadline)
+        except sqlite3.DatabaseError as error:
+            if not is_malformed(error):
+                raise
+            self._transaction(partial(bury_history, self._writer, user_id), deadline)
 
     def empty_log(self) -> None:
         """Leave no copy of what was deleted in the log, if there is any; a later look does where that can't be done now."""

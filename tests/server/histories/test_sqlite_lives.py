@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.histories import Event, open_history_store
+from server.histories import Event, EventChoice, open_history_store
 from server.histories.sqlite import SqliteHistoryStore
 from tests.server.histories.test_sqlite_file import DAMAGES, damage, looked_through
 
@@ -103,3 +103,27 @@ async def test_a_damaged_name_that_expires_costs_no_other_user(
     assert await store.append("ann", [Event("a", 1.0)]) == 1
     assert await store.read("bob-the-user") == []
     await store.close()
+
+
+@pytest.mark.parametrize("change", [change for _, change in DAMAGES], ids=[name for name, _ in DAMAGES])
+async def test_who_comes_again_behind_a_damaged_page_is_deleted_as_others_are(tmp_path: Path, change: Callable[[bytes], bytes]):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}")
+    await store.append("bob", [Event(f"bob-item-{number}" + "x" * 50, float(number)) for number in range(200)])
+    await store.close()
+    damage(path, b"bob-item-100", change)
+    store = open_history_store(f"sqlite:///{path}")
+    assert await store.delete("bob") is True
+    assert await store.append("bob", [Event("later", 1e3, "id")]) == 1
+    # With it the user is as one of whom nothing was ever stored, whatever damage keeps.
+    assert await store.delete_events("bob", EventChoice(event_id="id")) == 1
+    await store.put_profile("bob", {"age": 30})
+    assert await store.delete_profile("bob") is True
+    assert await store.append("bob", [Event("secret", 1e3)]) == 1
+    assert await store.delete("bob") is True
+    assert await store.read("bob") == []
+    await store.close()
+    with sqlite3.connect(path) as other:
+        kept = other.execute("SELECT rowid FROM histories WHERE rowid > 1 AND instr(history, CAST('secret' AS BLOB))").fetchall()
+    other.close()
+    assert kept == []
