@@ -89,6 +89,10 @@ class _ClosedAtOnce(AbstractConnection):
         await super().disconnect(True, error, failure_count, health_check_failed)
 
 
+class _ServerTlsConnection(_ClosedAtOnce, _TlsConnection):
+    """Of one server by TLS."""
+
+
 class _MasterConnection(_ClosedAtOnce, SentinelManagedConnection):
     """Of a master behind Sentinel."""
 
@@ -129,7 +133,7 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
     match url.topology:
         case Topology.SINGLE:
             ((host, port),) = url.nodes
-            kind = _TlsConnection if url.tls else Connection
+            kind = _ServerTlsConnection if url.tls else Connection
             options: dict[str, Any] = {**common, **login, **url.tls_options}
             return Redis.from_pool(ConnectionPool(kind, host=host, port=port, db=url.database, **options))
         case Topology.SENTINEL:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from server.redis.access import RedisAccess
 from server.redis.client import Sentinels
@@ -52,6 +52,22 @@ async def test_by_tls_nobody_waits_for_the_goodbye_of_a_master_that_stands_still
         if disconnects:
             await access.close()
     master.resume()
+
+
+async def test_by_tls_a_write_that_comes_to_a_replica_waits_for_no_goodbye(start_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
+    """Of the servers that a name has led to, one may stand still."""
+    certificate, key = make_certificate(tmp_path)
+    server = start_redis("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no", tls=True)
+    access = RedisAccess(f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={certificate}", 20, 4, "histories", HistoryUnavailable)
+    async with access.reach():
+        await access.client.ping()
+    server.pause()
+    with pytest.raises(HistoryUnavailable, match="read only replica"):
+        # A goodbye of TLS is waited for 30 s.
+        async with asyncio.timeout(15), access.reach():
+            raise ReadOnlyError("You can't write against a read only replica.")
+    await access.close()
+    server.resume()
 
 
 async def test_slots_that_have_moved_close_no_connection(redis_cluster: RedisClusterServers, monkeypatch: pytest.MonkeyPatch) -> None:
