@@ -73,7 +73,7 @@ def check_there(url: str) -> None:
         ValueError: the URL names an SQLite file that is not there, or none.
     """
     # Where it can't be looked for, opening it says so.
-    with suppress(PermissionError):
+    with suppress(OSError):
         if url.startswith("sqlite:") and not (path := file_of(url, "history")).exists():
             raise ValueError(
                 f"There is no history file {path.absolute()}: name the server's, as sqlite:///relative/path or sqlite:////absolute/path."

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from server.histories import Event, EventChoice, open_history_store
+from server.histories import Event, EventChoice, check_there, open_history_store
 from server.histories import sqlite as sqlite_store
 from server.histories.sqlite_file import read_newest
 from server.try_again import HistoryUnavailable
@@ -229,3 +229,10 @@ async def test_users_are_read_at_once_until_a_read_is_slow_or_can_not_be(tmp_pat
     await store.read("near")
     assert threads[-2:] == ["loop", "sqlite-reading"]
     await store.close()
+
+
+def test_a_file_that_cannot_be_looked_for_is_told_where_it_is_opened():
+    url = f"sqlite:///{'x' * 300}"
+    check_there(url)
+    with pytest.raises(ValueError, match=r"cannot be opened: .*File name too long"):
+        open_history_store(url)
