@@ -34,12 +34,13 @@ def check_events(events: Events, event_ids: Column | None = None) -> None:
         event_ids: ids that the events have already.
 
     Raises:
-        InteractionError: a name is too long, a number has no place in a history, or an event has too many attributes or too large ones.
+        InteractionError: a name is too long, an id of an event is none, a number has no place in a history, or an event has too many
+            attributes or too large ones.
     """
     _check_lengths("user", events.user_names)
     _check_lengths("item", events.item_names)
     if event_ids is not None:
-        _check_lengths("event id", map(str, event_ids.values))
+        _check_ids(event_ids.values)
     if (outside := (events.times < 0) | (events.times > LAST_SECOND)).any():
         raise InteractionError(
             f"Histories have times from 1970 to the year 9999: {np.count_nonzero(outside):,} of the data lie outside, first "
@@ -79,6 +80,17 @@ def _check_lengths(role: str, names: Iterable[str], longest: int = _LONGEST_ID) 
     for name in names:
         if not 0 < len(name) <= longest:
             raise InteractionError(f"The {role} {name[:40]!r}… has {len(name):,} characters, and from 1 to {longest} are possible.")
+
+
+def _check_ids(values: Sequence[Value]) -> None:
+    for value in values:
+        is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_JSON_INTEGER
+        if isinstance(value, bool) or not (is_whole or isinstance(value, str | int)):
+            raise InteractionError(
+                f"The event id {value!r} is neither a text nor a whole number up to 2^53. If `atspeed prepare --keep` made numbers of "
+                "texts, import its source."
+            )
+    _check_lengths("event id", map(str, values))
 
 
 def _check_attributes(events: Events, attributes: Mapping[str, Column]) -> None:

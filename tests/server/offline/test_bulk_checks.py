@@ -122,6 +122,15 @@ def test_ids_of_events_that_are_too_long() -> None:
         check_events(events, Column(np.zeros(1, np.int32), ("e" * 513,)))
 
 
+@pytest.mark.parametrize("value", [12.5, 2.0**54, True, ["e1"]])
+def test_ids_of_events_are_texts_or_whole_numbers(value: Value) -> None:
+    """Of other numbers, several ids may have become one, and so several events."""
+    events, _ = table_of([("a", 1.0, None, None, {}, None)])
+    check_events(events, Column(np.zeros(1, np.int32), (12.0,)))
+    with pytest.raises(InteractionError, match=r"^The event id .* is neither a text nor a whole number up to 2\^53\. If `atspeed prepare"):
+        check_events(events, Column(np.zeros(1, np.int32), (value,)))
+
+
 @pytest.mark.parametrize(
     ("profiles", "sentence"),
     [
