@@ -36,6 +36,7 @@ from server.histories.sqlite_file import (
     read_history,
     read_newest,
     read_some,
+    reading_all,
     replace_content,
     stored_bytes,
     write_history,
@@ -70,8 +71,7 @@ class SqliteHistoryStore:
         try:
             create(path)
             self._connections.append(open_writer(path, timeout_seconds, prepare))
-            self._connections += [open_reader(path, timeout_seconds) for _ in range(_READERS + 1)]
-            self._connections.append(open_reader(path, 0))
+            self._connections += [reading_all(open_reader(path, patience)) for patience in [timeout_seconds] * (_READERS + 1) + [0.0]]
         except (OSError, sqlite3.DatabaseError) as error:
             self._close_connections()
             raise ValueError(f"The history file {path} cannot be opened: {error}.") from error

@@ -34,7 +34,9 @@ _SCHEMA = (
 _LAST = "(SELECT max(rowid) FROM histories WHERE user_id = :user_id)"
 _READ = f"SELECT checksum, history FROM histories WHERE rowid = {_LAST} AND (expires_at IS NULL OR expires_at > :now)"
 _SIZE = f"SELECT length(history) FROM histories WHERE rowid = {_LAST}"
-_SCAN = "SELECT rowid, user_id, expires_at, checksum, history FROM histories WHERE rowid >= :start ORDER BY rowid LIMIT :users"
+# Damage may make other types of values.
+_SCAN = """SELECT rowid, ifnull(CAST(user_id AS TEXT), ''), expires_at IS NULL OR expires_at > :now, checksum, history FROM histories
+WHERE rowid >= :start ORDER BY rowid LIMIT :users"""
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _FORGET = "DELETE FROM histories WHERE user_id = ?"
@@ -69,8 +71,14 @@ def prepare(connection: sqlite3.Connection) -> None:
 
     Raises sqlite3.DatabaseError, for a file of another format too.
     """
-    connection.execute("PRAGMA secure_delete = ON")
+    reading_all(connection).execute("PRAGMA secure_delete = ON")
     make_tables(connection, _SCHEMA, _FORMAT)
+
+
+def reading_all(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The connection, which reads texts that are no UTF-8 any more as others: checksums tell it, where the file would pass for away."""
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    return connection
 
 
 def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> History | None:
@@ -117,12 +125,10 @@ def read_some(start: int, now: float, users: int, count: int, connection: sqlite
     """The newest `count` events of those with events among `users` users from a row on, and the row behind them."""
     found: list[list[Event]] = []
     after = start
-    for row, user_id, expires_at, checksum, content in connection.execute(_SCAN, {"start": start, "users": users}):
+    for row, user_id, is_there, checksum, content in connection.execute(_SCAN, {"start": start, "users": users, "now": now}):
         after = row + 1
         with suppress(HistoryDamaged):
-            if (expires_at is None or expires_at > now) and (
-                events := _newest(_decoded(user_id, checksum, content, _outlines), user_id, count).events
-            ):
+            if is_there and (events := _newest(_decoded(user_id, checksum, content, _outlines), user_id, count).events):
                 found.append(events)
     return found, after
 

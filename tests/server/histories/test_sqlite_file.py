@@ -202,6 +202,30 @@ async def test_a_history_under_another_users_name_is_damaged(filled: Path):
     await store.close()
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        ("history", "CAST(x'e262' AS TEXT)", 2),
+        ("checksum", "CAST(x'e262' AS TEXT)", 2),
+        ("user_id", "CAST(x'e262' AS TEXT)", 2),
+        ("user_id", "x'62'", 2),
+        ("expires_at", "'b'", 3),
+    ],
+)
+async def test_a_value_of_another_type_costs_its_user_alone(filled: Path, column: str, value: str, shown: int):
+    """A bit of the head of a row makes a text of bytes or of a number, and most such texts are no UTF-8."""
+    with sqlite3.connect(filled) as other:
+        other.execute(f"UPDATE histories SET {column} = {value} WHERE user_id = 'bob'")
+    other.close()
+    store = open_history_store(f"sqlite:///{filled}")
+    assert len(await store.sample(10, 1)) == shown
+    if column in ("history", "checksum"):
+        await assert_bob_alone_is_damaged(store)
+    assert await store.delete("bob") is (column != "user_id")
+    assert await store.read("bob") == []
+    await store.close()
+
+
 async def found_at_start(path: Path) -> list[tuple[str, str]]:
     """What the check of a file says until it has ended."""
     reports: list[tuple[str, str]] = []
