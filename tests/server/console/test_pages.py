@@ -310,6 +310,8 @@ def test_nobody_sees_whom_others_asked_for(page: Page, browser: Browser, with_co
     ann = {"name": "User ann", "exact": True}
     page.goto("/?user=ann")
     expect(page.get_by_role("button", **ann)).to_be_visible()
+    # The tab hears of whom to keep after it has heard of the button.
+    page.wait_for_function("sessionStorage.getItem('atspeed-users') !== null")
     page.goto("/operate")
     expect(page.get_by_role("button", **ann)).to_be_visible()
     page.goto("/items?item=item-3")
