@@ -93,16 +93,13 @@ def run(
 
     from tqdm import tqdm
 
+    from benchmarks.modelled_costs import modelled_costs
     from benchmarks.replay.plot import plot_speedups
     from benchmarks.replay.recording import Recording
     from benchmarks.replay.report import compare_plans
-    from drafting.plans.costs import CostCurve, ForwardCosts
     from drafting.plans.fixed_plan import FixedPlan
 
-    curves = {
-        float(tokens): ForwardCosts(CostCurve(float(tokens), 1.0, float(free)), CostCurve(draft_share * tokens, draft_share))
-        for tokens in whole_numbers("--balance", balance)
-    }
+    curves = {float(tokens): modelled_costs(float(tokens), draft_share, float(free)) for tokens in whole_numbers("--balance", balance)}
     names = some_words("--plans", plans)
     with sentences():
         for name in names:

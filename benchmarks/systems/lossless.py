@@ -10,12 +10,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.endings import BenchmarkError
+from benchmarks.modelled_costs import modelled_costs
 from benchmarks.systems.comparison import TIE, compare
 from benchmarks.systems.histories import held_out_histories
 from benchmarks.systems.trace import balance_of
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.loading import load_catalog
-from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.plans.costs import ForwardCosts
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Plan
 from drafting.plans.planner import AUTO, Planner
@@ -74,5 +75,5 @@ def _plan(name: str, costs: ForwardCosts, fan_out: Sequence[float]) -> Plan:
     if name == AUTO:
         return Planner(costs, fan_out, follows_clock=True)
     if balance := balance_of(name):
-        return Planner(ForwardCosts(CostCurve(balance, 1.0), CostCurve(balance / 100, 0.01)), fan_out)
+        return Planner(modelled_costs(balance), fan_out)
     return FixedPlan.parse(name)

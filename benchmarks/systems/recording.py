@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from benchmarks.modelled_costs import modelled_costs
 from benchmarks.systems.trace import ALL, Trace, TraceRound, TraceRun, balance_of
 from drafting.array_types import BoolArray, FloatArray
-from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.plans.planner import Planner
@@ -130,9 +130,7 @@ def _make_plan(name: str, recommender: Recommender, draft_share: float) -> Plan:
         return made
     if (balance := balance_of(name)) is None:
         return FixedPlan.parse(name)
-    target = CostCurve(fixed=balance, per_token=1.0)
-    draft = CostCurve(draft_share * balance, draft_share)
-    return Planner(ForwardCosts(target, draft), recommender.engine.trie.mean_fan_out)
+    return Planner(modelled_costs(balance, draft_share), recommender.engine.trie.mean_fan_out)
 
 
 def _record_one(recommender: Recommender, plan: RecordingPlan, history: list[int], k: int) -> tuple[TraceRound, ...]:

@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
+from benchmarks.modelled_costs import modelled_costs
 from benchmarks.systems.comparison import TIE
 from benchmarks.systems.histories import unlearnt_users
 from drafting.beam.rule import Tolerance
-from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.plans.costs import ForwardCosts
 from drafting.plans.plan import Plan
 from drafting.plans.planner import Planner
 from drafting.prompts.user_state import UserState
@@ -128,7 +129,7 @@ def run(
     """
     wanted = {text: tolerance_of(text) for text in tolerances}
     catalog, users = unlearnt_users(target, catalog_file, data, most_users)
-    costs = ForwardCosts(CostCurve(balance, 1.0), CostCurve(balance / 100, 0.01))
+    costs = modelled_costs(balance)
     with closing(Recommender.load(target, catalog, draft=draft, host=host, dtype="float32")) as recommender:
         fan_out = recommender.engine.trie.mean_fan_out
         plain, exact = Kind("plain beam search", NO_PLAN), Kind("none", Planner(costs, fan_out))
