@@ -1,5 +1,6 @@
-"""Small random models and catalogs for the tests: real checkpoints in every shape that the hosts must serve."""
+"""Small random models, catalogs and interactions for the tests: real checkpoints in every shape that the hosts must serve."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,17 @@ def random_catalog(items: int = 200, depth: int = 3, codes: int = 8, seed: int =
     rows = rng.integers(codes, size=(items, depth))
     identifiers = {f"item-{i}": [f"<{chr(97 + level)}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(rows)}
     return catalog_of(identifiers, titles={f"item-{i}": f"Title {i}" for i in range(items)})
+
+
+def save_random_interactions(folder: Path, catalog: Catalog, *, users: int, events: int) -> None:
+    """Write interactions of users with so many items each, of which none comes twice."""
+    rng = np.random.default_rng(0)
+    lines = [
+        {"user": user, "item": catalog.item_ids[item], "timestamp": time}
+        for user in range(users)
+        for time, item in enumerate(rng.permutation(len(catalog))[:events].tolist())
+    ]
+    (folder / "interactions.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
 def save_tokenizer(catalog: Catalog, folder: Path, *, leave_out: tuple[str, ...] = ()) -> int:

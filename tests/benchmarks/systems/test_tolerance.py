@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.systems.tolerance import Kind, tolerance_of
 from drafting.beam.rule import Tolerance
-from tests.models import random_catalog, save_random_model
+from tests.models import random_catalog, save_random_interactions, save_random_model
 from verification.evaluation.searching import NO_PLAN
 from verification.result import BeamResult, RankedItem, Usage
 
@@ -52,13 +51,7 @@ def test_the_command_compares_all_kinds_of_lists(tmp_path: Path) -> None:
     for name in ("target", "draft"):
         save_random_model(tmp_path / name, catalog, max_items=8)
     catalog.save(tmp_path / "catalog.jsonl")
-    rng = np.random.default_rng(0)
-    lines = [
-        {"user": user, "item": catalog.item_ids[item], "timestamp": time}
-        for user in range(6)
-        for time, item in enumerate(rng.permutation(60)[:5].tolist())
-    ]
-    (tmp_path / "interactions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    save_random_interactions(tmp_path, catalog, users=6, events=5)
     models = ("--target", str(tmp_path / "target"), "--draft", str(tmp_path / "draft"))
     asked = ["tolerance", *models, "--catalog", str(tmp_path / "catalog.jsonl"), "--data", str(tmp_path), "--k", "6"]
     result = CliRunner().invoke(app, [*asked, "--tolerances", "2,10%"])

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +14,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.embeddings.learnt import Learnt, learnt_file, write_learnt
 from drafting.neighbours.source_check import source_of
-from tests.models import random_catalog, save_random_model
+from tests.models import random_catalog, save_random_interactions, save_random_model
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.users import held_out
 from verification.recommender import Recommender
@@ -31,13 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Path:
     folder = tmp_path_factory.mktemp("widths")
     save_random_model(folder / "target", catalog, max_items=8)
     catalog.save(folder / "catalog.jsonl")
-    rng = np.random.default_rng(0)
-    lines = [
-        {"user": user, "item": catalog.item_ids[item], "timestamp": time}
-        for user in range(12)
-        for time, item in enumerate(rng.permutation(60)[:6].tolist())
-    ]
-    (folder / "interactions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    save_random_interactions(folder, catalog, users=12, events=6)
     return folder
 
 
