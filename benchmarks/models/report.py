@@ -12,10 +12,12 @@ from benchmarks.models.run import Cell
 MOST_CHARACTERS = 110
 HEAD = """# Models
 
-Which models give the lists of transformers' own constrained `generate`, and which are refused. `make models` makes this page: for each
-variant of a family a tiny random checkpoint in float32, {histories} histories of 1 to {histories} items, K = {ks}, plans {plans}. *equal*:
-the same identifiers in the same order, scores to {tolerance:g}, in company and alone. Otherwise a cell is the sentence, shortened, in which
-the server refuses the model when it starts. A variant is here if it takes another path through its model than its siblings.
+Which model families can be served: look up your model's family in the last table. *equal* means that its lists are those of
+transformers' own constrained `generate`; any other cell is the sentence, shortened, in which the server refuses the model when it starts.
+
+`make models` makes this page. For each variant of a family it takes a tiny random checkpoint in float32, {histories} histories of
+1 to {histories} items, K = {ks}, and the plans {plans}. *equal*: the same identifiers in the same order, scores to {tolerance:g},
+in a batch and alone. A variant is here if it takes another path through its model than its siblings.
 
 {versions}
 
