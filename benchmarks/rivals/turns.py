@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.rivals.entrants import Entrant
 from benchmarks.rivals.environment import RivalError
 from benchmarks.rivals.process import Answer, RivalProcess
+from benchmarks.rotation import in_turn
 from benchmarks.systems.interleaved import SETTLE_SECONDS
 
 # So many seconds of lists of one length, and one that has answered the fewest lists is asked no more.
@@ -70,8 +71,7 @@ def race(
     spent = dict.fromkeys(answers, 0.0)
     running = list(answers)
     for turn, prompt in enumerate(prompts):
-        shift = turn % max(1, len(running))
-        for entrant in [*running[shift:], *running[:shift]]:
+        for entrant in in_turn(running, turn):
             time.sleep(SETTLE_SECONDS)
             try:
                 answer = _ask(processes[entrant], entrant, prompts[turn - 1], prompt, k, spent[entrant] < FAST_SECONDS * turn)

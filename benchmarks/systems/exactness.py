@@ -12,6 +12,7 @@ from statistics import median
 
 from tqdm import tqdm
 
+from benchmarks.rotation import in_turn
 from benchmarks.systems.comparison import compare
 from benchmarks.systems.histories import held_out_histories, random_histories
 from drafting.catalog.loading import load_catalog
@@ -74,8 +75,7 @@ def time_alone(
     lists: list[list[BeamResult]] = [[] for _ in recommenders]
     seconds: list[list[float]] = [[] for _ in recommenders]
     for user, history in enumerate([*histories[:WARM_UP], *histories]):
-        shift = user % len(recommenders)
-        for number in [*range(shift, len(recommenders)), *range(shift)]:
+        for number in in_turn(range(len(recommenders)), user):
             started = time.perf_counter()
             (found,) = recommenders[number].recommend([history], k, k)
             if user >= min(WARM_UP, len(histories)):

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
+from benchmarks.rotation import in_turn
 from benchmarks.systems.histories import random_histories
 from benchmarks.systems.interleaved import SETTLE_SECONDS, SystemProcess
 from benchmarks.systems.question import Outcome, Question, System, SystemSpec
@@ -92,8 +93,7 @@ def _rows(width: int, systems: Sequence[SystemProcess], histories: Sequence[list
     """Ask all systems by turns and return a row for each."""
     outcomes: dict[str, list[Outcome]] = {system.name: [] for system in systems}
     for turn, history in enumerate(tqdm(histories, desc=f"width {width}")):
-        shift = turn % len(systems)
-        for system in [*systems[shift:], *systems[:shift]]:
+        for system in in_turn(systems, turn):
             if system.name == GENERATE and turn >= WARM_UP + generated:
                 continue
             time.sleep(SETTLE_SECONDS)

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 
 from benchmarks.endings import BenchmarkError
+from benchmarks.rotation import in_turn
 from benchmarks.systems.question import PLAIN, Outcome, Question, System, SystemSpec
 from benchmarks.systems.systems import make_system
 from drafting.errors import SetupError
@@ -172,8 +173,7 @@ def compare(
             group = [contender for contender in contenders if contender.concurrency == concurrency]
             for turn, start in enumerate(range(0, len(histories), group[0].block)):
                 block = histories[start : start + group[0].block]
-                shift = turn % len(group)
-                for contender in [*group[shift:], *group[:shift]]:
+                for contender in in_turn(group, turn):
                     time.sleep(SETTLE_SECONDS)
                     outcomes[contender] += _ask(contender, k, block, histories[start - 1])
                     progress(len(block))
