@@ -16,7 +16,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.placement import add_items
 from drafting.catalog.text_column import TextColumn
-from server.catalogs import filters, new_items, store
+from server.catalogs import filters, new_items
 from server.catalogs.new_items import NewItems
 from server.catalogs.placing import Placed, PlaceOrder
 from server.catalogs.prompts import CatalogPrompts
@@ -32,13 +32,9 @@ from server.errors import CatalogRefused, FilterNotFound, NothingToRollBack, Ver
 from server.schemas.catalogs import NewItemsBody
 from server.settings import Settings
 from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, EngineUnavailable, ReplicaBehind
-from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened, small_catalog
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened, small_catalog, take_any_catalog
 
 NAMES = ("a", "b", "c")
-
-
-async def take(*_: object) -> None:
-    """Take any catalog, in place of an engine."""
 
 
 async def place(_: str, order: PlaceOrder, *__: object) -> Placed:
@@ -50,8 +46,7 @@ async def place(_: str, order: PlaceOrder, *__: object) -> Placed:
 
 @pytest.fixture(autouse=True)
 def willing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EngineClient, "load_catalog", take)
-    monkeypatch.setattr(store, "prove", take)
+    take_any_catalog(monkeypatch)
     monkeypatch.setattr(new_items, "run_in_background", place)
 
 

@@ -10,27 +10,20 @@ import pytest
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_column import TextColumn
-from server.catalogs import store
 from server.control import ControlStore, Limits, Replica
 from server.control.announcer import Announcer
 from server.control.memory import MemoryControlStore
-from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused
 from server.try_again import EngineUnavailable, ReplicaBehind
-from tests.server.catalogs.shop import ONE, START, Shop, moved, opened, put_into
+from tests.server.catalogs.shop import ONE, START, Shop, moved, opened, put_into, take_any_catalog
 
 APART = r"start all of them with --catalogs, a directory that all see or an object store, or end the others first\.$"
 
 
-async def take(*_: object) -> None:
-    """Take any catalog, in place of an engine."""
-
-
 @pytest.fixture(autouse=True)
 def willing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EngineClient, "load_catalog", take)
-    monkeypatch.setattr(store, "prove", take)
+    take_any_catalog(monkeypatch)
 
 
 @pytest.fixture

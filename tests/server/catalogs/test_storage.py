@@ -14,14 +14,12 @@ from typing import Any
 import pytest
 
 from drafting.catalog.artefact import save_artefact
-from server.catalogs import store
 from server.control import Write
 from server.control.records import LeftVersion, version_left
 from server.control.sqlite import SqliteControlStore
-from server.engine.client import EngineClient
 from server.errors import StorageFull, VersionExists
 from server.try_again import ControlFull, ControlUnavailable
-from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened, take_any_catalog
 
 WRITES = ("write", "fsync", "replace", "open", "unlink", "ftruncate")
 KILLS = 8
@@ -29,13 +27,7 @@ KILLS = 8
 
 @pytest.fixture(autouse=True)
 def willing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that takes every catalog: what is tested here lies on this side of it."""
-
-    async def take(*_: object) -> None:
-        pass
-
-    monkeypatch.setattr(EngineClient, "load_catalog", take)
-    monkeypatch.setattr(store, "prove", take)
+    take_any_catalog(monkeypatch)
 
 
 class FullDisk:
