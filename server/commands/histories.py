@@ -172,9 +172,9 @@ def _load(
         store = open_history_store(url, max_events=most, ttl_seconds=ttl, timeout_seconds=_STORE_SECONDS)
         try:
             with tqdm(total=sent, desc="storing", unit="event", unit_scale=True, mininterval=0.5) as bar:
-                done = await load_histories(store, histories_of(events, most, ids), lambda count: bar.update(count) and None)
+                done = await load_histories(store, histories_of(events, most, ids), bar.update)
             with tqdm(total=len(profiles), desc="storing", unit="profile", disable=not profiles) as bar:
-                return done, await load_profiles(store, profiles, lambda count: bar.update(count) and None)
+                return done, await load_profiles(store, profiles, bar.update)
         finally:
             await store.close()
 

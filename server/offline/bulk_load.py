@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -54,24 +55,24 @@ def histories_of(events: Events, most: int, event_ids: Column | None = None) -> 
     """
     order = np.lexsort((events.times, events.users))
     ends = np.cumsum(np.bincount(events.users, minlength=len(events.user_names)))
-    kinds = events.details.get(KIND)
     attributes = attributes_of(events)
     start = 0
     for user, end in enumerate(ends.tolist()):
         rows = order[max(start, end - most) : end].tolist()
         start = end
-        if not rows:
-            continue
-        found = []
-        for row in rows:
-            item, when = events.item_names[events.items[row]], float(events.times[row])
-            kind = None if kinds is None else kinds[row]
-            value = None if events.values is None or np.isnan(events.values[row]) else float(events.values[row])
-            known = row_values(attributes, row) if attributes else {}
-            said = None if event_ids is None else event_ids[row]
-            event_id = event_id_of(item, when, None if kind is None else str(kind)) if said is None else _id_text(said)
-            found.append(Event(item, when, event_id, None if kind is None else str(kind), value, known))  # type: ignore[arg-type]
-        yield events.user_names[user], found
+        if rows:
+            yield events.user_names[user], [_event(events, row, attributes, event_ids) for row in rows]
+
+
+def _event(events: Events, row: int, attributes: Mapping[str, Column], event_ids: Column | None) -> Event:
+    """The event of a row; `attributes` and `event_ids` are the columns that say more of it."""
+    item, when, kinds = events.item_names[events.items[row]], float(events.times[row]), events.details.get(KIND)
+    said = None if kinds is None else kinds[row]
+    kind = None if said is None else str(said)
+    value = None if events.values is None or np.isnan(events.values[row]) else float(events.values[row])
+    given = None if event_ids is None else event_ids[row]
+    event_id = event_id_of(item, when, kind) if given is None else _id_text(given)
+    return Event(item, when, event_id, kind, value, row_values(attributes, row))  # type: ignore[arg-type]
 
 
 def _id_text(said: Value) -> str:
@@ -79,7 +80,7 @@ def _id_text(said: Value) -> str:
     return str(int(said)) if isinstance(said, float) and said.is_integer() else str(said)
 
 
-async def load_histories(store: HistoryStore, histories: Iterator[tuple[str, list[Event]]], on_events: Callable[[int], None]) -> Imported:
+async def load_histories(store: HistoryStore, histories: Iterator[tuple[str, list[Event]]], on_events: Callable[[int], object]) -> Imported:
     """Store histories, some users at a time.
 
     Raises:
@@ -89,7 +90,7 @@ async def load_histories(store: HistoryStore, histories: Iterator[tuple[str, lis
     while batch := _batch(histories):
         sent = sum(map(len, batch.values()))
         try:
-            stored = await _patiently(lambda batch=batch: store.append_many(batch))  # type: ignore[misc]
+            stored = await _patiently(partial(store.append_many, batch))
             damaged: tuple[str, ...] = ()
         except HistoryDamaged:
             counts, damaged = await _one_by_one(store.append, batch)
@@ -101,7 +102,7 @@ async def load_histories(store: HistoryStore, histories: Iterator[tuple[str, lis
 
 
 async def load_profiles(
-    store: HistoryStore, profiles: Mapping[str, Mapping[str, Value]], on_profiles: Callable[[int], None]
+    store: HistoryStore, profiles: Mapping[str, Mapping[str, Value]], on_profiles: Callable[[int], object]
 ) -> tuple[int, tuple[str, ...]]:
     """Store profiles in place of those that are there; return their number, and the users of whom nothing was stored, as in `Imported`.
 
@@ -114,7 +115,7 @@ async def load_profiles(
     while batch := dict(islice(remaining, _PROFILES_AT_ONCE)):
         unreadable: tuple[str, ...] = ()
         try:
-            await _patiently(lambda batch=batch: store.put_profiles(batch))  # type: ignore[misc]
+            await _patiently(partial(store.put_profiles, batch))
         except HistoryDamaged:
             _, unreadable = await _one_by_one(store.put_profile, batch)
         stored += len(batch) - len(unreadable)
@@ -139,7 +140,7 @@ async def _one_by_one(store_one: Callable[[str, _Kept], Awaitable[_T]], batch: M
     answers, damaged = [], []
     for user, kept in batch.items():
         try:
-            answers.append(await _patiently(lambda user=user, kept=kept: store_one(user, kept)))  # type: ignore[misc]
+            answers.append(await _patiently(partial(store_one, user, kept)))
         except HistoryDamaged:
             damaged.append(user)
     return answers, tuple(damaged)
