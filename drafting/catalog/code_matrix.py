@@ -6,7 +6,6 @@ file's size and ratio bound. A torch file is read as data alone (`weights_only`)
 """
 
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,7 +22,7 @@ from drafting.catalog.catalog import MAX_LENGTH, Catalog, CatalogError
 from drafting.catalog.forms import TORCH_SUFFIXES
 from drafting.catalog.item_list import ItemList
 from drafting.catalog.limits import ReadLimits
-from drafting.catalog.pattern import TokenPattern
+from drafting.catalog.reading import Reading
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import first_line
 
@@ -48,37 +47,30 @@ class MatrixItems:
     named: ItemList | None = None
 
 
-def read_matrix(
-    path: Path,
-    pattern: TokenPattern,
-    on_items: Callable[[int], None],
-    limits: ReadLimits,
-    items: MatrixItems,
-    on_form: Callable[[str], None],
-) -> Catalog:
+def read_matrix(path: Path, reading: Reading, items: MatrixItems) -> Catalog:
     """Read a catalog from a matrix of whole numbers; see `load_catalog`.
 
     Raises:
         CatalogError: the file is damaged, too large or no such matrix, or it does not tell which side the items are on.
     """
-    stored = _torch_matrix(path, limits) if path.suffix in TORCH_SUFFIXES else load_array(path)
+    stored = _torch_matrix(path, reading.limits) if path.suffix in TORCH_SUFFIXES else load_array(path)
     if len(stored.shape) != 2:
         raise CatalogError(f"{path} holds an array of {len(stored.shape)} dimensions: a catalog is a matrix of items and digits.")
     side = items.side or _side(path, tuple(stored.shape))
     rows = stored if side == "rows" else stored.T
-    limits.check_items(len(rows))
+    reading.limits.check_items(len(rows))
     if items.named is not None and len(items.named.names) != len(rows):
         raise CatalogError(f"{path} has {len(rows):,} items in its {side}, but {len(items.named.names):,} are listed: each needs its own.")
-    on_form(f"a matrix of codes {list(stored.shape)} with an item in each of its {side}{_names_of(items.named)}")
-    builder = CatalogBuilder(limits)
+    reading.on_form(f"a matrix of codes {list(stored.shape)} with an item in each of its {side}{_names_of(items.named)}")
+    builder = CatalogBuilder(reading.limits)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         codes = _whole_numbers(rows[start : start + _ROWS_AT_ONCE], path)
         numbers = range(start, start + len(codes))
         names = [str(number) for number in numbers] if items.named is None else items.named.names[start : numbers.stop]
         known = {} if items.named is None else items.named.attributes_of(slice(start, numbers.stop))
         attributes = {name: present_texts(values) for name, values in known.items()}
-        builder.add_columns(TextColumn.of(names), builder.codes_of_numbers(codes, pattern), attributes)
-        on_items(len(codes))
+        builder.add_columns(TextColumn.of(names), builder.codes_of_numbers(codes, reading.pattern), attributes)
+        reading.on_items(len(codes))
     return builder.catalog()
 
 

@@ -20,6 +20,7 @@ from drafting.catalog.json_files import index_lines, json_lines
 from drafting.catalog.limits import UNLIMITED, ReadLimits
 from drafting.catalog.parquet import read_parquet
 from drafting.catalog.pattern import DEFAULT_PATTERN, IdentifierTexts, TokenPattern
+from drafting.catalog.reading import Reading
 from drafting.errors import check_file
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,12 @@ _LINES_OF = {CatalogForm.INDEX: index_lines, CatalogForm.LINES: json_lines, Cata
 def load_catalog(
     path: Path,
     pattern: str = DEFAULT_PATTERN,
-    on_items: Callable[[int], None] = lambda _: None,
+    on_items: Callable[[int], object] = lambda _: None,
     *,
     check: bool = False,
     limits: ReadLimits = UNLIMITED,
     matrix: MatrixItems | None = None,
-    on_form: Callable[[str], None] | None = None,
+    on_form: Callable[[str], object] | None = None,
 ) -> Catalog:
     """Read a catalog: an artefact, an index, JSONL, MiniOneRec's info file, parquet or a matrix of codes (see `CatalogForm`).
 
@@ -54,10 +55,10 @@ def load_catalog(
     Raises:
         CatalogError: the file is missing or malformed, or its contents are not a catalog.
     """
-    tokens = TokenPattern(pattern)
+    tell = on_form or (lambda found: logger.info("The catalog %s is %s.", path, found))
+    reading = Reading(TokenPattern(pattern), limits, on_items, tell)
     check_file(path, "The catalog", CatalogError)
     form = form_of(path)
-    tell = on_form or (lambda found: logger.info("The catalog %s is %s.", path, found))
     if form is not CatalogForm.MATRIX and matrix is not None and matrix != MatrixItems():
         raise CatalogError(f"{path} is {form.value}, which says itself which items it has: that is asked of a matrix of codes alone.")
     match form:
@@ -67,34 +68,27 @@ def load_catalog(
             tell(form.value)
             return catalog
         case CatalogForm.PARQUET:
-            return read_parquet(path, tokens, on_items, limits, tell)
+            return read_parquet(path, reading)
         case CatalogForm.MATRIX:
-            return read_matrix(path, tokens, on_items, limits, matrix or MatrixItems(), tell)
-    return _read_lines(path, form, tokens, on_items, limits, tell)
+            return read_matrix(path, reading, matrix or MatrixItems())
+    return _read_lines(path, form, reading)
 
 
-def _read_lines(
-    path: Path,
-    form: CatalogForm,
-    pattern: TokenPattern,
-    on_items: Callable[[int], None],
-    limits: ReadLimits,
-    on_form: Callable[[str], None],
-) -> Catalog:
-    builder, texts = CatalogBuilder(limits), IdentifierTexts(pattern)
+def _read_lines(path: Path, form: CatalogForm, reading: Reading) -> Catalog:
+    builder, texts = CatalogBuilder(reading.limits), IdentifierTexts(reading.pattern)
     try:
         source = _LINES_OF[form](path)
         if (first := next(source, None)) is not None:
-            on_form(f"{form.value}, with identifiers as {first.kind}")
+            reading.on_form(f"{form.value}, with identifiers as {first.kind}")
             source = chain([first], source)
         while lines := list(islice(source, _LINES_AT_ONCE)):
             names = dict.fromkeys(name for line in lines for name in line.attributes)
             attributes = {name: [line.attributes.get(name) for line in lines] for name in names}
             attributes[TITLE] = [line.title for line in lines]
             builder.add([line.name for line in lines], [line.tokens(texts) for line in lines], attributes)
-            on_items(len(lines))
+            reading.on_items(len(lines))
     except OSError as error:
         raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
     if (left_out := texts.left_out) is not None:
-        on_form(left_out)
+        reading.on_form(left_out)
     return builder.catalog()

@@ -4,7 +4,7 @@ Invariant: the same items give the same catalog as from JSONL. Arrow arrays are 
 Python objects.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from drafting.array_types import IntArray
 from drafting.catalog.builder import MOST_EXACT, CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, json_text, too_many, unusable
-from drafting.catalog.limits import UNLIMITED, ReadLimits
 from drafting.catalog.pattern import IdentifierTexts, TokenPattern
+from drafting.catalog.reading import Reading
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import SetupError, check_file, first_line
 
@@ -71,19 +71,14 @@ def name_twice(names: Sequence[str]) -> str | None:
     return next((name for at, name in enumerate(names) if name in names[:at]), None)
 
 
-def read_parquet(
-    path: Path,
-    pattern: TokenPattern,
-    on_items: Callable[[int], None],
-    limits: ReadLimits = UNLIMITED,
-    on_form: Callable[[str], None] = lambda _: None,
-) -> Catalog:
+def read_parquet(path: Path, reading: Reading) -> Catalog:
     """Read a catalog from parquet; see `load_catalog`.
 
     Raises:
         CatalogError: pyarrow is not installed, the file is not parquet, lacks a column or a value, or is not a catalog.
     """
-    builder, texts = CatalogBuilder(limits), IdentifierTexts(pattern)
+    limits = reading.limits
+    builder, texts = CatalogBuilder(limits), IdentifierTexts(reading.pattern)
     packed, unpacked = path.stat().st_size if path.exists() else 0, 0
     with open_parquet(path, "catalog", CatalogError) as file:
         names = file.schema_arrow.names
@@ -96,7 +91,7 @@ def read_parquet(
         if len(others) > MAX_ATTRIBUTES:
             raise CatalogError(too_many(len(others)))
         limits.check_items(file.metadata.num_rows)
-        on_form(
+        reading.on_form(
             f"parquet with item ids in the column {ids} and identifiers in the column {tokens} ({file.schema_arrow.field(tokens).type})"
         )
         for batch in checked_batches(file, batch_size=_ROWS_AT_ONCE):
@@ -106,10 +101,10 @@ def read_parquet(
             item_ids = _texts(name_texts(batch.column(ids), path, ids, CatalogError))
             attributes = {name: _values(batch.column(name), name, item_ids) for name in others}
             identifiers = _lists(batch.column(tokens), path, item_ids, texts)
-            builder.add_columns(item_ids, _codes(identifiers, path, tokens, pattern, builder), attributes)
-            on_items(len(batch))
+            builder.add_columns(item_ids, _codes(identifiers, path, tokens, reading.pattern, builder), attributes)
+            reading.on_items(len(batch))
     if (left_out := texts.left_out) is not None:
-        on_form(left_out)
+        reading.on_form(left_out)
     return builder.catalog()
 
 
