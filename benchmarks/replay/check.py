@@ -44,7 +44,7 @@ def check_plans(
     ks: Sequence[int],
     plans: Sequence[str],
     concurrency: int = 1,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> list[CheckRow]:
     """Time every plan on every history, and predict the same from a recording and the measured cost curve.
 
@@ -93,7 +93,7 @@ def _measure(
     k: int,
     plans: Mapping[str, Plan],
     concurrency: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
 ) -> dict[str, list[DoubleArray]]:
     """Seconds of each list under each plan, block by block."""
     seconds: dict[str, list[DoubleArray]] = {name: [] for name in plans}

@@ -60,7 +60,7 @@ def race(
     prompts: Sequence[list[int]],
     k: int,
     warm_up: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
     tell: Callable[[str], None],
 ) -> dict[Entrant, list[Answer]]:
     """Ask every entrant for k identifiers after every prompt, in turns; the first `warm_up` prompts count for nothing.

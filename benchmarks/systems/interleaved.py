@@ -158,7 +158,7 @@ def busy_share(seconds: float = 1.0) -> float:
 
 
 def compare(
-    contenders: Sequence[Contender], histories: Sequence[list[int]], ks: Sequence[int], warm_up: int, progress: Callable[[int], None]
+    contenders: Sequence[Contender], histories: Sequence[list[int]], ks: Sequence[int], warm_up: int, progress: Callable[[int], object]
 ) -> list[Row]:
     """Time every contender on every history at every k; the first one's lists are what the others' are held against.
 

@@ -96,7 +96,7 @@ def record(
     histories: Sequence[list[int]],
     plans: Sequence[str],
     ks: Sequence[int],
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
     *,
     source: str = "",
     warm_up: int = 0,

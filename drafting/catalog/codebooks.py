@@ -146,7 +146,7 @@ def residual_kmeans(
     seed: int = 0,
     resolve_collisions: bool = False,
     balanced: bool = False,
-    on_level: Callable[[int], None] | None = None,
+    on_level: Callable[[int], object] | None = None,
 ) -> Quantisation:
     """Compute codebooks and codes from item embeddings.
 

@@ -34,7 +34,7 @@ class IdentifierForm:
         """True if codebooks say all of an identifier, so that they can place new items."""
         return self.ending not in (DIGIT, ITEM_TOKEN)
 
-    def quantise(self, embeddings: npt.ArrayLike, seed: int, on_level: Callable[[int], None]) -> Quantisation:
+    def quantise(self, embeddings: npt.ArrayLike, seed: int, on_level: Callable[[int], object]) -> Quantisation:
         """Identifiers of this form for embeddings `[items, dims]`; `on_level` is called with the number of each level when it is done.
 
         Raises:

@@ -78,7 +78,7 @@ def _decoded(head: bytes, encoding: str) -> str:
 
 
 def read_delimited(
-    path: Path, form: DelimitedForm, wanted: Sequence[str], bad: BadLines, on_bytes: Callable[[int], None]
+    path: Path, form: DelimitedForm, wanted: Sequence[str], bad: BadLines, on_bytes: Callable[[int], object]
 ) -> Iterator[RowBatch]:
     """Read the wanted columns, as large strings; values that are empty are null.
 

@@ -50,7 +50,7 @@ def field_names(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callable[[int], None]) -> Iterator[Block]:
+def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callable[[int], object]) -> Iterator[Block]:
     """Read the wanted fields of all objects; those that an object lacks are None.
 
     Raises:

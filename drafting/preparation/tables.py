@@ -129,7 +129,7 @@ class Table:
                     yield from zip(*(by_name[name] for name in wanted), strict=True)
 
     def _rows(
-        self, source: Source, wanted: Sequence[str], bad: BadLines, on_read: Callable[[int], None], scalar: Sequence[str] = ()
+        self, source: Source, wanted: Sequence[str], bad: BadLines, on_read: Callable[[int], object], scalar: Sequence[str] = ()
     ) -> Iterator[RowBatch]:
         match source.format:
             case Format.DELIMITED:
@@ -164,7 +164,7 @@ def _own(source: Source, wanted: Sequence[str]) -> tuple[list[str], dict[str, st
     }
 
 
-def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None], scalar: Sequence[str]) -> Iterator[RowBatch]:
+def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], object], scalar: Sequence[str]) -> Iterator[RowBatch]:
     with open_parquet(path, "table", InteractionError) as file:
         _require(path, file.schema_arrow.names, wanted)
         _refuse_nested(path, [name for name in scalar if name in wanted and pa.types.is_nested(file.schema_arrow.field(name).type)])
@@ -203,8 +203,8 @@ def _text(value: Any) -> str | None:
 
 
 @contextmanager
-def _bar(source: Source) -> Iterator[Callable[[int], None]]:
+def _bar(source: Source) -> Iterator[Callable[[int], object]]:
     """A progress bar over the bytes of a file; it is told how many have been read in all."""
     with tqdm(total=source.path.stat().st_size, desc=f"reading {source.path.name}", unit="B", unit_scale=True, mininterval=0.5) as bar:
-        yield lambda read: bar.update(read - bar.n) and None
+        yield lambda read: bar.update(read - bar.n)
         bar.update(bar.total - bar.n)

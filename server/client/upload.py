@@ -12,7 +12,7 @@ import httpx
 _PIECE = 1 << 18
 
 # Takes the bytes sent so far, and those there are.
-OnBytes = Callable[[int, int], None]
+OnBytes = Callable[[int, int], object]
 
 
 class Upload(httpx.SyncByteStream, httpx.AsyncByteStream):

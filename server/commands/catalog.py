@@ -68,8 +68,7 @@ def convert(
 
     try:
         with tqdm(desc="reading", unit=" items", unit_scale=True) as bar:
-            on_items, on_form = (lambda items: bar.update(items) and None), _found(file)
-            catalog = load_catalog(file, tokens, on_items, matrix=_matrix_items(items, items_in), on_form=on_form)
+            catalog = load_catalog(file, tokens, bar.update, matrix=_matrix_items(items, items_in), on_form=_found(file))
         if model is not None:
             from verification.hosts.checkpoint import load_tokenizer
 

@@ -193,7 +193,7 @@ def build(
         made = {}
         with tqdm(total=sum(each.levels for each in forms), desc="clustering", unit="level") as bar:
             for each in forms:
-                quantised = each.quantise(matrix, seed, lambda _: bar.update() and None)
+                quantised = each.quantise(matrix, seed, lambda _: bar.update())
                 named = list(zip(listed.names, quantised.identifiers(), strict=True))
                 made[each] = quantised, catalog_of(named, attributes=listed.attributes)
         if choose and data is not None:

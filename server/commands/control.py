@@ -63,7 +63,7 @@ def restore(
 
     with _client(url) as client, tqdm(total=file.stat().st_size, desc="sending", unit="B", unit_scale=True, mininterval=0.5) as bar:
         try:
-            restored = client.restore_control(file, on_bytes=lambda sent, _: bar.update(sent - bar.n) and None)
+            restored = client.restore_control(file, on_bytes=lambda sent, _: bar.update(sent - bar.n))
         except AtspeedError as error:
             bar.close()
             fail(str(error))

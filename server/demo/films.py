@@ -46,7 +46,7 @@ def film_embeddings(movielens: MovieLens, train: Interactions, dims: int, genre_
 
 
 def film_catalog(
-    movielens: MovieLens, embeddings: DoubleArray, levels: int, codes_per_level: int, seed: int, on_level: Callable[[int], None]
+    movielens: MovieLens, embeddings: DoubleArray, levels: int, codes_per_level: int, seed: int, on_level: Callable[[int], object]
 ) -> tuple[Catalog, Codebooks]:
     """The films with title, year and genres under identifiers of their own, and the codebooks that made those."""
     quantised = residual_kmeans(

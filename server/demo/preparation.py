@@ -157,7 +157,7 @@ def make_catalog(demo: Demo, movielens: MovieLens, interactions: Interactions, s
     embeddings = film_embeddings(movielens, train, settings.dims, settings.genre_weight)
     with tqdm(total=settings.levels, desc="clustering", unit="level") as bar:
         catalog, codebooks = film_catalog(
-            movielens, embeddings, settings.levels, settings.codes_per_level, settings.training.seed, lambda _: bar.update() and None
+            movielens, embeddings, settings.levels, settings.codes_per_level, settings.training.seed, lambda _: bar.update()
         )
     with whole_file(demo.codebooks) as building:
         codebooks.save(building)

@@ -26,7 +26,7 @@ def blended_mode(
     split: Split,
     settings: EvaluationSettings,
     beam: Beam,
-    advance: Callable[[int], None],
+    advance: Callable[[int], object],
 ) -> Mode:
     """The mode of blended lists, with the weight of the highest Recall@10 + NDCG@10 of validation users; a single one is taken as it is.
 
@@ -51,7 +51,7 @@ def lists_by_weight(
     users: HeldOut,
     settings: EvaluationSettings,
     beam: Beam,
-    advance: Callable[[int], None],
+    advance: Callable[[int], object],
 ) -> dict[float, list[list[int]]]:
     """The blended lists of users by weight, from one search for each user."""
     lists: dict[float, list[list[int]]] = {weight: [] for weight in weights}

@@ -88,7 +88,7 @@ def search_all(
     users: Iterable[UserState],
     k: int,
     beam: Beam,
-    advance: Callable[[int], None],
+    advance: Callable[[int], object],
     excluded: Sequence[Sequence[int]] | None = None,
 ) -> Found:
     """Search for every user in full batches; see `Mode.lists`."""
