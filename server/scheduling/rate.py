@@ -15,8 +15,9 @@ was measured while the engine loaded.
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
-from server.messages import FinishedList, Progress, Ready
+from server.messages import FinishedList, Progress, Ready, StepRecord
 from server.scheduling.rounds import CappedRounds
 from server.submit import TOKEN_BYTES, Submit
 
@@ -28,6 +29,32 @@ _LOOK_STEPS = 8
 # A step takes a whole request, however small the budget of steps is; of a small one this many tokens share a forward.
 _LEAST_STEP_TOKENS = 16
 _LIST_SHARE = 0.05
+
+
+@dataclass
+class _Look:
+    """Some steps that ran one after the other, added up.
+
+    Attributes:
+        crowded_seconds: those of steps in which a request had to wait.
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    crowded_seconds: float = 0.0
+
+    def add(self, step: StepRecord) -> None:
+        """Take in one more step."""
+        self.seconds += step.elapsed_seconds
+        self.tokens += step.report.tokens
+        self.steps += 1
+        self.crowded_seconds += step.crowded * step.elapsed_seconds
+
+    @property
+    def is_over(self) -> bool:
+        """True once the steps are enough to conclude from."""
+        return self.seconds > _LOOK_SECONDS or self.steps >= _LOOK_STEPS
 
 
 class EngineRate:
@@ -53,10 +80,7 @@ class EngineRate:
         self._text_share, self._texts = 1.0, 1
         # Nothing is known of stored histories yet: as if all were longer than the model reads.
         self._stored_items = ready.max_items + 1.0
-        self._look_seconds = 0.0
-        self._look_tokens = 0
-        self._look_steps = 0
-        self._look_crowded = 0.0
+        self._look = _Look()
         self._newest_seconds: deque[float] = deque(maxlen=_LOOK_STEPS)
 
     def work(self, request: Submit, items: int | None = None) -> int:
@@ -115,12 +139,10 @@ class EngineRate:
             self.step_seconds += 0.2 * (step.elapsed_seconds - self.step_seconds)
             if len(self._newest_seconds) == _LOOK_STEPS:
                 self.step_seconds = min(self.step_seconds, max(self._newest_seconds))
-            self._look_seconds += step.elapsed_seconds
-            self._look_tokens += step.report.tokens
-            self._look_steps += 1
-            self._look_crowded += step.crowded * step.elapsed_seconds
-            if self._look_seconds > _LOOK_SECONDS or self._look_steps >= _LOOK_STEPS:
-                self._conclude()
+            self._look.add(step)
+            if self._look.is_over:
+                self._conclude(self._look)
+                self._look = _Look()
 
     def learn_list(self, finished: FinishedList, request: Submit) -> None:
         """Take over what one list has cost in tokens and forwards."""
@@ -153,16 +175,14 @@ class EngineRate:
         beams = sum(request.beam_widths) if request.beam_widths else request.beam_width * (self._length - 1)
         return (1 if request.fresh is None else 2) * beams + candidates * (self._length - 1)
 
-    def _conclude(self) -> None:
-        """End a look at the steps: what it saw counts if it tells of a full engine, or if it is good news."""
-        seconds, tokens, steps, crowded = self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded
-        self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded = 0.0, 0, 0, 0.0
-        if not tokens:
+    def _conclude(self, look: _Look) -> None:
+        """Take over what a look saw, if it tells of a full engine, or if it is good news."""
+        if not look.tokens:
             return
-        seen = seconds / tokens
-        if 2 * crowded <= seconds:
+        seen = look.seconds / look.tokens
+        if 2 * look.crowded_seconds <= look.seconds:
             self._token_seconds = min(self._token_seconds, seen)
-            foreseen = steps * self._forward_seconds + tokens * self._more_seconds
-            slowdown = max(1.0, seconds / foreseen) if foreseen else math.inf
+            foreseen = look.steps * self._forward_seconds + look.tokens * self._more_seconds
+            slowdown = max(1.0, look.seconds / foreseen) if foreseen else math.inf
             seen = min(self._token_seconds, slowdown * self._measured_seconds)
-        self._token_seconds += (1 - math.exp(-seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)
+        self._token_seconds += (1 - math.exp(-look.seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)
