@@ -52,7 +52,8 @@ IDLE_POLL_MS = 450
 LOADING_POLL_MS = 5
 REPORT_SECONDS = 0.1
 BEAT_SECONDS = 0.5
-# Of the lists in a message: an item takes 36 bytes at most, and the parent reads 64 MiB. An identifier may have any number of items.
+# Items in the lists of one message: each takes 36 bytes at most, and the parent reads messages of up to 64 MiB. A list may have more items
+# than its k, as an identifier may have any number of them.
 MOST_ITEMS = 1_000_000
 
 
@@ -121,39 +122,50 @@ class EngineWorker:
             self._reported = now
 
     def _receive(self) -> bool:
-        """Read all messages that are there, waiting for one only if there is nothing else to do; true if a request was cancelled."""
+        """Do what all messages say that are there; true if a request was cancelled."""
         cancelled = False
-        try:
-            frames = self._channel.receive(0 if self._scheduler.busy else LOADING_POLL_MS if self._catalogs.loading else IDLE_POLL_MS)
-        except EOFError:
-            frames, self._stopped = [], True
-        if not frames and not self._scheduler.busy:
-            # The kernel's death signal is the fast way; this one also works where there is none.
-            self._stopped |= os.getppid() != self._parent
-        for frame in frames:
+        for frame in self._frames():
             if self._stopped:
                 break
-            match message := self._decoder.decode(frame):
-                case Submit():
-                    self._submit(message)
-                case Cancel():
-                    self._held = [held for held in self._held if held.request_id != message.request_id]
-                    cancelled |= self._scheduler.cancel(message.request_id)
-                case ForgetUser(user):
-                    for held in self._held:
-                        held.user = None if held.user == user else held.user
-                    self._scheduler.forget(user)
-                case Shutdown():
-                    self._stopped = True
-                case PutFilter(catalog, name, bits):
-                    self._catalogs.put_filter(catalog, name, bits)
-                case DropFilter(catalog, name):
-                    self._catalogs.drop_filter(catalog, name)
-                case LoadCatalog(name, path):
-                    self._catalogs.load(name, path)
-                case DropCatalog(name):
-                    self._catalogs.drop(name)
+            cancelled |= self._take(self._decoder.decode(frame))
         return cancelled
+
+    def _frames(self) -> list[bytes]:
+        """All messages that are there, waiting for one only if there is nothing else to do; without a parent the loop is to end."""
+        busy = self._scheduler.busy
+        try:
+            frames = self._channel.receive(0 if busy else LOADING_POLL_MS if self._catalogs.loading else IDLE_POLL_MS)
+        except EOFError:
+            self._stopped = True
+            return []
+        if not frames and not busy:
+            # The kernel's death signal is the fast way; this one also works where there is none.
+            self._stopped |= os.getppid() != self._parent
+        return frames
+
+    def _take(self, message: ToEngine) -> bool:
+        """Do what one message says; true if it has cancelled a request."""
+        match message:
+            case Submit():
+                self._submit(message)
+            case Cancel(request_id):
+                self._held = [held for held in self._held if held.request_id != request_id]
+                return self._scheduler.cancel(request_id)
+            case ForgetUser(user):
+                for held in self._held:
+                    held.user = None if held.user == user else held.user
+                self._scheduler.forget(user)
+            case Shutdown():
+                self._stopped = True
+            case PutFilter(catalog, name, bits):
+                self._catalogs.put_filter(catalog, name, bits)
+            case DropFilter(catalog, name):
+                self._catalogs.drop_filter(catalog, name)
+            case LoadCatalog(name, path):
+                self._catalogs.load(name, path)
+            case DropCatalog(name):
+                self._catalogs.drop(name)
+        return False
 
     def _submit(self, message: Submit) -> None:
         if message.diversity and not self._catalogs.has_values(message.catalog, message.diversity):
