@@ -36,7 +36,7 @@ def console(
     from server.client.origin import RETRIES, TIMEOUT_SECONDS, Origin
     from server.console.names import checked_names
     from server.http.console import check_installed
-    from server.http.listening import PortError, listen
+    from server.http.listening import PortError, listen, url_of
     from server.settings import ConsoleOptions
 
     try:
@@ -49,7 +49,6 @@ def console(
         fail(str(error))
     from server.console.process import run_console
 
-    typer.echo(
-        f"The console of {url} is at http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}. Press Ctrl-C to stop."
-    )
+    address = url_of("http", host, listener.getsockname()[1])
+    typer.echo(f"The console of {url} is at {address}. Press Ctrl-C to stop.")
     run_console(ConsoleOptions(url=url, remote_images=remote_images, names=names), listener)

@@ -53,10 +53,12 @@ def demo(
     typer.echo("\n" + read_evaluation(prepared).sentence + "\n")
     if prepare_only:
         return
+    from server.http.listening import url_of
     from server.http.server import run_server
 
-    typer.echo(f"Starting the server on http://{serving.host}:{port} …")
-    threading.Thread(target=_present, args=(f"http://{serving.host}:{port}", settings.k, serving.console), daemon=True).start()
+    url = url_of("http", serving.host, port)
+    typer.echo(f"Starting the server on {url} …")
+    threading.Thread(target=_present, args=(url, settings.k, serving.console), daemon=True).start()
     if sentence := run_server(serving):
         fail(sentence)
 

@@ -18,6 +18,7 @@ from fastapi.responses import RedirectResponse
 
 from server.engine.backoff import Backoff
 from server.engine.parent import child_environment
+from server.http.listening import url_of
 from server.settings import ConsoleOptions, Settings
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class ConsoleProcess:
         # A server that listens on all addresses is asked on the loopback one.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._options = ConsoleOptions(
-            url=f"{'http' if settings.tls_cert is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}",
+            url=url_of("http" if settings.tls_cert is None else "https", host, port),
             parent=os.getpid(),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,

@@ -33,3 +33,8 @@ def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
             raise PortError(f"Port {port} on {host} is in use: stop what listens there, or choose another with {flag}.") from error
         raise PortError(f"Port {port} on {host} can't be listened on: {error.strerror}.") from error
     return listener
+
+
+def url_of(scheme: str, host: str, port: int) -> str:
+    """The URL of an address; one of IPv6 stands in brackets."""
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

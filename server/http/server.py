@@ -35,7 +35,7 @@ from server.http.console import ConsoleProcess, check_installed
 from server.http.handshake import HandshakeProtocol
 from server.http.limited_config import LimitedConfig
 from server.http.limited_server import LimitedServer, allow_files
-from server.http.listening import PortError, listen
+from server.http.listening import PortError, listen, url_of
 from server.http.protocol import LimitedProtocol
 from server.http.tls import certificate_of
 from server.http.unauthorized import Unauthorized
@@ -100,7 +100,7 @@ class ApiServer:
         if settings.console:
             listener = listen(settings.host, settings.console_port, "--console-port")
             console = ConsoleProcess(listener, self._listeners[-1], settings)
-            logger.info("the console is at %s://%s:%d", self._scheme, settings.host, console.port)
+            logger.info("the console is at %s", url_of(self._scheme, settings.host, console.port))
         histories = None
         try:
             histories = open_history_store(
@@ -165,7 +165,7 @@ class ApiServer:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._uvicorn.handle_exit)
         host = self._listeners[0].getsockname()[0]
-        address, *more = (f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{each.getsockname()[1]}" for each in self._listeners)
+        address, *more = (url_of(self._scheme, host, each.getsockname()[1]) for each in self._listeners)
         logger.info("listening on %s, loading the model", address)
         for each in more:
             logger.info("operations are at %s", each)

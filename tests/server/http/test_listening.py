@@ -19,3 +19,8 @@ def test_a_family_of_addresses_that_this_machine_has_not(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(listening.PortError, match=r"^The address ::1 can't be listened on: Address family not supported by protocol\.$"):
         listening.listen("::1", 0)
+
+
+def test_an_address_of_ipv6_stands_in_brackets_in_its_url():
+    assert listening.url_of("http", "::1", 8000) == "http://[::1]:8000"
+    assert listening.url_of("https", "recommender.internal", 443) == "https://recommender.internal:443"
