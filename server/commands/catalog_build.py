@@ -10,20 +10,20 @@ from drafting.alignment.data.fit import FIT_TRAIN, FITS
 from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
 from drafting.alignment.settings import LARGEST_SEED
 from server.commands.catalog_compare import best_of
+from server.commands.catalog_inputs import embedded, items_file, read_items, read_matrix
 from server.commands.terminal import check_out, fail
 from server.commands.train.running import loading_libraries
 
 if TYPE_CHECKING:
-    from drafting.alignment.data.interactions import Split
+    from collections.abc import Sequence
+
     from drafting.alignment.data.splits import SplitRule
     from drafting.array_types import FloatArray
     from drafting.catalog.catalog import Catalog
+    from drafting.catalog.codebooks import Codebooks, Quantisation
     from drafting.catalog.identifier_form import IdentifierForm
     from drafting.catalog.item_list import ItemList
-    from drafting.embeddings.sources import Sources
-
-# Lists of items that are catalogs already.
-_CATALOGS = (".json", ".parquet", ".catalog")
+    from drafting.embeddings.learnt import Learnt
 
 
 def build(
@@ -135,13 +135,11 @@ def build(
     """
     if (data is None) == (embeddings is None):
         fail("Say what makes items alike: give --data, a directory of interactions, or --embeddings, a matrix of your own.")
-    from drafting.catalog.identifier_form import DIGIT, ITEM_TOKEN, UNIQUE, IdentifierForm, forms_to_try
+    from drafting.catalog.identifier_form import IdentifierForm, forms_to_try
     from drafting.embeddings.learnt import learnt_file
 
-    endings = [name for name, asked in ((UNIQUE, unique), (DIGIT, digit), (ITEM_TOKEN, item_token)) if asked]
-    if len(endings) > 1:
-        fail("Give one of --unique, --digit and --item-token: each makes identifiers that no two items share.")
-    if choose and (data is None or endings or balanced or levels is not None):
+    ending = _ending(unique=unique, digit=digit, item_token=item_token)
+    if choose and (data is None or ending is not None or balanced or levels is not None):
         fail("--choose finds the form of identifiers from --data: leave out --levels, --balanced, --unique, --digit and --item-token.")
     if keep_seen and not choose:
         fail("--keep-seen says how --choose judges identifiers: pass both, or neither.")
@@ -153,33 +151,24 @@ def build(
         fail(
             "--choose judges identifiers by the validation part, which they must not know: choose without --fit, then give it and the form."
         )
-    if items is None:
-        if data is None or not (data / ITEMS_FILE).is_file():
-            fail(f"List the items with --items FILE{'' if data is None else f', or as {ITEMS_FILE} in {data}'}.")
-        items = data / ITEMS_FILE
-    form = IdentifierForm(levels or 3, codes, balanced, ending=endings[0] if endings else None)
+    items = items or items_file(data)
+    form = IdentifierForm(levels or 3, codes, balanced, ending)
     forms = forms_to_try(codes) if choose else (form,)
-    codebooks_file = out.with_suffix(".codebooks.safetensors")
-    record_file = learnt_file(out)
-    written = [out, *([codebooks_file] if any(each.has_codebooks for each in forms) else []), *([] if data is None else [record_file])]
-    check_out(*written, overwrite=overwrite)
+    with_codebooks = [_codebooks_file(out)] if any(each.has_codebooks for each in forms) else []
+    check_out(out, *with_codebooks, *([] if data is None else [learnt_file(out)]), overwrite=overwrite)
     from drafting.catalog.forms import is_named_as_lines
 
     if not is_named_as_lines(out):
         fail(f"The catalog is written as JSONL, and a file of the name {out.name} is read as something else: let it end in .jsonl.")
-    from tqdm import tqdm
-
     from drafting.alignment.data.met_labels import check_labels_are_new
     from drafting.alignment.data.splits import SplitRule
-    from drafting.cache import whole_file
-    from drafting.catalog.builder import catalog_of
-    from drafting.embeddings.learnt import Learnt, write_learnt
+    from drafting.embeddings.learnt import Learnt
     from drafting.embeddings.sources import Sources, split_of
     from drafting.errors import SetupError
     from drafting.neighbours.source_check import source_of
 
     try:
-        listed = _items(items)
+        listed = read_items(items)
         if data is not None:
             rule = SplitRule(split_kind(split, data), min_items, label_kind)
             source = source_of(data, rule)
@@ -187,33 +176,68 @@ def build(
             if choose and not keep_seen:
                 check_labels_are_new(parts)
             weight = (0.3 if listed.attributes else 0.0) if text_weight is None else text_weight
-            matrix = _embedded(parts, listed, Sources(dims, weight, text_model, seed, fit))
+            matrix = embedded(parts, listed, Sources(dims, weight, text_model, seed, fit))
         elif embeddings is not None:
-            matrix = _matrix(embeddings, items, len(listed.names))
-        made = {}
-        with tqdm(total=sum(each.levels for each in forms), desc="clustering", unit="level") as bar:
-            for each in forms:
-                quantised = each.quantise(matrix, seed, lambda _: bar.update())
-                named = list(zip(listed.names, quantised.identifiers(), strict=True))
-                made[each] = quantised, catalog_of(named, attributes=listed.attributes)
+            matrix = read_matrix(embeddings, items, len(listed.names))
+        made = _clustered(forms, matrix, listed, seed)
         if choose and data is not None:
             form = _chosen({each: catalog for each, (_, catalog) in made.items()}, data, rule, keep_seen)
     except SetupError as error:
         fail(str(error))
     quantised, catalog = made[form]
+    # Texts alone say nothing of who met what.
+    learnt = Learnt(catalog.version, fit, source) if data is not None and weight < 1 else None
+    _write(out, catalog, quantised.codebooks if form.has_codebooks else None, learnt)
+    beside = f" and {_codebooks_file(out)}" if form.has_codebooks else ""
+    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){beside}.")
+    typer.echo(f"{quantised.shared_identifiers:,} items share an identifier with another.")
+
+
+def _ending(*, unique: bool, digit: bool, item_token: bool) -> str | None:
+    """The ending of identifiers by its flag; None without one."""
+    from drafting.catalog.identifier_form import DIGIT, ITEM_TOKEN, UNIQUE
+
+    endings = [name for name, asked in ((UNIQUE, unique), (DIGIT, digit), (ITEM_TOKEN, item_token)) if asked]
+    if len(endings) > 1:
+        fail("Give one of --unique, --digit and --item-token: each makes identifiers that no two items share.")
+    return endings[0] if endings else None
+
+
+def _codebooks_file(out: Path) -> Path:
+    return out.with_suffix(".codebooks.safetensors")
+
+
+def _clustered(
+    forms: "Sequence[IdentifierForm]", matrix: "FloatArray", items: "ItemList", seed: int
+) -> "dict[IdentifierForm, tuple[Quantisation, Catalog]]":
+    """Identifiers of each form, and the catalog of the items under them."""
+    from tqdm import tqdm
+
+    from drafting.catalog.builder import catalog_of
+
+    made = {}
+    with tqdm(total=sum(form.levels for form in forms), desc="clustering", unit="level") as bar:
+        for form in forms:
+            quantised = form.quantise(matrix, seed, lambda _: bar.update())
+            named = list(zip(items.names, quantised.identifiers(), strict=True))
+            made[form] = quantised, catalog_of(named, attributes=items.attributes)
+    return made
+
+
+def _write(out: Path, catalog: "Catalog", codebooks: "Codebooks | None", learnt: "Learnt | None") -> None:
+    """Write a catalog and what lies beside it, all of it before one file takes the place of what was there."""
+    from drafting.cache import whole_file
+    from drafting.embeddings.learnt import learnt_file, write_learnt
+
     try:
-        # All are written before one of them takes the place of what was there.
         with ExitStack() as files:
-            if form.has_codebooks:
-                quantised.codebooks.save(files.enter_context(whole_file(codebooks_file)))
-            # Texts alone say nothing of who met what.
-            if data is not None and weight < 1:
-                write_learnt(files.enter_context(whole_file(record_file)), Learnt(catalog.version, fit, source))
+            if codebooks is not None:
+                codebooks.save(files.enter_context(whole_file(_codebooks_file(out))))
+            if learnt is not None:
+                write_learnt(files.enter_context(whole_file(learnt_file(out))), learnt)
             catalog.save(files.enter_context(whole_file(out)))
     except OSError as error:
         fail(f"{out} cannot be written: {error.strerror}.")
-    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){f' and {codebooks_file}' * form.has_codebooks}.")
-    typer.echo(f"{quantised.shared_identifiers:,} items share an identifier with another.")
 
 
 def _chosen(catalogs: "dict[IdentifierForm, Catalog]", data: Path, rule: "SplitRule", keep_seen: bool) -> "IdentifierForm":
@@ -222,48 +246,3 @@ def _chosen(catalogs: "dict[IdentifierForm, Catalog]", data: Path, rule: "SplitR
         from verification.evaluation.proxy import ProxySettings
     best = best_of({str(form): catalog for form, catalog in catalogs.items()}, data, ProxySettings(rule=rule, keep_seen=keep_seen))
     return next(form for form in catalogs if str(form) == best)
-
-
-def _items(path: Path) -> "ItemList":
-    """The items of a list, or of a catalog."""
-    from drafting.catalog.item_list import ItemList
-    from drafting.catalog.loading import load_catalog
-
-    if path.suffix not in _CATALOGS:
-        return ItemList.read(path)
-    catalog = load_catalog(path)
-    known = [catalog.known_attributes(index) for index in range(len(catalog))]
-    return ItemList(
-        list(catalog.item_ids), {name: [each.get(name) for each in known] for name in sorted({n for each in known for n in each})}
-    )
-
-
-def _matrix(embeddings: Path, items: Path, rows: int) -> "FloatArray":
-    """The embeddings of a file, one of each of the items."""
-    from drafting.catalog.catalog import CatalogError
-    from drafting.catalog.code_matrix import load_array
-    from drafting.errors import check_file
-
-    check_file(embeddings, "The matrix", CatalogError)
-    matrix: FloatArray = load_array(embeddings, "The matrix")
-    if matrix.ndim != 2 or len(matrix) != rows:
-        fail(f"{embeddings} has the shape {matrix.shape}, but {items} lists {rows} items: there must be one row per item.")
-    return matrix
-
-
-def _embedded(parts: "Split", items: "ItemList", sources: "Sources") -> "FloatArray":
-    """The embeddings of a data directory's items."""
-    from tqdm import tqdm
-
-    from drafting.embeddings.sources import embed_items
-    from drafting.neighbours.build import ease_refusal
-
-    if sources.text_weight < 1 and (refusal := ease_refusal(len(items.names))):
-        typer.echo(f"{refusal}: what users met is embedded by plain co-occurrence, from which targets learn less.", err=True)
-    with tqdm(desc="reading texts", unit="text", disable=sources.encoder is None) as bar:
-        matrix = embed_items(parts, items, sources, bar.update)
-    if unknown := int((~matrix.any(axis=1)).sum()):
-        typer.echo(
-            f"{unknown:,} items have neither an interaction that counts nor a text: their place among the others says nothing.", err=True
-        )
-    return matrix
