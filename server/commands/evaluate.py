@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -12,6 +11,7 @@ import typer
 from drafting.alignment.data.fit import FIT_TRAIN
 from drafting.beam.rule import LONGEST_LIST, Verification
 from drafting.errors import SetupError
+from server.commands.evaluation_report import ReportDirectory
 from server.commands.evaluation_table import print_report
 from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
 from server.commands.options import setting, takes_struct
@@ -22,8 +22,10 @@ from server.settings import MOST_WEIGHT
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from drafting.alignment.data.interactions import Split
     from drafting.alignment.data.splits import SplitRule
-    from verification.evaluation.report import Report
 
 _WEIGHTS = "0.25,0.5,1,2,4,8"
 _ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
@@ -78,9 +80,6 @@ def evaluate(
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
     from drafting.alignment.data.loading import data_hashes, load_split
-    from drafting.alignment.data.met_labels import met_labels
-    from drafting.alignment.data.record import AUTO, split_kind
-    from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.loading import load_catalog
     from drafting.neighbours.candidates import CatalogNeighbours
     from drafting.neighbours.model import NeighbourModel
@@ -89,8 +88,9 @@ def evaluate(
     if blend is not None and neighbours is None:
         fail("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")
     weights = () if neighbours is None else _weights(_WEIGHTS if blend is None else blend)
-    if report is not None:
-        _check_report(report, overwrite)
+    directory = None if report is None else ReportDirectory(report)
+    if directory is not None:
+        directory.check(overwrite=overwrite)
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
     lengths = sorted(whole_numbers("--k", k, LONGEST_LIST))
@@ -107,22 +107,15 @@ def evaluate(
     if target is not None:
         refuse_learnt(target, fit, settings.part)
     try:
-        kind = label_kind or trained.get("label_kind")
-        rule = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)
-        if "split" in trained:
-            _check_rule(rule, SplitRule(trained["split"], trained.get("min_items", 1), trained.get("label_kind")))
+        rule = _rule(data, trained, split, min_items, label_kind)
         if (learnt := record.get("data", {}).get("sha256")) and learnt != data_hashes(data):
             typer.echo(f"The target has learnt other interactions than {data} holds: it may know what is held out here.", err=True)
         items = load_catalog(catalog)
         if target is not None:
             refuse_learnt_identifiers(catalog, items, data, rule, settings.part)
         held_out = load_split(data, items, rule)
-        if not settings.keep_seen and (met := met_labels(held_out, settings.part)).are_most:
-            typer.echo(
-                f"{met} labels of the part {settings.part} are items that their users had met before, which lists leave out, so that none "
-                "can hold them: pass --keep-seen if such items are to be predicted.",
-                err=True,
-            )
+        if not settings.keep_seen:
+            _tell_met_labels(held_out, settings.part)
         beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), items)
         if target is not None and neighbours is not None and beside is not None:
             refuse_learnt(neighbours, beside.model.fit, settings.part)
@@ -149,7 +142,9 @@ def evaluate(
         host=engine,
         threads=settings.threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
     )
-    unfinished = None if report is None else _begin_report(report, networks=not set(compared) <= set(CLOSED_FORMS))
+    if directory is not None:
+        directory.begin(networks=not set(compared) <= set(CLOSED_FORMS))
+    unfinished = None if directory is None else directory.unfinished
     try:
         if target is None:
             found = evaluate_baselines(items, held_out, settings, unfinished)
@@ -158,78 +153,45 @@ def evaluate(
     except ValueError as error:
         fail(str(error))
     print_report(found)
-    if report is not None:
-        from verification.evaluation.baselines.training import forget_networks
-
-        try:
-            names = _write_report(found, report)
-            forget_networks(_unfinished(report))
-        except OSError as error:
-            fail(f"The report cannot be written to {report}: {error.strerror}.")
-        typer.echo(f"Wrote {', '.join(names)} to {report}.")
+    if directory is not None:
+        directory.write(found)
 
 
-def _check_rule(asked: "SplitRule", learnt: "SplitRule") -> None:
-    """End the command if the target was trained by another split, so that it may have learnt what is held out."""
-    if asked != learnt:
-        kind = "" if learnt.label_kind is None else f" --label-kind {learnt.label_kind}"
-        made = f"--split {learnt.kind} --min-items {learnt.min_items}{kind}"
-        fail(f"The target was trained with '{made}', and may have learnt what other splits hold out: leave these flags out here.")
-
-
-def _check_report(report: Path, overwrite: bool) -> None:
-    """End the command if a report can't be written to a directory, or would replace another one unasked."""
-    if report.exists() and not report.is_dir():
-        fail(f"{report} is not a directory, in which a report could lie: choose another one.")
-    if (report / "report.json").exists() and not overwrite:
-        fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
-
-
-def _begin_report(report: Path, *, networks: bool) -> Path:
-    """Make the directory of a report, and try whether files can be written there, before hours are spent on it.
+def _rule(data: Path, trained: "Mapping[str, Any]", split: str | None, min_items: int | None, label_kind: str | None) -> "SplitRule":
+    """The rule by which DATA is split: what is asked, and for the rest the target's; the command ends if the target was trained by another
+    one, so that it may have learnt what is held out.
 
     Args:
-        networks: whether some are kept until the report is there.
-
-    Returns:
-        where they are kept.
-    """
-    unfinished = _unfinished(report)
-    try:
-        report.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"The directory {report} for the report cannot be made: {error.strerror}.")
-    kept = [unfinished if unfinished.is_dir() else unfinished.parent] if networks else []
-    for place in (report, *kept):
-        try:
-            TemporaryFile(dir=place).close()
-        except OSError as error:
-            fail(f"No files can be written to {place}, as the report {report} needs: {error.strerror}.")
-    return unfinished
-
-
-def _unfinished(report: Path) -> Path:
-    """Where networks are kept until the report is there."""
-    return Path(f"{report.resolve()}.partial")
-
-
-def _write_report(found: "Report", report: Path) -> list[str]:
-    """Write the files of a report, and return their names. `report.json` is the last: where it is, the others are there, of the same run.
+        trained: settings of the target's training; empty if they are not known.
 
     Raises:
-        OSError: one of them can't be written.
+        SetupError: the data have no such split.
     """
-    from drafting.cache import whole_file
-    from verification.evaluation.markdown import to_markdown
-    from verification.evaluation.plots import write_plots
+    from drafting.alignment.data.record import AUTO, split_kind
+    from drafting.alignment.data.splits import SplitRule
 
-    last = report / "report.json"
-    last.unlink(missing_ok=True)
-    (report / "report.md").write_text(to_markdown(found))
-    plots = [path.name for path in write_plots(found, report)]
-    with whole_file(last) as building:
-        building.write_bytes(found.encode())
-    return ["report.json", "report.md", *plots]
+    kind = label_kind or trained.get("label_kind")
+    asked = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)
+    if "split" not in trained:
+        return asked
+    learnt = SplitRule(trained["split"], trained.get("min_items", 1), trained.get("label_kind"))
+    if asked != learnt:
+        of_kind = "" if learnt.label_kind is None else f" --label-kind {learnt.label_kind}"
+        made = f"--split {learnt.kind} --min-items {learnt.min_items}{of_kind}"
+        fail(f"The target was trained with '{made}', and may have learnt what other splits hold out: leave these flags out here.")
+    return asked
+
+
+def _tell_met_labels(held_out: "Split", part: str) -> None:
+    """Say so if most labels are items that lists leave out."""
+    from drafting.alignment.data.met_labels import met_labels
+
+    if (met := met_labels(held_out, part)).are_most:
+        typer.echo(
+            f"{met} labels of the part {part} are items that their users had met before, which lists leave out, so that none can hold "
+            "them: pass --keep-seen if such items are to be predicted.",
+            err=True,
+        )
 
 
 def _widths(text: str, longest: int) -> tuple[int, ...]:

@@ -210,7 +210,7 @@ def test_a_report_that_cannot_be_written_is_told_in_a_sentence(
             raise PermissionError(EACCES, "Permission denied")
         return BytesIO()
 
-    monkeypatch.setattr("server.commands.evaluate.TemporaryFile", probed)
+    monkeypatch.setattr("server.commands.evaluation_report.TemporaryFile", probed)
     if "Permission" in sentence:
         monkeypatch.setattr("verification.evaluation.run.evaluate_baselines", None)
     given = ["--catalog", str(folder / "catalog.jsonl"), "--data", str(folder / "data"), "--k", "3", "--baselines", baselines]
