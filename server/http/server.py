@@ -22,13 +22,13 @@ from drafting.catalog.loading import load_catalog
 from server.catalogs.files import VersionFiles, open_objects
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.control import open_control_store
+from server.control import ControlStore, open_control_store
 from server.control.follower import SETTLE_SECONDS, Follower
 from server.control.names import replica_name
 from server.engine.client import EngineClient
 from server.engine.directory import own_directory
 from server.engine.heartbeat import Patience
-from server.histories import open_history_store
+from server.histories import HistoryStore, open_history_store
 from server.http.app import build_app
 from server.http.connections import Connections
 from server.http.console import ConsoleProcess, check_installed
@@ -37,7 +37,7 @@ from server.http.limited_config import LimitedConfig
 from server.http.limited_server import LimitedServer, allow_files
 from server.http.listening import PortError, listen, url_of
 from server.http.protocol import LimitedProtocol
-from server.http.tls import certificate_of
+from server.http.tls import Certificate, certificate_of
 from server.http.unauthorized import Unauthorized
 from server.keys.gate import is_loopback
 from server.keys.keyring import Keyring
@@ -73,15 +73,7 @@ class ApiServer:
         self.failure: str | None = None
         kept = _catalogs_directory(settings)
         objects = open_objects(settings.catalogs_url)
-        if not settings.target.is_dir():
-            raise ValueError(f"There is no model directory {settings.target}.")
-        if settings.codebooks is not None:
-            Codebooks.load(settings.codebooks)
-        if settings.catalog.suffix in TORCH_SUFFIXES:
-            # This process never loads torch.
-            raise ValueError(f"{settings.catalog} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
-        if settings.console:
-            check_installed()
+        _check(settings)
         popularity = load_popularity(settings)
         metrics = Metrics()
         keys = None if settings.keys is None else Keyring(settings.keys, metrics.keys)
@@ -93,29 +85,17 @@ class ApiServer:
         check_known(own.neighbours, settings)
         certificate = certificate_of(settings.tls_cert, settings.tls_key)
         self._scheme = "http" if certificate is None else "https"
-        self._listeners = [listen(settings.host, settings.port)]
-        if settings.operate_port is not None:
-            self._listeners.append(listen(settings.host, settings.operate_port, "--operate-port"))
+        self._listeners = _listen(settings)
         console = None
         if settings.console:
             listener = listen(settings.host, settings.console_port, "--console-port")
             console = ConsoleProcess(listener, self._listeners[-1], settings)
             logger.info("the console is at %s", url_of(self._scheme, settings.host, console.port))
-        histories = None
         try:
-            histories = open_history_store(
-                settings.histories,
-                timeout_seconds=settings.history_timeout_ms / 1000,
-                max_events=settings.history_max_events,
-                ttl_seconds=settings.history_ttl_seconds,
-                on_damage=metrics.observe_damage,
-            )
-            control = open_control_store(settings.control_url, key_prefix=settings.control_prefix)
+            histories, control = _open_stores(settings, metrics)
         except ValueError:
             for listener in self._listeners:
                 listener.close()
-            if histories is not None:
-                asyncio.run(histories.close())
             raise
         engine = EngineClient(
             settings.engine_options,
@@ -140,24 +120,7 @@ class ApiServer:
         self._ending: asyncio.Task[None] | None = None
         self._has_keys = keys is not None
         allow_files(settings.max_connections)
-        config = LimitedConfig(
-            build_app(services, console),
-            Connections(settings, metrics),
-            certificate,
-            Unauthorized(services.gate, metrics, follower) if services.gate.has_keys else None,
-            http=LimitedProtocol if certificate is None else HandshakeProtocol,
-            log_config=None,
-            # Its warnings are one for each malformed request, which metrics count.
-            log_level="error",
-            access_log=False,
-            lifespan="on",
-            ws="none",
-            # Who asks is judged by the connection, and by whether such headers are there at all (`server.keys.gate`).
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=LAST_SECONDS,
-        )
-        self._uvicorn = _Uvicorn(config, self._end, self._give_up_requests)
+        self._uvicorn = _Uvicorn(_config(services, console, certificate), self._end, self._give_up_requests)
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or a failed start of the engine."""
@@ -203,6 +166,72 @@ class ApiServer:
 
     def _give_up_requests(self) -> None:
         self._engine.abandon("The server is shutting down.")
+
+
+def _check(settings: Settings) -> None:
+    """Refuse files that can't be served from, and a console that is not installed.
+
+    Raises:
+        ValueError: as this says.
+    """
+    if not settings.target.is_dir():
+        raise ValueError(f"There is no model directory {settings.target}.")
+    if settings.codebooks is not None:
+        Codebooks.load(settings.codebooks)
+    if settings.catalog.suffix in TORCH_SUFFIXES:
+        # This process never loads torch.
+        raise ValueError(f"{settings.catalog} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
+    if settings.console:
+        check_installed()
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """The sockets of the server: that of the API, and that of operations where they have a port of their own. Raises PortError."""
+    listeners = [listen(settings.host, settings.port)]
+    if settings.operate_port is not None:
+        listeners.append(listen(settings.host, settings.operate_port, "--operate-port"))
+    return listeners
+
+
+def _open_stores(settings: Settings, metrics: Metrics) -> tuple[HistoryStore, ControlStore]:
+    """The stores of the server, both or none.
+
+    Raises:
+        ValueError: a URL makes no sense, or a file can't be used.
+    """
+    histories = open_history_store(
+        settings.histories,
+        timeout_seconds=settings.history_timeout_ms / 1000,
+        max_events=settings.history_max_events,
+        ttl_seconds=settings.history_ttl_seconds,
+        on_damage=metrics.observe_damage,
+    )
+    try:
+        return histories, open_control_store(settings.control_url, key_prefix=settings.control_prefix)
+    except ValueError:
+        asyncio.run(histories.close())
+        raise
+
+
+def _config(services: Services, console: ConsoleProcess | None, certificate: Certificate | None) -> LimitedConfig:
+    """How uvicorn serves the app."""
+    return LimitedConfig(
+        build_app(services, console),
+        Connections(services.settings, services.metrics),
+        certificate,
+        Unauthorized(services.gate, services.metrics, services.catalogs.follower) if services.gate.has_keys else None,
+        http=LimitedProtocol if certificate is None else HandshakeProtocol,
+        log_config=None,
+        # Its warnings are one for each malformed request, which metrics count.
+        log_level="error",
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        # Who asks is judged by the connection, and by whether such headers are there at all (`server.keys.gate`).
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=LAST_SECONDS,
+    )
 
 
 def _catalogs_directory(settings: Settings) -> Path | None:
