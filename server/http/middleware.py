@@ -6,6 +6,7 @@ middleware with a task and a queue of its own costs more than all the rest of a 
 
 import asyncio
 import time
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
@@ -40,8 +41,59 @@ _MAX_REQUEST_ID = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+@dataclass(frozen=True)
+class _BodyLimit:
+    """How large a body may be.
+
+    Attributes:
+        most: bytes.
+        sentence: about a body that has more.
+        by_piece: True for an upload, each piece of which has the time that others have as a whole.
+    """
+
+    most: int
+    sentence: str
+    by_piece: bool = False
+
+    @classmethod
+    def in_memory(cls, most: int, *, by_piece: bool = False) -> "_BodyLimit":
+        """The limit of a body that the server holds in memory."""
+        return cls(most, f"The body is larger than the {most // 1024} KiB that this server reads.", by_piece)
+
+
+class _Body:
+    """The body of one request on its way to the app."""
+
+    def __init__(self, receive: Receive, limit: _BodyLimit, seconds: float) -> None:
+        """`seconds` is the time for the body, or for a piece of it."""
+        self._receive, self._limit, self._seconds = receive, limit, seconds
+        self._received, self._has_more = 0, True
+        self._ends = asyncio.get_running_loop().time() + seconds
+
+    async def receive(self) -> Message:
+        """The next message; once the body has ended, whenever it comes.
+
+        Raises:
+            HTTPException: the body takes too long, or is too large.
+        """
+        if not self._has_more:
+            return await self._receive()
+        if self._limit.by_piece:
+            self._ends = asyncio.get_running_loop().time() + self._seconds
+        try:
+            async with asyncio.timeout_at(self._ends):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"The body took longer than {self._seconds:g} s.", {"Connection": "close"}) from error
+        self._has_more = message.get("more_body", False)
+        self._received += len(message.get("body", b""))
+        if self._received > self._limit.most:
+            raise HTTPException(413, self._limit.sentence)
+        return message
+
+
 class ExchangeMiddleware:
-    """Wraps an ASGI app."""
+    """Wraps the app: gives each exchange its id and its limits, its answer the headers that all have, and counts it."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, body_seconds: float, catalog_gib: float, follower: Follower, timeout_seconds: float
@@ -55,7 +107,10 @@ class ExchangeMiddleware:
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
         self._body_seconds = body_seconds
-        self._catalog_gib = catalog_gib
+        self._json, self._items = _BodyLimit.in_memory(MAX_BODY_BYTES), _BodyLimit.in_memory(MAX_ITEMS_BYTES)
+        self._backup = _BodyLimit.in_memory(MAX_BACKUP_BYTES, by_piece=True)
+        sentence = f"The catalog is larger than the {catalog_gib:g} GiB that this server takes (--catalog-max-gib)."
+        self._catalog = _BodyLimit(int(catalog_gib * 2**30), sentence, by_piece=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,34 +120,15 @@ class ExchangeMiddleware:
         request_id = request_id_of(scope)
         logs.request_id.set(request_id.decode("ascii"))
         status = 500
-        # What the request writes takes its place.
+        # In a list, which is replaced by what the request writes, or waits for.
         revision = [self._follower.applied.revision]
         behind = behind_header(self._follower)
         written.set(revision)
-        received, more = 0, True
-        most, is_upload = self._most(scope)
-        ends = asyncio.get_running_loop().time() + self._body_seconds
+        body = _Body(receive, self._limit_of(scope), self._body_seconds)
         is_head = scope["method"] == "HEAD"
         if is_head:
             # As GET, with an answer without its body; the server below sees the scope as it was.
             scope = {**scope, "method": "GET"}
-
-        async def limited_receive() -> Message:
-            nonlocal received, more, ends
-            if not more:
-                return await receive()
-            if is_upload:
-                ends = asyncio.get_running_loop().time() + self._body_seconds
-            try:
-                async with asyncio.timeout_at(ends):
-                    message = await receive()
-            except TimeoutError as error:
-                raise HTTPException(408, f"The body took longer than {self._body_seconds:g} s.", {"Connection": "close"}) from error
-            more = message.get("more_body", False)
-            received += len(message.get("body", b""))
-            if received > most:
-                raise HTTPException(413, self._too_large(scope, most))
-            return message
 
         async def tagged_send(message: Message) -> None:
             nonlocal status
@@ -108,7 +144,7 @@ class ExchangeMiddleware:
             if (least := _min_revision(scope)) is not None:
                 scope = {**scope, REACH: partial(self._reach, least, revision)}
             app = self._app if _is_utf8(scope) else _not_utf8
-            await app(scope, limited_receive, tagged_send)
+            await app(scope, body.receive, tagged_send)
         finally:
             method = "HEAD" if is_head else method_of(scope)
             self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
@@ -131,18 +167,13 @@ class ExchangeMiddleware:
         finally:
             revision[:] = [self._follower.applied.revision]
 
-    def _most(self, scope: Scope) -> tuple[int, bool]:
-        """How many bytes the body may have, and whether it is an upload, each piece of which has time of its own."""
+    def _limit_of(self, scope: Scope) -> _BodyLimit:
+        """The limit of a request's body."""
         if _is_upload(scope):
-            return int(self._catalog_gib * 2**30), True
+            return self._catalog
         if scope["path"] == _BACKUP:
-            return MAX_BACKUP_BYTES, True
-        return MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES, False
-
-    def _too_large(self, scope: Scope, most: int) -> str:
-        if _is_upload(scope):
-            return f"The catalog is larger than the {self._catalog_gib:g} GiB that this server takes (--catalog-max-gib)."
-        return f"The body is larger than the {most // 1024} KiB that this server reads."
+            return self._backup
+        return self._items if scope["path"] == _ITEMS else self._json
 
 
 class TraceMiddleware:
