@@ -31,26 +31,9 @@ def item_lines(
         brief: True for nothing of the catalog but the items' ids.
     """
     indices = np.fromiter((item.item for item in items), np.int64, len(items))
-    names = _names(catalog, indices)
-    if brief:
-        lines: list[dict[str, Any]] = [
-            {"item_id": name, "score": item.score, "rank": item.rank} for name, item in zip(names, items, strict=True)
-        ]
-    else:
-        lines = [
-            {"item_id": name, "identifier": identifier, "score": item.score, "rank": item.rank}
-            for name, identifier, item in zip(names, catalog.identifiers_of(indices), items, strict=True)
-        ]
-        for line, title in zip(lines, catalog.titles_of(indices), strict=True):
-            if title is not None:
-                line["title"] = title
+    lines = _brief_lines(catalog, items, indices) if brief else _whole_lines(catalog, items, indices)
     if fields:
-        for line in lines:
-            line["attributes"] = {}
-        for field in fields:
-            for line, value in zip(lines, catalog.attributes[field].values_of(indices), strict=True):
-                if value is not None:
-                    line["attributes"][field] = value
+        _add_attributes(lines, catalog, indices, fields)
     for line, is_fresh in zip(lines, fresh, strict=False):
         if is_fresh:
             line["fresh"] = True
@@ -58,6 +41,33 @@ def item_lines(
         for line, item in zip(lines, items, strict=True):
             line |= {"blend_score": blend.scores[item.rank - 1], "source": blend.sources[item.rank - 1]}
     return lines
+
+
+def _brief_lines(catalog: Catalog, items: Sequence[RankedItem], indices: IntArray) -> list[dict[str, Any]]:
+    """Lines with the ids of items, and no more of the catalog; `indices` are those of the items."""
+    return [{"item_id": name, "score": item.score, "rank": item.rank} for name, item in zip(_names(catalog, indices), items, strict=True)]
+
+
+def _whole_lines(catalog: Catalog, items: Sequence[RankedItem], indices: IntArray) -> list[dict[str, Any]]:
+    """Lines with the ids of items, their identifiers and titles."""
+    lines: list[dict[str, Any]] = [
+        {"item_id": name, "identifier": identifier, "score": item.score, "rank": item.rank}
+        for name, identifier, item in zip(_names(catalog, indices), catalog.identifiers_of(indices), items, strict=True)
+    ]
+    for line, title in zip(lines, catalog.titles_of(indices), strict=True):
+        if title is not None:
+            line["title"] = title
+    return lines
+
+
+def _add_attributes(lines: Sequence[dict[str, Any]], catalog: Catalog, indices: IntArray, fields: Sequence[str]) -> None:
+    """Tell each item's attributes of these names, as far as it has them."""
+    for line in lines:
+        line["attributes"] = {}
+    for field in fields:
+        for line, value in zip(lines, catalog.attributes[field].values_of(indices), strict=True):
+            if value is not None:
+                line["attributes"][field] = value
 
 
 def _names(catalog: Catalog, indices: IntArray) -> Sequence[str]:
@@ -95,14 +105,14 @@ def rule_lines(rule: SearchRule) -> dict[str, Any]:
     return {"verification": rule.verification.value, "seed": rule.seed}
 
 
-def timing_lines(finished: FinishedList, started: float, read: float) -> dict[str, float]:
-    """Where the time of an answer that is written now went, as in `TimingAnswer`.
+def timing_lines(finished: FinishedList, started: float, built: float) -> dict[str, float]:
+    """The parts of the time that an answer has taken which is written now, as in `TimingAnswer`.
 
     Args:
-        started, read: monotonic seconds at which the request came, and at which its prompt was made.
+        started, built: monotonic seconds at which the request came, and at which its prompt was built.
     """
     return {
-        "history": _milliseconds(read - started),
+        "history": _milliseconds(built - started),
         "queue": _milliseconds(finished.queue_seconds),
         "engine": _milliseconds(finished.engine_seconds),
         "total": _milliseconds(time.monotonic() - started),

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from drafting.array_types import FloatArray
 from drafting.beam.rule import STRICT
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.served import ServedCatalog, found_items, known_items
@@ -65,8 +64,12 @@ class ScoreService:
             assert finished.result.scores is not None
             scores = np.frombuffer(finished.result.scores, np.float32)
             names = [item_id for item_id, item in zip(body.items, items, strict=True) if item >= 0]
-            notes = _notes(body, user, builder, missing)
-            return self._answer(served, finished, scored, names, scores, started, submit.submitted) | note_lines(notes)
+            lines: list[dict[str, Any]] = [
+                {"item_id": encodable(name), "score": score, "rank": rank}
+                for name, score, rank in zip(names, scores.tolist(), scored.ranks(scores).tolist(), strict=True)
+            ]
+            answer = self._answer(served, finished, lines, timing_lines(finished, started, submit.submitted))
+            return answer | note_lines(_notes(body, user, builder, missing))
 
     def _submit(self, body: ScoreRequest, served: ServedCatalog, scored: Scored, items: bytes, started: float) -> Submit:
         return Submit(
@@ -84,24 +87,16 @@ class ScoreService:
         )
 
     def _answer(
-        self,
-        served: ServedCatalog,
-        finished: FinishedList,
-        scored: Scored,
-        names: Sequence[str],
-        scores: FloatArray,
-        started: float,
-        read: float,
+        self, served: ServedCatalog, finished: FinishedList, lines: list[dict[str, Any]], timing: dict[str, float]
     ) -> dict[str, Any]:
-        lines = zip(names, scores.tolist(), scored.ranks(scores).tolist(), strict=True)
         return {
             "id": finished.result.request_id,
             "model": self._model,
             "catalog_version": served.name,
             **precision_lines(self._asking.ready.precision, STRICT),
-            "items": [{"item_id": encodable(name), "score": score, "rank": rank} for name, score, rank in lines],
+            "items": lines,
             "usage": usage_lines(finished.result.usage),
-            "timing_ms": timing_lines(finished, started, read),
+            "timing_ms": timing,
         }
 
 
