@@ -17,6 +17,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, from_url
 
+from server.catalogs.object_errors import told
 from server.try_again import FileGone, FilesUnavailable
 
 PIECE = 8 << 20
@@ -57,7 +58,7 @@ class ObjectFiles:
                 url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)}
             )
         except (BaseError, ValueError) as error:
-            raise ValueError(f"The object store {url} can't be used: {_first_line(error)}.") from error
+            raise ValueError(f"The object store {url} can't be used: {told(error)}.") from error
 
     def put(self, path: Path, name: str) -> None:
         """Store a file whose contents are those of its name; when it returns, everybody can read it.
@@ -169,10 +170,7 @@ class ObjectFiles:
 
     def _reason(self, error: Exception) -> str:
         """The end of a sentence for clients, to whom what the log is told says too much."""
-        line = _first_line(error)
-        # What obstore says where a URL of HTTP is not allowed.
-        hint = " (a URL of http:// needs AWS_ALLOW_HTTP=true)" if "builder error" in line else ""
-        logger.warning("the object store %s: %s%s", self._url, line, hint)
+        logger.warning("the object store %s: %s", self._url, told(error))
         match error:
             case PermissionDeniedError() | UnauthenticatedError():
                 return "the object store refuses the server's credentials"
@@ -180,9 +178,3 @@ class ObjectFiles:
                 return "the object store does not have it, or there is no such bucket"
             case _:
                 return "the object store can't be reached now"
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of a message, without the query of a URL, which may hold a signature."""
-    line = next(iter(str(error).splitlines()), type(error).__name__)
-    return " ".join(word.partition("?")[0] for word in line.split()).rstrip(".")

@@ -10,7 +10,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, from_url
 
-from drafting.errors import first_line
+from server.catalogs.object_errors import told
 from server.offline.folder import FolderError, FolderFile, changed
 
 if TYPE_CHECKING:
@@ -86,10 +86,7 @@ class ObjectFolder:
             case FileNotFoundError():
                 reason = "it is not there, or there is no such bucket"
             case _:
-                # The query of a URL may hold a signature.
-                reason = " ".join(word.partition("?")[0] for word in first_line(error).split()).rstrip(".")
-                # What obstore says where a URL of HTTP is not allowed.
-                reason += " (a URL of http:// needs AWS_ALLOW_HTTP=true)" if "builder error" in reason else ""
+                reason = told(error)
         return FolderError(f"{self.place if name is None else f'{self.place}/{name}'} can't be {verb}: {reason}.")
 
 
