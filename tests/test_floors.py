@@ -68,6 +68,7 @@ FLOORS = {
         "settings",
         "submit",
         "messages",
+        "store_kind",
         "redis",
         "sqlite",
         "ticks",

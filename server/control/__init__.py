@@ -3,10 +3,9 @@
 Invariant: the stores differ in durability and reach, never in results, as those of `server.histories`.
 """
 
-from urllib.parse import urlsplit
-
 from server.control.base import NOWHERE, ControlStore, Limits, Position, Replica, State, Write
 from server.sqlite import file_of
+from server.store_kind import kind_of
 
 __all__ = ["NOWHERE", "ControlStore", "Limits", "Position", "Replica", "State", "Write", "open_control_store"]
 
@@ -25,24 +24,16 @@ def open_control_store(url: str, limits: Limits | None = None, key_prefix: str =
         ValueError: the URL can't be used; the message is a sentence without passwords.
     """
     limits = limits or Limits()
+    kind = kind_of(url, "control")
     # Stores are imported on demand, because importing redis-py takes a tenth of a second.
-    match url.partition("://")[0]:
-        case "memory":
-            from server.control.memory import MemoryControlStore
+    if kind == "memory":
+        from server.control.memory import MemoryControlStore
 
-            if url != "memory://":
-                raise ValueError("A memory control store takes no options: the URL is memory:// and nothing more.")
-            return MemoryControlStore(limits)
-        case "sqlite":
-            from server.control.sqlite import SqliteControlStore
+        return MemoryControlStore(limits)
+    if kind == "sqlite":
+        from server.control.sqlite import SqliteControlStore
 
-            return SqliteControlStore(file_of(url, "control"), limits)
-        case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster":
-            from server.control.redis import RedisControlStore
+        return SqliteControlStore(file_of(url, "control"), limits)
+    from server.control.redis import RedisControlStore
 
-            return RedisControlStore(url, limits, key_prefix)
-        case _:
-            raise ValueError(
-                f"The control URL's scheme is {urlsplit(url).scheme or 'missing'!r}: use memory://, sqlite:///path, redis://, "
-                "redis+sentinel:// or redis+cluster://, the last three with rediss for TLS."
-            )
+    return RedisControlStore(url, limits, key_prefix)

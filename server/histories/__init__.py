@@ -5,10 +5,10 @@ Invariant: the stores differ in durability and speed, never in results, so that 
 """
 
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from server.histories.base import DEFAULT_MAX_EVENTS, DamageReport, Event, EventChoice, HistoryStore, Retention, StoredUser, log_damage
 from server.sqlite import file_of
+from server.store_kind import kind_of
 
 __all__ = ["Event", "EventChoice", "HistoryStore", "Retention", "StoredUser", "check_there", "open_history_store"]
 
@@ -43,27 +43,19 @@ def open_history_store(
     retention = Retention(max_events, ttl_seconds)
     if not timeout_seconds > 0:
         raise ValueError(f"timeout_seconds must be above 0, not {timeout_seconds:g}.")
+    kind = kind_of(url, "history")
     # Stores are imported on demand, because importing redis-py takes a tenth of a second.
-    match url.partition("://")[0]:
-        case "memory":
-            from server.histories.memory import MemoryHistoryStore
+    if kind == "memory":
+        from server.histories.memory import MemoryHistoryStore
 
-            if url != "memory://":
-                raise ValueError("A memory history store takes no options: the URL is memory:// and nothing more.")
-            return MemoryHistoryStore(retention)
-        case "sqlite":
-            from server.histories.sqlite import SqliteHistoryStore
+        return MemoryHistoryStore(retention)
+    if kind == "sqlite":
+        from server.histories.sqlite import SqliteHistoryStore
 
-            return SqliteHistoryStore.from_url(url, retention, timeout_seconds, on_damage)
-        case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster":
-            from server.histories.redis import RedisHistoryStore
+        return SqliteHistoryStore.from_url(url, retention, timeout_seconds, on_damage)
+    from server.histories.redis import RedisHistoryStore
 
-            return RedisHistoryStore(url, retention, timeout_seconds, key_prefix, on_damage)
-        case _:
-            raise ValueError(
-                f"The history URL's scheme is {urlsplit(url).scheme or 'missing'!r}: use memory://, sqlite:///path, redis://, "
-                "redis+sentinel:// or redis+cluster://, the last three with rediss for TLS."
-            )
+    return RedisHistoryStore(url, retention, timeout_seconds, key_prefix, on_damage)
 
 
 def check_there(url: str) -> None:
