@@ -24,12 +24,10 @@ from benchmarks.rivals.process import RivalProcess
 from benchmarks.rivals.turns import Row, race, rows
 from benchmarks.systems.histories import random_histories
 from benchmarks.systems.interleaved import BUSY_SHARE, busy_share
+from benchmarks.systems.prompt_builder import prompt_builder
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
-from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import load_prompt
-from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.checkpoint import load_config, load_tokenizer
 
 
@@ -146,7 +144,7 @@ def measure(
 
 
 def _prompts(models: Models, catalog: Catalog, settings: Settings) -> list[list[int]]:
-    builder = PromptBuilder(load_prompt(models.target), PromptTokenizer.of(load_tokenizer(models.target)), catalog)
+    builder = prompt_builder(models.target, catalog)
     histories = random_histories(len(catalog), settings.warm_up + settings.histories, settings.items)
     return [builder.build(history).tolist() for history in histories]
 

@@ -19,16 +19,14 @@ from benchmarks.markdown import markdown_table
 from benchmarks.rotation import in_turn
 from benchmarks.systems.histories import random_histories
 from benchmarks.systems.interleaved import SETTLE_SECONDS, SystemProcess
+from benchmarks.systems.prompt_builder import prompt_builder
 from benchmarks.systems.question import Outcome, Question, System, SystemSpec
 from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
 from benchmarks.systems.systems import make_system
 from drafting.catalog.loading import load_catalog
 from drafting.model_files import ModelFiles
-from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import load_prompt
-from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.adapter import load_reference
-from verification.hosts.checkpoint import load_config, load_tokenizer, start_token
+from verification.hosts.checkpoint import load_config
 
 BARE, GENERATE = "bare forwards", "transformers"
 HEADS = ("beam width", "system", "ms", "times the bare forwards", "generate takes so many times as long", "lists equal to generate's")
@@ -40,11 +38,10 @@ class BareForwards:
 
     def __init__(self, spec: SystemSpec) -> None:
         torch.set_num_threads(spec.threads)
-        catalog, config = load_catalog(spec.catalog), load_config(spec.target)
-        prompt, tokenizer = load_prompt(spec.target), PromptTokenizer.of(load_tokenizer(spec.target))
-        self._prompts = PromptBuilder(prompt, tokenizer, catalog, start_token(config))
+        catalog = load_catalog(spec.catalog)
+        self._prompts = prompt_builder(spec.target, catalog)
         self._level_sizes = [catalog.trie.level_size(depth) for depth in range(1, catalog.identifier_length)]
-        self._model: Any = load_reference(ModelFiles.find(spec.target), config.dtype)
+        self._model: Any = load_reference(ModelFiles.find(spec.target), load_config(spec.target).dtype)
 
     def search(self, question: Question) -> list[Outcome]:
         return [self._read(len(self._prompts.build(history)), question.k) for history in question.histories]

@@ -11,17 +11,15 @@ from typing import Any
 import torch
 
 from benchmarks.systems.closed_loop import Answer, closed_loop
+from benchmarks.systems.prompt_builder import prompt_builder
 from benchmarks.systems.question import AUTO, PLAIN, Outcome, Question, System, SystemSpec
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.model_files import ModelFiles
 from drafting.plans.fixed_plan import FixedPlan
-from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import load_prompt
-from drafting.prompts.tokenizer import PromptTokenizer
 from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.hosts.adapter import load_reference
-from verification.hosts.checkpoint import load_config, load_tokenizer, start_token
+from verification.hosts.checkpoint import load_config, load_tokenizer
 
 
 class EngineSystem:
@@ -79,14 +77,12 @@ class GenerateSystem:
 
     def __init__(self, spec: SystemSpec, catalog: Catalog) -> None:
         torch.set_num_threads(spec.threads)
-        tokenizer, config = load_tokenizer(spec.target), load_config(spec.target)
-        identifiers = catalog.token_ids(tokenizer.get_vocab())
-        self._prompts = PromptBuilder(load_prompt(spec.target), PromptTokenizer.of(tokenizer), catalog, start_token(config))
-        self._table = PrefixTable(identifiers)
+        self._prompts = prompt_builder(spec.target, catalog)
+        self._table = PrefixTable(catalog.token_ids(load_tokenizer(spec.target).get_vocab()))
         self._depth = catalog.identifier_length
         files = ModelFiles.find(spec.target)
         self._renormalise = files.renormalises
-        self._model: Any = load_reference(files, config.dtype)
+        self._model: Any = load_reference(files, load_config(spec.target).dtype)
 
     def search(self, question: Question) -> list[Outcome]:
         return [self._search(history, question.k) for history in question.histories]

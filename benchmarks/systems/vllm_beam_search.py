@@ -12,12 +12,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.systems.prompt_builder import prompt_builder
 from benchmarks.systems.question import Outcome, Question
 from drafting.catalog.catalog import Catalog
-from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import load_prompt
-from drafting.prompts.tokenizer import PromptTokenizer
-from verification.hosts.checkpoint import load_tokenizer
 
 
 class VllmBeamSearch:
@@ -29,7 +26,7 @@ class VllmBeamSearch:
         from vllm import LLM
         from vllm.sampling_params import BeamSearchParams
 
-        self._prompts = PromptBuilder(load_prompt(target), PromptTokenizer.of(load_tokenizer(target)), catalog)
+        self._prompts = prompt_builder(target, catalog)
         self._depth = catalog.identifier_length
         self._params = BeamSearchParams
         self._llm: Any = LLM(
