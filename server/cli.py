@@ -5,7 +5,7 @@ Invariant: it imports what the commands are made of only where an interruption i
 
 import sys
 
-# Of a process that SIGINT has ended, as shells count it.
+# Exit status of a process that SIGINT has ended, as shells count it.
 _INTERRUPTED = 130
 
 

@@ -16,7 +16,7 @@ from drafting.beam.rule import SERVED_BEAM_WIDTH, WIDEST_BEAM, Verification
 from drafting.prompts.user_state import STORED_EVENTS
 from server.engine_settings import EngineOptions, EngineSettings, LogFormat, LogLevel, Panel
 
-# Of a neighbour model's logarithms beside log-probabilities.
+# Largest weight of a neighbour model's logarithms beside log-probabilities.
 MOST_WEIGHT = 100
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from drafting.beam.rule import Normalisation, Tolerance, Verification
 
-# Of a token id in `Submit.prompt`.
+# Bytes of a token id in `Submit.prompt`.
 TOKEN_BYTES = 4
 
 

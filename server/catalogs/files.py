@@ -213,7 +213,7 @@ class VersionFiles:
         """Delete a file that nothing names; one that can't be deleted is left for the next start."""
         with suppress(OSError):
             path.unlink(missing_ok=True)
-            # Of a process that was killed while it wrote.
+            # A process that was killed while it wrote has left it.
             path.with_name(f"{path.name}{PART_SUFFIX}").unlink(missing_ok=True)
 
     def clean(self, named: Collection[str], since: float, *, alone: bool = True) -> None:

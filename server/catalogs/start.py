@@ -29,7 +29,7 @@ BY_START = "start"
 BY_RESTART = "restart"
 UNREADABLE = "It can't be read any more."
 APART = "start all of them with --catalogs, a directory that all see or an object store, or end the others first."
-# Of the items that two versions for one model share: twins may change places, and little else.
+# Share of the items of two versions whose identifiers may differ if one model is to serve both: twins may change places, and little else.
 MOST_MOVED = 0.5
 
 

@@ -130,7 +130,7 @@ class CatalogStore(KnownVersions):
         if name == self.active.name and path == self.active.path:
             return self.active
         if candidate.served is None or candidate.served.path != path:
-            # Of an attempt that others came before: the engine may hold it.
+            # It is left from an attempt that other replicas came before; the engine may hold it.
             self._let_go(candidate)
             candidate.served = await self.load(name, path)
         # Another replica may have taken, between two attempts, the name that it was loaded for.

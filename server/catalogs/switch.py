@@ -17,7 +17,7 @@ from server.errors import NothingToRollBack, VersionNotFound, VersionNotServed, 
 from server.metrics.lists import HealthMetrics
 from server.try_again import EngineUnavailable
 
-# Of whoever asks; what others have written is to be served whatever they have asked for.
+# Mistakes of whoever asks for a version: they are not counted as failed activations.
 _MISTAKES = VersionNotFound, VersionNotServed, NothingToRollBack
 
 
@@ -36,7 +36,7 @@ class CatalogSwitch:
         self._filters, self._prompts = filters, prompts
         self._supervisor = supervisor
         self._health = health
-        # With it an engine has died here: it is not given to the next one unproven.
+        # Name of the version with which an engine has died here: only an engine that proves it may have it adopted.
         self._deadly: str | None = None
 
     @property

@@ -24,7 +24,7 @@ from server.try_again import FilesUnavailable
 TIDY_SECONDS = 600.0
 # No file is written for so long.
 UNFINISHED_SECONDS = 24 * 3600.0
-# Of those that were served, this one among them: to go back to while the object store is away.
+# Versions served last, the active one among them, whose files stay in the cache: to go back to while the object store is away.
 NEAR_VERSIONS = 4
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from server.commands.options import takes
 from server.commands.terminal import fail
 from server.commands.values import words
 
-# Of identifiers that a model of few parameters learns well.
+# Flags of `catalog build` for identifiers that a small model learns well.
 _FORM = " --levels 1 --item-token"
 
 

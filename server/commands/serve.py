@@ -13,7 +13,7 @@ from server.settings import Settings
 logger = logging.getLogger(__name__)
 
 _PREFIX = "ATSPEED_"
-# Of clients, and of what keeps what it has made.
+# Names behind the prefix that are no settings: clients read the key, and whatever keeps what it has made reads the cache.
 _OTHERS = frozenset({"KEY", "KEY_FILE", "CACHE"})
 
 

@@ -25,10 +25,10 @@ from server.errors import ServerError
 from server.try_again import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
 
 TRIES = 20
-# Whoever comes second again and again waits up to so many seconds, so that not all come at once again.
+# A replica that another was faster than pauses, at random up to so many seconds for each try so far, so that they do not meet again.
 _PAUSE_SECONDS = 0.02
 LOOK_SECONDS = 0.5
-# What a replica serves all were to serve so many seconds ago at the most, or it says so.
+# A replica that has not known for longer what others have written says so.
 BEHIND_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 END_SECONDS = 2.0

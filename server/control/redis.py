@@ -33,7 +33,7 @@ from server.try_again import ControlConflict, ControlFull, ControlUnavailable
 _CONNECTIONS = 32
 # The stream does not tell of a write that has the revision of a lost one, nor of a state that is gone, so the position is read so often.
 _LOOK_SECONDS = 0.5
-# Of the time of an operation: a server that stands still is noticed by what is small, and by what is big only late.
+# Shares of an operation's time that small commands may take: by them a server that stands still is noticed early.
 _LOOK_SHARE, _CONFIRM_SHARE = 0.3, 0.2
 _POSITION = ("generation", "revision", "write_id")
 

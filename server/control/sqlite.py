@@ -134,7 +134,7 @@ class SqliteControlStore:
         try:
             return await asyncio.wrap_future(job)
         except sqlite3.OperationalError as error:
-            # Of extended codes the last byte says what they are about. What was begun was rolled back.
+            # The last byte of an extended code says what it is about. What was begun was rolled back.
             kind = ControlFull if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY) else ControlUnavailable
             raise kind(f"The control file {self._path} cannot be used: {error}.") from error
         except (sqlite3.Error, *UNDECODABLE) as error:

@@ -50,7 +50,7 @@ _KINDS = frozenset((b"events", b"order", b"ids", b"profile"))
 _ARRIVAL_DIGITS = 10
 # Limits the sockets while Redis hangs; further operations wait for a connection within their timeout.
 _MAX_CONNECTIONS = 64
-# Of a bulk load: the others are left to those who read meanwhile.
+# Connections of a bulk load; the others are left to those who read meanwhile.
 _CALLS_TOGETHER = 16
 _USERS_PER_SAMPLE = 50
 _KEYS_PER_SCAN = 512
@@ -126,7 +126,7 @@ class RedisHistoryStore:
         events, _, _, profile = self._keys(user_id)
         async with self._reach(user_id):
             both = self._redis.pipeline(transaction=False)
-            # Of an empty window the range ends before it begins.
+            # The range of an empty window ends before it begins.
             first, last = (-window, -1) if window else (1, 0)
             both.zrange(events, first, last, withscores=True)
             both.get(profile)

@@ -5,8 +5,8 @@ and a reader never sees half an append.
 
 SQLite calls block, above all on the sync of a commit, so they run on threads of the store: all writes on one, as SQLite has one writer at
 a time; reads on others with connections of their own. Write-ahead logging lets them read whatever a writer, here or in another process,
-holds. But a user whose pages the system has in memory is read sooner than a thread is woken: users of whom little is stored are read at
-once, in the event loop, until a read was slow, as from a disk that is busy. Then all reads are those of threads for a while.
+holds. Waking a thread takes longer than reading a user whose pages the system has in memory. So users of whom little is stored are read at
+once, in the event loop; after a slow read, as from a busy disk, threads do all reads for a while.
 """
 
 import asyncio
@@ -49,8 +49,8 @@ from server.try_again import HistoryUnavailable
 _T = TypeVar("_T")
 
 _READERS = 4
-# Of more events a user is not read at once, nor one of whom more is stored, as all of that is checked, nor for so long after a read that
-# took longer than a busy machine explains.
+# Limits of a read in the event loop: events that are asked for, and bytes that are stored of the user, all of which are checked. After a
+# read that took longer than a busy machine explains, threads do all reads for a while.
 _AT_ONCE_EVENTS, _AT_ONCE_BYTES = 200, 2**18
 _SLOW_SECONDS, _WARY_SECONDS = 0.05, 1.0
 _USERS_PER_TRANSACTION, _USERS_PER_SAMPLE = 50, 25

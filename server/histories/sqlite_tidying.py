@@ -31,9 +31,10 @@ Transaction = Callable[[Callable[[], Any], float], Any]
 
 
 class Tidying:
-    """Of the file that `writer` writes, on the thread of that connection; `transaction` makes one of a call, until a deadline."""
+    """Removes expired rows, and copies of deleted ones, from one file; its methods run on the thread that writes the file."""
 
     def __init__(self, writer: sqlite3.Connection, transaction: Transaction) -> None:
+        """`writer` is the connection that writes the file; `transaction` runs a call as a transaction of it, until a deadline."""
         self._writer, self._transaction = writer, transaction
         self._next_expiry = self._next_emptying = 0.0
         # Rows that have expired and are too damaged to be deleted.
@@ -101,7 +102,7 @@ class Tidying:
             return False
         rows = [row for row in dict.fromkeys(row for (row,) in found) if row not in self._kept]
         forgotten = self._forget(rows, now, deadline) if rows else 0
-        # Of a damaged index there may be entries without a row, which stay.
+        # A damaged index may have entries without a row, which stay.
         return forgotten > 0 or not self._kept.isdisjoint(rows)
 
     def _forget(self, rows: Sequence[int], now: float, deadline: float) -> int:

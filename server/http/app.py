@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 DESCRIPTION = """Generative recommendation: a user's history goes in, the most likely next items of the catalog come out.
 
 Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `detail` is a sentence. `X-Request-Id` is echoed."""
-# Of every answer that the app makes.
+# Headers of every answer that the app makes.
 HEADERS = {
     "X-Control-Revision": {
         "description": "The revision of the control store that the server had applied, or the one that the request wrote.",

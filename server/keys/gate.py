@@ -27,7 +27,7 @@ from server.try_again import KeyBusy
 Headers = Iterable[tuple[bytes, bytes]]
 # What a port of operations is for.
 OPERATIONS = frozenset({Scope.CATALOG, Scope.OPERATE})
-# To clients on other machines, of a server without keys.
+# Scopes that a server without keys gives to clients on other machines.
 OPEN_ELSEWHERE = frozenset({Scope.RECOMMEND})
 _SCHEME = b"bearer "
 _PROXY_HEADERS = frozenset({b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"cf-connecting-ip", b"true-client-ip"})

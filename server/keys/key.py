@@ -21,7 +21,7 @@ import msgspec
 from server.errors import KeyForbids
 
 PREFIX = "atspeed_"
-# As long as no search over all keys ends.
+# So many that no search over all keys ends.
 _RANDOM_CHARACTERS = 43
 _ALPHABET = string.ascii_letters + string.digits
 NAME = "[a-z0-9][a-z0-9._-]{0,62}"

@@ -1,4 +1,4 @@
-"""`AskedList`: a list that is asked for, with all that its answer is made of, from when its request is let in until it is answered."""
+"""`AskedList`: one request for a list from its admission to its answer, with all that the answer is made of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from verification.explanation import ExplainedLevel, Explanation
 from verification.result import RankedItem
 
 MOST_AT_A_TIME = 2
-# Of the items that a last node tells which is not in the list.
+# Most items that are told of an identifier which is not in the list.
 MOST_ITEMS = 10
 
 

@@ -21,7 +21,7 @@ from verification.result import RankedItem
 Allowed = Callable[[IntArray], BoolArray]
 
 _ROWS_AT_ONCE = 1 << 16
-# Of a walk with caps, between two looks at which values are full.
+# Identifiers of one portion of a walk with caps; between portions it looks which values are full.
 _IDENTIFIERS_AT_ONCE = 256
 
 

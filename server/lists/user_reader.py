@@ -19,11 +19,11 @@ from server.metrics.registry import Metrics
 from server.schemas.given import AskedUser
 from server.try_again import HistoryUnavailable
 
-# A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog; and by
-# as much deeper as fewer of the events that were read of late are known, to this share.
+# So many times the window of the model is read of a stored history, because items of some events have left the catalog. The depth grows as
+# the share of known items among the events read lately falls, down to this share.
 _READ_AHEAD = 2
 _LEAST_SHARE = 1 / 16
-# What one user counts in the share of the known events.
+# Weight of one user in the share of known items.
 _WEIGHT = 0.1
 
 
@@ -40,7 +40,7 @@ class UserReader:
         self._patience_seconds = patience_seconds
         # Reads that may go on when nobody waits for them any more.
         self._left: set[asyncio.Task[StoredUser]] = set()
-        # Of the events that were read of late, the share of those whose items the catalog of this handle has.
+        # The share of the events read lately whose items are in the catalog of this handle.
         self._handle, self._share = "", 1.0
 
     async def read(

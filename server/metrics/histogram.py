@@ -23,7 +23,7 @@ class LoopHistogram(Collector):
         """`buckets` are upper bounds, rising; infinity is added."""
         self._name, self._documentation, self._labels = name, documentation, labels
         self._bounds = (*buckets, INF)
-        # Of each series the counts by bucket, and the sum.
+        # By series: the counts by bucket, and the sum.
         self._counts: dict[tuple[str, ...], list[int]] = {}
         self._sums: dict[tuple[str, ...], float] = {}
         if not labels:

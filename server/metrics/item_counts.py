@@ -25,10 +25,10 @@ class ItemCounts:
         self._lists: deque[array[int]] = deque()
         # Read and written one by one, which numpy is slow at.
         self._times = _per_item(items).data
-        # By how often: so many items are in the lists; the last one is not 0. There are few, for they add up to all entries.
+        # By n, the number of items that are in the lists n times; the last number is not 0. It is short, for the n add up to all entries.
         self._items_by_times = array("q", [items])
         self._entries = 0
-        # The half windows are numbered from 1 on; of each item that in which it was met last, 0 for never.
+        # By item, the number of the half window in which it was met last: half windows are numbered from 1 on, and 0 stands for never.
         self._met = _per_item(items)
         self._half, self._since = 1, 0
 

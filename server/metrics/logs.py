@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from server.engine_settings import LogFormat
 
-# Of the request that is being answered; tasks inherit it.
+# The id of the request that is being answered; tasks inherit it.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 

@@ -38,7 +38,7 @@ TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
 _KINDS = ("plan", "verification")
 DAMAGES = ("file", "history", "event")
 HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample")
-# Of the looks that the loop has missed, so many are counted: it may have stood still for a day, with its machine.
+# Missed looks of the event loop that are counted at most: it may have stood still for a day, with its machine.
 _MOST_MISSED = 600
 
 

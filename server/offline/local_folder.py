@@ -5,7 +5,7 @@ from pathlib import Path
 
 from server.offline.folder import FolderError, FolderFile, changed
 
-# Of a file that is being written; readers of folders of data pass over what begins with a dot.
+# Beginning of the name of an unfinished file; readers of folders of data pass over names that begin with a dot.
 _UNFINISHED = ".unfinished-"
 
 

@@ -153,7 +153,7 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
             # wait for an answer too, at every fifth. A server that is gone has the layout read anew all the same.
             cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), reinitialize_steps=0, **common, **login, **tls)
             if url.tls:
-                # Of the servers that it will find, and of those that it asks for them.
+                # The class for connections to the servers that it will find, and to those that it asks for them.
                 cluster.connection_kwargs["connection_class"] = _TlsConnection
                 for node in cluster.startup_nodes:
                     node.connection_class = _TlsConnection

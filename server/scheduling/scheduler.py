@@ -33,11 +33,11 @@ from server.scheduling.wide import level_tokens, piece, shared_budget
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
-# Of all KV slots, the part (one in so many) that requests with a text may have, with the longest that they may write; half of all may be
+# Requests with a text may have one in so many of all KV slots, counted with the longest text that each may write; half of all slots may be
 # those of nodes.
 TEXT_SHARE = 4
-# For so long others may overtake a request that waits for KV slots. Those that do end soon, so in the other half of the time of ageing
-# (`server.scheduling.order`) it gets their slots, and from then on nobody who comes later is due before it.
+# For so long, others may overtake a request that waits for KV slots. They end soon, so the request gets their slots within the other half
+# of the time of ageing (`server.scheduling.order`), and from then on no later request is due before it.
 OVERTAKEN_SECONDS = AGEING_SECONDS / 2
 IDLE = StepReport((), tokens=0, seconds=0.0)
 

@@ -9,7 +9,7 @@ from typing import Any
 from server.errors import quoted
 from server.schemas import given, timestamp
 
-# Of a name that a client has chosen.
+# Characters of a client's own name that a sentence quotes.
 _MOST_CHARACTERS = 128
 
 
