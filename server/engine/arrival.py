@@ -1,8 +1,8 @@
 """`Arrival`: an engine process from its start until it has the catalog that is to be served.
 
-Invariant: an engine is ready only with the catalog that requests will name. If another one has been activated while it loaded its model, it
-loads that beside, as a running engine does, and is not started anew. Reason: a model takes longer to load than versions may take to come,
-and a server whose engine began again with each of them would never serve.
+Invariant: an engine is ready only with the catalog that requests will name. If another catalog is activated while the engine loads its
+model, the engine then loads that one as well, as a running engine does; the process is not started anew. Reason: loading a model may take
+longer than the time between two versions, and a server that started its engine anew for each version would never serve.
 """
 
 from collections.abc import Callable

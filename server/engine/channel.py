@@ -1,8 +1,8 @@
-"""The Unix socket between the API process and an engine process: how messages are told apart on it, and the end of a process without an
-event loop.
+"""The Unix socket between the API process and an engine process: `Frames` tells messages on it apart, and `Channel` is the end of a
+process without an event loop.
 
-Invariant: messages arrive whole and in order. Before each stands its length. The API process never waits to send: its event loop keeps what
-does not fit into the socket. The engine waits until it fits, which is never for long, as that loop reads whatever else it does.
+Invariant: messages arrive whole and in order; each follows its length. The API process never waits to send: its event loop keeps what does
+not fit into the socket. The engine waits until its message fits, never for long, as that loop reads whatever else it does.
 """
 
 import select

@@ -1,7 +1,7 @@
-"""Routes that let in only who may, and refuse what they do not know: a query parameter with a slip in its name would silently change
-nothing, and so would all but one value of a parameter that is given twice.
+"""Routes that let in only clients that may use them, and refuse query parameters that they do not know or that are given twice. Reason: a
+parameter with a slip in its name would silently change nothing, and so would all but one of the values of a repeated one.
 
-Invariant: every operation says where it stands which scope it needs, or that it is open to all; one that says neither can't be built.
+Invariant: every endpoint says which scope it needs, or that it is open to all; a route to one that says neither can't be built.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from server.keys.key import Key, Scope
 SCHEME = "key"
 # Where a request carries its key, and an endpoint its scope.
 _KEY, _NEEDS = "atspeed.key", "__needs__"
-# That a request has said how many it counts as.
+# Set once an endpoint has said how many requests its body counts as.
 _CHARGED = "atspeed.charged"
-# Where a request carries what waits for the revision that it asks for: only who may ask may have the server wait.
+# Where a request carries the function that waits for the revision it asks for: it is called only once the request is let in.
 REACH = "atspeed.reach"
 REVISION_DIGITS = 18
 _MIN_REVISION = {
@@ -38,7 +38,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class _Needs:
-    """What an endpoint needs: a scope, unless it is open to all, and the port of operations, if there is one; and whether it `charges`."""
+    """What an endpoint needs: a scope, unless it is open to all; the port of operations, if it `operates`; and whether it `charges`."""
 
     scope: Scope | None
     operates: bool
@@ -48,8 +48,8 @@ class _Needs:
 def needs(scope: Scope | None, *, operates: bool = False, charges: bool = False) -> Callable[[Endpoint], Endpoint]:
     """Say which scope an endpoint needs; None opens it to all, on the port of operations only if it `operates`.
 
-    One that `charges` calls `charge` with what its body counts as against the rate of the key, and is refused before that is read where
-    the key may not have one request more; the others count as one request.
+    An endpoint that `charges` reads its body, then calls `charge` with the number of requests that the body counts as. It is refused before
+    its body is read if the rate of the key leaves no room for even one request. A request of any other endpoint counts as one.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
@@ -80,12 +80,12 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[Sh
     """The class of the routes behind a gate.
 
     Args:
-        check: refuses whom the gate lets in. That of routes which show what there is does so until the server has read that: what it has
-            before would pass for all.
+        check: is called for each request that the gate has let in; it raises ServerError to refuse the request. Routes that show what there
+            is refuse in this way until the server has read the control store: what they would show before that would pass for all.
     """
 
     class StrictRoute(ShortRoute):
-        """A route that judges who asks, and answers 422 to query parameters that it does not document, and to one that is given twice."""
+        """A route that checks the key, and answers 422 to a query parameter that it does not document or that is given twice."""
 
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
             """
@@ -136,7 +136,7 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[Sh
                 try:
                     return await answer(request)
                 finally:
-                    # Refused before it was known what its body counts as.
+                    # The request was refused before it was known what its body counts as.
                     if _CHARGED not in request.scope:
                         await gate.charge(key, 1)
 

@@ -95,8 +95,9 @@ class Gate:
         """Count a request of a key, until it leaves.
 
         Args:
-            requests: as how many it counts against the key's rate; 0 for one that is charged once that is known, all at once: what came of
-                a part would be counted of one that is refused, and keep large ones out for ever. That one enters where one request may.
+            requests: the number that counts against the key's rate; 0 for a request that `charge` counts once its number is known. All are
+                counted at once: if a part were counted of a request that is then refused, large ones would be kept out for ever. With 0 a
+                request enters where one request may.
 
         Raises:
             KeyBusy, KeyForbids: as many as the key may have are running, or came lately; it has not entered.
@@ -122,7 +123,7 @@ class Gate:
             del self._inside[key.name]
 
     async def charge(self, key: Key, requests: int) -> None:
-        """Count a request of a key that has entered with none as so many against the key's rate, all of them or none.
+        """Count a request that has entered with 0 as so many against its key's rate, all of them or none.
 
         Raises:
             KeyBusy, KeyForbids: they are too many now, or at once.

@@ -1,9 +1,10 @@
-"""Cold start: what users get of whom nothing is known that a list of the model's could follow from.
+"""Cold start: what users get who have done nothing from which the model could make a list.
 
 Invariant: the popularity of items comes from the history store alone, or from a file, never from what one server happens to have seen. So
-replicas give the same lists, but for which users they sample, and a restart changes none. It is read when such a user asks and what is
-known is older than `REFRESH_SECONDS`, or than that where reading takes long; others wait for it only where nothing is known yet. Memory and
-reads are bounded by `USERS` and `EVENTS`.
+replicas give the same lists, except that each samples users of its own, and a restart changes no list.
+
+The store is read when such a user asks and the known popularity is older than `REFRESH_SECONDS`; where reading takes long, it may grow
+older. A request waits for the read only while no popularity is known. `USERS` and `EVENTS` bound the memory and the reads.
 """
 
 import asyncio

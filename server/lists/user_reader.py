@@ -1,8 +1,9 @@
 """The users of requests: what the store has of them, beside what the request brings.
 
-Invariants: the prompt is that of all that is stored, whatever else a request asks for, so scores and lists of one user are of one prompt.
-A stored user costs one round trip, but for one far more of whose newest items have left the catalog than of others'. And a store that does
-not answer within the time that it may take is counted as one, however little time the clients give.
+Invariants: the prompt is made of all that is stored, whatever else a request asks for, so scores and lists of one user have the same
+prompt. Reading a stored user takes one round trip; a second one is made only where far more of the user's newest items have left the
+catalog than of other users'. A store that does not answer within the time that it may take is counted as failed, however little time the
+client gives.
 """
 
 import asyncio

@@ -4,18 +4,20 @@ The API process knows every request that it has let in and how fast the engine w
 ready, without asking the engine, which answers only between two steps.
 
 An idle engine always tries: a request that meets no other is let in whatever is believed of the engine's speed, unless its deadline has
-passed. Otherwise it is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) no
-request behind it, which would have been in time without it, is late because of it. Where texts are written before lists, or lists have
-caps, the wait for a place among those of the kind is a part of both. It is asked once, before its stored history is read:
-until then its work is what requests have come to on average, and it counts for others whose history is unread too, so what is let in is
-never refused later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them. So for
-a while up to twice as many may be pending as `--max-running` and `--max-waiting` say together.
+passed. Any other request is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and
+(2) it makes no request behind it late that would be in time without it. Where texts are written before lists, or lists have caps, both
+times include the wait for a place among the requests of that kind.
+
+A request is judged once, before its stored history is read, and is never refused later. While its history is unread, its work is taken
+to be that of an average request, and it counts only for other requests whose history is unread. It does not count for requests that
+bring their history: a store that hangs must not keep these from an idle engine. So for a while up to twice as many may be pending as
+`--max-running` and `--max-waiting` say together.
 
 Invariants: a request that is refused has cost neither the engine nor the history store anything; and one that is let in leaves the queue
-exactly once: with its list, with a failure, with the engine's end, or when its caller gives it up. Reason for refusals: under overload some
-must go without a list, and a list that comes too late has taken the time of another that would have been in time. Reason for the exception:
-nothing but a request can show that the engine is faster than it was, so a forecast that kept all of them out would stand for ever; and an
-idle engine loses nothing by trying.
+exactly once: with its list, with a failure, with the engine's end, or when its caller gives it up. Reason for refusals: under overload
+some requests must go without a list, and a list that comes too late has taken the time of another that would have been in time. Reason for
+trying with an idle engine: nothing but a request can show that the engine is faster than it was, so a forecast that kept all requests out
+would stand for ever; and an idle engine loses nothing by trying.
 """
 
 import asyncio
