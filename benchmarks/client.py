@@ -30,7 +30,7 @@ Ask = Callable[[], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Overhead:
-    """Of one client, milliseconds of the thread's processor.
+    """What one client takes, in milliseconds of the thread's processor.
 
     Attributes:
         name: the client's class.

@@ -5,7 +5,7 @@ Invariant: what is modelled in one benchmark costs the same in another, so that 
 
 from drafting.plans.costs import CostCurve, ForwardCosts
 
-# Of a draft of a hundredth of the target's size, as most tables have it.
+# Cost of a draft's forward as a share of the target's: most tables are about a draft of a hundredth of the target's size.
 DRAFT_SHARE = 0.01
 
 

@@ -107,7 +107,7 @@ def _stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         indices = _sorted_by_key(scores, k)
         return scores.gather(1, indices), indices
     stretches = _in_stretches(scores)
-    # In the order of their indices, which decide among equal scores.
+    # The stretches stand in the order of their indices, which decide among equal scores.
     best = _sorted_by_key(stretches.amax(2), k).sort(1).values
     within = stretches.gather(1, best[:, :, None].expand(-1, -1, STRETCH)).flatten(1)
     indices = _sorted_by_key(within, k)

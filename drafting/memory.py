@@ -17,7 +17,7 @@ _FILES = (
 
 
 def free_memory(cgroups: Path = CGROUPS) -> int:
-    """In bytes, at least 0. `cgroups` is where the kernel shows this container's limits."""
+    """Free memory in bytes, at least 0. `cgroups` is where the kernel shows this container's limits."""
     return int(max(0, min(psutil.virtual_memory().available, *(_left(cgroups, *names) for names in _FILES))))
 
 

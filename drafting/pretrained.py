@@ -28,7 +28,7 @@ LOADING_ERRORS = (
     *(ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, LookupError, EOFError, UnpicklingError),
     # Libraries assert some requirements on the model and on the machine, such as a device for each rank.
     AssertionError,
-    # Of a configuration whose values are of another type, or do not go together.
+    # Values of a configuration have another type, or do not go together.
     StrictDataclassError,
 )
 

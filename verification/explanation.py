@@ -6,7 +6,7 @@ because nodes are numbered by each process for itself, items by the catalog.
 
 from dataclasses import dataclass
 
-# Of the prefixes beside the beam that a level may tell: what a page can still show.
+# Prefixes beside the beam that a level may tell: what a page can still show.
 MOST_OTHERS = 100
 
 

@@ -144,7 +144,7 @@ class Recommender(RequestMaker):
             )
             loaded.callback(model.close)
             if not is_async(model.device):
-                # From here on; loading frees more than any forward.
+                # Only now, for loading frees more than any forward.
                 keep_freed_memory()
             if exact:
                 make_exact(model, longest)

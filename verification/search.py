@@ -26,7 +26,7 @@ DRAFTED = (Origin.LAST, Origin.ITEMS, Origin.CHILDREN, Origin.BEAM)
 FEWEST_KEPT = 40
 KEPT_SHARE = 2
 NOTHING = np.empty(0, np.int64)
-# Between the seeds of a sampled search's rounds, so that they are not those of the next lists of a file.
+# Distance between the seeds of a sampled search's rounds: large, so that no round has the seed of a neighbouring list of a file.
 ROUND_SEEDS = 0x1E3779B97F4A7C15
 
 

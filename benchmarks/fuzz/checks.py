@@ -4,7 +4,7 @@ from typing import Any
 
 import schemathesis
 
-# Of the connection or the URL, before any operation is chosen: the document's `default` may stand for these, and for nothing else.
+# Statuses that the connection or the URL decides, before any operation is chosen: the document's `default` may stand for these alone.
 OF_ANY_ROUTE = frozenset({400, 405, 408, 431})
 
 

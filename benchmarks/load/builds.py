@@ -27,7 +27,7 @@ from benchmarks.server_process import ServerProcess
 from drafting.catalog.loading import load_catalog
 
 USERS, ITEMS, K, CLIENTS = 200, 20, 10, 16
-# Of a block of lists that are asked at once, against one that are asked one at a time.
+# So many times as many lists are in a block that is asked at once as in one whose lists are asked one at a time.
 MORE = 5
 Body = dict[str, object]
 

@@ -27,20 +27,20 @@ _BY_STATUS = {429: Outcome.REFUSED, 504: Outcome.TIMED_OUT, 503: Outcome.UNAVAIL
 
 
 class Usage(msgspec.Struct):
-    """Of an answer's `usage`, what is counted here."""
+    """The part of an answer's `usage` that is counted here."""
 
     prompt_tokens: int
     cached_tokens: int
 
 
 class Line(msgspec.Struct):
-    """Of an item in an answer, what is needed here."""
+    """The part of a listed item that is needed here."""
 
     item_id: str
 
 
 class Answer(msgspec.Struct):
-    """Of an answer, what is needed here."""
+    """The part of an answer that is needed here."""
 
     items: list[Line]
     usage: Usage

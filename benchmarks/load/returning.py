@@ -18,7 +18,7 @@ HISTORY_ITEMS = 15
 
 
 class Returning(msgspec.Struct, kw_only=True):
-    """Of users who asked twice.
+    """Figures of users who asked twice.
 
     Attributes:
         prompt_tokens: mean length of the second prompt.

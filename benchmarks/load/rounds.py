@@ -13,7 +13,8 @@ import msgspec
 from benchmarks.load.report import LoadReport
 
 ROUNDS = 3
-# Of the most that it has done: more than it can do also when the machine has become faster, and not so much that refusals take its time.
+# Overload, as a multiple of the most that a server has done: more than it can do even if the machine has become faster, and not so much
+# that refusals take its time.
 OVERLOAD = 1.4
 BUSY_SHARE = 0.7
 IDLE_RPS = 1.0

@@ -21,11 +21,11 @@ from benchmarks.load.sweep import LoadFigures, figures
 from drafting.catalog.loading import load_catalog
 
 RETURNING_USERS = 50
-# What is offered to find out how much is served at most: more than it can do, by much and by little, because refusals cost time as well.
-# To a server that runs one request at a time, requests a second; to one that batches, in multiples of what the first came to.
+# Loads that find out how much a server serves at most: much and little more than it can do, because refusals cost time as well. They are
+# requests a second for a server that runs one request at a time, and multiples of what that one served for a server that batches.
 ALONE_RATES = (50.0, 100.0)
 BATCHED_MULTIPLES = (2.5, 3.0, 3.5, 4.0)
-# Of saturation; the last is the overload that the promises are about, and takes twice as long as the others.
+# Loads of the sweep, as shares of the most that is served; the last is the overload that the promises are about, and lasts twice as long.
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0)
 
 

@@ -19,7 +19,7 @@ from verification.recommender import Recommender
 from verification.result import BeamResult
 
 Pairs = list[tuple[tuple[int, ...], float]]
-# By "plan k history", those of the reference by "k history".
+# Lists by "plan k history"; those of the reference by "k history".
 Lists = dict[str, Pairs]
 Histories = Sequence[Sequence[int]]
 TOLERANCE = 1e-4
@@ -94,7 +94,7 @@ def differences(lists: Lists, reference: Lists) -> Iterator[tuple[str, float]]:
 
 
 def largest_difference(found: Pairs, expected: Pairs) -> float:
-    """Of the scores at one rank."""
+    """The largest difference between two scores of the same rank."""
     return max((abs(ours[1] - theirs[1]) for ours, theirs in zip(found, expected, strict=False)), default=0.0)
 
 

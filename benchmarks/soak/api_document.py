@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.protocols import Validator
 
 _LONGEST_QUOTE = 200
-# Of the connection or the URL, before any operation is chosen: the document's `default` may stand for these, and for nothing else.
+# Statuses that the connection or the URL decides, before any operation is chosen: the document's `default` may stand for these alone.
 _OF_ANY_ROUTE = frozenset({400, 405, 408, 431, 503})
 
 

@@ -18,9 +18,9 @@ from benchmarks.soak.answers import Answers, Promise
 from benchmarks.soak.disk import SmallDisk
 from benchmarks.soak.trial import RedisProcess, Trial
 
-# From the moment at which a server knows that it needs another engine, until that one serves.
+# The longest time from when a server knows that it needs another engine until that one serves.
 RETURN_SECONDS = 60.0
-# Of the hang limit: a stop that an engine is forgiven.
+# A stop that an engine is forgiven, as a share of the hang limit.
 PAUSE_SHARE = 0.3
 # A slow store makes each command wait up to so long.
 SLOW_MS = 120

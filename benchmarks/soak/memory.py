@@ -10,7 +10,7 @@ import msgspec
 import psutil
 
 MOST_GROWTH = 0.02
-# Of the idle points of a process, the first ones see caches and pools fill.
+# Share of a process's idle points that are left out: the first ones see caches and pools fill.
 WARM_UP_SHARE = 1 / 3
 FEWEST_POINTS = 4
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.soak.catalog_lines import group_of
 
-# Of the versions that posts of items make of one version, the server keeps so many (docs/catalogs.md).
+# Versions that the server keeps of those that posts of items make of one version (docs/catalogs.md).
 KEPT_VERSIONS = 10
 _ITEMS_MARK = ".items-"
 

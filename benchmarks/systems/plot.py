@@ -10,7 +10,7 @@ from benchmarks.figures import panels
 from benchmarks.systems.interleaved import Row
 from benchmarks.systems.question import PLAIN
 
-# Of each system, as there are more lines than colours.
+# Each system has one of its own, as there are more lines than colours.
 LINE_STYLES = ("-", "--", ":", "-.", "-")
 MARKERS = ("o", "s", "D", "^", "v")
 

@@ -38,7 +38,7 @@ Stride = Annotated[
         "default; 1 gives every item its full prompt, more is faster."
     ),
 ]
-# Of NumPy's generator, which takes none beyond.
+# NumPy's generator takes no larger one.
 LARGEST_SEED = 2**32 - 1
 
 

@@ -127,14 +127,14 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(RefuseNotFinite())
     end = math.ceil(settings.epochs * batches)
-    # In the middle of an epoch the trainer takes another step even where the run has ended.
+    # A trainer that resumes in the middle of an epoch takes another step even where the run has ended.
     checkpoint = run.last_checkpoint(end - 1 if end % batches else end)
     resumed_from = checkpoint_step(checkpoint) if checkpoint else 0
     if checkpoint:
         logger.warning("Going on from step %d of an interrupted run.", resumed_from)
     _begin(trainer, course, batches, end, resumed_from, valid, write)
     if arguments.use_cpu:
-        # From here on: each step frees what the next one takes.
+        # Only now, as each step frees what the next one takes.
         keep_freed_memory()
     started = time.monotonic()
     steps = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).global_step

@@ -112,7 +112,7 @@ class EpochValidation(TrainerCallback):  # type: ignore[misc]
                 shutil.rmtree(path)
 
     def _ended(self, epochs: list[ValidatedEpoch], step: int) -> list[ValidatedEpoch]:
-        """Those that have ended by a step."""
+        """The epochs that have ended by a step."""
         return [epoch for epoch in epochs if min(epoch.epoch * self._steps, self._end) <= step]
 
 

@@ -22,9 +22,9 @@ from drafting.trie.item_trie import ItemTrie
 
 # As the bits of a float32, -2^23 is minus infinity, and 2^23 more is 0.
 _INFINITY_BITS = torch.tensor(-(1 << 23), dtype=torch.int32)
-# In place of minus infinity, of which a prefix without children would make NaN: its exponential is 0 beside that of any logit.
+# Stands for minus infinity, of which a prefix without children would make NaN: its exponential is 0 beside that of any logit.
 _PADDING = -1e38
-# Of so many tokens all logits are made at once: then there is too little to save.
+# A vocabulary of no more tokens has all its logits made at once: making fewer of them would save too little.
 _WHOLE = 8192
 _NORMALISATIONS = tuple(Normalisation)
 _VOCABULARY = _NORMALISATIONS.index(Normalisation.VOCABULARY)

@@ -111,7 +111,7 @@ class Candidates(_Ranked):
             raise ValueError(f"First children {shapes[0]} and log-probabilities {shapes[1]} must share rows.")
 
     def of_requests(self, requests: IntArray) -> "Candidates":
-        """Those of some requests alone, in their order here."""
+        """The candidates of some requests alone, in the order of `requests`."""
         if len(requests) == len(self.frontier.sizes):
             return self
         whole, prefixes = self.frontier, self.frontier.prefixes_of(requests)

@@ -141,7 +141,7 @@ class TreeBatch:
         return len(self.tokens) + (0 if self.encoder is None else len(self.encoder.slots))
 
     def at_outputs(self, rows: Tensor) -> Tensor:
-        """Of `[tokens, ...]` rows those that are `outputs`."""
+        """The rows of the outputs, `[outputs, ...]`, among those of all tokens, `[tokens, ...]`."""
         return rows if self.outputs is None else rows.index_select(0, self.outputs)
 
     def to(self, device: torch.device) -> "TreeBatch":

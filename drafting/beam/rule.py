@@ -19,7 +19,7 @@ WIDEST_BEAM = 5000
 LONGEST_LIST = 2000
 # The widest beam that there is memory for, where it is not said otherwise.
 MAX_BEAM_WIDTH = 256
-# Of requests that name none and ask for fewer: measured lists are nearly as good as those of far wider beams.
+# The beam of requests that name none and ask for fewer items: measured lists are nearly as good as those of far wider beams.
 SERVED_BEAM_WIDTH = 50
 # Beyond it a JavaScript client reads another number than the one that was sent.
 LARGEST_JSON_INTEGER = 2**53 - 1

@@ -29,7 +29,7 @@ Decoded = TypeVar("Decoded")
 Packed = TypeVar("Packed")
 
 _ROWS_AT_ONCE = 1 << 14
-# Of a value as JSON by its first character; all others begin numbers.
+# Kinds of values by the first character of their JSON; every other character begins a number.
 _KINDS = {'"': "texts", "[": "lists", "{": "objects", "t": "booleans", "f": "booleans"}
 _LARGEST_EXACT = 2.0**53
 _UNDECODABLE = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)

@@ -86,7 +86,7 @@ def from_encoder(directory: Path, texts: Sequence[str], on_batch: Callable[[int]
     try:
         tokenizer: Any = read_tokenizer(directory)
         config = read_config(directory)
-        # Of a T5, such as Sentence-T5, that is the encoder alone, where AutoModel makes a decoder, too.
+        # For a T5, such as Sentence-T5, this class is the encoder alone; AutoModel would make a decoder, too.
         auto: Any = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
         model = auto.from_pretrained(directory, config=config, local_files_only=True, trust_remote_code=False).eval()
     except LOADING_ERRORS as error:

@@ -20,9 +20,9 @@ from drafting.neighbours.model import NeighbourError
 # 40 million are counted in a second.
 MOST_PAIRS = 200_000_000_000
 _PAIRS_AT_A_TIME = 1 << 22
-# Of an index and a value, and once more while blocks are put together.
+# An index and a value of 4 bytes each, twice, because there is a copy while blocks are put together.
 _BYTES_A_NEIGHBOUR = 16
-# Of the free memory, where neighbours are left out to fit: what is free changes until all is made.
+# The share of the free memory that is filled where neighbours are left out to fit: less may be free by the time all is made.
 _ROOM = 0.8
 
 
@@ -79,7 +79,7 @@ def most_kept(known: Interactions, items: int, matrices: int) -> int | None:
 
 
 def _bounds(met: csr_array) -> tuple[IntArray, IntArray]:
-    """Of each item how many items of its users are counted, and how many different ones there are at most."""
+    """By item: how many items of its users are counted, and how many different ones there can be among them."""
     counted = met.T @ np.diff(met.indptr)
     return counted, np.minimum(counted, met.shape[1])
 

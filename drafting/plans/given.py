@@ -29,7 +29,7 @@ class Given(Flag):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the sources, as plans and usage name them."""
+        """The names of the sources in it, as plans and usage have them."""
         return tuple(str(source.name).lower() for source in self)
 
 
@@ -45,7 +45,7 @@ class GivenPrefixes:
 
     @classmethod
     def of(cls, last: IntArray, items: IntArray) -> "GivenPrefixes":
-        """Of what each source proposes, perhaps nothing; with both of them their union is a choice of its own."""
+        """From the nodes that each source proposes, perhaps none; where both propose some, their union is a third choice."""
         nodes = {source: found for source, found in ((Given.LAST, last), (Given.ITEMS, items)) if len(found)}
         if len(nodes) > 1:
             nodes[Given.LAST | Given.ITEMS] = np.union1d(last, items)
@@ -57,7 +57,7 @@ class GivenPrefixes:
         return {source: len(nodes) for source, nodes in self.nodes.items()}
 
     def covers(self, beam: IntArray) -> dict[Given, BoolArray]:
-        """By choice, `[n]` bool: which prefixes of a beam are among what is given."""
+        """Which prefixes of a beam are given, `[n]` bool, by choice."""
         return {source: find_sorted(beam, nodes) >= 0 for source, nodes in self.nodes.items()}
 
 

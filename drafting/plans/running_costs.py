@@ -20,15 +20,15 @@ FADING = 0.995
 # What takes longer than so many times the mean of steps, when some were seen, was interrupted.
 OUTLIER = 4.0
 FEWEST_STEPS = 8
-# Of the steps that verify several levels, and of the others after so many in a row, this share is timed; and after so many steps of both
-# kinds the costs are looked at anew.
+# This share of the steps that verify several levels is timed; and so it is of the others, after so many of them in a row. After so many
+# steps of both kinds the costs are looked at anew.
 TIMED_SHARE = 0.25
 ALL_TIMED = 8
 LOOK_AT_TIMES_EVERY = 32
 # What was not timed for so many steps costs at most this share of the target's fixed part in a trial: little enough to be tried.
 UNTIMED_STEPS = 1024
 TRIAL_SHARE = 0.1
-# By less plans would hardly change, and all of them are made anew.
+# Costs that have changed by a smaller share are left as they are: plans would hardly change, and all of them would be made anew.
 CHANGED = 0.04
 # Its multiples fall evenly into every interval, in step with nothing: every fourth step might be the last of a list each time.
 GOLDEN_RATIO = 0.6180339887498949

@@ -22,7 +22,7 @@ _LISTS = re.compile(r"genres?|categor(y|ies)|tags?|labels?|topics?|keywords?", r
 _LIST_SIGN = "|"
 
 Facts = dict[str, Any]
-# From a row as it stands to what is known.
+# Makes facts of a row as it stands in its file.
 Shape = Callable[[Mapping[str, Any]], Facts]
 
 

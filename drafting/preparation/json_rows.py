@@ -40,7 +40,7 @@ def field_names(path: Path) -> tuple[str, ...]:
         with opened(path) as file:
             lines = _array(path, file) if _is_array(path) else (_loaded(line) for line in islice(file, _PEEKED_LINES))
             for line in lines:
-                # In literals of Python, names may be anything; in JSON, halves of characters.
+                # A dictionary written in Python may have keys of any type, and names in JSON may have halves of characters.
                 told = line if isinstance(line, dict) else ()
                 names.update(dict.fromkeys(name for name in told if isinstance(name, str) and is_encodable(name)))
     except UNREADABLE as error:

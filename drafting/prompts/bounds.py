@@ -85,12 +85,12 @@ class Steps:
             raise Late(f"it takes more than {MAX_SECONDS:g} s")
 
 
-# Of the rendering that goes on; there is none while a template is compiled.
+# The steps of the rendering that goes on; None while a template is compiled.
 running: ContextVar[Steps | None] = ContextVar("running", default=None)
 
 
 def letters(value: Any) -> int:
-    """Letters of the text of a value, with all that lies in it, about; of what is too large, more than `MAX_SIZE`."""
+    """About how many letters the text of a value has, with all that lies in it; more than `MAX_SIZE` if it is too large."""
     total, left = 0, [value]
     while left and total <= MAX_SIZE:
         match left.pop():

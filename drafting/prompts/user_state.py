@@ -20,7 +20,7 @@ Scalar = str | float | int | bool
 Value = Scalar | Sequence[Scalar]
 
 
-# Of the many events of which nothing else was said.
+# Attributes of an event that has none; shared, as there are many.
 _NOTHING: dict[str, Scalar] = {}
 
 

@@ -10,7 +10,7 @@ from drafting.prompts.user_state import UserEvent
 from drafting.prompts.view import NoSuchName, View
 
 ITEM_FIELDS = ("identifier", "title", "attributes", "event", "kind", "value", "time", "index")
-# Of the texts of either kind that are kept; what one takes besides its letters, and a letter at most.
+# The most memory for kept texts of one kind; what an entry takes besides its letters; and the most that a letter takes.
 _MOST_BYTES, _BYTES_OF_ENTRY, _BYTES_OF_LETTER = 8 * 2**20, 256, 4
 
 

@@ -196,7 +196,7 @@ def unshared_prefixes(paths: IntArray) -> IntArray:
         paths: `[paths, depth]` as of `TrieArrays.paths`, ascending by leaf.
     """
     unlike = np.full(len(paths), paths.shape[1] - 1)
-    # Of neighbours in the order of leaves: what two paths share, all between them share.
+    # It is enough to compare neighbours in the order of leaves: what two paths share, all between them share.
     unlike[1:] = np.count_nonzero(paths[1:, :-1] != paths[:-1, :-1], axis=1)
     return unlike
 

@@ -105,7 +105,7 @@ class BatchEligibility:
         )
 
     def take(self, rows: Tensor) -> "BatchEligibility":
-        """Of some rows that will be queried, by their indices `[rows]`."""
+        """The eligibility for some of the rows, by their indices `[rows]`."""
         return replace(self, requests=self.requests.index_select(0, rows))
 
     def allowed(self, first: Tensor, width: int) -> Tensor:
@@ -149,6 +149,6 @@ class BatchEligibility:
         inside = (rows >= 0) & (distance < spare)
         allowed[order[rows], torch.where(inside, distance, spare)] = False
         if is_async(first.device):
-            # Of equal rows the last is found; the others are as it is.
+            # Among equal rows the search finds the last; the others are given what that one has.
             same = order.index_select(0, torch.searchsorted(firsts, firsts, right=True) - 1)
             allowed.index_copy_(0, order, allowed.index_select(0, same))

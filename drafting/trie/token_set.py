@@ -27,7 +27,7 @@ class TokenSet:
         return len(self.numbers)
 
     def __reduce__(self) -> tuple[type["TokenSet"], tuple[IntArray, torch.device]]:
-        """To another process goes nothing but the numbers."""
+        """Send another process nothing but the numbers."""
         return TokenSet, (self.numbers, self.device)
 
     @cached_property

@@ -33,7 +33,7 @@ from verification.result import BlendedList, RankedItem
 from verification.search import BeamSearch
 from verification.verifiers.verifier import VerifyResult
 
-# Of the sets below.
+# Sets of items that are kept.
 MOST_SETS = 16
 # No more items than one in so many are left out one by one, which others' steps pay for; those of further values are by a mask.
 _WIDE = 64

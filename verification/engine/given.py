@@ -36,7 +36,7 @@ class LastTimes:
 
 
 class GivenStep:
-    """Of all searches of one engine."""
+    """Gives drafts to the searches of one engine, and counts what they cost."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, slots: EngineSlots) -> None:
         self._tree = tree

@@ -122,7 +122,7 @@ def next_tokens(logits: Tensor, rules: Sequence[SearchRule], positions: Sequence
         positions: tokens of each text so far.
     """
     scores = logits.float()
-    # Of equal scores the first is the maximum, and a NaN is one before all others.
+    # Among equal scores the first is the maximum, and a NaN counts as larger than all numbers.
     best, tokens = scores.max(1)
     sampled = np.array([row for row, rule in enumerate(rules) if rule.verification is not Verification.STRICT], np.int64)
     together = max(1, MOST_SCORES // scores.shape[1])

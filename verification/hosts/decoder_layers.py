@@ -19,7 +19,7 @@ from transformers.activations import SiLUActivation
 from drafting.beam.model import TreeBatch
 from verification.hosts.norm import Norm
 
-# By the type in a model's configuration, how the names of its classes begin.
+# How the names of a model's classes begin, by the type in its configuration.
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 PARTS = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
 # Rotary positions whose frequencies are the same in each forward.
@@ -27,8 +27,8 @@ ROTARY = {"default", "linear", "llama3", "yarn"}
 # On a CPU, float32 weights of so many numbers at most are laid as products of few rows read them.
 FEW_WEIGHTS = 2**19
 
-# Of a layer's index, queries, keys and values, `[tokens, heads, head size]` each, and a factor of scores: what is attended to, of the
-# queries' shape.
+# Attends in one layer: takes its index, its queries, keys and values, `[tokens, heads, head size]` each, and a factor of scores; returns a
+# tensor of the queries' shape.
 Attend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 
 
@@ -58,7 +58,7 @@ class DecoderLayers:
 
     def states(self, batch: TreeBatch, attend: Attend) -> Tensor:
         """`[outputs, size]`, what the head reads after each of the batch's outputs."""
-        # Of the product's type, and written to from here on.
+        # It has the type that products have, and the layers write to it.
         hidden = F.embedding(batch.tokens, self._embeddings)
         cos, sin = self._turns(batch.positions, hidden.dtype)
         for layer in self._layers[:-1]:

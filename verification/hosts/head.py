@@ -117,7 +117,7 @@ class LinearHead:
             # In place, where `logsumexp` would make two more. A block of nothing but -inf adds nothing; what is no number stays none.
             highest = logits.amax(1).clamp_(min=torch.finfo(torch.float32).min)
             total = torch.logaddexp(total, logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest))
-            # Before the next one is made.
+            # This block's memory is free before the next one is made.
             del logits
         return total.float()
 

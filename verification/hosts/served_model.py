@@ -168,7 +168,7 @@ class ServedModel:
                     ", ".join(f"{name} {json.dumps(value)}" for name, value in penalties.items()),
                 )
         trained = None
-        # Of a target without a draft nothing depends on it, and the file may be one of another trainer's.
+        # Without a draft nothing depends on this file, and another trainer may have written it: one that can't be read is passed over.
         with suppress(HostError):
             trained = trained_catalog(self.target)
         if trained is not None and trained != catalog.version:

@@ -102,12 +102,12 @@ class Int8Config(QuantizationConfig):  # type: ignore[misc]
 
     @classmethod
     def get_min_capability(cls) -> int:
-        """Of a GPU, where it does not run."""
+        """The least capability of a GPU; it runs on none."""
         return 0
 
     @classmethod
     def get_config_filenames(cls) -> list[str]:
-        """Nothing of it is in a checkpoint."""
+        """No files: a checkpoint holds nothing about it."""
         return []
 
     @classmethod

@@ -11,7 +11,7 @@ from multiprocessing import active_children
 from verification.hosts.checkpoint import HostError
 from verification.hosts.vllm_attention import BLOCK_SIZE
 
-# Of the memory for keys and values. On a CPU, vLLM takes it before what it is told.
+# Variable that says how much memory keys and values get. On a CPU, vLLM prefers it to what it is told.
 SPACE = "VLLM_CPU_KVCACHE_SPACE"
 
 from vllm.v1.core import kv_cache_utils

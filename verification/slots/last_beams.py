@@ -17,7 +17,7 @@ from drafting.lru import LruMap
 from drafting.trie.arrays import ROOT, children_of, find_sorted
 from drafting.trie.item_trie import ItemTrie
 
-# Of all users together; a node takes 12 bytes, and a user as much as so many nodes beside.
+# Nodes that are kept of all users together: a node takes 12 bytes. Each user counts as `USER_NODES` more, for what is kept beside nodes.
 MOST_NODES = 2**22
 USER_NODES = 64
 NONE: IntArray = np.empty(0, np.int64)
@@ -46,7 +46,7 @@ class LastBeams:
 
     @classmethod
     def of(cls, trie: ItemTrie, nodes: IntArray) -> "LastBeams":
-        """Of trie nodes, `[n]` int64 as above."""
+        """The prefixes that end in trie nodes, `[n]` int64; the nodes are as in `LastBeams.nodes`."""
         ends = np.searchsorted(nodes, trie.level_starts[1:-1])
         parents = np.full(len(nodes), -1)
         for depth, (first, last) in enumerate(pairwise(ends[1:].tolist()), start=2):
@@ -72,7 +72,7 @@ class LastBeams:
 
 
 class LastBeamsStore:
-    """Of all users, by the key of their requests."""
+    """The last beams of all users, by the key of their requests."""
 
     def __init__(self, most_nodes: int = MOST_NODES) -> None:
         self._kept: LruMap[str, LastBeams] = LruMap(most_nodes, _size)

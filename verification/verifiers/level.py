@@ -28,7 +28,7 @@ from verification.search import BeamSearch
 from verification.slots.pool import SlotPool
 from verification.verifiers.relaxed import select_relaxed
 
-# Of a table at first.
+# Rows that a table begins with.
 FEWEST_ROWS = 1024
 
 

@@ -26,7 +26,7 @@ from benchmarks.gpu.day.results import AGAIN, FINISHED, Results
 ROOT = Path(__file__).parents[3]
 # The status of `measure` on a machine on which nothing can be measured.
 USELESS = 2
-# Of the nine minutes, what starting processes and writing the report may take stays aside.
+# Nine minutes, without what starting processes and writing the report may take.
 SECONDS = 525.0
 # With less time left no part gets beyond the start of its process.
 LEAST = 15.0

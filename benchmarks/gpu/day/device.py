@@ -102,7 +102,7 @@ def _check(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dty
 
 
 def _microseconds(forward: Run, layers: int) -> float:
-    """Of one of so many layers."""
+    """Microseconds of one of the layers that a forward runs through."""
     return round(1e6 * seconds_of(forward) / layers, 1)
 
 

@@ -17,7 +17,7 @@ import torch
 from vllm import LLM
 from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
 
-# Of `logprobs` that a request may ask for; beam search asks for twice the width.
+# The most `logprobs` that a request may ask for; beam search asks for twice the width.
 MOST_LOGPROBS = 2048
 
 

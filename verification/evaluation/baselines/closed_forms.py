@@ -24,7 +24,7 @@ RECENT_ITEMS = 20
 # apart that differ in a few hits at 10.
 CANDIDATES_AT = 50
 DECAYS = (0.5, 0.7, 0.8, 0.9)
-# Of kNN what is added to the denominator, of EASE the regularisation; the first of each is used where there is nothing to choose it by.
+# kNN adds it to the denominator, EASE regularises by it; the first of each is used where there is nothing to choose it by.
 STRENGTHS: Mapping[str, tuple[float, ...]] = {"knn": (0.0, 10.0, 50.0), "ease": (300.0, 100.0, 1000.0)}
 STRENGTH_NAMES = {"knn": "shrink", "ease": "l2"}
 

@@ -13,7 +13,7 @@ from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.report import Quality
 from verification.evaluation.users import HeldOut
 
-# From a range of users, by their rows, to the scores of all items, `[users, items]`.
+# Makes the scores of all items, `[users, items]`, for users given as a range of rows.
 Scorer = Callable[[range], FloatArray]
 CHOSEN_AT = 10
 USERS_AT_A_TIME = 256
