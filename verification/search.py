@@ -114,8 +114,12 @@ class BeamSearch:
 
     def selected(self, depth: int) -> int:
         """Prefixes at `depth` that are wanted of the target's selection: its beam, and what it nearly keeps."""
-        width = self.widths[depth]
-        return max(FEWEST_KEPT, KEPT_SHARE * width) if self.keeps_beams and depth <= self.last_depth else width
+        width, is_wanted = self.widths[depth], self.keeps_beams or self.tolerance is not None
+        return max(FEWEST_KEPT, KEPT_SHARE * width) if is_wanted and depth <= self.last_depth else width
+
+    def ahead(self, depth: int) -> int:
+        """Prefixes at `depth` from which a look-ahead goes on: the beam, and with a tolerance what may stand in for some of it."""
+        return self.widths[depth] if self.tolerance is None else self.selected(depth)
 
     def take_given(self, source: Given) -> None:
         """Note that given drafts are in the tree."""

@@ -197,7 +197,9 @@ class DraftStep:
         if tolerance is None or not result.finite or not len(result.nodes):
             return []
         for outcome, nodes, log_probs in result.search.untaught:
-            shares = shares_of(self._trie, tolerance, nodes, log_probs, outcome.depth, result.cum_log_probs)
+            # From the one where the round began to the last one that is drafted.
+            levels = outcome.levels + self._trie.depth - outcome.depth
+            shares = shares_of(self._trie, tolerance, nodes, log_probs, outcome.depth, result.cum_log_probs, levels)
             outcomes.append(replace(outcome, tolerance=tolerance, shares=shares))
         return outcomes
 

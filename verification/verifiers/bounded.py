@@ -5,25 +5,29 @@ forward. One with a tolerance first looks ahead: it goes on from the other prefi
 there if its list is provably close enough to the list of plain beam search. If it is not, nothing has happened: the search goes on from its
 beam, which is plain beam search's at every level, as a strict one does.
 
+Where a beam has missing prefixes, a look-ahead also goes on from the best drafted prefixes behind that beam, the *stand-ins*: without them
+its list would be too short wherever prefixes have one child each, as the last ones before an item mostly do.
+
 **The proof** uses nothing but what the target has said. Let x be a missing prefix of probability p(x), the product of its tokens'
 probabilities. The probabilities of its descendants at any one depth sum to p(x) at most, whatever they are normalised over and whatever is
 filtered. So at most p(x) / t of them have a probability of t or more, and no more than the trie has. Let U(t) be the sum of these numbers
 over all missing prefixes above a level, those of the look-ahead among them.
 
-1. The beam of the rejected level is plain beam search's: all its prefixes are *certain*.
-2. Below, plain beam search selects w continuations from those that the look-ahead knows, or some of them, and from the descendants of
-   missing ones. If y has a certain prefix above it and rank j among what the look-ahead knows, at most j - 1 known ones and U(p(y)) unknown
-   ones come before it. So y is certain if j + U(p(y)) <= w. At the last level, where w = k, y is then certainly in the list.
-   What the look-ahead cuts off behind its own w best is no likelier than the last of these. Plain beam search may select it only where it
-   has not come to some of them, which are among those without a certain prefix above; so it selects no more than there are of these, and as
-   many prefixes of that probability, wherever they are, join the missing ones.
-3. So of the k items at most those that are not certain differ (the bound `items`).
-4. What the exact list has and this one has not lies below missing prefixes, or is known. The former weighs no more than these prefixes;
-   where every item listed has a certain prefix, the exact list's last item is no less likely than this one's, so of missing prefixes those
-   that are less likely weigh nothing. Known items are left out only in favour of items without a certain prefix: each is no likelier than
-   the last item listed, and there are no more of them than items that are not certain. The exact list has all certain items, so it weighs
-   at least what they do. If what may be missing weighs at most a share of that, no larger share of the exact list's probability is missing
-   (the bound `mass`).
+1. The beam of the rejected level is plain beam search's: all its prefixes are *certain*. Its stand-ins, and what is below them, are
+   *impossible*: plain beam search comes to none of them.
+2. Below, plain beam search selects w continuations from those that the look-ahead knows and that are possible, or some of them, and from
+   the descendants of missing ones. If y has a certain prefix above it and rank j among the possible ones, at most j - 1 known ones and
+   U(p(y)) unknown ones come before it. So y is certain if j + U(p(y)) <= w. At the last level, where w = k, y is then certainly in the
+   list. What the look-ahead cuts off behind w best or more is no likelier than the last of these. Plain beam search comes to those of them
+   that have a certain prefix above, c in number. So it selects no more than w - c of what was cut off, and as many prefixes of the last
+   one's probability, wherever they are, join the missing ones.
+3. So of the k items at most those that are not certain differ, u of them (the bound `items`).
+4. At most u items of the exact list are not in this one. Each lies below a missing prefix, or is known and no likelier than the last item
+   listed. Those that are likelier than that one lie below missing prefixes that are, and weigh no more than these together, of which no
+   more than the u likeliest can count. The others weigh no more than the last item each; there are none of them where every item listed
+   has a certain prefix, for then the exact list's last item is no less likely than this one's. The exact list has all certain items, so it
+   weighs at least what they do. If what may be missing weighs at most a share of that, no larger share of the exact list's probability is
+   missing (the bound `mass`).
 
 Invariant: the bounds hold for every draft, up to rounding, for which ratios are taken a little larger than they are.
 """
@@ -47,6 +51,7 @@ class LookAhead:
         self._trie = trie
         self._nodes: IntArray = np.empty(0, np.int64)
         self._certain: BoolArray = np.empty(0, bool)
+        self._is_possible: BoolArray = np.empty(0, bool)
         # Of all missing prefixes: probability, and the range of their descendants at the depth of the last level.
         self._missing: DoubleArray = np.empty(0)
         self._first: IntArray = np.empty(0, np.int64)
@@ -54,16 +59,24 @@ class LookAhead:
         self._probabilities: DoubleArray = np.empty(0)
         self._is_below_certain: BoolArray = np.empty(0, bool)
 
-    def reject(self, nodes: IntArray, log_probs: FloatArray, drafted: BoolArray) -> None:
-        """Begin with the rejected level: its beam, `[n]`, and which of it was drafted."""
-        self._nodes, self._certain = nodes, np.ones(len(nodes), bool)
-        self._miss(nodes, np.exp(log_probs.astype(np.float64)), drafted)
+    def reject(self, nodes: IntArray, log_probs: FloatArray, drafted: BoolArray, width: int) -> None:
+        """Begin with the rejected level.
+
+        Args:
+            nodes, log_probs: `[n]` int64 and float32, the beam, and what may stand in for it behind, best first.
+            drafted: `[n]` bool, which of them are in the tree.
+            width: of the beam.
+        """
+        self._nodes, self._certain = nodes, np.arange(len(nodes)) < width
+        self._is_possible = self._certain
+        self._miss(nodes[:width], np.exp(log_probs[:width].astype(np.float64)), drafted[:width])
 
     def descend(self, nodes: IntArray, log_probs: FloatArray, depth: int, width: int, drafted: BoolArray | None) -> None:
         """Go on to the next level.
 
         Args:
-            nodes: `[n]` int64, the best continuations of the drafted prefixes above, best first.
+            nodes: `[n]` int64, the best continuations of the drafted prefixes above, best first; the `width` best, and more where what is
+                behind them may stand in for some.
             log_probs: `[n]` float32.
             width: how many plain beam search selects.
             drafted: `[n]` bool, which of them are in the tree; None at the leaves.
@@ -73,13 +86,14 @@ class LookAhead:
         rows = find_in_array(self._trie.parents(nodes, depth), self._nodes)
         assert (rows >= 0).all()
         self._is_below_certain = self._certain[rows]
-        before = np.arange(1, len(nodes) + 1) + self._unknown(probabilities)
+        self._is_possible = self._is_possible[rows]
+        before = self._is_possible.cumsum() + self._unknown(probabilities)
         self._nodes, self._probabilities = nodes, probabilities
         self._certain = self._is_below_certain & (before <= width)
         if drafted is not None:
             self._miss(nodes, probabilities, drafted)
-            if len(nodes) == width:
-                self._cut_off(depth, int(np.count_nonzero(~self._is_below_certain)))
+            if len(nodes) >= width:
+                self._cut_off(depth, max(width - int(np.count_nonzero(self._is_below_certain)), 0))
 
     def is_within(self, tolerance: Tolerance, k: int) -> bool:
         """True if the list of the last level, of k items, is within a bound."""
@@ -88,10 +102,10 @@ class LookAhead:
         uncertain = k - int(np.count_nonzero(self._certain))
         if not uncertain or uncertain <= tolerance.items:
             return True
-        all_below_certain = bool(self._is_below_certain.all())
         least = self._probabilities[-1]
-        lost = float(self._missing[self._missing * (1 + ROUNDING) >= (least if all_below_certain else 0.0)].sum())
-        lost += 0.0 if all_below_certain else uncertain * float(least)
+        likely = np.sort(self._missing[self._missing * (1 + ROUNDING) >= least])[-uncertain:]
+        lost = float(likely.sum())
+        lost += 0.0 if self._is_below_certain.all() else (uncertain - len(likely)) * float(least)
         return lost * (1 + ROUNDING) <= tolerance.mass * float(self._probabilities[self._certain].sum())
 
     def _miss(self, nodes: IntArray, probabilities: DoubleArray, drafted: BoolArray) -> None:
@@ -119,13 +133,16 @@ class LookAhead:
 
 
 def shares_of(
-    trie: TrieArrays, tolerance: Tolerance, nodes: IntArray, log_probs: FloatArray, depth: int, listed: FloatArray
+    trie: TrieArrays, tolerance: Tolerance, nodes: IntArray, log_probs: FloatArray, depth: int, listed: FloatArray, levels: int
 ) -> DoubleArray:
-    """`[n]`, the share of a tolerance that each prefix of a level takes, by the proof, if it is missing; as if all below was known.
+    """`[n]`, the share of a level's part of a tolerance that each prefix takes, by the proof, if it is missing; as if all below was known.
+
+    All levels of a round take from one tolerance, so each may take an even part of it, but at least one item.
 
     Args:
         nodes, log_probs: `[n]` int64 and float32, the level's beam.
         listed: `[k]` float32, log-probabilities of the list, best first.
+        levels: that take from the tolerance.
     """
     probabilities, last_listed = np.exp(log_probs.astype(np.float64)), np.exp(listed.astype(np.float64))
     shares = np.full(len(nodes), np.inf)
@@ -135,8 +152,8 @@ def shares_of(
             first, last = trie.first_child[first], trie.first_child[last]
         # Items from this rank on may be others.
         least = last_listed[-1 - min(tolerance.items, len(listed) - 1)]
-        shares = np.fmin(np.floor(probabilities / least), last - first) / tolerance.items
+        shares = np.fmin(np.floor(probabilities / least), last - first) / tolerance.items * min(levels, tolerance.items)
     if tolerance.mass:
         lost = np.where(probabilities >= last_listed[-1], probabilities, 0.0)
-        shares = np.fmin(shares, lost / (tolerance.mass * last_listed.sum()))
+        shares = np.fmin(shares, lost / (tolerance.mass * last_listed.sum()) * levels)
     return shares

@@ -115,8 +115,15 @@ class LevelVerifier:
         if not rows:
             return None
         searches = [level.searches[row] for row in rows]
-        sizes = tuple(search.widths[search.depth + level.ahead + 1] for search in searches)
+        depths = [search.depth + level.ahead + 1 for search in searches]
+        sizes = tuple(search.ahead(depth) for search, depth in zip(searches, depths, strict=True))
         k = level.hits.shape[1]
+        hidden = level.hits < 0
+        if any(search.tolerance is not None for search in searches):
+            # What is beside a beam stands in for what of it was not drafted.
+            widths = [search.widths[search.depth + level.ahead + 1] for search in level.searches]
+            is_beside = arange(k, self._device) >= on_device(np.array(widths), self._device)[:, None]
+            hidden |= is_beside & ~(hidden & ~is_beside).any(1, keepdim=True)
         beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
         # A prefix that was not drafted is taken for the best one, and nothing follows from it.
         hits = torch.where(level.hits < 0, level.hits[:, :1], level.hits).clamp_(min=0)[:, None].expand(-1, 2, -1)
@@ -124,7 +131,7 @@ class LevelVerifier:
         rules = self._rules(searches)
         scores = None if rules is None else level.selection.ranking.take(beams)
         trie_nodes = self._tree.trie_node.index_select(0, slots)
-        cum_log_probs = level.selection.cum_log_probs.masked_fill(level.hits < 0, NEGATIVE_INFINITY).take(beams)
+        cum_log_probs = level.selection.cum_log_probs.masked_fill(hidden, NEGATIVE_INFINITY).take(beams)
         frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, scores, asked)
         return self._verify(searches, level.ahead + 1, frontier, rules, drafter)
 

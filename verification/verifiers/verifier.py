@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,14 @@ from verification.verifiers.bounded import LookAhead
 from verification.verifiers.level import ContinuationTable, LevelVerifier, VerifiedLevel
 
 
+class Selected(NamedTuple):
+    """Prefixes of one level that the target has selected, or nearly: `nodes`, `cum_log_probs` and `hits` as in `VerifyResult`."""
+
+    nodes: IntArray
+    cum_log_probs: FloatArray
+    hits: IntArray
+
+
 @dataclass(frozen=True)
 class VerifyResult:
     """The target's selection for one search at one level, on the host.
@@ -34,7 +43,7 @@ class VerifyResult:
         cum_log_probs: `[n]` float32.
         drafted: `[d]` int64, indices of the level's nodes in the search's tree.
         hits: `[n]` int64, where they stand among the drafted; -1 for a prefix that was not drafted.
-        beside: `[m]` int64, the best prefixes behind them, as far as the search asks for them; see `BeamSearch.selected`.
+        beside: the best prefixes behind them, as far as the search asks for them; see `BeamSearch.selected`.
         finite: False if the target's logits after the prefixes above are not: then the search ends, and the rest says nothing.
         finished: True if the search ends with these prefixes.
         accepted: True if all were drafted, so that the next level can be verified without a forward.
@@ -47,20 +56,30 @@ class VerifyResult:
     cum_log_probs: FloatArray
     drafted: IntArray
     hits: IntArray
-    beside: IntArray
+    beside: Selected
     finite: bool
     finished: bool
     accepted: bool
 
     @property
+    def ahead(self) -> Selected:
+        """The prefixes that a look-ahead goes by: the beam, and what is beside it where some of the beam was not drafted."""
+        beam, beside = Selected(self.nodes, self.cum_log_probs, self.hits), self.beside
+        if (self.hits >= 0).all():
+            return beam
+        log_probs = np.concatenate([beam.cum_log_probs, beside.cum_log_probs])
+        return Selected(self.kept, log_probs, np.concatenate([beam.hits, beside.hits]))
+
+    @property
     def used(self) -> IntArray:
-        """Indices of the drafted nodes that are selected."""
-        return self.drafted[self.hits[self.hits >= 0]]
+        """Indices of the drafted nodes among these."""
+        hits = self.ahead.hits
+        return self.drafted[hits[hits >= 0]]
 
     @property
     def kept(self) -> IntArray:
         """`[n + m]` int64 trie nodes, for the next search of the user."""
-        return np.concatenate([self.nodes, self.beside])
+        return np.concatenate([self.nodes, self.beside.nodes])
 
 
 class Verifier:
@@ -112,10 +131,12 @@ class Verifier:
             return ()
         assert search.tolerance is not None
         proof = LookAhead(self._trie)
-        proof.reject(rejected[0].nodes, rejected[0].cum_log_probs, rejected[0].hits >= 0)
+        nodes, log_probs, hits = rejected[0].ahead
+        proof.reject(nodes, log_probs, hits >= 0, search.widths[rejected[0].depth])
         for result in below:
-            drafted = result.hits >= 0 if result.depth <= search.last_depth else None
-            proof.descend(result.nodes, result.cum_log_probs, result.depth, search.widths[result.depth], drafted)
+            nodes, log_probs, hits = result.ahead
+            drafted = hits >= 0 if result.depth <= search.last_depth else None
+            proof.descend(nodes, log_probs, result.depth, search.widths[result.depth], drafted)
         if not proof.is_within(search.tolerance, search.widths[-1]):
             return ()
         search.accepted_depths += range(search.depth + 1, search.last_depth + 1)
@@ -177,7 +198,8 @@ def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[
             finished = depth > search.last_depth or not n or is_broken
             accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())
             best = nodes[row, :n], cum_log_probs[row, :n], level.drafted[row], hits[row, :n]
-            beside = nodes[row, n : min(search.selected(depth), selected)]
+            further = slice(n, min(search.selected(depth), selected))
+            beside = Selected(nodes[row, further], cum_log_probs[row, further], hits[row, further])
             found.append(VerifyResult(search, row, depth, *best, beside, not is_broken, finished, accepted))
         results.append(found)
     return results

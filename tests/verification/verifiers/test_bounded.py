@@ -40,6 +40,8 @@ class RandomModel:
             self.log_probs[first:last] = self.log_probs[node] + np.log(np.maximum(shares, 1e-30))
         self.eligible = rng.random(self.trie.nodes) < rng.choice([0.8, 1.0])
         self.widths = rng.integers(1, 9, size=depth)
+        # Prefixes that a look-ahead knows beside each beam.
+        self.beside = int(rng.choice([0, 3, 8]))
 
     def best(self, parents: IntArray, width: int) -> IntArray:
         below = np.concatenate([np.arange(*self.trie.first_child[node : node + 2]) for node in parents] or [np.empty(0, int)])
@@ -54,12 +56,16 @@ class RandomModel:
 
     def ahead(self, drafted: np.ndarray) -> tuple[LookAhead, IntArray]:
         """The look-ahead from the root, and the list that it comes to."""
-        proof, nodes = LookAhead(self.trie), self.best(np.zeros(1, np.int64), int(self.widths[0]))
-        proof.reject(nodes, self.log_probs[nodes], drafted[nodes])
-        for depth, width in enumerate(self.widths[1:].tolist(), start=2):
-            nodes = self.best(nodes[drafted[nodes]], width)
+        proof, nodes = LookAhead(self.trie), np.zeros(1, np.int64)
+        for depth, width in enumerate(self.widths.tolist(), start=1):
             is_last = depth == self.trie.depth
-            proof.descend(nodes, self.log_probs[nodes], depth, width, None if is_last else drafted[nodes])
+            nodes = self.best(nodes[drafted[nodes]] if depth > 1 else nodes, width if is_last else width + self.beside)
+            if drafted[nodes[:width]].all():
+                nodes = nodes[:width]
+            if depth == 1:
+                proof.reject(nodes, self.log_probs[nodes], drafted[nodes], width)
+            else:
+                proof.descend(nodes, self.log_probs[nodes], depth, width, None if is_last else drafted[nodes])
         return proof, nodes
 
 
@@ -110,10 +116,11 @@ def test_descendants_of_missing_prefixes_are_counted_in_little_memory() -> None:
 
 @pytest.mark.parametrize("items", [1, 2, 3])
 def test_prefixes_of_the_last_level_whose_shares_fit_may_be_missing(items: int) -> None:
-    """And only these: where all above was drafted, shares say what the proof says."""
+    """And only these: where all above was drafted, and nothing stands in, shares say what the proof says."""
     rng, within, not_within = np.random.default_rng(1), 0, 0
     for _ in range(400):
         model = RandomModel(rng)
+        model.beside = 0
         depth, k = model.trie.depth - 1, int(model.widths[-1])
         first, end = model.trie.level_starts[depth : depth + 2]
         drafted = np.ones(model.trie.nodes, bool)
@@ -124,11 +131,36 @@ def test_prefixes_of_the_last_level_whose_shares_fit_may_be_missing(items: int) 
             beam = model.best(beam, width)
         if len(found) < k or k <= items:
             continue
-        shares = shares_of(model.trie, Tolerance(items), beam, model.log_probs[beam], depth, model.log_probs[found])
+        shares = shares_of(model.trie, Tolerance(items), beam, model.log_probs[beam], depth, model.log_probs[found], levels=1)
         fits = bool(shares[~drafted[beam]].sum() <= 1 + 1e-9)
         assert proof.is_within(Tolerance(items), k) == fits
         within, not_within = within + (fits and not drafted[beam].all()), not_within + (not fits)
     assert min(within, not_within) > 5
+
+
+def test_levels_share_a_tolerance_but_each_may_miss_an_item() -> None:
+    """Each prefix is one item, which is listed; it takes nothing where even without it the list's first ones are the same."""
+    trie = ItemTrie.build(np.array([[0, 10], [1, 11], [2, 12], [3, 13]]))
+    beam, log_probs = np.arange(1, 5), np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+    for tolerance, expected in (
+        (Tolerance(items=6), [1 / 2, 0, 0, 0]),
+        (Tolerance(items=2), [1, 1, 0, 0]),
+        (Tolerance(mass=0.9), [4 / 3, 1, 2 / 3, 1 / 3]),
+    ):
+        assert shares_of(trie, tolerance, beam, log_probs, 1, log_probs, levels=3) == pytest.approx(np.array(expected))
+
+
+def test_drafted_prefixes_behind_a_beam_stand_in_for_its_missing_ones() -> None:
+    """Without them a list lacks an item for each missing prefix that has one child, and its tolerance is of no use."""
+    trie = ItemTrie.build(np.array([[code, 10 + code] for code in range(6)]))
+    log_probs = np.log(np.array([1.0, *([0.3, 0.2, 0.15, 0.1, 0.08, 0.05] * 2)], np.float32))
+    for known, listed, is_enough in ((4, [7, 8, 10], False), (6, [7, 8, 10, 11], True)):
+        prefixes = np.arange(1, 1 + known)
+        proof = LookAhead(trie)
+        proof.reject(prefixes, log_probs[prefixes], prefixes != 3, 4)
+        proof.descend(np.array(listed), log_probs[listed], 2, 4, None)
+        assert proof.is_within(Tolerance(items=1), 4) == is_enough
+        assert not proof.is_within(Tolerance(mass=0.1), 4)
 
 
 class Listening(FixedPlan):
@@ -180,7 +212,7 @@ def test_what_the_look_ahead_cuts_off_may_be_in_the_exact_list() -> None:
     for prefix, probability in below.items():
         log_probs[node_of[prefix]] = np.log(probability)
     proof, nodes = LookAhead(trie), np.array([node_of[0,], node_of[1,]])
-    proof.reject(nodes, log_probs[nodes], np.array([True, False]))
+    proof.reject(nodes, log_probs[nodes], np.array([True, False]), 2)
     found = ([(0, 10), (0, 11), (0, 12)], [(0, 10, 20), (0, 11, 20), (0, 12, 20)], [(0, 10, 20, 30), (0, 11, 20, 40), (0, 11, 20, 41)])
     for depth, prefixes in enumerate(found, start=2):
         nodes = np.array([node_of[prefix] for prefix in prefixes])
