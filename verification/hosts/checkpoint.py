@@ -25,7 +25,6 @@ from drafting.errors import SetupError
 from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE, TOKENIZER_FILES
 from drafting.pretrained import LOADING_ERRORS, UnreadableError, read_config, read_tokenizer
 from drafting.prompts.tokenizer_files import warn_if_read_otherwise
-from verification.hosts.attention import Reach
 
 TRAINING_FILE = "training.json"
 PLAIN_ATTENTION = "full_attention"
@@ -275,26 +274,3 @@ def check_no_encoder(config: PretrainedConfig, model_dir: Path) -> None:
             f"The model in {model_dir} ({config.model_type}) has an encoder, which needs the transformers host: serve it with "
             "--engine transformers."
         )
-
-
-def layer_reaches(config: PretrainedConfig) -> list[Reach | None]:
-    """How far back each layer attends, by the rule that transformers has for all families; None for everything.
-
-    Raises:
-        HostError: the configuration does not say it.
-    """
-    settings = config.get_text_config().to_dict()
-    window, chunk = settings.get("sliding_window"), settings.get("attention_chunk_size")
-    if settings.get("use_sliding_window") is False:
-        window = None
-    reaches = {
-        PLAIN_ATTENTION: None,
-        "sliding_attention": None if window is None else Reach(window),
-        "chunked_attention": None if chunk is None else Reach(chunk, chunked=True),
-    }
-    kinds = settings.get("layer_types")
-    if kinds is None:
-        return [reaches["sliding_attention"] or reaches["chunked_attention"]] * config.num_hidden_layers
-    if any(kind != PLAIN_ATTENTION and reaches[kind] is None for kind in kinds):
-        raise HostError(f"The configuration of this model ({config.model_type}) has layers with windows or chunks, but not their size.")
-    return [reaches[kind] for kind in kinds]

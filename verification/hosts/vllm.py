@@ -25,12 +25,12 @@ from verification.hosts.attention import Alibi, LayerLayouts, Reach, View
 from verification.hosts.checkpoint import (
     HostError,
     check_no_encoder,
-    layer_reaches,
     refusal,
     resolve_dtype,
     slot_bytes,
     slot_count,
 )
+from verification.hosts.layer_reaches import layer_reaches
 from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, INT8, LayerForward
@@ -82,8 +82,8 @@ class TreeWorker(HeadWorker):
     tree_layouts: LayerLayouts
     tree_workspaces: dict[int, Tensor]
 
-    def tree_setup(self, reaches: Sequence[Reach | None]) -> tuple[int, bool]:
-        """Prepare tree forwards of a model whose layers attend so far back.
+    def tree_setup(self, reaches: Sequence[Reach | None], longest: int) -> tuple[int, bool]:
+        """Prepare tree forwards of texts of up to `longest` tokens, of a model whose layers attend so far back.
 
         Returns:
             the number of slots that vLLM allocated, and whether rows can be projected onto some tokens.
@@ -104,7 +104,7 @@ class TreeWorker(HeadWorker):
                 # BLOOM's own activation, which vLLM takes another for.
                 module.gelu_impl = torch.nn.GELU(approximate="tanh")
         coarse = self.vllm_config.model_config.hf_config.model_type in COARSE_ALIBI
-        views = [_view(layer, reaches[index], coarse) for layer, index in zip(self.tree_layers.values(), indices, strict=True)]
+        views = [_view(layer, reaches[index], longest, coarse) for layer, index in zip(self.tree_layers.values(), indices, strict=True)]
         self.tree_layouts = LayerLayouts(views, slots, self.device)
         self.tree_workspaces = {}
         return int(slots), self.find_head()
@@ -131,9 +131,11 @@ class TreeWorker(HeadWorker):
             self.tree_workspaces |= {workspace.data_ptr(): workspace for workspace in present}
 
 
-def _view(layer: Attention, reach: Reach | None, coarse: bool) -> View:
+def _view(layer: Attention, reach: Reach | None, longest: int, coarse: bool) -> View:
     """How far back a layer attends, and its ALiBi biases; raise HostError if vLLM has given it other windows than `reach`."""
-    own = None if layer.sliding_window is None else Reach(layer.sliding_window)
+    window = layer.sliding_window
+    # One that no text reaches beyond is none.
+    own = None if window is None or window >= longest else Reach(window)
     if isinstance(layer, ChunkedLocalAttention):
         own = Reach(layer.attention_chunk_size, chunked=True)
     if own is not None and own != reach:
@@ -247,7 +249,7 @@ class VllmHost:
             self._engine: Any = LLMEngine.from_engine_args(arguments)
         with ExitStack() as loaded:
             loaded.callback(self.close)
-            found = self._engine.collective_rpc("tree_setup", args=(reaches,))
+            found = self._engine.collective_rpc("tree_setup", args=(reaches, arguments.max_model_len))
             self.total_slots, self._projects = int(found[0][0]), all(projects for _, projects in found)
             if check is not None:
                 check(self)

@@ -16,8 +16,9 @@ from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_same
 from tests.verification.hosts.test_families import EXPERTS, WINDOW
 from verification.evaluation.generate import PrefixTable
-from verification.hosts.attention import Reach
-from verification.hosts.checkpoint import HostError, layer_reaches
+from verification.hosts.attention import Reach, View
+from verification.hosts.checkpoint import HostError
+from verification.hosts.layer_reaches import layer_reaches
 from verification.hosts.vllm_families import check_family, implementations
 from verification.recommender import Recommender
 
@@ -210,5 +211,19 @@ def test_a_layer_attends_as_far_back_as_transformers_says() -> None:
     assert reaches("gemma2", sliding_window=7) == [Reach(7), None]
     chunks = {"attention_chunk_size": 6, "layer_types": ["chunked_attention", "full_attention"]}
     assert reaches("llama4_text", **chunks) == [Reach(6, chunked=True), None]
+    # What transformers' code of a family leaves unread.
+    assert reaches("llama", sliding_window=7) == reaches("llama", attention_chunk_size=6) == [None, None]
+    assert reaches("mixtral", sliding_window=7, layer_types=["sliding_attention", "full_attention"]) == [Reach(7)] * 2
     with pytest.raises(HostError, match="layers with windows or chunks, but not their size"):
         reaches("gemma2", sliding_window=None)
+
+
+@needs_vllm
+def test_a_window_of_vllm_that_transformers_has_not_is_refused_where_texts_reach_beyond_it() -> None:
+    from verification.hosts import vllm as module
+
+    layer = SimpleNamespace(sliding_window=7, impl=SimpleNamespace(tree_alibi=None))
+    assert module._view(layer, Reach(7), 8, False) == View(Reach(7))
+    assert module._view(layer, None, 7, False) == View()
+    with pytest.raises(HostError, match=r"^vLLM gives layers of this model other windows than transformers: use --engine transformers\.$"):
+        module._view(layer, None, 8, False)
