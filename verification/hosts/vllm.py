@@ -226,7 +226,7 @@ class VllmHost:
             "hf_overrides": {"max_window_layers": config.num_hidden_layers} if hasattr(config, "max_window_layers") else {},
         }
         refusals = []
-        for implementation in implementations(config):
+        for implementation in implementations(config, arguments["max_model_len"]):
             try:
                 self._start(EngineArgs(**arguments, model_impl=implementation), reaches, check)
                 return

@@ -71,9 +71,19 @@ def check_family(config: PretrainedConfig) -> None:
         )
 
 
-def implementations(config: PretrainedConfig) -> tuple[str, ...]:
-    """The values of vLLM's `model_impl` to try in turn: vLLM's own code ("auto"), then its layers in transformers' code."""
+def _lacks_temperature(settings: Settings, longest: int) -> bool:
+    """vLLM's own code knows a temperature of attention that grows by position, 1 up to some number of tokens, by another name."""
+    rotary = settings.get("rope_parameters") or {}
+    return bool(rotary.get("llama_4_scaling_beta")) and longest > (rotary.get("original_max_position_embeddings") or 0)
+
+
+def implementations(config: PretrainedConfig, longest: int) -> tuple[str, ...]:
+    """The values of vLLM's `model_impl` to try in turn: vLLM's own code ("auto"), then its layers in transformers' code.
+
+    Args:
+        longest: maximum number of tokens of a sequence.
+    """
     kind, settings = config.model_type, config.to_dict()
-    if _lacks_biases(config, settings) or (kind in UNLIKE and UNLIKE[kind](settings)):
+    if _lacks_biases(config, settings) or _lacks_temperature(settings, longest) or (kind in UNLIKE and UNLIKE[kind](settings)):
         return ("transformers",)
     return ("auto",) if _scales_logits(settings) else ("auto", "transformers")

@@ -94,19 +94,29 @@ def test_what_vllm_computes_otherwise_is_known_without_a_self_check() -> None:
     for family, settings in [*OWN_CODE, *THEIR_CODE]:
         config = AutoConfig.for_model(family, **settings)
         check_family(config)
-        assert implementations(config) == (("transformers",) if (family, settings) in THEIR_CODE else ("auto", "transformers")), family
+        assert implementations(config, 512) == (("transformers",) if (family, settings) in THEIR_CODE else ("auto", "transformers")), family
 
 
 def test_a_factor_of_logits_is_left_to_vllms_own_code() -> None:
     """Its layers in transformers' code leave out that of Granite and its kin, so no error of its own code may lead there."""
     for family in ("granite", "granitemoe", "hyperclovax"):
-        assert implementations(AutoConfig.for_model(family, logits_scaling=8.0)) == ("auto",)
-        assert implementations(AutoConfig.for_model(family, logits_scaling=1.0)) == ("auto", "transformers")
+        assert implementations(AutoConfig.for_model(family, logits_scaling=8.0), 512) == ("auto",)
+        assert implementations(AutoConfig.for_model(family, logits_scaling=1.0), 512) == ("auto", "transformers")
     biased = {"attention_bias": True, "logits_scaling": 8.0}
     check_family(AutoConfig.for_model("granite", **biased))
     check_family(AutoConfig.for_model("granitemoe", attention_bias=True))
     with pytest.raises(HostError, match=r"^vLLM computes models of type granitemoe with attention_bias and logits_scaling otherwise"):
         check_family(AutoConfig.for_model("granitemoe", **biased))
+
+
+def test_a_temperature_by_position_is_left_to_transformers_code_where_texts_reach_it() -> None:
+    """It is 1 for the first positions, and vLLM's own code looks for it elsewhere."""
+    config = AutoConfig.for_model("ministral3")
+    assert config.rope_parameters["original_max_position_embeddings"] == 16384
+    assert implementations(config, 16384) == ("auto", "transformers")
+    assert implementations(config, 16385) == ("transformers",)
+    config.rope_parameters["llama_4_scaling_beta"] = 0.0
+    assert implementations(config, 16385) == ("auto", "transformers")
 
 
 @needs_vllm
