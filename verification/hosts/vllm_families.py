@@ -41,6 +41,7 @@ UNLIKE: dict[str, Callable[[Settings], bool]] = {
     **dict.fromkeys(("cohere", "cohere2"), _own_head),
     **dict.fromkeys(("exaone4", "exaone_moe"), _no_rotation),
     "ernie4_5": lambda settings: bool(settings.get("use_bias")),
+    "olmoe": lambda settings: bool(settings.get("norm_topk_prob")) or settings.get("rms_norm_eps", 1e-5) != 1e-5,
 }
 # Families that have the biases of `attention_bias` in vLLM's own code, too; others leave some of them out in silence.
 HAVE_BIASES = {"arcee", "gemma2", "glm", "glm4", "glm4_moe", "gpt_neox", "gpt_oss", "granite", "jais2", "llama", "nemotron", "seed_oss"}

@@ -83,6 +83,7 @@ OWN_CODE = [
 THEIR_CODE: list[tuple[str, dict[str, Any]]] = [
     *(("apertus", {}), ("cohere", {"tie_word_embeddings": False}), ("cohere2", {"tie_word_embeddings": False})),
     *(("cohere", {"attention_bias": True}), ("qwen3_moe", {"attention_bias": True}), ("ernie4_5", {"use_bias": True})),
+    *(("olmoe", {"norm_topk_prob": True}), ("olmoe", {"rms_norm_eps": 1e-6})),
     *((family, {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}) for family in ("exaone4", "exaone_moe")),
 ]
 
