@@ -12,7 +12,7 @@ on where it was; models that were asked for otherwise are refused.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
@@ -163,8 +163,8 @@ def _check_kept(model: Path, was: dict[str, Any], **asked: object) -> None:
         raise SetupError(f"{model} was made otherwise ({others}) than is asked now: name another folder by --work, or remove it.")
 
 
-def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[TruthRow]:
-    """The end-to-end table of a trained pair."""
+def measure(target: Path, draft: Path, options: argparse.Namespace) -> Iterator[TruthRow]:
+    """The end-to-end table of a trained pair, row by row."""
     from benchmarks.systems.comparison import compare
     from benchmarks.systems.histories import Trained
     from drafting.alignment.data.loading import load_split
@@ -180,7 +180,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
     users = held_out(load_split(options.data, catalog, Trained.of(target).rule(options.data)), most=options.users)
     timed = list(users.states(users.spread(options.timed)))
     recommender = Recommender.load(target, catalog, draft=draft, plan="auto", dtype=options.dtype)
-    planner, rows = recommender.engine.plan, []
+    planner = recommender.engine.plan
     generate = GenerateLists(ModelFiles.find(target), catalog, recommender, options.dtype)
     modes = [Mode("", "plain", NO_PLAN), Mode("draft", Verification.STRICT, planner)]
     for k in options.k:
@@ -194,26 +194,22 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
         recommender.engine.use_plan(NO_PLAN)
         ours = [[item.item for item in result.firsts] for result in recommender.recommend(timed[: options.generated], k, k)]
         generate_ms, beside_ms = (1e3 * float(np.median(each)) for each in (generate_seconds, planner_seconds[: len(generated)]))
-        rows.append(
-            TruthRow(
-                k=k,
-                users=len(users),
-                recall=float(recall([[item.item for item in result.items] for result in drafted], users.labels, k).mean()),
-                accepted_steps=float(np.mean([result.usage.accepted_steps for result in drafted])),
-                target_forwards=found.target_forwards,
-                different=found.different,
-                ties=found.ties,
-                generated=len(generated),
-                generate_different=sum(one != other for one, other in zip(ours, generated, strict=True)),
-                planner_ms=1e3 * float(np.median(planner_seconds)),
-                plain_ms=1e3 * float(np.median(plain_seconds)),
-                generate_ms=generate_ms,
-                over_generate=generate_ms / beside_ms,
-            )
+        yield TruthRow(
+            k=k,
+            users=len(users),
+            recall=float(recall([[item.item for item in result.items] for result in drafted], users.labels, k).mean()),
+            accepted_steps=float(np.mean([result.usage.accepted_steps for result in drafted])),
+            target_forwards=found.target_forwards,
+            different=found.different,
+            ties=found.ties,
+            generated=len(generated),
+            generate_different=sum(one != other for one, other in zip(ours, generated, strict=True)),
+            planner_ms=1e3 * float(np.median(planner_seconds)),
+            plain_ms=1e3 * float(np.median(plain_seconds)),
+            generate_ms=generate_ms,
+            over_generate=generate_ms / beside_ms,
         )
-        print(" ".join(f"{name} {cell};" for name, cell in zip(COLUMNS, rows[-1].cells(), strict=True)), flush=True)
     recommender.close()
-    return rows
 
 
 def markdown(rows: Sequence[TruthRow], options: argparse.Namespace) -> str:
@@ -247,7 +243,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--timed", type=int, default=100, help="of them, how many are timed (default: %(default)s)")
     parser.add_argument("--generated", type=int, default=30, help="of those, how many by transformers too (default: %(default)s)")
     parser.add_argument("--k", type=_numbers, default=[1, 3, 5, 10, 20], help="list lengths, separated by commas (default: 1,3,5,10,20)")
-    parser.add_argument("--markdown", type=Path, help="write the table to this file")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file, row by row")
     options = parser.parse_args(arguments)
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         print(f"Training needs {' and '.join(missing)} beside torch and transformers: pip install {' '.join(missing)}.", file=sys.stderr)
@@ -256,14 +252,20 @@ def main(arguments: Sequence[str]) -> int:
     from drafting.alignment.settings import TrainingError
     from drafting.errors import InteractionError
 
+    if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[TruthRow] = []
     try:
-        rows = measure(*train(options), options)
+        for row in measure(*train(options), options):
+            rows.append(row)
+            print(" ".join(f"{name} {cell};" for name, cell in zip(COLUMNS, row.cells(), strict=True)), flush=True)
+            if options.markdown:
+                # Now, for a machine that is lent for minutes may be taken away before the last row.
+                options.markdown.write_text(markdown(rows, options))
     except (SetupError, InteractionError, TrainingError, BaseError) as error:
         print(error, file=sys.stderr)
         return 1
     print(markdown(rows, options))
-    if options.markdown:
-        options.markdown.write_text(markdown(rows, options))
     return 0
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,23 @@ def test_a_pair_is_trained_once_and_measured(inputs: list[str], tmp_path: Path, 
     assert "was made with another target" in capsys.readouterr().err
 
 
+def test_a_run_that_is_cut_off_leaves_the_rows_that_it_has(inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counts = {"k": 1, "users": 12, "different": 0, "ties": 0, "generated": 2, "generate_different": 0}
+    times = {"planner_ms": 1.0, "plain_ms": 2.0, "generate_ms": 3.0, "over_generate": 3.0}
+    row = truth.TruthRow(**counts, **times, recall=0.5, accepted_steps=1.0, target_forwards=2.0)
+
+    def cut_off(*_: object) -> Iterator[truth.TruthRow]:
+        yield row
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(truth, "train", lambda options: (tmp_path, tmp_path))
+    monkeypatch.setattr(truth, "measure", cut_off)
+    report = tmp_path / "not" / "there" / "truth.md"
+    with pytest.raises(KeyboardInterrupt):
+        truth.main([*inputs, "--markdown", str(report)])
+    assert "\n| 1 | 0.5000 | " in report.read_text()
+
+
 def test_what_cannot_be_used_gets_one_sentence(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert truth.main(["--data", str(tmp_path), *inputs[2:4], "--work", str(tmp_path / "work"), *QUICK]) == 1
     assert str(tmp_path) in capsys.readouterr().err
@@ -81,4 +99,4 @@ def test_test_users_are_those_of_the_split_that_the_target_was_trained_with(tmp_
     (tmp_path / "target" / "training.json").write_text(json.dumps({"settings": {"split": "global-time"}}))
     options = argparse.Namespace(data=tmp_path, catalog=tmp_path / "catalog.jsonl", users=10)
     with pytest.raises(InteractionError, match="There are no users to evaluate"):
-        truth.measure(tmp_path / "target", tmp_path / "draft", options)
+        next(truth.measure(tmp_path / "target", tmp_path / "draft", options))
