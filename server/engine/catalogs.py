@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.freshness import ADDED_AT, added_days
 from drafting.catalog.item_values import ItemValues
@@ -22,6 +20,7 @@ from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.filters import EngineFilters
 from server.messages import CatalogLoaded
+from verification.hosts.checkpoint import lacks_memory
 from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest
 from verification.result import StepReport
@@ -217,13 +216,8 @@ def _load(source: "Recommender", name: str, path: str) -> EngineCatalog:
     except (MemoryError, RuntimeError) as error:
         # The latter is what torch raises. Nothing that runs has been touched, so whoever is served goes on.
         logger.exception("The catalog %s can't be loaded beside the others.", path)
-        if _lacks_memory(error):
+        if lacks_memory(error):
             raise CatalogTooLarge(
                 "The engine has no memory for the catalog beside the one that it serves: start a server with it."
             ) from error
         raise SetupError("The engine can't load the catalog beside the one that it serves; its log says why.") from error
-
-
-def _lacks_memory(error: MemoryError | RuntimeError) -> bool:
-    # On the host torch's allocator raises what has no class of its own.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -203,6 +203,11 @@ def refusal(error: Exception, reason: str, config: PretrainedConfig, model_dir: 
     return HostError(f"The model in {model_dir}{quantized} cannot be loaded: {reason}")
 
 
+def lacks_memory(error: Exception) -> bool:
+    """True if there was too little memory. On the host, torch's allocator raises what has no class of its own."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def quantization_method(config: PretrainedConfig, model_dir: Path) -> str | None:
     """How the weights are quantized; None if they are not.
 

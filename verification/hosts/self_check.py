@@ -25,7 +25,7 @@ from drafting.errors import MODEL_ERRORS, first_line
 from drafting.model_files import ModelFiles
 from drafting.trie.token_set import TokenSet
 from verification.hosts.adapter import load_reference
-from verification.hosts.checkpoint import HostError, has_encoder
+from verification.hosts.checkpoint import HostError, has_encoder, lacks_memory
 from verification.hosts.layers import attention_of
 from verification.hosts.transformers import TransformersHost
 from verification.hosts.weights import weight_files
@@ -88,8 +88,8 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
         # Quantized weights can't be converted.
         quantized = model.config.to_dict().get("quantization_config") is not None
         if dtype != torch.float32 and not quantized and (not large or mode == "always"):
-            model = copy.deepcopy(model).float()
-            host = type(host).from_model(model, sum(PROMPTS) + len(PROMPTS) * sum(map(len, LEVELS)))
+            host = _in_float32(host, mode)
+            model = host.model
     elif large and mode == "auto":
         logger.info("Self-check: left out, because the model is large and would be loaded a second time; --verify-model always does it.")
         return
@@ -103,9 +103,30 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
     except MODEL_ERRORS as error:
         if isinstance(error, HostError):
             raise
+        advice = "lower --kv-memory-gib" if lacks_memory(error) else "try the other --engine"
         raise HostError(
-            f"The self-check of the model in {model_dir} failed ({type(error).__name__}: {first_line(error)}): try the other --engine."
+            f"The self-check of the model in {model_dir} failed ({type(error).__name__}: {first_line(error)}): {advice}."
         ) from error
+
+
+def _in_float32(host: TransformersHost, mode: VerifyModel) -> TransformersHost:
+    """A host of a copy of the model in float32, with slots for the questions; the very same where there is no memory for it.
+
+    Raises:
+        HostError: there is none, and `mode` is "always".
+    """
+    try:
+        return type(host).from_model(copy.deepcopy(host.model).float(), sum(PROMPTS) + len(PROMPTS) * NODES)
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        if mode == "always":
+            raise HostError(
+                "The model can't be verified, for there is too little memory for a copy of it in float32: lower --kv-memory-gib, or leave "
+                "--verify-model always out."
+            ) from error
+    logger.info("Self-check: the model is compared as it is, for there is too little memory for a copy of it in float32.")
+    return host
 
 
 @torch.inference_mode()

@@ -132,6 +132,28 @@ def test_a_second_copy_of_a_large_model_is_asked_for(
     assert limits == ["0.2", "0.001"]
 
 
+def test_a_model_is_compared_as_it_is_where_there_is_no_memory_for_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a GPU of which keys and values have taken the most."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    folder = save_random_model(tmp_path / "model", CATALOG)
+    monkeypatch.setattr(transformers.TransformersHost, "from_model", full)
+    with caplog.at_level(logging.INFO, "verification.hosts.self_check"):
+        load(folder, dtype="bfloat16")
+    told = [record.message for record in caplog.records if record.name == "verification.hosts.self_check"]
+    assert told[0] == "Self-check: the model is compared as it is, for there is too little memory for a copy of it in float32."
+    assert "(limit 0.2;" in told[1]
+    with pytest.raises(HostError, match=r"^The model can't be verified, for there is too little memory .*: lower --kv-memory-gib"):
+        load(folder, dtype="bfloat16", verify="always")
+    monkeypatch.setattr(transformers.TransformersHost, "score", full)
+    with pytest.raises(HostError, match=r"^The self-check of the model in .* failed \(OutOfMemoryError: .*\): lower --kv-memory-gib\.$"):
+        load(folder)
+
+
 def test_it_takes_two_seconds_at_most(tmp_path: Path) -> None:
     """On a model of four million parameters; the processor's time, of which none passes for others; without it is taken beforehand."""
     folder = save_random_model(tmp_path / "model", CATALOG, hidden=256, layers=5, heads=4)
