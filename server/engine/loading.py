@@ -1,12 +1,17 @@
 """From the engine's options to a loaded recommender, for both the engine process and the offline command."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import transformers.utils
 
 from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError, first_line
 from server.engine.processors import usable_processors
 from server.engine_settings import EngineOptions
 from verification.engine.engine import SpeculativeBeamEngine
+from verification.hosts.checkpoint import lacks_memory
 from verification.recommender import Recommender
 from verification.slots.engine_slots import widest_beam
 
@@ -16,6 +21,25 @@ BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")
 transformers.utils.logging.disable_progress_bar()
 
 
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Tell in a sentence that there is too little memory.
+
+    Raises:
+        SetupError: there is; all other errors stay as they are.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise SetupError(
+            "There is too little memory for the models, their keys and values, and what forwards take beside these: lower --kv-memory-gib "
+            f'("{first_line(error)}").'
+        ) from error
+
+
+@memory_told()
 def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
     """Load what the options name.
 

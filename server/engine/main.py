@@ -68,7 +68,7 @@ def serve(channel: Channel, options: EngineOptions) -> int:
     # Imports and loading make millions of objects that all stay: collecting among them takes seconds and frees nothing.
     gc.disable()
     # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
-    from server.engine.loading import beam_memory, faster_precision, load_recommender
+    from server.engine.loading import beam_memory, faster_precision, load_recommender, memory_told
     from server.engine.worker import EngineWorker
 
     started = time.monotonic()
@@ -83,7 +83,8 @@ def serve(channel: Channel, options: EngineOptions) -> int:
             loaded = stack.enter_context(ExitStack())
             loaded.callback(recommender.close)
             tell(Alive("making its first list"))
-            warm_up(recommender, recommender.engine)
+            with memory_told():
+                warm_up(recommender, recommender.engine)
             if options.tensor_parallel > 1:
                 write_down(Path(tempfile.gettempdir()))
             worker = EngineWorker(channel, recommender, options)

@@ -28,6 +28,7 @@ from verification.hosts.checkpoint import (
     HostError,
     auto_class,
     has_encoder,
+    lacks_memory,
     model_class,
     refusal,
     resolve_dtype,
@@ -155,14 +156,14 @@ class TransformersHost:
                 model, loading = auto_class(config).from_pretrained(model_dir, config=config, output_loading_info=True, **settings)
                 model = model.to(self.device)
             except LOADING_ERRORS as error:
-                raise refusal(error, first_line(error), config, model_dir) from error
+                raise refusal(error, _reason(error), config, model_dir) from error
             _check_loaded(loading["missing_keys"], model_dir)
         if (chosen := model.config._attn_implementation) != self.attention:
             raise HostError(f"transformers gives the model in {model_dir} ({config.model_type}) attention of its own choice: {chosen}.")
         try:
             self._host(model.to(self.device), slots, kv_memory_gib)
         except RuntimeError as error:
-            raise refusal(error, first_line(error), config, model_dir) from error
+            raise refusal(error, _reason(error), config, model_dir) from error
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, slots: int) -> "TransformersHost":
@@ -224,6 +225,12 @@ class TransformersHost:
 
 
 def _say_nothing(*_: object) -> None: ...
+
+
+def _reason(error: Exception) -> str:
+    """Why a model can't be loaded, as the end of a sentence."""
+    said = first_line(error)
+    return f'there is too little memory for it and --kv-memory-gib: "{said}"' if lacks_memory(error) else said
 
 
 def _check_backend(config: PretrainedConfig, model_dir: Path) -> None:

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import msgspec
 import pytest
+import torch
 
 from drafting.catalog.catalog import Catalog
 from server.engine.main import main, serve
@@ -19,6 +20,7 @@ from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.server.http.test_not_finite import damage_item
 from tests.verification.engine.test_beam_search import HOSTS
+from verification.hosts.transformers import TransformersHost
 
 
 class Parent:
@@ -112,3 +114,21 @@ def test_an_engine_whose_parent_has_died_meanwhile_ends_at_once(monkeypatch: pyt
     monkeypatch.setattr("server.engine.parent.ctypes", Mock())
     options = EngineOptions(target="", catalog="", parent=2**22 + 1)
     assert main(["ipc:///nowhere", options.model_dump_json()]) == 1
+
+
+def full(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_no_memory_for_the_model_with_keys_and_values(model_dir: Path, catalog_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(TransformersHost, "_host", full)
+    sentence = sentence_of(target=model_dir, catalog=catalog_file)
+    assert sentence.startswith(f"The model in {model_dir} cannot be loaded: there is too little memory for it and --kv-memory-gib: ")
+
+
+@pytest.mark.parametrize("plan", ["none", "auto"])
+def test_no_memory_for_a_forward_beside_them(model_dir: Path, catalog_file: Path, plan: str, monkeypatch: pytest.MonkeyPatch):
+    """In the first list, and in the calibration before it."""
+    monkeypatch.setattr(TransformersHost, "score", full)
+    sentence = sentence_of(target=model_dir, catalog=catalog_file, plan=plan, verify_model="never")
+    assert sentence.startswith("There is too little memory for the models, their keys and values, and what forwards take beside these: ")
