@@ -84,6 +84,9 @@ def _warn_if_legacy_is_not_said(tokenizer: PreTrainedTokenizerBase, folder: Path
 
 def _difference(tokenizer: PreTrainedTokenizerBase, other: Tokenizer) -> str | None:
     """The first of some texts, such as prompts have, for which the two give different ids; None if there is none."""
+    # The last call of a training may have left in the file how it padded and cut texts, which no prompt is.
+    other.no_padding()
+    other.no_truncation()
     added = [token.content for token in other.get_added_tokens_decoder().values()]
     plain = [token for token in added if token not in tokenizer.all_special_tokens]
     codes = dict.fromkeys([*added[-1:], *plain[-1:]])

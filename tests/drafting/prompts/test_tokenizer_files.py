@@ -84,6 +84,16 @@ def test_a_tokenizer_that_is_never_read_back_is_not_saved_in_silence(tmp_path: P
         save_tokenizer(scratch_tokenizer(tuple(CODES)), tmp_path)
 
 
+def test_padding_that_training_has_left_in_the_file_is_no_other_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = t5(CODES)
+    tokenizer("a", padding="max_length", max_length=64, truncation=True)
+    save_tokenizer(tokenizer, tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_bytes())["padding"]["strategy"] == {"Fixed": 64}
+    with caplog.at_level(logging.WARNING):
+        assert load_tokenizer(tmp_path)(TEXTS[0])["input_ids"] == tokenizer(TEXTS[0])["input_ids"]
+    assert not caplog.records
+
+
 def test_special_tokens_that_are_read_as_letters_are_no_other_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = qwen(CODES)
     tokenizer.add_tokens(["<|x|>"], special_tokens=True)
