@@ -1,8 +1,9 @@
 """Watches over the version that is served: one that kills engines is left for the last good one.
 
 Invariant: a version is left only if an engine has come up with another one where it had died with this. A version that an engine could not
-load is left at once, one with which two engines died while they started or soon after it was activated, after the second. If the other
-version fares no better, the fault lies elsewhere, and the version stays.
+load is left at once, one of which two engines died that were started with it, while they started or soon after, after the second. Once it
+has served for long, in whichever engine, it is not left for what engines die of while they serve. If the other version fares no better, the
+fault lies elsewhere, and the version stays.
 """
 
 import logging
@@ -52,15 +53,15 @@ class CatalogGuard(CatalogWatch):
             self._supervisor.serve_catalog(active.handle, active.path, active.catalog.version)
             self._catalogs.follower.stir()
             return
-        if catalog != active.handle:
-            return
         if ready_since is not None:
-            # An engine that hung has not served since its last sign of life.
+            # Whatever it was started with. One that hung has not served since its last sign of life.
             served_for = max(0.0, time.monotonic() - silence - max(ready_since, self._catalogs.active_since))
             if served_for >= SOON_SECONDS:
                 self._proven, self._deaths = True, 0
             if self._proven:
                 return
+        if catalog != active.handle:
+            return
         self._deaths += 1
         if (blamed or self._deaths >= MOST_DEATHS) and not self._tried:
             self._reason = "The engine could not load it." if blamed else "Two engines died with it."

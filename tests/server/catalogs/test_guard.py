@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -120,10 +121,8 @@ async def test_a_version_that_has_served_for_a_while_is_left_when_engines_can_no
     async with started(tmp_path) as shop:
         await serve(shop, "one")
         monkeypatch.setattr(guard, "SOON_SECONDS", 0.0)
-        # The first of these engines was not started with it.
-        for _ in range(2):
-            await kill(shop)
-            await shop.ready()
+        await kill(shop)
+        await shop.ready()
         monkeypatch.setattr(guard, "SOON_SECONDS", 60.0)
         # It has proven itself: that it dies while it serves is not the version's fault, however soon.
         for _ in range(3):
@@ -151,6 +150,23 @@ async def test_the_silence_of_an_engine_that_hangs_is_no_service(tmp_path: Path,
                 await watch.engine_ended(shop.catalogs.active.handle, blamed=False, silence=silence)
         assert (shop.catalogs.trying == START.version) is left
     await shop.close()
+
+
+async def test_service_in_an_engine_that_was_started_with_another_version_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a rule a version is activated while an engine runs, and may be served by that for months."""
+    async with opened(tmp_path) as shop:
+        before = shop.catalogs.active.handle
+        await shop.add("one", ONE)
+        await shop.activate("one", without_engine=True)
+        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine.supervisor, Metrics().health)
+        one, now = shop.catalogs.active.handle, time.monotonic()
+        for started_with, seconds in ((before, 61.0), (one, 1.0), (one, 1.0)):
+            with monkeypatch.context() as clock:
+                clock.setattr(time, "monotonic", partial(float, now))
+                watch.engine_ready(one)
+                clock.setattr(time, "monotonic", partial(float, now + seconds))
+                await watch.engine_ended(started_with, blamed=False, silence=0.0)
+        assert (shop.catalogs.trying, shop.catalogs.active.name) == (None, "one")
 
 
 @pytest.mark.parametrize("comes_up", [True, False])
