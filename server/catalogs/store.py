@@ -200,6 +200,8 @@ class CatalogStore(KnownVersions):
         try:
             catalog = await asyncio.to_thread(load_catalog, path)
         except CatalogError as error:
+            # Where the file lies is for the log alone.
+            logger.error("the file of version %s can't be read: %s", name, error)
             raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
         contents = self.record.versions[name].contents if name in self.record.versions else ""
         if contents not in ("", catalog.version):

@@ -5,6 +5,7 @@ Invariant: all that changes what is served, by name, by new items or because oth
 begun, or not at all.
 """
 
+import logging
 from pathlib import Path
 
 from server.catalogs.filters import NamedFilters
@@ -13,12 +14,14 @@ from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.control.records import Activation
 from server.engine.supervisor import EngineStatus, EngineSupervisor
-from server.errors import NothingToRollBack, VersionNotFound, VersionNotServed, quoted
+from server.errors import NothingToRollBack, ServerError, VersionNotFound, VersionNotServed, quoted
 from server.metrics.lists import HealthMetrics
 from server.try_again import EngineUnavailable
 
 # Mistakes of whoever asks for a version: they are not counted as failed activations.
 _MISTAKES = VersionNotFound, VersionNotServed, NothingToRollBack
+
+logger = logging.getLogger(__name__)
 
 
 class CatalogSwitch:
@@ -69,7 +72,14 @@ class CatalogSwitch:
 
         before = self._catalogs.active
         with self._health.activation(*_MISTAKES), self._catalogs.candidate() as candidate:
-            activation = await self._catalogs.follower.decide(judge)
+            try:
+                activation = await self._catalogs.follower.decide(judge)
+            except _MISTAKES:
+                raise
+            except ServerError as error:
+                # The answer is for whoever has asked, and the alert for who is on call.
+                logger.error("%s is not activated: %s", "the version served before" if version is None else f"version {version}", error)
+                raise
         self._begin_metrics(before)
         return activation
 

@@ -187,6 +187,28 @@ async def test_what_is_asked_for_by_mistake_is_no_failed_activation(fleet: list[
     assert activations(one) == {"activated": 0, "failed": 1}
 
 
+async def test_the_log_says_why_a_version_is_not_activated(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise CatalogRefused("It is made of cheese.")
+
+    monkeypatch.setattr(EngineClient, "load_catalog", refuse)
+    one, *_ = fleet
+    await one.add("damaged", ONE)
+    await one.add("cheese", TWO)
+    one.catalogs.path("damaged").write_bytes(b"no catalog")
+    for name, error in (("damaged", CatalogRefused), ("cheese", CatalogRefused), ("mistyped", VersionNotFound)):
+        with pytest.raises(error):
+            await one.activate(name)
+    damage, *told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert damage.startswith("the file of version damaged can't be read: ")
+    assert told == [
+        "version damaged is not activated: The version 'damaged' can't be read any more.",
+        "version cheese is not activated: It is made of cheese.",
+    ]
+
+
 async def test_the_prompts_of_a_version_can_be_made_before_it_is_served(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, _ = fleet
     asked: list[tuple[str, bool]] = []
