@@ -107,7 +107,10 @@ class EngineSettings(BaseModel):
     max_running: Annotated[int, Panel.MEMORY] = Field(default=64, ge=1, description="Requests that may share a forward.")
     max_tokens_per_step: Annotated[int, Panel.MEMORY] = Field(default=4096, ge=1, description="Tokens that may share a forward.")
     max_step_ms: Annotated[float, Panel.MEMORY] = Field(
-        default=100, gt=0, description="Longest step of the engine, milliseconds; the tokens that share a forward follow from it."
+        default=100,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest step of the engine, milliseconds; the tokens that share a forward follow from it.",
     )
     log_level: Annotated[LogLevel, Panel.LOGS] = Field(default="info", description="Lowest level of the log.")
     log_format: Annotated[LogFormat, Panel.LOGS] = Field(default="text", description="Log lines for people, or one JSON object each.")

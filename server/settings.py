@@ -70,13 +70,13 @@ class Settings(EngineSettings, BaseSettings):
         default=20_000_000, ge=1, description="Items that a version of the catalog may have, those of --catalog aside."
     )
     catalog_max_gib: Annotated[float, Panel.CATALOG] = Field(
-        default=4, gt=0, description="Size of an uploaded version of the catalog, GiB; larger ones get 413."
+        default=4, gt=0, allow_inf_nan=False, description="Size of an uploaded version of the catalog, GiB; larger ones get 413."
     )
     catalog_max_ratio: Annotated[float, Panel.CATALOG] = Field(
         default=200, ge=1, description="Bytes that a byte of a compressed catalog (parquet) may become."
     )
     catalog_build_memory_gib: Annotated[float, Panel.CATALOG] = Field(
-        default=4, ge=0.5, description="Memory of the process that builds a version or adds items, GiB."
+        default=4, ge=0.5, allow_inf_nan=False, description="Memory of the process that builds a version or adds items, GiB."
     )
     catalog_build_seconds: Annotated[int, Panel.CATALOG] = Field(
         default=1800, ge=1, description="Longest time of the process that builds a version or adds items, seconds; of processors, too."

@@ -111,7 +111,10 @@ def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.Mon
             "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'.",
         ),
         ({"kv_memory_gib": 0}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be greater than 0, got 0."),
-        ({"kv_memory_gib": "inf"}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be a finite number, got 'inf'."),
+        *(
+            ({name: "inf"}, f"--{name.replace('_', '-')} (or ATSPEED_{name.upper()}) must be a finite number, got 'inf'.")
+            for name in ("kv_memory_gib", "max_step_ms", "catalog_max_gib", "catalog_build_memory_gib")
+        ),
         (
             {"control_prefix": "{shop}"},
             "--control-prefix (or ATSPEED_CONTROL_PREFIX) String should match pattern '^[^{}\\s]{1,200}$', got '{shop}'.",
