@@ -134,7 +134,9 @@ class Settings(EngineSettings, BaseSettings):
         "another model there; no spaces or braces.",
     )
     engine_hang_seconds: Annotated[float, Panel.MODEL] = Field(
-        default=30, gt=0, description="Silence of the engine after which it is killed and another is started, seconds."
+        default=30,
+        ge=5,
+        description="Silence of the engine after which it is killed and another is started, seconds; an idle one is silent for up to one.",
     )
     engine_start_seconds: Annotated[float, Panel.MODEL] = Field(
         default=1800,

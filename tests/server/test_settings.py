@@ -111,6 +111,7 @@ def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.Mon
             "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'.",
         ),
         ({"kv_memory_gib": 0}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be greater than 0, got 0."),
+        ({"engine_hang_seconds": 2}, "--engine-hang-seconds (or ATSPEED_ENGINE_HANG_SECONDS) must be greater than or equal to 5, got 2."),
         *(
             ({name: "inf"}, f"--{name.replace('_', '-')} (or ATSPEED_{name.upper()}) must be a finite number, got 'inf'.")
             for name in ("kv_memory_gib", "max_step_ms", "catalog_max_gib", "catalog_build_memory_gib")
