@@ -59,7 +59,6 @@ class RecommendationService:
         self._prompts = services.prompts
         self._cold_start = ColdStart(services)
         self._metrics = services.metrics
-        self._drain = services.drain
         self._explaining = ExplanationPlaces()
         self._metrics.health.open_catalog(self._catalogs.active.name, len(self._catalogs.active.catalog))
         self._metrics.health.count_known(lambda: known.known if (known := self._catalogs.active.neighbours) else 0)
@@ -75,7 +74,7 @@ class RecommendationService:
             TimeoutError: the request's timeout passed while its list was made.
         """
         started = time.monotonic()
-        with self._drain.request(), self._catalogs.lease() as served:
+        with self._catalogs.lease() as served:
             submit = self._submit(body, served, started, key)
             filters = {} if submit.filter is None else {name: served.filters[name] for name in submit.filter.names}
             _check_fields(body.fields, served.catalog)

@@ -29,14 +29,14 @@ def recommendation_routes(services: Services) -> APIRouter:
     """The router of recommendations."""
     router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=strict_route(services.gate))
     service = RecommendationService(services)
-    lists = services.metrics.health.lists
+    lists, drain = services.metrics.health.lists, services.drain
 
-    async def recommended(body: RecommendationRequest, key: Key | None, outcomes: "_Outcomes") -> dict[str, Any]:
-        with outcomes.counted():
+    async def recommended(body: RecommendationRequest, key: Key | None) -> dict[str, Any]:
+        with _Outcomes(lists).counted(), drain.request():
             return await service.recommend(body, key)
 
     async def explained(body: ExplainRequest, key: Key | None) -> dict[str, Any]:
-        with _Outcomes(lists).counted():
+        with _Outcomes(lists).counted(), drain.request():
             return await service.explain(body, key)
 
     @router.post(
@@ -47,7 +47,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @needs(Scope.RECOMMEND)
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
-        return await answered(request, recommended(body, key_of(request), _Outcomes(lists)))
+        return await answered(request, recommended(body, key_of(request)))
 
     @router.post(
         "/recommendations:explain",
@@ -69,8 +69,10 @@ def recommendation_routes(services: Services) -> APIRouter:
     @needs(Scope.RECOMMEND, charges=True)
     async def recommend_many(body: BatchRequest, request: Request) -> Response:
         """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""
-        await charge(services.gate, request, len(body.requests))
-        return await answered(request, all_entries(body, key_of(request)))
+        # As a whole: of one that was begun no entry is refused because the server is told to end.
+        with drain.request():
+            await charge(services.gate, request, len(body.requests))
+            return await answered(request, all_entries(body, key_of(request)))
 
     async def all_entries(body: BatchRequest, key: Key | None) -> dict[str, Any]:
         outcomes = _Outcomes(lists)
@@ -86,7 +88,8 @@ def recommendation_routes(services: Services) -> APIRouter:
     async def one_entry(entry: Any, key: Key | None, outcomes: "_Outcomes") -> dict[str, Any]:
         try:
             body = RecommendationRequest.model_validate(entry)
-            return {"status": 200, "recommendation": await recommended(body, key, outcomes)}
+            with outcomes.counted():
+                return {"status": 200, "recommendation": await service.recommend(body, key)}
         except ValidationError as error:
             return _failed(problem_of(invalid(error, "entry")))
         except FORESEEN as error:

@@ -251,6 +251,26 @@ async def test_a_server_on_its_way_out_is_alive_but_not_ready_and_takes_no_reque
     assert not bench.engine.asked
 
 
+async def test_a_batch_is_finished_or_refused_as_a_whole_by_a_server_that_is_told_to_end(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    # Makes the builder of prompts, for which every entry would wait.
+    await bench.recommend()
+    bench.engine.asked.clear()
+    search = bench.engine.search
+
+    async def told_to_end(request: PendingRequest) -> FinishedList:
+        bench.services.drain.begin()
+        return await search(request)
+
+    monkeypatch.setattr(bench.engine, "search", told_to_end)
+    entries = {"requests": [{"history": ["item-1"], "k": 1}] * 3}
+    assert (await bench.client.post("/v1/recommendations:batch", json=entries)).json()["succeeded"] == 3
+    later = await bench.client.post("/v1/recommendations:batch", json=entries)
+    assert_problem(later, 503, "The server is shutting down.")
+    assert later.headers["retry-after"] == "1"
+    assert len(bench.engine.asked) == 3
+    assert bench.services.drain.running == 0
+
+
 @pytest.mark.parametrize(
     ("options", "widths"), [({}, [50, 50, 100]), ({"beam_width": 1}, [1, 10, 100]), ({"beam_width": 80}, [80, 80, 100])]
 )
