@@ -8,6 +8,7 @@ begun, or not at all.
 import logging
 from pathlib import Path
 
+from drafting.catalog.catalog import Catalog
 from server.catalogs.filters import NamedFilters
 from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.served import ServedCatalog
@@ -90,7 +91,8 @@ class CatalogSwitch:
         activation = await self._catalogs.activate(found, by, new=path)
         # What fails is told to whoever sent the items; where another replica came before, all this is done again.
         self._health.activated()
-        self._begin_metrics(before, extends=True)
+        self._health.items_added.inc(len(found.catalog) - len(before.catalog))
+        self._begin_metrics(before)
         return activation
 
     async def follow(self, version: str) -> None:
@@ -122,7 +124,13 @@ class CatalogSwitch:
             await self._prompts.prepare(found)
         return found
 
-    def _begin_metrics(self, before: ServedCatalog, *, extends: bool = False) -> None:
+    def _begin_metrics(self, before: ServedCatalog) -> None:
         if (served := self._catalogs.active) is not before:
-            begin = self._health.extend_catalog if extends else self._health.open_catalog
+            begin = self._health.extend_catalog if self._extends(served, before.catalog) else self._health.open_catalog
             begin(served.name, len(served.catalog))
+
+    def _extends(self, served: ServedCatalog, before: Catalog) -> bool:
+        """True if new items, of whichever replica, have made the version, and the items of the one before have kept their places in it."""
+        version, last = self._catalogs.record.versions.get(served.name), len(before) - 1
+        is_made = version is not None and version.by_items and last < len(served.catalog)
+        return is_made and served.catalog.item_ids[last] == before.item_ids[last]

@@ -86,7 +86,6 @@ class HealthMetrics:
 
     def extend_catalog(self, version: str, items: int) -> None:
         """Continue counting for a version made by adding items, with `items` items in total."""
-        self.items_added.inc(items - self._counts.items)
         self._name(version, items)
         self._counts.extend(items)
 

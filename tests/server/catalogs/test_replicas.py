@@ -139,6 +139,21 @@ async def test_items_that_two_replicas_take_at_the_same_time_are_all_there(fleet
     assert len({str(state_of(shop)) for shop in fleet}) == 1
 
 
+async def test_counts_of_items_go_on_on_all_replicas_and_the_one_that_adds_some_counts_these(fleet: list[Shop]) -> None:
+    def told(shop: Shop) -> list[float | None]:
+        names = ("distinct_items_served", "catalog_items", "items_added_total")
+        return [shop.metrics.registry.get_sample_value(f"atspeed_{name}") for name in names]
+
+    one, two, _ = fleet
+    for shop in (one, two):
+        shop.metrics.health.observe_list(START.version, [1, 2], [], short=False)
+    await adds(one).add(item("new"))
+    await follow(two)
+    assert (told(one), told(two)) == ([2, len(START) + 1, 1], [2, len(START) + 1, 0])
+    await two.activate(START.version)
+    assert told(two) == [0, len(START), 0]
+
+
 async def test_items_whose_name_another_replica_takes_meanwhile_are_served_under_their_own(
     fleet: list[Shop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
