@@ -24,7 +24,7 @@ class ControlOverview:
 
     def __init__(self, follower: Follower, announcer: Announcer, metrics: ControlMetrics) -> None:
         self._follower, self._announcer, self._metrics = follower, announcer, metrics
-        # Positions of the store, with the times at which they were seen first.
+        # Positions of the store, with the monotonic seconds at which they were seen first.
         self._seen: deque[tuple[Position, float]] = deque(maxlen=_POSITIONS)
 
     async def watch(self) -> None:
@@ -37,7 +37,7 @@ class ControlOverview:
         """Note and measure once."""
         follower = self._follower
         if not self._seen or self._seen[-1][0] != follower.read:
-            self._seen.append((follower.read, time.time()))
+            self._seen.append((follower.read, time.monotonic()))
         self._metrics.up.set(follower.away_since is None)
         self._metrics.lost.set(follower.lost)
         self._metrics.revision.set(follower.applied.revision)
@@ -47,7 +47,7 @@ class ControlOverview:
         """Seconds since when the store has, as far as this replica has read it, what a replica at `position` has not."""
         current = self._follower.read.generation
         newer = [at for seen, at in self._seen if seen.generation == current and not position.has(seen)]
-        return max(0.0, time.time() - newer[0]) if newer else 0.0
+        return time.monotonic() - newer[0] if newer else 0.0
 
     def _own_behind_seconds(self) -> float:
         follower = self._follower

@@ -254,9 +254,20 @@ async def test_a_restored_state_replaces_what_was_written_since(two: tuple[Repli
     assert b.follower.values == {"filter/one": b"1"}
 
 
-async def test_who_can_not_do_what_was_written_is_behind_since_then(two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch):
-    clock = [1000.0]
-    monkeypatch.setattr("server.control.overview.time.time", lambda: clock[0])
+async def test_a_clock_that_is_set_back_hides_nobody_who_is_behind(
+    clock: Clock, two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+):
+    a, b = two
+    await a.follow()
+    await b.follow()
+    await a.put("one", b"1")
+    a.overview.look()
+    monkeypatch.setattr(clock, "time", lambda: 0.0)
+    clock.passes(5)
+    assert a.overview.behind_seconds(b.follower.applied) == 5
+
+
+async def test_who_can_not_do_what_was_written_is_behind_since_then(clock: Clock, two: tuple[Replica, Replica]):
     a, b = two
     await a.follow()
     await b.follow()
@@ -266,7 +277,7 @@ async def test_who_can_not_do_what_was_written_is_behind_since_then(two: tuple[R
         with pytest.raises(ReplicaBehind):
             await b.follow()
         a.overview.look()
-        clock[0] += 1
+        clock.passes(1)
         b.overview.look()
         assert b.overview.behind_seconds(b.follower.applied) == second + 1
     assert a.overview.behind_seconds(a.follower.applied) == 0
