@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -194,12 +195,13 @@ def _refuse_nested(path: Path, names: Sequence[str]) -> None:
 
 
 def _text(value: Any) -> str | None:
-    """A value of JSON as a text; None for lists and objects."""
+    """A value of JSON as a text; None for lists and objects, and for NaN, which programs write where there is nothing."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, int | float) else None
+    is_number = isinstance(value, int) or (isinstance(value, float) and not isnan(value))
+    return repr(value) if is_number else None
 
 
 @contextmanager

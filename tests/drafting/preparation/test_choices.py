@@ -212,6 +212,16 @@ def test_bad_lines_of_json_are_named(tmp_path: Path) -> None:
     assert "line 6 of data: it lacks a user or an item" in found.told
 
 
+def test_nan_in_json_is_nothing_wherever_it_stands(tmp_path: Path) -> None:
+    """As json.dumps writes rows of pandas: users without an id were one of the name nan."""
+    rows = [("a", "x", 3), ("a", "y", np.nan), (np.nan, "x", 4), ("b", np.nan, 5)]
+    lines = [dict(zip(("user", "item", "page"), row, strict=True)) | {"time": 1_700_000_000 + place} for place, row in enumerate(rows)]
+    data = written(tmp_path / "data", "".join(f"{json.dumps(line)}\n" for line in lines))
+    found = made(tmp_path, data, keep=("page",), bad_lines=0.5)
+    assert [(row["user"], row["item"], row["attributes.page"]) for row in found.rows] == [("a", "x", 3), ("a", "y", None)]
+    assert "2 of 4 lines can't be used and are left out: line 3 of data: it lacks a user or an item; line 4 of data: " in found.told
+
+
 def test_dates_beside_numbers_are_bad(tmp_path: Path) -> None:
     data = written(tmp_path / "data.csv", "user,item,time\na,x,2024-01-02\na,y,1704153600\nb,x,2024-01-03T00:00:00Z\n")
     found = made(tmp_path, data, bad_lines=0.5)
