@@ -126,7 +126,7 @@ def read_delimited(
             )
             for batch in reader:
                 columns = {name: batch.column(number) for number, name in enumerate(wanted)}
-                yield RowBatch(path, columns, partial(_line, first, broken), len(batch))
+                yield RowBatch(path, columns, partial(_line, first, broken), len(batch), is_text=True)
                 behind = _line(first, broken, len(batch))
                 # Those that are passed are counted in `behind`: kept, they would grow with the file.
                 broken = broken[behind - first - len(batch) :]

@@ -106,8 +106,8 @@ class EventReader:
         users, items = (ids(rows.columns[name], name, rows) for name in (roles.user, roles.item))
         has_user, has_item = (column.is_valid().to_numpy(zero_copy_only=False) for column in (users, items))
         good = has_user & has_item
-        # A line without either is a blank one.
-        blank = ~has_user & ~has_item
+        # In text, a line without either is a blank one; objects may have both under other names, which is to be told.
+        blank = ~has_user & ~has_item & rows.is_text
         reasons = [_Reason(~good & ~blank, "it lacks a user or an item")]
         if roles.time is None:
             times = np.arange(self._seen, self._seen + rows.size, dtype=np.float64)

@@ -65,8 +65,7 @@ def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callab
         stream = opened(path, raw)
         try:
             if _is_array(path):
-                objects = [each for each in _array(path, stream) if isinstance(each, dict)]
-                yield [tuple(map(each.get, wanted)) for each in objects], range(1, len(objects) + 1)
+                yield _objects(path, _array(path, stream), wanted, bad)
                 return
             first = 1
             for block in _blocks(stream):
@@ -99,6 +98,19 @@ def _decoded(path: Path, block: bytes, first: int, shape: Any, wanted: Sequence[
                 bad.seen(1)
                 bad.add(path, number, f"{reason}, {shown(line.decode(errors='replace'))}" if bad.names_more else "", advice)
     return rows, lines
+
+
+def _objects(path: Path, values: Sequence[Any], wanted: Sequence[str], bad: BadLines) -> Block:
+    """The objects of an array, of which the first value has the number 1."""
+    rows, places = [], []
+    for place, value in enumerate(values, start=1):
+        if isinstance(value, dict):
+            rows.append(tuple(map(value.get, wanted)))
+            places.append(place)
+        else:
+            bad.seen(1)
+            bad.add(path, place, "no JSON object")
+    return rows, places
 
 
 def _is_text(row: tuple[Any, ...]) -> bool:

@@ -24,12 +24,14 @@ class RowBatch:
         columns: Arrow arrays of one length, by name; texts unless the file has types.
         line_of: the number of the line (or row, where there are no lines) of a row, from 1.
         size: number of rows.
+        is_text: whether it is delimited text, in which a row without values is a blank line.
     """
 
     path: Path
     columns: Mapping[str, Any]
     line_of: Callable[[int], int]
     size: int
+    is_text: bool = False
 
 
 @dataclass

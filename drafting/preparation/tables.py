@@ -5,7 +5,7 @@ Invariant: only the wanted columns are read, and nothing of a batch outlives it 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
 from math import isnan
@@ -108,7 +108,7 @@ class Table:
                 for rows in self._rows(source, own, bad, on_read, scalar):
                     bad.seen(rows.size)
                     more = {name: pa.array([value] * rows.size, pa.large_string()) for name, value in constants.items()}
-                    yield RowBatch(rows.path, {**rows.columns, **more}, rows.line_of, rows.size)
+                    yield replace(rows, columns={**rows.columns, **more})
 
     def records(self, wanted: Sequence[str], bad: BadLines) -> Iterator[tuple[Any, ...]]:
         """Read rows as values, in the order of the wanted names.

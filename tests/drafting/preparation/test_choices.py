@@ -222,6 +222,21 @@ def test_nan_in_json_is_nothing_wherever_it_stands(tmp_path: Path) -> None:
     assert "2 of 4 lines can't be used and are left out: line 3 of data: it lacks a user or an item; line 4 of data: " in found.told
 
 
+def test_objects_and_rows_without_user_and_item_are_no_blank_lines(tmp_path: Path) -> None:
+    """The second file has other names, as after a change of what writes the logs: all that it says would be lost without a word."""
+    old = "".join(json.dumps({"user": "u", "item": f"i{number}", "time": 1_700_000_000 + number}) + "\n" for number in range(3))
+    written(tmp_path / "logs/2023.jsonl", old)
+    written(tmp_path / "logs/2024.jsonl", old[: old.index("\n") + 1].replace("user", "userId").replace("item", "itemId"))
+    sentence = r"1 of 4 lines can't be used, more than .*: line 1 of 2024\.jsonl: it lacks a user or an item"
+    with pytest.raises(InteractionError, match=sentence):
+        made(tmp_path, tmp_path / "logs")
+    pq.write_table(pa.table({"user": ["u", None], "item": ["x", None], "time": [1_700_000_000] * 2}), tmp_path / "data")
+    assert "1 of 2 lines can't be used and are left out: line 2 of data: it lacks" in made(tmp_path, tmp_path / "data", bad_lines=0.5).told
+    array = written(tmp_path / "array", '[{"user": "u", "item": "x"}, null, {"user": "u"}]')
+    told = made(tmp_path, array, bad_lines=0.9).told
+    assert "2 of 3 lines can't be used and are left out: line 2 of array: no JSON object; line 3 of array: it lacks a user" in told
+
+
 def test_dates_beside_numbers_are_bad(tmp_path: Path) -> None:
     data = written(tmp_path / "data.csv", "user,item,time\na,x,2024-01-02\na,y,1704153600\nb,x,2024-01-03T00:00:00Z\n")
     found = made(tmp_path, data, bad_lines=0.5)
