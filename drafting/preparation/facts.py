@@ -75,7 +75,7 @@ def read_facts(
         InteractionError: the table can't be read.
     """
     known, needed = FactTable(), frozenset(wanted)
-    read = [key, *(name for name in (columns or table.names) if name != key)]
+    read = [key, *(name for name in (columns or table.all_names) if name != key)]
     for values in table.records(read, bad):
         known.rows += 1
         name = _name(values[0], needed)

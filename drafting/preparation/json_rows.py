@@ -7,7 +7,7 @@ another user's or item's.
 
 import ast
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -23,31 +23,45 @@ from drafting.undecodable import UNDECODABLE
 
 _BLOCK_BYTES = 4 << 20
 _PEEKED_LINES = 200
+# Looks at no value.
+_NAMED = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ADVICE = "Lines of JSON are UTF-8: convert what is not, such as with iconv -f latin-1 -t utf-8."
 
 # The values of the wanted fields of each object, and the number of the line of each.
 Block = tuple[list[tuple[Any, ...]], Sequence[int]]
 
 
-def field_names(path: Path) -> tuple[str, ...]:
+def field_names(path: Path, most: int | None = _PEEKED_LINES) -> tuple[str, ...]:
     """The names of the fields of the first objects, in the order in which they are met.
 
+    Args:
+        most: so many lines are read; None for all.
+
     Raises:
-        InteractionError: none of the first lines is an object.
+        InteractionError: the file can't be read.
     """
     names: dict[str, None] = {}
     try:
         with opened(path) as file:
-            lines = _array(path, file) if _is_array(path) else (_loaded(line) for line in islice(file, _PEEKED_LINES))
-            for line in lines:
-                # A dictionary written in Python may have keys of any type, and names in JSON may have halves of characters.
-                told = line if isinstance(line, dict) else ()
+            objects = map(_names, _array(path, file)) if _is_array(path) else map(_names_in, islice(file, most))
+            for told in objects:
+                # In literals of Python, names may be anything; in JSON, halves of characters.
                 names.update(dict.fromkeys(name for name in told if isinstance(name, str) and is_encodable(name)))
     except UNREADABLE as error:
         raise InteractionError(f"{path} cannot be read: {error}.") from error
-    if not names:
-        raise InteractionError(f"{path} holds no JSON objects: it needs one a line.")
     return tuple(names)
+
+
+def _names_in(line: bytes) -> Iterable[Any]:
+    """The names of the fields of a line; none of one that is no object."""
+    try:
+        return _NAMED.decode(line)
+    except UNDECODABLE:
+        return _names(_loaded(line))
+
+
+def _names(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, dict) else ()
 
 
 def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callable[[int], object]) -> Iterator[Block]:

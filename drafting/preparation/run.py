@@ -18,7 +18,7 @@ from drafting.catalog.attributes import TITLE
 from drafting.catalog.item_list import ITEM_KEY, RESERVED
 from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many
 from drafting.errors import InteractionError
-from drafting.preparation.columns import ITEM, USER, Roles, found_roles, key_column
+from drafting.preparation.columns import ITEM, NO_COLUMN, USER, Roles, found_roles, key_column
 from drafting.preparation.core import k_core, last_of_same, of_pairs
 from drafting.preparation.events import EventReader, Events
 from drafting.preparation.facts import FactTable, as_they_stand, keep_free, read_facts
@@ -33,6 +33,8 @@ from drafting.preparation.times import AUTO, found_unit, in_seconds, strange
 from drafting.preparation.writing import check_out, whole_directory, write_events, write_items, write_profiles, write_record
 
 Tell = Callable[[str], None]
+# Of the objects of one table: each row has a place for each of them.
+_MOST_FIELDS = 10 * MAX_ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,14 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell, ke
     table = Table.open(part.path, part.options)
     _tell_no_data(part, table, tell)
     said = {**({} if layout is None else layout.roles), **{role: name for role, name in settings.columns.items() if name is not None}}
-    roles = found_roles(part.path, table.names, said)
-    unknown = [name for name in settings.keep if name not in table.names]
+    names = table.names_with({*settings.keep, *said.values()} - {NO_COLUMN})
+    roles = found_roles(part.path, names, said)
+    unknown = [name for name in settings.keep if name not in names]
     if unknown:
-        raise InteractionError(f"{part.path} has no column {unknown[0]!r} to keep: it has {', '.join(table.names)}.")
+        raise InteractionError(f"{part.path} has no column {unknown[0]!r} to keep: it has {', '.join(names)}.")
     if settings.min_rating is not None and roles.value is None:
-        raise InteractionError(f"--min-rating needs a column of ratings: name it with --rating: {', '.join(table.names)}.")
-    tell(_told(part.path, roles, table.names, settings.keep))
+        raise InteractionError(f"--min-rating needs a column of ratings: name it with --rating: {', '.join(names)}.")
+    tell(_told(part.path, roles, names, settings.keep))
     bad = BadLines(settings.bad_lines, tell=tell)
     wanted = tuple(dict.fromkeys((*roles.columns, *settings.keep)))
     reader = EventReader(roles, settings.keep, bad, settings.time_format, kept_ids)
@@ -207,13 +210,16 @@ def _facts(
     chosen = settings.item_columns if role == ITEM else settings.user_columns
     shape = found_shape(table.names, key, title) if role == ITEM or ":" in key else TableShape(has_types=False)
     named = (*([title] if title else []), *(() if shape.has_types else chosen))
-    wrong = next((name for name in named if name not in table.names), None)
+    there = table.names_with(named)
+    wrong = next((name for name in named if name not in there), None)
     if wrong is not None:
-        raise InteractionError(f"{part.path} has no column {wrong!r}: it has {', '.join(table.names)}.")
+        raise InteractionError(f"{part.path} has no column {wrong!r}: it has {', '.join(there)}.")
     if shape.counts and not chosen:
         reason = "they count what is held out, too; --item-columns keeps what it names"
         tell(f"Of {part.path.name}, {listed(shape.counts)} are left out: {reason}.")
     shape = shape.kept(chosen)
+    if not shape.columns and len(table.all_names) > max(_MOST_FIELDS, len(table.names)):
+        raise InteractionError(f"{too_many(len(table.all_names) - 1)} Choose some with --{role}-columns.")
     bad = BadLines(settings.bad_lines, tell=tell)
     find_types = not (table.typed or shape.has_types)
     texts = (TITLE,) if role == ITEM else ()

@@ -3,10 +3,10 @@
 Invariant: only the wanted columns are read, and nothing of a batch outlives it here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import repeat
 from math import isnan
 from pathlib import Path
@@ -49,7 +49,7 @@ class Table:
     """A table.
 
     Attributes:
-        names: of its columns, in order; those that folders are named after come last.
+        names: of its columns, in order, as its first lines tell them; those that folders are named after come last.
         form: how its text is written; None for JSON and parquet.
     """
 
@@ -77,6 +77,8 @@ class Table:
                 names = form.names
             case Format.JSON:
                 names = field_names(first.path)
+                if not names:
+                    raise InteractionError(f"{first.path} holds no JSON objects: it needs one a line.")
             case Format.PARQUET:
                 with open_parquet(first.path, "table", InteractionError) as file:
                     names = tuple(file.schema_arrow.names)
@@ -92,6 +94,28 @@ class Table:
     def paths(self) -> tuple[Path, ...]:
         """Its files."""
         return tuple(source.path for source in self.sources.files)
+
+    @cached_property
+    def all_names(self) -> tuple[str, ...]:
+        """The names of its columns: of JSON, all fields that any object has, as objects leave out what they lack; all is read for it.
+
+        Raises:
+            InteractionError: a file can't be read.
+        """
+        names = dict.fromkeys(self.names)
+        if self.sources.files[0].format is Format.JSON:
+            for source in self.sources.files:
+                with _bar(source):
+                    names.update(dict.fromkeys(filter(None, field_names(source.path, most=None))))
+        return tuple(names)
+
+    def names_with(self, wanted: Collection[str]) -> tuple[str, ...]:
+        """Its names; all of them where those by which it was opened lack a wanted one.
+
+        Raises:
+            InteractionError: as `all_names`.
+        """
+        return self.names if set(wanted) <= set(self.names) else self.all_names
 
     def read(self, wanted: Sequence[str], bad: BadLines, scalar: Sequence[str] = ()) -> Iterator[RowBatch]:
         """Read columns: of parquet as they are, of all else as large strings.

@@ -309,6 +309,28 @@ def test_items_and_users_of_any_table(tmp_path: Path) -> None:
         made(tmp_path, data, items=nameless)
 
 
+def test_fields_of_json_that_the_first_lines_lack_are_fields(tmp_path: Path) -> None:
+    """What writes JSON leaves out what is null, as Spark does, so a field may be met late, or in a later file alone."""
+    events = [{"user": f"u{number % 7}", "item": f"i{number}", "time": 1_700_000_000 + number} for number in range(300)]
+    events[250] |= {"coupon": "five", "stars": 4}
+    data = written(tmp_path / "data", "".join(f"{json.dumps(event)}\n" for event in events))
+    lines = [json.dumps({"item": f"i{number}", "title": f"T{number}"} | ({"shelf": "a"} if number == 250 else {})) for number in range(299)]
+    written(tmp_path / "items/part-0.jsonl", "\n".join(lines))
+    written(tmp_path / "items/part-1.jsonl", '{"item": "i299", "brand": "b"}\noops\n')
+    found = made(tmp_path, data, keep=("coupon",), columns={"rating": "stars"}, items=tmp_path / "items")
+    known = {item.pop("item_id"): item for item in found.items}
+    assert (known["i0"], known["i250"], known["i299"]) == ({"title": "T0"}, {"title": "T250", "shelf": "a"}, {"brand": "b"})
+    late = [(row["value"], row["attributes.coupon"]) for row in found.rows if row["item"] in ("i249", "i250")]
+    assert late == [(None, None), (4.0, "five")]
+    few = made(tmp_path, data, items=tmp_path / "items", item_columns=("brand",))
+    assert [item for item in few.items if "brand" in item] == [{"item_id": "i299", "brand": "b"}]
+    with pytest.raises(InteractionError, match="has no column 'isle' to keep: it has user, item, time, coupon, stars"):
+        made(tmp_path, data, keep=("isle",))
+    wide = written(tmp_path / "wide", "".join(json.dumps({"item": f"i{number}", f"n{number}": 1}) + "\n" for number in range(1_001)))
+    with pytest.raises(InteractionError, match=r"1,001 names of attributes, .* Choose some with --item-columns"):
+        made(tmp_path, data, items=wide)
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_titles_are_texts_whatever_they_look_like(tmp_path: Path, form: str) -> None:
     """Else `atspeed catalog build` refuses them."""
