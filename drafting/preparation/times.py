@@ -6,6 +6,7 @@ are too small for dates are an order and nothing more, and stay as they are. A t
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -82,7 +83,7 @@ def parsed(column: Any, form: str | None = None) -> tuple[DoubleArray, BoolArray
     """A column of times as numbers, NaN where there is none; and which of them are seconds already because they were dates.
 
     Args:
-        form: of dates, as `strptime` takes it.
+        form: of dates, as `strptime` takes it, in texts or in the digits of numbers.
 
     Raises:
         InteractionError: its values are neither dates nor numbers nor texts.
@@ -92,8 +93,13 @@ def parsed(column: Any, form: str | None = None) -> tuple[DoubleArray, BoolArray
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         microseconds = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         return _floats(microseconds) / 1e6, np.ones(len(column), np.bool_)
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+    is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
+    if is_number and form is None:
         return _floats(column.cast(pa.float64(), safe=False)), np.zeros(len(column), np.bool_)
+    # A form holds for numbers, too: 20240506123000 is none of any unit. pandas makes floats of those with a gap.
+    if pa.types.is_floating(column.type):
+        with suppress(pa.ArrowException):
+            column = column.cast(pa.int64())
     texts = pc.utf8_trim_whitespace(_texts(column))
     numeric = np.zeros(len(texts), np.bool_)
     if form is None:

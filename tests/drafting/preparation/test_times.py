@@ -88,6 +88,9 @@ def test_times_of_parquet_and_of_a_named_form() -> None:
         seconds, dated = parsed(pa.array([noon, None], kind))
         assert (seconds[0], np.isnan(seconds[1]), dated[0]) == (noon.timestamp(), True, True)
     assert parsed(pa.array([noon.date()]))[0].tolist() == [datetime(2024, 5, 6, tzinfo=UTC).timestamp()]
+    for kind in (pa.int64(), pa.float64()):
+        seconds, dated = parsed(pa.array([20240506120000, None], kind), "%Y%m%d%H%M%S")
+        assert (seconds[0], np.isnan(seconds[1]), dated.tolist()) == (noon.timestamp(), True, [True, False])
     seconds, _ = parsed(pa.array(["06/05/2024 12:00", "31/31/2024 1:00"]), "%d/%m/%Y %H:%M")
     assert (seconds[0], np.isnan(seconds[1])) == (noon.timestamp(), True)
 
