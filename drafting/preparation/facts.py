@@ -34,7 +34,7 @@ class FactTable:
         facts: by item (user), what is known of it.
         rows: number of rows read.
         twice: rows that were left out, because one of the same name came before.
-        unusable: values that were left out, because no catalog takes them.
+        unusable: values that were left out, because no catalog (no profile of a user) takes them.
         reason: why the first of these is not taken.
     """
 
@@ -60,6 +60,7 @@ def read_facts(
     *,
     texts: Sequence[str] = (),
     find_types: bool,
+    refusal: Callable[[Any], str | None],
 ) -> FactTable:
     """Read what a table knows.
 
@@ -70,6 +71,7 @@ def read_facts(
         columns: those that are read; all where none is named.
         texts: names of what is a text, whatever it looks like, such as the title `1984`.
         find_types: whether numbers and lists are found among texts.
+        refusal: why a value is not taken, as the rest of a sentence that begins with it; None for one that is.
 
     Raises:
         InteractionError: the table can't be read.
@@ -85,7 +87,7 @@ def read_facts(
             known.twice += 1
             continue
         row = dict(zip(read, values, strict=True))
-        known.facts[name] = _usable(shape(row), known, texts)
+        known.facts[name] = _usable(shape(row), known, texts, refusal)
     if find_types:
         _find_types(known.facts, texts)
     return known
@@ -112,6 +114,13 @@ def keep_free(known: FactTable, reserved: Sequence[str]) -> dict[str, str]:
     return renamed
 
 
+def unusable_in_profile(value: Any) -> str | None:
+    """Why a profile does not take a value that a catalog may take, as the rest of a sentence that begins with it; None if it does."""
+    entries = value if isinstance(value, list) else [value]
+    is_nested = any(isinstance(entry, list | dict) for entry in entries)
+    return "holds an object, or a list in a list" if is_nested else unusable(value)
+
+
 def as_they_stand(row: Mapping[str, Any]) -> Facts:
     """All columns of a row but the first, the key."""
     return {name: row[name] for name in list(row)[1:]}
@@ -122,8 +131,8 @@ def _name(value: Any, wanted: frozenset[str]) -> str:
     return text if text in wanted else whole(text)
 
 
-def _usable(facts: Facts, known: FactTable, texts: Sequence[str]) -> Facts:
-    """The facts that have a value that a catalog takes."""
+def _usable(facts: Facts, known: FactTable, texts: Sequence[str], refusal: Callable[[Any], str | None]) -> Facts:
+    """The facts that have a value that is taken."""
     found = {}
     for name, value in facts.items():
         plain = plain_value(value)
@@ -131,7 +140,7 @@ def _usable(facts: Facts, known: FactTable, texts: Sequence[str]) -> Facts:
             continue
         if name in texts:
             plain = _as_text(plain)
-        if reason := "is a list or an object, not a text" if plain is None else unusable(plain):
+        if reason := "is a list or an object, not a text" if plain is None else refusal(plain):
             known.unusable += 1
             known.reason = known.reason or f"{name} {reason}"
         else:

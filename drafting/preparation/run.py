@@ -16,12 +16,12 @@ from drafting.alignment.data.profiles import USER as PROFILE_USER
 from drafting.array_types import BoolArray
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.item_list import ITEM_KEY, RESERVED
-from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many
+from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many, unusable
 from drafting.errors import InteractionError
 from drafting.preparation.columns import ITEM, NO_COLUMN, USER, Roles, found_roles, key_column
 from drafting.preparation.core import k_core, last_of_same, of_pairs
 from drafting.preparation.events import EventReader, Events
-from drafting.preparation.facts import FactTable, as_they_stand, keep_free, read_facts
+from drafting.preparation.facts import FactTable, as_they_stand, keep_free, read_facts, unusable_in_profile
 from drafting.preparation.layouts import Layout, Part, found_layout
 from drafting.preparation.names import whole, with_whole_numbers
 from drafting.preparation.rows import BadLines
@@ -223,7 +223,9 @@ def _facts(
     bad = BadLines(settings.bad_lines, tell=tell)
     find_types = not (table.typed or shape.has_types)
     texts = (TITLE,) if role == ITEM else ()
-    known = read_facts(table, key, names, bad, shape.make or as_they_stand, shape.columns, texts=texts, find_types=find_types)
+    refusal = unusable if role == ITEM else unusable_in_profile
+    make = shape.make or as_they_stand
+    known = read_facts(table, key, names, bad, make, shape.columns, texts=texts, find_types=find_types, refusal=refusal)
     bad.check()
     renamed = keep_free(known, (ITEM_KEY, *RESERVED) if role == ITEM else (PROFILE_USER,))
     if len(known.names) > MAX_ATTRIBUTES:
@@ -255,7 +257,8 @@ def tell_left_out(known: FactTable, bad: BadLines, role: str, tell: Tell) -> Non
     if known.twice:
         tell(f"{known.twice:,} rows are left out: their {role} came before.")
     if known.unusable:
-        tell(f"{known.unusable:,} values are left out, as no catalog takes them: the first {known.reason}.")
+        taker = "catalog" if role == ITEM else "profile"
+        tell(f"{known.unusable:,} values are left out, as no {taker} takes them: the first {known.reason}.")
 
 
 def _record(settings: PrepareSettings, layout: Layout | None, read: Read, more: Sequence[Path], summary: Summary) -> dict[str, Any]:

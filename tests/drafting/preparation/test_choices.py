@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from drafting.alignment.data.profiles import load_profiles
 from drafting.alignment.data.record import prepared, split_kind
 from drafting.catalog.item_list import ItemList
 from drafting.errors import InteractionError
@@ -363,6 +364,15 @@ def test_values_that_no_catalog_takes_are_left_out(tmp_path: Path) -> None:
     found = made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\n"), items=items)
     assert found.items == [{"item_id": "x", "title": "X"}]
     assert "1 values are left out, as no catalog takes them: the first text has more than 10,000 characters." in found.told
+
+
+def test_what_no_profile_takes_is_left_out_of_profiles(tmp_path: Path) -> None:
+    """Else training, evaluation and the import of histories would refuse the whole directory."""
+    lines = [{"user": "a", "home": {"city": "x"}, "age": 3}, {"user": "b", "seen": [["x", 1]], "likes": ["war", None]}]
+    users = written(tmp_path / "users.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+    found = made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\nb,y\n"), users=users)
+    assert dict(load_profiles(found.folder / "profiles.jsonl")) == {"a": {"age": 3}, "b": {"likes": ["war"]}}
+    assert "2 values are left out, as no profile takes them: the first home holds an object, or a list in a list." in found.told
 
 
 def test_columns_with_the_names_of_ids_and_identifiers_are_renamed_and_told(tmp_path: Path) -> None:
