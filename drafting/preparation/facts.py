@@ -127,7 +127,8 @@ def as_they_stand(row: Mapping[str, Any]) -> Facts:
 
 
 def _name(value: Any, wanted: frozenset[str]) -> str:
-    text = str(value).strip()
+    # Hive and Impala say nothing of their texts being texts.
+    text = (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip()
     return text if text in wanted else whole(text)
 
 

@@ -359,6 +359,15 @@ def test_titles_of_other_types_are_texts_or_told(tmp_path: Path) -> None:
     assert "1 values are left out, as no catalog takes them: the first title is a list or an object, not a text." in found.told
 
 
+def test_bare_bytes_of_parquet_are_names_of_items_and_users_as_of_interactions(tmp_path: Path) -> None:
+    """Hive and Impala say nothing of their texts being texts."""
+    for name, columns in {"data": ("user", "item"), "items": ("item", "title"), "users": ("user", "city")}.items():
+        pq.write_table(pa.table({column: [column.encode()] for column in columns}), tmp_path / name)
+    found = made(tmp_path, tmp_path / "data", items=tmp_path / "items", users=tmp_path / "users")
+    assert found.triples == [("user", "item", 0.0)]
+    assert (found.items, found.profiles) == ([{"item_id": "item", "title": "title"}], [{"user": "user", "city": "city"}])
+
+
 def test_values_that_no_catalog_takes_are_left_out(tmp_path: Path) -> None:
     items = written(tmp_path / "items.jsonl", json.dumps({"item": "x", "title": "X", "text": "y" * 10_001}) + "\n")
     found = made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\n"), items=items)
