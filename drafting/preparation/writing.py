@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -120,6 +121,9 @@ def _dictionary(names: Sequence[str]) -> Any:
     return pa.array(names, pa.large_string())
 
 
-def _encoded(codes: Any, values: Any) -> Any:
-    """A column of values by number; -1 has none."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=np.asarray(codes) < 0), values)
+def _encoded(codes: npt.NDArray[np.int32], values: Any) -> Any:
+    """A column of values by number; -1 has none. Only those that are met are in it: parquet keeps all of them for each part of a file."""
+    met, places = np.unique(codes, return_inverse=True)
+    # -1 comes first, and stays what it is.
+    numbers = places.astype(np.int32) - np.int32(np.count_nonzero(met < 0))
+    return pa.DictionaryArray.from_arrays(pa.array(numbers, mask=codes < 0), values.take(pa.array(met[met >= 0])))

@@ -13,7 +13,7 @@ from drafting.alignment.data.profiles import load_profiles
 from drafting.alignment.data.record import prepared, split_kind
 from drafting.catalog.item_list import ItemList
 from drafting.errors import InteractionError
-from drafting.preparation import delimited, rows, run
+from drafting.preparation import delimited, rows, run, writing
 from drafting.preparation.delimited import _line, found_form, read_delimited
 from drafting.preparation.rows import BadLines
 from drafting.preparation.settings import PrepareSettings
@@ -399,6 +399,19 @@ def test_columns_with_the_names_of_ids_and_identifiers_are_renamed_and_told(tmp_
     assert "The column user of users.csv is called user_ now" in found.told
     few = made(tmp_path, data, items=items, item_columns=("title", "identifier"))
     assert few.items == [{"item_id": "x", "title": "X", "identifier_": "abc"}, {"item_id": "y", "title": "Y"}]
+
+
+def test_a_part_of_the_file_has_the_names_alone_that_it_mentions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parquet keeps all values of a dictionary in each part: the names of all users would be there as many times as there are parts."""
+    monkeypatch.setattr(writing, "_ROWS_AT_ONCE", 5)
+    rows = [(f"{number:0100d}", f"i{number % 3}", number if number % 2 else "") for number in range(50)]
+    data = written(tmp_path / "data.csv", "user,item,page\n" + "".join(f"{user},{item},{page}\n" for user, item, page in rows))
+    found = made(tmp_path, data, keep=("page",))
+    assert [(row["user"], row["item"], row["attributes.page"] or "") for row in found.rows] == rows
+    parts = pq.ParquetFile(found.folder / "interactions.parquet").metadata
+    sizes = [parts.row_group(number).column(0).total_uncompressed_size for number in range(parts.num_row_groups)]
+    assert len(sizes) == 10
+    assert max(sizes) < 25 * 100
 
 
 def test_directories_of_others_stay(tmp_path: Path) -> None:
