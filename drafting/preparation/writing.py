@@ -32,19 +32,26 @@ _ROWS_AT_ONCE = 1 << 20
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """Refuse a directory that can't be written.
+    """Refuse a directory that can't be written, before anything is read for it.
 
     Raises:
-        InteractionError: it is there and is not to be replaced, or was made by something else.
+        InteractionError: it is there and is not to be replaced, or was made by something else, or nothing can be written beside it.
     """
-    if not out.absolute().parent.is_dir():
-        raise InteractionError(f"There is no directory {out.absolute().parent} to write {out.name} to.")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / RECORD_FILE).is_file():
-        raise InteractionError(f"{out} already exists and was not made by `atspeed prepare`: choose another name.")
-    if not overwrite:
-        raise InteractionError(f"{out} already exists: choose another name, or pass --overwrite to replace it and all that is in it.")
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise InteractionError(f"There is no directory {parent} to write {out.name} to.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not (out / RECORD_FILE).is_file():
+            raise InteractionError(f"{out} already exists and was not made by `atspeed prepare`: choose another name.")
+        if not overwrite:
+            raise InteractionError(f"{out} already exists: choose another name, or pass --overwrite to replace it and all that is in it.")
+    if out.is_mount():
+        raise InteractionError(f"{out} is where a disk is mounted, which no directory can replace: name one in it.")
+    try:
+        with TemporaryDirectory(prefix=f".{out.name}.new-", dir=parent):
+            pass
+    except OSError as error:
+        raise InteractionError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What is chosen, left out and told: columns, bad lines, ratings, repeats, cores, splits; and that a directory is whole or absent."""
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -468,6 +469,20 @@ def test_a_directory_is_whole_or_absent_and_nothing_else_is_replaced(tmp_path: P
         run.prepare(PrepareSettings(data, out, overwrite=True), lambda _: None)
     with pytest.raises(InteractionError, match="There is no directory"):
         run.prepare(PrepareSettings(data, tmp_path / "no/out"), lambda _: None)
+
+
+def test_what_can_not_be_written_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    unread = tmp_path / "unread.csv"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_mount", lambda path: path.name == "out")
+        with pytest.raises(InteractionError, match=r"out is where a disk is mounted, which no directory can replace: name one in it\."):
+            made(tmp_path, unread)
+    monkeypatch.setattr(writing, "TemporaryDirectory", refuse)
+    with pytest.raises(InteractionError, match=r"out cannot be written: Read-only file system\."):
+        made(tmp_path, unread)
 
 
 @pytest.mark.parametrize("wrong", [{"core": 0}, {"repeats": "some"}, {"split": "half"}, {"bad_lines": 2.0}])
