@@ -206,8 +206,29 @@ def _facts(
     table = _opened(part)
     _tell_no_data(part, table, tell)
     key = key_column(part.path, table.names, settings.item_key if role == ITEM else settings.user_key, role, column)
-    title = settings.title if role == ITEM else None
     chosen = settings.item_columns if role == ITEM else settings.user_columns
+    shape = _shape(role, part, table, key, settings.title if role == ITEM else None, chosen, tell)
+    bad = BadLines(settings.bad_lines, tell=tell)
+    find_types = not (table.typed or shape.has_types)
+    texts = (TITLE,) if role == ITEM else ()
+    refusal = unusable if role == ITEM else unusable_in_profile
+    make = shape.make or as_they_stand
+    known = read_facts(table, key, names, bad, make, shape.columns, texts=texts, find_types=find_types, refusal=refusal)
+    bad.check()
+    if nothing := [name for name in chosen if name not in (key, *known.names, shape.title)]:
+        tell(f"No {role} has {listed(nothing)}, which --{role}-columns names.")
+    renamed = keep_free(known, (ITEM_KEY, *RESERVED) if role == ITEM else (PROFILE_USER,))
+    if len(known.names) > MAX_ATTRIBUTES:
+        raise InteractionError(f"{too_many(len(known.names))} Choose some with --{role}-columns.")
+    tell(f"{part.path.name}: {role} = {key}; known of {len(known.facts):,} of {len(names):,} {role}s: {listed(known.names)}.")
+    for name, other in renamed.items():
+        tell(f"The column {name} of {part.path.name} is called {other} now: {name} means something else in the files of {role}s.")
+    tell_left_out(known, bad, role, tell)
+    return known, table.paths
+
+
+def _shape(role: str, part: Part, table: Table, key: str, title: str | None, chosen: Sequence[str], tell: Tell) -> TableShape:
+    """How rows of a table are read, with the chosen columns; what it leaves out by itself is told."""
     shape = found_shape(table.names, key, title) if role == ITEM or ":" in key else TableShape(has_types=False)
     named = (*([title] if title else []), *(() if shape.has_types else chosen))
     there = table.names_with(named)
@@ -217,24 +238,14 @@ def _facts(
     if shape.counts and not chosen:
         reason = "they count what is held out, too; --item-columns keeps what it names"
         tell(f"Of {part.path.name}, {listed(shape.counts)} are left out: {reason}.")
-    shape = shape.kept(chosen)
-    if not shape.columns and len(table.all_names) > max(_MOST_FIELDS, len(table.names)):
+    others = [name for name in table.names if name != key]
+    left = [] if chosen or not shape.columns else [name for name in others if name not in shape.columns]
+    if left:
+        tell(f"Left out of {part.path.name}: {listed(left)} (--item-columns keeps what it names).")
+    kept = shape.kept(chosen, others)
+    if not kept.columns and len(table.all_names) > max(_MOST_FIELDS, len(table.names)):
         raise InteractionError(f"{too_many(len(table.all_names) - 1)} Choose some with --{role}-columns.")
-    bad = BadLines(settings.bad_lines, tell=tell)
-    find_types = not (table.typed or shape.has_types)
-    texts = (TITLE,) if role == ITEM else ()
-    refusal = unusable if role == ITEM else unusable_in_profile
-    make = shape.make or as_they_stand
-    known = read_facts(table, key, names, bad, make, shape.columns, texts=texts, find_types=find_types, refusal=refusal)
-    bad.check()
-    renamed = keep_free(known, (ITEM_KEY, *RESERVED) if role == ITEM else (PROFILE_USER,))
-    if len(known.names) > MAX_ATTRIBUTES:
-        raise InteractionError(f"{too_many(len(known.names))} Choose some with --{role}-columns.")
-    tell(f"{part.path.name}: {role} = {key}; known of {len(known.facts):,} of {len(names):,} {role}s: {listed(known.names)}.")
-    for name, other in renamed.items():
-        tell(f"The column {name} of {part.path.name} is called {other} now: {name} means something else in the files of {role}s.")
-    tell_left_out(known, bad, role, tell)
-    return known, table.paths
+    return kept
 
 
 def _opened(part: Part) -> Table:

@@ -45,17 +45,22 @@ class TableShape:
     has_types: bool = True
     counts: tuple[str, ...] = ()
 
-    def kept(self, chosen: Sequence[str]) -> "TableShape":
-        """The shape that keeps the title and the chosen facts; all but the counts where none is chosen."""
+    def kept(self, chosen: Sequence[str], names: Sequence[str]) -> "TableShape":
+        """The shape that keeps the title and the chosen facts; all but the counts where none is chosen.
+
+        Args:
+            names: of the columns but the key. Those that are chosen and that the shape does not read are kept as they stand.
+        """
         if not chosen:
             return replace(self, columns=tuple(name for name in self.columns if name not in self.counts))
         named = {TITLE, *chosen}
+        more = [name for name in chosen if self.columns and name in names and name not in self.columns]
 
         def make(row: Mapping[str, Any]) -> Facts:
             facts = self.make(row) if self.make else as_they_stand(row)
-            return {name: value for name, value in facts.items() if name in named}
+            return {name: row[name] for name in more} | {name: value for name, value in facts.items() if name in named}
 
-        columns = self.columns if self.has_types else tuple(dict.fromkeys((*chosen, *([self.title] if self.title else []))))
+        columns = (*self.columns, *more) if self.has_types else tuple(dict.fromkeys((*chosen, *([self.title] if self.title else []))))
         return replace(self, make=make, columns=columns)
 
 

@@ -174,6 +174,18 @@ def test_what_counts_reviews_that_are_held_out_is_kept_only_where_it_is_chosen(t
     assert chosen.items[0] == {"item_id": "0000013714", "title": "Rock & Roll", "rating_number": 7}
 
 
+def test_what_a_known_table_leaves_out_is_told_and_can_be_chosen(tmp_path: Path) -> None:
+    """A table of one's own whose ids are Amazon's is read as Amazon's."""
+    items = written(tmp_path / "items.csv", "asin,title,color,price\nx,X,red,$5\n")
+    data = written(tmp_path / "data.csv", "user,asin\na,x\n")
+    found = made(tmp_path, data, items=items)
+    assert found.items == [{"item_id": "x", "title": "X", "price": 5.0}]
+    assert "Left out of items.csv: color (--item-columns keeps what it names)." in found.told
+    chosen = made(tmp_path, data, items=items, item_columns=("color", "isle"))
+    assert chosen.items == [{"item_id": "x", "title": "X", "color": "red"}]
+    assert "No item has isle, which --item-columns names." in chosen.told
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["2014", "2018"])
 def test_amazons_ratings_without_a_header(tmp_path: Path, order: tuple[int, int]) -> None:
     rows = [(*(review[place] for place in order), *review[2:]) for review in REVIEWS]
