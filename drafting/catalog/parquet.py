@@ -128,15 +128,20 @@ def name_texts(column: Any, path: Path, name: str, error: type[SetupError]) -> A
 
 
 def whole_numbers(column: Any, path: Path, name: str, error: type[SetupError]) -> Any:
-    """A column of floats as the integers that they are, which a cast to texts would write as 1e+12 or 7.0; any other column as it is.
+    """A column of floats or decimals as the integers that they are, which a cast to texts would write as 1e+12 or 7.0; any other as it is.
 
-    pandas makes floats of a column of integers with a gap, and so do tensors.
+    pandas makes floats of a column of integers with a gap, and so do tensors; databases export whole numbers as decimals.
 
     Raises:
-        SetupError: `error`, as one is not a whole number, or so large that its neighbours are the same float.
+        SetupError: `error`, as one is not a whole number, or so large that its neighbours are the same float, or has more than 64 bits.
     """
     import pyarrow as pa
 
+    if pa.types.is_decimal(column.type):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowException as failure:
+            raise error(f"{path} has decimals in its column {name} that are not whole numbers of 64 bits.") from failure
     if not pa.types.is_floating(column.type):
         return column
     numbers = column.cast(pa.float64()).to_numpy()

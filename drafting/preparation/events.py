@@ -25,6 +25,8 @@ from drafting.preparation.numbers import is_number, number_of
 from drafting.preparation.rows import NAMED, BadLines, RowBatch, shown
 from drafting.preparation.times import parsed
 
+# Every number of so many has its place in 64 bits.
+_INT64_DIGITS = 18
 # What programs write where a number is missing.
 _MISSING = ("", "nan", "none", "null", "na")
 _FORM_ADVICE = "Dates are ISO, unless --time-format FORM says what they are, such as %d/%m/%Y."
@@ -206,6 +208,8 @@ def ids(column: Any, name: str, rows: RowBatch) -> Any:
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_decimal(column.type):
+        column = whole_numbers(column, rows.path, name, InteractionError)
     kind = column.type
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column), None, column)
@@ -244,9 +248,11 @@ def _told(column: Any) -> BoolArray:
 
 
 def _text_kinds(column: Any, name: str) -> Any:
-    """A column of details, kinds and dates as texts."""
+    """A column of details, kinds and dates as texts, decimals as numbers."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_decimal(column.type) and name != KIND:
+        return column.cast(pa.int64() if column.type.scale == 0 and column.type.precision <= _INT64_DIGITS else pa.float64())
     if not (pa.types.is_temporal(column.type) or name == KIND):
         return column
     try:

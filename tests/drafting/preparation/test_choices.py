@@ -3,6 +3,7 @@
 import errno
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,13 @@ def test_kept_columns_are_numbers_where_all_their_texts_are(tmp_path: Path) -> N
         "{'code': '12'}",
         "{'page': 1.5, 'code': 'x'}",
     ]
+
+
+def test_kept_decimals_are_numbers(tmp_path: Path) -> None:
+    columns = {"price": pa.array([Decimal("5.00"), Decimal("4.50")]), "size": pa.array([Decimal(5), None])}
+    pq.write_table(pa.table({"user": ["a", "a"], "item": ["x", "y"], **columns}), tmp_path / "data")
+    found = made(tmp_path, tmp_path / "data", keep=("price", "size")).rows
+    assert [str((row["attributes.price"], row["attributes.size"])) for row in found] == ["(5.0, 5)", "(4.5, None)"]
 
 
 def test_kept_columns_of_nothing_are_kept(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,12 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     ),
     "parquet of polars": parquet(with_columns(userId=TABLE["userId"].cast(pa.large_string()).dictionary_encode())),
     "parquet of dates": parquet(with_columns(timestamp=TABLE["timestamp"].cast(pa.timestamp("s")).cast(pa.timestamp("ns", "UTC")))),
+    "parquet of decimals": parquet(
+        with_columns(
+            **{name: TABLE[name].cast(pa.decimal128(38, 0)) for name in ("userId", "timestamp")},
+            **{name: TABLE[name].cast(pa.decimal128(22, 2)) for name in ("itemId", "rating")},
+        )
+    ),
     "Spark's csv": spark_csv,
     "Spark's hive folders": spark_hive,
 }
@@ -156,6 +163,7 @@ def test_what_can_not_be_read_is_said_in_a_sentence(tmp_path: Path, text: bytes,
         ({"timestamp": pa.array([{"at": 1}, {"at": 2}])}, "holds values of type struct"),
         ({"rating": pa.array([[1], [2]])}, "holds values of type list"),
         ({"userId": pa.array([[1], [2]])}, "holds values of type list.*: ids are texts or whole numbers"),
+        ({"userId": pa.array([Decimal("1"), Decimal("2.5")])}, "has decimals in its column userId that are not whole numbers of 64 bits"),
         ({"userId": pa.array([b"a", b"\xff"])}, "userId .* not UTF-8"),
         ({"itemId": pa.array([b"a", b"\xff"]).view(pa.string())}, "data cannot be read: it has texts that are not UTF-8"),
         ({"kind": pa.array([{"at": 1}, {"at": 2}])}, "holds values of type struct"),
