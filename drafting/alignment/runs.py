@@ -113,14 +113,19 @@ class RunDirectory:
         self.check_space(weights * _BYTES_PER_WEIGHT * (1 + 3 * checkpoints), f"the model and {checkpoints} checkpoints")
 
     def check_space(self, needed: int, what: str) -> None:
-        """Raise `TrainingError` if the disk has no room for `needed` bytes and a reserve."""
-        needed += _SPARE_BYTES
+        """Raise `TrainingError` if the disk has no room for `needed` bytes, less what an interrupted run has written, and a reserve."""
+        needed = max(0, needed - self._written()) + _SPARE_BYTES
         free = shutil.disk_usage(self.partial).free
         if free < needed:
             raise TrainingError(
                 f"The run needs about {needed / 2**20:,.0f} MiB in {self.partial.parent} for {what}, but only {free / 2**20:,.0f} MiB are "
                 "free."
             )
+
+    def _written(self) -> int:
+        """Bytes of checkpoints and models, finished or not, that an interrupted run has left."""
+        folders = (self.checkpoints, self.model, *self.all_best)
+        return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
     def publish(self) -> None:
         """Move the finished directory to `out` and remove all other files of the run."""

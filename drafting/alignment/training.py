@@ -265,7 +265,8 @@ def train_model(
     """
     process, course = PartialState(), course or Course()
     record = open_run(run, record, overwrite)
-    run.check_model_space(base.model.num_parameters(), KEPT_CHECKPOINTS + (course.validation is not None))
+    # The oldest checkpoint goes once a newer one is whole; and what the best epoch takes is no more than another.
+    run.check_model_space(base.model.num_parameters(), KEPT_CHECKPOINTS + 1 + (course.validation is not None))
 
     def write(trainer: Trainer, path: Path) -> None:
         if merge is None:

@@ -208,8 +208,27 @@ def test_a_full_disk_is_found_before_the_training(
         free = 10 * 2**20
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
-    with pytest.raises(TrainingError, match=r"needs about 6\d MiB in .* only 10 MiB are free"):
+    with pytest.raises(TrainingError, match=r"needs about 6\d MiB in .* for the model and 3 checkpoints, but only 10 MiB are free"):
         train_target(data, catalog, config, tmp_path / "out")
+
+
+def test_what_an_interrupted_run_has_written_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 100 * 2**20
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
+    run = RunDirectory(tmp_path / "out")
+    run.checkpoints.mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"needs about 164 MiB in .* for teacher data, but only 100 MiB are free"):
+        run.check_space(100 * 2**20, "teacher data")
+    for folder in (run.checkpoints / "checkpoint-5", run.model, run.best(1)):
+        folder.mkdir()
+        with (folder / "model.safetensors").open("wb") as file:
+            # Without what it would hold, which no disk needs to write for this.
+            file.truncate(30 * 2**20)
+    run.check_space(100 * 2**20, "teacher data")
+    with pytest.raises(TrainingError, match=r"needs about 134 MiB"):
+        run.check_space(160 * 2**20, "teacher data")
 
 
 @pytest.fixture
