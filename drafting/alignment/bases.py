@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from drafting.alignment.generation_settings import make_writable
 from drafting.alignment.own_head import resize_embeddings
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
@@ -149,8 +150,8 @@ def load_base(
         more_tokens: tokens that a target's tokenizer gets beside the catalog's, such as those of users.
 
     Raises:
-        BaseError: there is no such base, what is trained from it can't be served, it is too short for the prompt, its tokenizer cannot
-            express the prompt, or its tokens have other ids than the target's.
+        BaseError: there is no such base, what is trained from it can't be saved or served, it is too short for the prompt, its tokenizer
+            cannot express the prompt, or its tokens have other ids than the target's.
     """
     config, weights = _find_base(name)
     tokens = tuple(dict.fromkeys((*catalog.tokens, *more_tokens)))
@@ -233,6 +234,11 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
         model = _auto_class(config).from_pretrained(path, config=config, **settings)
     except LOADING_ERRORS as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
+    try:
+        make_writable(model.generation_config)
+    except ValueError as error:
+        said = f"what its {GENERATION_FILE} or config.json says of generating texts can't be written again ({first_line(error)})"
+        raise BaseError(f"The base model {path} can't be trained: {said}.") from error
     if config.is_encoder_decoder:
         _check_start(model, str(path))
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])

@@ -258,6 +258,18 @@ def test_a_base_model_gets_the_catalogs_tokens_and_keeps_its_own(tmp_path: Path,
     assert json.loads((tmp_path / "out" / "training.json").read_text())["base"]["from_scratch"] is False
 
 
+def test_what_a_base_says_of_sampling_is_written_again(tmp_path: Path, catalog: Catalog, base_model: Path) -> None:
+    """transformers reads it without `do_sample`, and would not save it, behind the training."""
+    file = base_model / "generation_config.json"
+    file.write_text('{"temperature": 0.9, "top_p": 0.6}')
+    load_base(str(base_model), catalog, PromptTemplate(max_items=4)).model.save_pretrained(tmp_path / "out")
+    written = json.loads((tmp_path / "out" / file.name).read_text())
+    assert {name: written[name] for name in ("temperature", "top_p", "do_sample")} == {"temperature": 0.9, "top_p": 0.6, "do_sample": True}
+    file.write_text('{"length_penalty": 2.0}')
+    with pytest.raises(BaseError, match=r"or config\.json says of generating texts can't be written again \(.*length_penalty"):
+        load_base(str(base_model), catalog, PromptTemplate(max_items=4))
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_lora_learns_the_new_tokens_and_is_written_merged(
     tmp_path: Path, data: Path, catalog: Catalog, base_model: Path, tied: bool
