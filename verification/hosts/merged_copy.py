@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import PretrainedConfig
+from transformers import GenerationConfig, PretrainedConfig
 
 from drafting.alignment.data.hashes import model_hash
 from drafting.cache import cache_directory, exclusive
@@ -70,7 +70,10 @@ def _make(folder: Path, name: str, files: ModelFiles, config: PretrainedConfig, 
     logger.info("Merging the adapter in %s into a copy of its base, of up to %.2f GiB, in %s.", files.directory, needed / 2**30, folder)
     partial = folder / f"{PARTIAL}{name}"
     try:
-        load_merged(files, config, dtype).save_pretrained(partial)
+        merged = load_merged(files, config, dtype)
+        # What the base says of generating texts is read beside it, and transformers does not write all that it reads.
+        merged.generation_config = GenerationConfig()
+        merged.save_pretrained(partial)
         for path in (*partial.iterdir(), partial):
             _force_to_disk(path)
         partial.rename(folder / name)

@@ -287,6 +287,12 @@ def test_a_merged_copy_is_made_once_and_is_a_whole_model(base: Path, tmp_path: P
     assert copy_of(files) != copy
 
 
+def test_a_merged_copy_needs_nothing_of_how_its_base_generates_texts(base: Path, tmp_path: Path) -> None:
+    """transformers reads a temperature without `do_sample`, and refuses to write it."""
+    (base / "generation_config.json").write_text('{"temperature": 0.9}')
+    check_names(copy_of(files_of(base, tmp_path)))
+
+
 def copy_together(files: ModelFiles, together: Barrier) -> Path:
     together.wait(60)
     return copy_of(files)
