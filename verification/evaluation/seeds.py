@@ -1,6 +1,6 @@
-"""Means over seeds: drafts with the same objective that were trained with different seeds.
+"""Means over seeds: drafts that were trained alike, but for their seeds.
 
-Invariant: drafts are grouped by the objective in their `training.json`, not by their names.
+Invariant: by their `training.json`, not by their names, drafts are joined that have learnt the same objective with the same settings.
 """
 
 from collections.abc import Mapping
@@ -36,13 +36,33 @@ class SeedRow(msgspec.Struct, frozen=True):
 
 
 def describe_drafts(drafts: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Objective and seed of each draft from its `training.json`; without an objective there, the name of the draft."""
+    """Objective and seed of each draft from its `training.json`; without an objective there, the name of the draft. Behind an objective of
+    which some were trained otherwise than others stands the name of the first that was trained alike.
+    """
+    records = {name: _record(path) for name, path in drafts.items()}
+    objectives = {name: record.get("settings", {}).get("objective", name) for name, record in records.items()}
+    first: dict[bytes, str] = {}
+    alike = {name: first.setdefault(_recipe(record), name) for name, record in records.items()}
     described = {}
-    for name, path in drafts.items():
-        file = path / TRAINING_FILE
-        settings = msgspec.json.decode(file.read_bytes()).get("settings", {}) if file.is_file() else {}
-        described[name] = {"objective": settings.get("objective", name), "seed": settings.get("seed")}
+    for name, record in records.items():
+        objective = objectives[name]
+        recipes = {alike[other] for other in records if objectives[other] == objective}
+        told = f"{objective} ({alike[name]})" if len(recipes) > 1 else objective
+        described[name] = {"objective": told, "seed": record.get("settings", {}).get("seed")}
     return described
+
+
+def _record(model: Path) -> dict[str, Any]:
+    """The contents of a model's `training.json`; empty if it has none."""
+    path = model / TRAINING_FILE
+    record: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
+    return record
+
+
+def _recipe(record: dict[str, Any]) -> bytes:
+    """What a draft was made of, but its seed."""
+    settings = record.get("settings", {}) | {"seed": None}
+    return msgspec.json.encode([settings, record.get("base"), record.get("teacher")], order="sorted")
 
 
 def over_seeds(report: Report) -> list[SeedRow]:

@@ -26,7 +26,7 @@ from verification.evaluation.plots import write_plots
 from verification.evaluation.report import Report
 from verification.evaluation.run import EvaluationSettings, evaluate
 from verification.evaluation.searching import NO_PLAN, Beam, Mode, search_all
-from verification.evaluation.seeds import over_seeds
+from verification.evaluation.seeds import describe_drafts, over_seeds
 from verification.evaluation.users import held_out
 from verification.recommender import Recommender
 
@@ -166,6 +166,19 @@ def test_drafts_of_one_objective_are_joined(report: Report) -> None:
     assert joined.accepted_steps == pytest.approx(np.mean(steps))
     assert joined.deviation == pytest.approx(np.std(steps, ddof=1))
     assert {row.objective for row in over_seeds(report)} == {"itself", "stranger"}, "without training.json a draft's name stands for it"
+
+
+def test_drafts_that_differ_in_more_than_their_seeds_are_not_joined(tmp_path: Path) -> None:
+    drafts = {}
+    for name, alpha, seed in (("a", 0.7, 0), ("b", 0.7, 1), ("c", 0.9, 0)):
+        drafts[name] = tmp_path / name
+        drafts[name].mkdir()
+        settings = {"objective": "atspeed-s", "alpha": alpha, "seed": seed}
+        (drafts[name] / "training.json").write_text(json.dumps({"settings": settings}))
+    told = {name: (says["objective"], says["seed"]) for name, says in describe_drafts(drafts).items()}
+    assert told == {"a": ("atspeed-s (a)", 0), "b": ("atspeed-s (a)", 1), "c": ("atspeed-s (c)", 0)}
+    del drafts["c"]
+    assert {says["objective"] for says in describe_drafts(drafts).values()} == {"atspeed-s"}
 
 
 def test_a_target_alone_is_evaluated_too(models: Path, catalog: Catalog, split: Split, tmp_path: Path) -> None:
