@@ -13,7 +13,7 @@ from drafting.beam.rule import LONGEST_LIST, Verification
 from drafting.errors import SetupError
 from server.commands.evaluation_report import ReportDirectory
 from server.commands.evaluation_table import print_report
-from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers
+from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers, warn_of_baselines
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail
 from server.commands.values import chosen, whole_numbers, words
@@ -110,6 +110,8 @@ def evaluate(
         rule = _rule(data, trained, split, min_items, label_kind)
         if (learnt := record.get("data", {}).get("sha256")) and learnt != data_hashes(data):
             typer.echo(f"The target has learnt other interactions than {data} holds: it may know what is held out here.", err=True)
+        if compared and "split" in trained:
+            warn_of_baselines(fit, settings.part)
         items = load_catalog(catalog)
         if target is not None:
             refuse_learnt_identifiers(catalog, items, data, rule, settings.part)

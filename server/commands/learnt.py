@@ -1,4 +1,5 @@
-"""Refusals and warnings where a model, a file or identifiers were made from the interactions that lists are judged by."""
+"""Refusals and warnings where a model, a file or identifiers were made from the interactions that lists are judged by, or baselines from
+more."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,16 @@ def refuse_learnt(path: Path, fit: str, part: str, instead: str = "") -> None:
         fail(
             f"{path} has learnt the part {part} (--fit {fit}), so figures there would say nothing: give one that was made alike with "
             f"--fit {FIT_VALID if part == 'test' else FIT_TRAIN}.{instead}"
+        )
+
+
+def warn_of_baselines(fit: str, part: str) -> None:
+    """Say that a target is compared with baselines that have learnt more: all before the labels of a part."""
+    if part == "test" and fit == FIT_TRAIN:
+        typer.echo(
+            f"The target has learnt the part train alone, and the baselines learn the part valid, too: give a target of --fit {FIT_VALID} "
+            "to compare them, or ask about the users of --part valid.",
+            err=True,
         )
 
 

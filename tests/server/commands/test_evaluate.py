@@ -358,6 +358,25 @@ def test_a_target_is_judged_by_the_split_that_it_was_trained_with(folder: Path, 
     assert "The target has learnt other interactions than" in done.output
 
 
+@pytest.mark.parametrize(
+    ("fit", "flags", "told"),
+    [
+        ("train", ("--baselines", "popular"), True),
+        ("train", ("--baselines", "none"), False),
+        ("train", ("--baselines", "popular", "--part", "valid"), False),
+        ("train+valid", ("--baselines", "popular"), False),
+    ],
+)
+def test_baselines_that_have_learnt_more_than_the_target_are_told(
+    folder: Path, tmp_path: Path, fit: str, flags: tuple[str, ...], told: bool
+) -> None:
+    target = shutil.copytree(folder / "target", tmp_path / "target")
+    (target / "training.json").write_text(json.dumps({"settings": {"split": "leave-one-out", "fit": fit}}))
+    done = run(folder, "--target", str(target), *flags, "--k", "1", "--timed", "0")
+    assert done.exit_code == 0, done.output
+    assert ("give a target of --fit train+valid to compare them" in done.output) is told
+
+
 def test_generate_runs_in_the_precision_that_is_evaluated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is loaded once for all list lengths."""
     loaded = []
