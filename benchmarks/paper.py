@@ -47,7 +47,7 @@ SPEED = ("--beam-width", "1", "--k", "1,3,5,10,20", "--modes", "strict,relaxed,g
 # What the quality recipe has for sparse data, with a model that is worth drafting for. Teacher data need scores over the vocabulary.
 RECIPE = {"--base": "base", "--batch-size": "128", "--learning-rate": "2e-3", "--epochs": "12", "--precision": "bfloat16"}
 DRAFT = ("--epochs", "5")
-RECORDED_USERS = "500"
+RECORDED_USERS = 500
 REPLAYED = "beam:40,beam:40+children,auto"
 
 
@@ -91,12 +91,14 @@ class Drafted:
         source: stages of the target's data set.
         target: the stage that has trained it.
         seeds: drafts of each objective.
+        recorded: test users whose prefixes are recorded.
     """
 
     source: Stages
     target: Stage
     objectives: Sequence[str]
     seeds: int
+    recorded: int = RECORDED_USERS
 
     @cached_property
     def teacher(self) -> Stage:
@@ -127,7 +129,7 @@ class Drafted:
     def recording(self, objective: str) -> Stage:
         """Records the prefixes that a draft proposes and the target keeps, for some users."""
         models = ("--target", str(self.target.result), "--draft", str(self.draft(objective, 0).result))
-        asked = ("replay", "record", *models, *self.source.inputs(), "--users", RECORDED_USERS)
+        asked = ("replay", "record", *models, *self.source.inputs(), "--users", str(self.recorded))
         return self._stage(f"recording-{objective}", *asked, suffix=".npz", command="benchmarks.cli")
 
     def replay(self, objective: str) -> Stage:
@@ -237,7 +239,8 @@ def run(sources: Sequence[DataSet], work: Path, results: Path, seeds: int, objec
 def _run(source: Stages, pipeline: Pipeline, results: Path, seeds: int, objectives: Sequence[str], command: str) -> Path:
     *_, baselines = before = list(_each(pipeline, [*source.shared(), source.closed_forms]))
     *_, target, evaluated = learnt = list(_each(pipeline, chain(source.trial(), source.seed(0))))
-    drafted = Drafted(source, target, objectives, seeds)
+    # Data of a user's own may have fewer.
+    drafted = Drafted(source, target, objectives, seeds, min(RECORDED_USERS, read(evaluated.result).users))
     for title, step in (steps := drafted.steps()).items():
         pipeline.run(title, step, side_by_side=min(usable_processors(), len(step)))
     compared = Compared([read(evaluated.result)], [read(baselines.result)])

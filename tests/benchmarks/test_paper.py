@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Barrier, Lock
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from benchmarks.pipeline import STAGES_FILE, Pipeline, Stage, StageFailedError
 from benchmarks.quality import Stages
 from benchmarks.quality_table import Compared
 from drafting.alignment.needs import OBJECTIVES
-from tests.benchmarks.test_quality import evaluated, pretend
+from tests.benchmarks.test_quality import evaluated, flag, pretend
 from verification.evaluation.report import PLAIN, ModeRow, Quality, Report, Spread
 
 
@@ -207,3 +208,20 @@ def test_the_report_tells_no_times_of_steps_that_another_run_has_had(tmp_path: P
         run([given(tmp_path / "shop", tmp_path / "items.json")], tmp_path / "work", tmp_path / "results", 1, [objective], "make paper")
     assert {"shop-trial", "teacher", "recordings", "replays", "speed"} <= told[0].keys()
     assert told[1].keys() == told[0].keys() - {"recordings", "replays", "speed"}
+
+
+@pytest.mark.parametrize(("users", "recorded"), [(7, "7"), (1234, "500")])
+def test_no_more_users_are_recorded_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: int, recorded: str) -> None:
+    """Of data with few, the run would end behind all of its training."""
+    made: list[Stage] = []
+
+    def make(pipeline: Pipeline, stage: Stage, threads: int) -> None:
+        pretend(stage)
+        made.append(stage)
+
+    monkeypatch.setattr(Pipeline, "_run", make)
+    monkeypatch.setattr("benchmarks.paper.read", lambda report: msgspec.structs.replace(evaluated(0.03, {}), users=users))
+    monkeypatch.setattr("benchmarks.paper.write_report", lambda *asked: tmp_path)
+    run([given(tmp_path / "shop", tmp_path / "items.json")], tmp_path / "work", tmp_path / "results", 1, ["sft"], "make paper")
+    (recording,) = (stage for stage in made if "record" in stage.arguments)
+    assert flag(recording, "--users") == recorded
