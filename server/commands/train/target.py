@@ -90,11 +90,14 @@ def target(
         items = load_catalog(catalog)
         rule = SplitRule(split_kind(chosen.split, data), chosen.min_items, chosen.label_kind)
         warn_of_learnt_identifiers(catalog, items, data, rule, [part for part in ("valid", "test") if not has_learnt(chosen.fit, part)])
-        path = prompt or Path(base) / PROMPT_FILE
-        template = read_prompt(path) if prompt or path.is_file() else None
+        template = None if prompt is None else read_prompt(prompt)
         with loading_libraries(threads):
+            from drafting.alignment.bases import PRESETS
             from drafting.alignment.target import train_target
             from verification.evaluation.validation import ListValidation
+        # A directory may be called as a preset is, which goes before it.
+        if prompt is None and base not in PRESETS and (own := Path(base) / PROMPT_FILE).is_file():
+            template = read_prompt(own)
         validate = ListValidation(items, chosen.validate_users, keep_seen=chosen.keep_seen) if chosen.validate_users else None
         taught = None if neighbours is None else NeighbourModel.load(neighbours)
         metrics = train_target(

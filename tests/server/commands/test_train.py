@@ -15,6 +15,7 @@ from drafting.catalog.loading import load_catalog
 from drafting.embeddings.learnt import Learnt, learnt_file, write_learnt
 from drafting.neighbours.source_check import source_of
 from drafting.prompts.loading import load_prompt
+from drafting.prompts.template import PromptTemplate
 from server.commands.app import app
 from server.commands.train import train_app
 from server.commands.train.running import took
@@ -119,6 +120,17 @@ def test_a_model_goes_on_with_its_own_prompt(flags: dict[str, object], tmp_path:
     assert run(flags | {"--prompt": tmp_path / "prompt.json"}).exit_code == 0
     assert run(flags | {"--base": tmp_path / "model", "--out": tmp_path / "second"}).exit_code == 0
     assert load_prompt(tmp_path / "second").max_items == 3
+
+
+def test_a_preset_has_no_prompt_of_a_directory_that_is_called_as_it_is(
+    flags: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "draft").mkdir()
+    (tmp_path / "draft" / "prompt.json").write_text('{"max_items": 3}')
+    monkeypatch.chdir(tmp_path)
+    done = run(flags | {"--base": "draft"})
+    assert done.exit_code == 0, done.output
+    assert load_prompt(tmp_path / "model") == PromptTemplate()
 
 
 def test_a_template_and_the_tokens_that_it_needs(flags: dict[str, object], tmp_path: Path) -> None:
