@@ -77,7 +77,9 @@ class RunDirectory:
         return max((path for path in whole if checkpoint_step(path) <= most), key=checkpoint_step, default=None)
 
     def refuse_existing(self, overwrite: bool) -> None:
-        """Raise `TrainingError` if `out` exists and may not be replaced; cheap, so call it before loading anything."""
+        """Raise `TrainingError` if nothing can be moved to `out`, or it may not be replaced; cheap, so call it before loading anything."""
+        if self.out.name in ("", "..") or self.out.is_mount():
+            raise TrainingError(f"No {self.what} can be moved to {self.out}, as is done when it is whole: name a directory in it.")
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return
         if not overwrite:

@@ -201,6 +201,16 @@ def test_a_model_is_replaced_only_when_told_to(tmp_path: Path, data: Path, catal
         train_target(data, catalog, config, tmp_path / "photos", settings=settings, overwrite=True)
 
 
+@pytest.mark.parametrize("out", [".", "..", "mounted"])
+def test_a_directory_that_nothing_can_be_moved_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    """Before the training, and not behind it; a volume of a container is one that is often named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "mounted")
+    with pytest.raises(TrainingError, match=r"^No model directory can be moved to .*: name a directory in it\.$"):
+        RunDirectory(Path(out)).refuse_existing(overwrite=True)
+    RunDirectory(Path(out) / "model").refuse_existing(overwrite=False)
+
+
 def test_a_full_disk_is_found_before_the_training(
     tmp_path: Path, data: Path, catalog: Catalog, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
