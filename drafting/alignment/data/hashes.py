@@ -18,15 +18,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def model_hash(model_dir: Path, base: Path | None = None) -> str:
+def model_hash(model_dir: Path, base: Path | None = None, flag: str = "--base") -> str:
     """The hash of a model's weights, configuration, tokenizer and prompt, sixteen hexadecimal digits.
 
-    An adapter's covers its base too, wherever that lies; `base` is as for `ModelFiles.find`.
+    An adapter's covers its base too, wherever that lies; `base` and `flag` are as for `ModelFiles.find`.
 
     Raises:
         ModelFilesError: it is not clear which model it is.
     """
-    files = ModelFiles.find(model_dir, base)
+    files = ModelFiles.find(model_dir, base, flag)
     digest = hashlib.sha256()
     _add_files(digest, files.weights, PARTS, ("*.safetensors", "pytorch_model*.bin"))
     if files.base is not None:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from drafting.alignment.settings import DraftSettings
-from server.commands.options import takes_struct
+from server.commands.options import setting, takes_struct
+from server.commands.terminal import fail
 from server.commands.train.running import Threads, failing, loading_libraries, took
 
 
@@ -19,6 +20,7 @@ def draft(
     target: Annotated[
         Path | None, typer.Option(help="Check that the teacher data is of this target.", exists=True, file_okay=False)
     ] = None,
+    target_base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
     catalog: Annotated[Path | None, typer.Option(help="Check that it is of this catalog.", exists=True, dir_okay=False)] = None,
     threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
@@ -34,13 +36,17 @@ def draft(
     from drafting.alignment.runs import RunDirectory
     from drafting.catalog.loading import load_catalog
 
+    if target_base is not None and target is None:
+        fail("--target-base is the base of --target: name that, too, or leave --target-base out.")
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
         version = None if catalog is None else load_catalog(catalog).version
         with loading_libraries(threads):
             from drafting.alignment.draft import train_draft
             from drafting.alignment.teacher.data import check_provenance, read_manifest
-        check_provenance(read_manifest(teacher), teacher, None if target is None else model_hash(target), version)
+        manifest = read_manifest(teacher)
+        taught = None if target is None else model_hash(target, target_base, "--target-base")
+        check_provenance(manifest, teacher, taught, version)
         metrics = train_draft(teacher, base, out, settings=settings, overwrite=overwrite)
     valid = "" if metrics.valid_loss is None else f", validation cross-entropy {metrics.valid_loss:.3f}"
     speed = f"{took(metrics)}, {metrics.tokens_per_second:,.0f} tokens/s"

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.recipes import RECIPES
 from drafting.alignment.settings import TargetSettings, TrainingMetrics
+from drafting.alignment.teacher.data import CATALOG_FILE, TEACHER_FILE, VALID_FILE, Provenance, TeacherManifest
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
 from drafting.embeddings.learnt import Learnt, learnt_file, write_learnt
@@ -236,6 +237,26 @@ def test_teacher_and_draft_say_what_is_wrong(flags: dict[str, object], tmp_path:
     assert no_model.exit_code == 1
     assert "is not a model directory" in no_model.output
     assert not (tmp_path / "teacher").exists()
+
+
+def test_the_target_of_a_draft_may_be_an_adapter_whose_base_lies_elsewhere(tmp_path: Path) -> None:
+    """As of one that names its base by its name on a hub; `--base` is where the draft starts."""
+    teacher, target, base = (tmp_path / name for name in ("teacher", "target", "base"))
+    for folder in (teacher, target, base):
+        folder.mkdir()
+    (target / "adapter_config.json").write_text('{"base_model_name_or_path": "hub/base"}')
+    for name in (CATALOG_FILE, VALID_FILE):
+        (teacher / name).touch()
+    made_from = Provenance("0123456789abcdef", "target", "v", {})
+    (teacher / TEACHER_FILE).write_bytes(msgspec.json.encode(TeacherManifest(made_from, {}, {}, {}, [])))
+    known = {"teacher": teacher, "out": tmp_path / "draft"}
+    refused = invoke("draft", **known, target=target)
+    assert "needs its base model, and 'hub/base' is no directory here: name it with --target-base." in refused.output
+    found = invoke("draft", **known, target=target, target_base=base)
+    assert "was made with another target (hash 0123456789abcdef, now " in found.output
+    alone = invoke("draft", **known, target_base=base)
+    assert "--target-base is the base of --target: name that, too" in alone.output
+    assert refused.exit_code == found.exit_code == alone.exit_code == 1
 
 
 def test_a_run_that_went_on_tells_whose_time_it_is() -> None:
