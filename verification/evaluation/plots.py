@@ -47,7 +47,7 @@ def _recall_speed(report: Report, path: Path) -> Path:
     for draft, mode in dict.fromkeys((row.draft, row.mode) for row in report.rows):
         rows = sorted((row for row in report.rows if (row.draft, row.mode) == (draft, mode)), key=lambda row: row.k)
         points = [(1e3 / row.timing.ms.mean, row.quality.recall, row.k) for row in rows if row.timing]
-        label = "plain beam search" if mode == PLAIN else f"{draft}, {mode}"
+        label = "plain beam search" if mode == PLAIN else ", ".join(filter(None, (draft, mode)))
         axes.plot([speed for speed, _, _ in points], [found for _, found, _ in points], marker="o", label=label)
         for speed, found, k in points:
             axes.annotate(f"K={k}", (speed, found), fontsize="x-small", xytext=(3, 3), textcoords="offset points")

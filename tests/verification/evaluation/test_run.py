@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drafting.alignment.data.interactions import Interactions, Split
@@ -147,6 +148,15 @@ def test_a_report_can_be_kept_and_plotted(tmp_path: Path, report: Report) -> Non
     assert kept["setting"]["settings"]["plan"] == "beam:8"
     assert [path.name for path in write_plots(report, tmp_path)] == ["accepted_steps.png", "recall_speed.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+def test_a_blend_has_its_name_in_the_plot(tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no comma before it, as there is no draft."""
+    told: list[str] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: told.extend(figure.axes[0].get_legend_handles_labels()[1]))
+    blended = msgspec.structs.replace(report.rows[0], draft="", mode="blend 0.5")
+    write_plots(msgspec.structs.replace(report, rows=[*report.rows, blended]), tmp_path)
+    assert {"plain beam search", "blend 0.5", "itself, strict"} <= set(told)
 
 
 def test_a_report_reads_as_markdown(report: Report) -> None:
