@@ -211,7 +211,8 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
     if malformed := next((each for each in error.errors() if each["type"] == "json_invalid"), None):
         reason = f"{malformed['ctx']['error']} at character {malformed['loc'][-1]}"
         told = Problem(400, f"The body is not valid JSON: {reason}.", "malformed-json", "Malformed JSON")
-    elif first["type"] == "model_attributes_type" and len(first["loc"]) == 1 and "json" not in request.headers.get("content-type", ""):
+    elif isinstance(first.get("input"), bytes):
+        # FastAPI leaves a body that is not declared as JSON as it came.
         told = Problem(415, "Send the body as JSON, with the header Content-Type: application/json.")
     else:
         told = problem_of(errors.InvalidRequest(validation_sentence(first)))

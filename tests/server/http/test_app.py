@@ -581,6 +581,20 @@ async def test_a_body_that_is_no_json_is_refused_with_the_place(refusing: Bench,
     assert response.json()["type"] == "urn:atspeed:malformed-json"
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/json"])
+async def test_a_body_that_is_not_declared_as_json_is_told_so_by_every_operation(refusing: Bench, kind: str):
+    """Such as what curl sends by `-d`, and as JSON is called now and then."""
+    tried = 0
+    for path, operations in build_api(refusing.services).openapi()["paths"].items():
+        url = path.replace("{user_id}", "a").replace("{name}", "a").replace("{version}", "a")
+        for method, operation in operations.items():
+            if "application/json" in operation.get("requestBody", {}).get("content", {}):
+                response = await refusing.client.request(method, url, content=b'{"country": "DE"}', headers={"Content-Type": kind})
+                assert (response.status_code, "application/json" in response.json()["detail"]) == (415, True), (method, path)
+                tried += 1
+    assert tried > 9
+
+
 async def test_a_catalog_is_uploaded_at_any_size_and_named_in_few_bytes(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     async def look(_: str, order: BuildOrder, *__: object) -> Built:
         return Built(f"It has {Path(order.source).stat().st_size} bytes.")
