@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic.config import JsonDict
 
 from server.schemas.body import Body, Id, Several, examples
 from server.schemas.given import Facts, GivenEvent
@@ -22,15 +23,26 @@ class EventBody(GivenEvent):
     event_id: Id | None = Field(default=None, description="An event with an id that the user's history already has is not stored again.")
 
 
+_EVENTS_BODIES: list[JsonDict] = [
+    {"events": [{"item_id": "50", "timestamp": 1700000000, "event_id": "click-1"}]},
+    {"item_id": "50"},
+    {"item_id": "50", "timestamp": "2026-11-28T23:15:00+01:00"},
+    {"item_id": "50", "kind": "watch", "value": 5400, "attributes": {"device": "tv", "done": True}},
+]
+
+
+def _or_one_event(schema: JsonDict) -> None:
+    """Say in the schema of `EventsBody` that a single event may be the body itself."""
+    several: JsonDict = {name: schema.pop(name) for name in ("type", "properties", "required", "additionalProperties")}
+    one: JsonDict = {"$ref": "#/components/schemas/EventBody"}
+    schema["anyOf"] = [several, one]
+    schema["examples"] = [*_EVENTS_BODIES]
+
+
 class EventsBody(Body):
     """Events of one user; a single event may also be the body itself."""
 
-    model_config = examples(
-        {"events": [{"item_id": "50", "timestamp": 1700000000, "event_id": "click-1"}]},
-        {"item_id": "50"},
-        {"item_id": "50", "timestamp": "2026-11-28T23:15:00+01:00"},
-        {"item_id": "50", "kind": "watch", "value": 5400, "attributes": {"device": "tv", "done": True}},
-    )
+    model_config = ConfigDict(json_schema_extra=_or_one_event)
 
     events: Several[EventBody] = Field(max_length=MAX_EVENTS)
 

@@ -23,6 +23,18 @@ def test_a_filter_is_a_name_or_an_object(document: dict[str, Any]):
     assert [form.get("type") or form["$ref"] for form in forms] == ["string", "#/components/schemas/FilterBody", "null"]
 
 
+def test_events_are_a_list_or_one_that_is_the_body_itself(document: dict[str, Any]):
+    schemas = document["components"]["schemas"]
+    body = schemas["EventsBody"]
+    assert not body.keys() & {"type", "properties", "required", "additionalProperties"}
+    several, one = body["anyOf"]
+    forms = [several, schemas[one["$ref"].removeprefix("#/components/schemas/")]]
+    assert [form["required"] for form in forms] == [["events"], ["item_id"]]
+    assert all(form["additionalProperties"] is False for form in forms)
+    for example in body["examples"]:
+        assert [form["required"][0] for form in forms if example.keys() <= form["properties"].keys()] in (["events"], ["item_id"])
+
+
 def test_an_upload_has_a_body_of_every_form(document: dict[str, Any]):
     body = operations(document)["PUT /v1/catalogs/{version}"]["requestBody"]
     assert body["required"]
