@@ -15,4 +15,8 @@ class ProblemMembers(BaseModel):
 class Problem(ProblemMembers):
     """An error (RFC 9457)."""
 
-    instance: str = Field(examples=["/v1/recommendations"])
+    instance: str | None = Field(
+        default=None,
+        examples=["/v1/recommendations"],
+        description="The path of the request; left out where its connection was refused before it was known.",
+    )

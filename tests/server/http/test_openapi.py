@@ -1,10 +1,12 @@
 """What the OpenAPI document must say, beyond what FastAPI makes of the routes by itself."""
 
+import json
 from typing import Any
 
 import pytest
 
 from server.http.app import build_api
+from server.http.connections import MALFORMED
 from server.schemas.catalogs import UPLOAD_FORMS
 from tests.server.http.test_app import Bench
 
@@ -55,6 +57,13 @@ def test_every_problem_is_described_with_its_media_type_and_when_to_come_again(d
             assert list(answer["content"]) == ["application/problem+json"], (name, status)
             assert answer["description"]
             assert ("Retry-After" in answer.get("headers", {})) == (status in ("429", "503")), (name, status)
+
+
+def test_who_is_refused_before_a_path_is_known_is_told_all_that_a_problem_has(document: dict[str, Any]):
+    told = json.loads(MALFORMED.response().partition(b"\r\n\r\n")[2])
+    for name, operation in operations(document).items():
+        schema = operation["responses"]["default"]["content"]["application/problem+json"]["schema"]
+        assert set(schema["required"]) <= told.keys() <= schema["properties"].keys(), name
 
 
 def test_what_replicas_have_in_common_stands_beside_every_operation(document: dict[str, Any]):
