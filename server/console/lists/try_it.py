@@ -62,6 +62,9 @@ class TryIt:
         """Take a user, with the stored history unless there is one to keep."""
         question = self._question
         if not keep:
+            if user_id != question.user_id:
+                # What is new in a list, or has gone, is told beside another one of the same user.
+                self._before = None
             question.user_id, question.changed, question.events, question.profile = user_id, False, [], None
             self._all_events, self._unread = False, ""
             is_newest = self._histories.ask()

@@ -63,8 +63,17 @@ class Users:
         raise DENIED
 
 
-def try_it(shown: Client) -> tuple[TryIt, Users]:
-    api = Users()
+class OwnLists(Users):
+    """Has a list of one item for each user, and another for a history."""
+
+    async def recommend(self, **body: Any) -> RecommendationAnswer:
+        answer = example(RecommendationAnswer)
+        answer.items[0].item_id = answer.items[0].title = f"for {body.get('user_id', 'a history')}"
+        return answer
+
+
+def try_it(shown: Client, kind: type[Users] = Users) -> tuple[TryIt, Users]:
+    api = kind()
     with shown:
         page = TryIt(cast(AsyncAtspeedClient, api), visits_of(Tab()), Question())
         page.build()
@@ -92,6 +101,24 @@ async def test_nothing_of_a_user_stands_under_the_next(shown: Client):
         await choice
     assert of_ann(shown) == []
     assert UNKNOWN.detail in texts(shown)
+
+
+async def test_what_is_new_is_told_beside_another_list_of_the_same_user(shown: Client):
+    page, api = try_it(shown, OwnLists)
+    api.may_say.set()
+
+    def marks() -> list[str]:
+        return [text for text in texts(shown) if text == "new" or text.startswith("Gone ")]
+
+    with shown:
+        await page._choose("ann")
+        assert marks() == []
+        await page._add("of-ann", None)
+        assert marks() == ["new", "Gone since the last list: for ann"]
+        await page._choose("ann")
+        assert marks() == ["new", "Gone since the last list: for a history"]
+        await page._choose("cem")
+        assert marks() == []
 
 
 async def test_a_search_that_fails_says_so_where_it_stands(shown: Client):
