@@ -84,9 +84,10 @@ class RequestForm:
         """Fill in what the server knows: named filters, and whether items have pictures."""
         # What is wrong, the list says; and a key for lists alone may read items, and no filters.
         with suppress(AtspeedError):
-            first = (await self._client.items(limit=1)).items
-            if first and IMAGE in (await self._client.item(first[0].item_id)).attributes:
-                self._question.options["fields"] = [IMAGE]
+            first, options = (await self._client.items(limit=1)).items, self._question.options
+            if first and IMAGE in (await self._client.item(first[0].item_id)).attributes and options.get("format") != "ids":
+                # Beside what the address of the page names.
+                options["fields"] = [*dict.fromkeys([*options.get("fields", ()), IMAGE])]
         try:
             named = (await self._client.filters()).filters
         except AtspeedError:

@@ -202,6 +202,18 @@ async def test_a_key_without_filters_gets_the_pictures(shown: Client):
     assert question.options["fields"] == ["image"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [({"fields": ["url"]}, ["url", "image"]), ({"fields": ["image", "url"]}, ["image", "url"]), ({"format": "ids"}, None)],
+)
+async def test_pictures_are_asked_for_beside_what_an_address_names(shown: Client, asked: dict[str, Any], fields: list[str] | None):
+    """Of a list of ids alone there are none: the server refuses both together."""
+    question = Question(options=asked)
+    with shown:
+        await RequestForm(cast(AsyncAtspeedClient, Shop()), question, asyncio.Event().wait).load()
+    assert question.options.get("fields") == fields
+
+
 async def test_the_item_that_is_shown_is_the_one_that_is_marked(shown: Client):
     with shown:
         page = Items(cast(AsyncAtspeedClient, Shop()), visits_of(Tab()), "one")
