@@ -5,7 +5,7 @@ from typing import Any, TypedDict, Unpack
 
 from server.client.operation import Answer, Operation
 from server.schemas.batches import BatchAnswer
-from server.schemas.choices import BlendBody, DiversityBody, FilterBody, FreshBody, ThinkBody
+from server.schemas.choices import BlendBody, DiversityBody, FilterBody, FreshBody, ThinkBody, ToleranceBody
 from server.schemas.explanations import OTHERS, ExplainedAnswer
 from server.schemas.given import GivenEvent
 from server.schemas.recommendations import MAX_TIMEOUT_MS, RecommendationAnswer, RecommendationRequest
@@ -52,7 +52,7 @@ class Recommendation(Asked, total=False):
     verification: str
     seed: int
     temperature: float
-    tolerance: Facts
+    tolerance: ToleranceBody | Facts
     think: ThinkBody | Facts
 
 

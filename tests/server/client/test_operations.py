@@ -4,9 +4,10 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
+from pydantic import BaseModel
 
 from server.client import AsyncAtspeedClient, AtspeedClient, lists, operations, users
 from server.client.operation import Operation, Repeat
@@ -106,6 +107,19 @@ def test_every_change_that_can_wait_for_all_replicas_does_and_tells_who_lacks_it
 
 def test_a_list_can_be_asked_for_with_every_field():
     assert set(lists.Recommendation.__annotations__) == set(RecommendationRequest.model_fields)
+
+
+def models_in(annotation: Any) -> set[type[BaseModel]]:
+    """The models that a type allows."""
+    if parts := get_args(annotation):
+        return set[type[BaseModel]]().union(*map(models_in, parts))
+    return {annotation} if isinstance(annotation, type) and issubclass(annotation, BaseModel) else set()
+
+
+def test_what_is_an_object_may_be_its_model():
+    hints = get_type_hints(lists.Recommendation)
+    for name, field in RecommendationRequest.model_fields.items():
+        assert models_in(field.annotation) <= models_in(hints[name]), name
 
 
 def test_scores_can_be_asked_for_with_every_field():
