@@ -94,7 +94,7 @@ class Exchange(Generic[Answer]):
         error = problem_error(result)
         if self._maybe_done and self._operation.method == "DELETE" and isinstance(error, NotFound) and error.type.startswith(_GONE):
             # An earlier try has done it.
-            return self._read(result)
+            return self._operation.read(b"")
         if result.status_code not in _WORTH_A_RETRY:
             raise error
         return self._again(error, begun=result.status_code != _NOT_BEGUN, retry_after=error.retry_after or 0.0)
@@ -130,10 +130,11 @@ class Exchange(Generic[Answer]):
     def _read(self, response: httpx.Response) -> Answer:
         try:
             return self._operation.read(response.content)
-        except ValidationError as error:
+        except ValueError as error:
+            mistakes = [each["msg"] for each in error.errors()] if isinstance(error, ValidationError) else [str(error)]
             raise UnexpectedAnswer(
                 f"{self._origin.url} answers {self._operation.route} in another form than this client knows: is it an atspeed-server, and "
-                f"not newer than this package? {error.error_count()} mistakes, the first: {error.errors()[0]['msg']}."
+                f"not newer than this package? {len(mistakes)} mistakes, the first: {mistakes[0]}."
             ) from error
 
     def _headers(self) -> dict[str, str]:

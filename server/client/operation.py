@@ -38,7 +38,7 @@ class Operation(Generic[Answer]):
 
     Attributes:
         route: method and path as on the OpenAPI page, such as `GET /v1/users/{user_id}/history`.
-        read: makes the answer of the body of a response that says success.
+        read: makes the answer of the body of a response that says success; raises ValueError for a body that is none of this API.
         repeat: when it may be sent again.
         names: what stands in the path's places, by the name of the place.
         query: query parameters; None for those that are left out.
@@ -102,5 +102,7 @@ def _plain(value: Any) -> Any:
 _ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
 
 
-def nothing(_: bytes) -> None:
-    """The answer of an operation that has none."""
+def nothing(content: bytes) -> None:
+    """The answer of an operation that has none: whatever has more to say is not the server."""
+    if content:
+        raise ValueError("it has content, and should have none")

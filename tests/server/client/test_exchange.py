@@ -129,6 +129,17 @@ def test_an_answer_that_is_none_of_this_api_is_told(face_of: Any):
             face_of(Server(answer)).call("ready")
 
 
+def test_what_answers_everything_has_done_nothing(face_of: Any):
+    """Such as the page of a shop, at a URL that is not the server's."""
+    welcome = httpx.Response(200, html="<h1>Welcome!</h1>")
+    for method, *arguments in (("forget_user", "42"), ("put_profile", "42", {}), ("forget_filter", "few")):
+        with pytest.raises(UnexpectedAnswer, match=r"is it an atspeed-server.* it has content, and should have none"):
+            face_of(Server(welcome)).call(method, *arguments)
+        assert face_of(Server(httpx.Response(204))).call(method, *arguments) is None
+    with pytest.raises(UnexpectedAnswer, match="is it an atspeed-server"):
+        face_of(Server(httpx.Response(200, content=b"\xff"))).call("metrics")
+
+
 def test_an_answer_may_have_more_than_this_client_knows(face_of: Any):
     assert face_of(Server(ok(STATUS | {"mood": "fine"}))).call("ready").status == "ready"
 
