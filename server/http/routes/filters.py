@@ -20,7 +20,8 @@ from server.services import Services
 EMPTY_NOTE = "No item of the catalog passes, so lists that must pass it are empty."
 MAX_SAMPLE = 1000
 
-FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The filter's name.")]
+# A slash in a name would be one of the path: paths are decoded before they are routed.
+FilterPath = Annotated[str, Path(min_length=1, max_length=128, pattern=r"^[^/]+$", description="The filter's name, without a slash.")]
 
 
 def filter_routes(services: Services) -> APIRouter:

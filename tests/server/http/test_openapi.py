@@ -25,6 +25,12 @@ def test_a_filter_is_a_name_or_an_object(document: dict[str, Any]):
     assert [form.get("type") or form["$ref"] for form in forms] == ["string", "#/components/schemas/FilterBody", "null"]
 
 
+def test_the_name_of_a_filter_has_no_slash(document: dict[str, Any]):
+    paths = [each for name, each in operations(document).items() if "/filters/{name}" in name]
+    names = [parameter["schema"]["pattern"] for each in paths for parameter in each["parameters"] if parameter["name"] == "name"]
+    assert names == ["^[^/]+$"] * 4
+
+
 def test_events_are_a_list_or_one_that_is_the_body_itself(document: dict[str, Any]):
     schemas = document["components"]["schemas"]
     body = schemas["EventsBody"]
