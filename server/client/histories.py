@@ -57,7 +57,7 @@ class HistoryLoad:
                 found = None if self._closed else next(self._histories, None)
                 if found is None:
                     return
-                user_id, events = found[0], list(found[1])
+                user_id, events = _parts_of(found)
             yield self._calls(user_id, events)
             with self._lock:
                 self._count(replace(self.done, users=self.done.users + 1))
@@ -82,6 +82,17 @@ class HistoryLoad:
     def _calls(user_id: str, events: Sequence[BulkEvent]) -> Iterator[Operation[EventsAnswer]]:
         for start in range(0, len(events), MAX_EVENTS):
             yield append_events(user_id, [_with_id(event) for event in events[start : start + MAX_EVENTS]])
+
+
+def _parts_of(history: tuple[str, Iterable[BulkEvent]]) -> tuple[str, list[BulkEvent]]:
+    """A user's id and all events of theirs.
+
+    Raises:
+        TypeError: it is a text, as the keys of a dictionary are, or has one event in place of several: what these are made of is no items.
+    """
+    if isinstance(history, str) or isinstance(history[1], str | Mapping):
+        raise TypeError(f"A history is a user's id and a list of their events, as `dict.items()` gives them, and not {history!r:.60}.")
+    return history[0], list(history[1])
 
 
 def _with_id(event: BulkEvent) -> EventBody:

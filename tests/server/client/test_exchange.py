@@ -500,6 +500,15 @@ def test_what_has_no_json_is_refused_here(face_of: Any):
     assert not server.requests
 
 
+@pytest.mark.parametrize("histories", [{"42": ["50"]}, ["42"], [("42", "50")], [("42", {"item_id": "50"})]])
+def test_what_is_no_history_is_refused_here(face_of: Any, histories: Any):
+    """Of the text 42 user 4 would have met item 2."""
+    server = Server()
+    with pytest.raises(TypeError, match=r"A history is a user's id and a list of their events, as `dict\.items\(\)` gives them, .*42"):
+        face_of(server).call("append_histories", histories)
+    assert not server.requests
+
+
 def test_an_upload_is_sent_in_pieces_and_anew_with_every_try(face_of: Any, tmp_path: Path):
     file = tmp_path / "catalog.parquet"
     file.write_bytes(bytes(700_000))
