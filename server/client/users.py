@@ -1,6 +1,6 @@
 """Calls for what is stored of users, each written once, as in `server.client.operations`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from server.client.lists import Facts
 from server.client.operation import Operation, Repeat, nothing
@@ -16,11 +16,10 @@ def append_events(user_id: str, events: Sequence[EventBody | Facts]) -> Operatio
     Args:
         events: dictionaries with `item_id` and what else is known, or models.
     """
-    sure = all((event.event_id if isinstance(event, EventBody) else event.get("event_id")) is not None for event in events)
     return Operation(
         "POST /v1/users/{user_id}/events",
         EventsAnswer.model_validate_json,
-        Repeat.ALWAYS if sure else Repeat.IF_NOT_BEGUN,
+        Repeat.ALWAYS if all(map(_has_id, events)) else Repeat.IF_NOT_BEGUN,
         names={"user_id": user_id},
         body=lambda _: {"events": events},
         user=user_id,
@@ -76,3 +75,10 @@ def forget_history(user_id: str) -> Operation[None]:
 def forget_user(user_id: str) -> Operation[None]:
     """Delete all that is stored of a user."""
     return Operation("DELETE /v1/users/{user_id}", nothing, names={"user_id": user_id}, user=user_id)
+
+
+def _has_id(event: EventBody | Facts) -> bool:
+    """Whether an event has an id; what is no event has none, and the server says what it is."""
+    if isinstance(event, EventBody):
+        return event.event_id is not None
+    return isinstance(event, Mapping) and event.get("event_id") is not None

@@ -34,6 +34,7 @@ from server.client import (
 from server.client.retry_after import seconds_to_wait
 from server.http.problems import Problem
 from server.schemas.choices import FilterBody
+from server.schemas.given import GivenEvent
 from tests.server.client.faces import FACES, Face, mocked
 
 AT_ONCE = Retries(attempts=3, first_seconds=0.0)
@@ -498,6 +499,15 @@ def test_what_has_no_json_is_refused_here(face_of: Any):
         with pytest.raises((TypeError, ValueError)):
             face_of(server).call("append_events", "42", [{"item_id": "a", "value": value}])
     assert not server.requests
+
+
+def test_what_is_no_event_is_judged_by_the_server(face_of: Any):
+    event = {"item_id": "50", "event_id": "a"}
+    for events, sent in ((["50"], ["50"]), (event, event), ([GivenEvent(item_id="50")], [{"item_id": "50"}])):
+        server = Server(problem(422))
+        with pytest.raises(Refused):
+            face_of(server).call("append_events", "42", events)
+        assert server.bodies == [{"events": sent}]
 
 
 @pytest.mark.parametrize("histories", [{"42": ["50"]}, ["42"], [("42", "50")], [("42", {"item_id": "50"})]])
