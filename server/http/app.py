@@ -38,6 +38,10 @@ DESCRIPTION = """Generative recommendation: a user's history goes in, the most l
 Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `detail` is a sentence. `X-Request-Id` is echoed."""
 # Headers of every answer that the app makes.
 HEADERS = {
+    "X-Request-Id": {
+        "description": "That of the request, if it is of at most 128 printable characters of ASCII, else a new one. Log lines end in it.",
+        "schema": {"type": "string"},
+    },
     "X-Control-Revision": {
         "description": "The revision of the control store that the server had applied, or the one that the request wrote.",
         "schema": {"type": "integer", "minimum": 0},

@@ -72,10 +72,12 @@ def test_who_is_refused_before_a_path_is_known_is_told_all_that_a_problem_has(do
         assert set(schema["required"]) <= told.keys() <= schema["properties"].keys(), name
 
 
-def test_what_replicas_have_in_common_stands_beside_every_operation(document: dict[str, Any]):
+def test_what_all_answers_have_in_common_stands_beside_every_operation(document: dict[str, Any]):
+    common = {"X-Request-Id", "X-Control-Revision", "X-Control-Behind"}
+    assert document["components"]["headers"].keys() == common
     for name, operation in operations(document).items():
         for status, answer in operation["responses"].items():
-            assert ({"X-Control-Revision", "X-Control-Behind"} <= answer.get("headers", {}).keys()) == (status != "default"), (name, status)
+            assert (common <= answer.get("headers", {}).keys()) == (status != "default"), (name, status)
         asks = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "header"]
         assert asks == (["X-Min-Revision"] if " /v1/" in name else []), name
         assert " /v1/" not in name or "503" in operation["responses"], name
