@@ -173,7 +173,7 @@ class AsyncAtspeedClient:
             at_once: users of whom events are sent at a time, by a task each.
             on_progress: takes what is done, after each step.
         """
-        load = HistoryLoad(histories, on_progress)
+        load = HistoryLoad(histories, at_once, on_progress)
 
         async def work() -> None:
             try:

@@ -173,7 +173,7 @@ class AtspeedClient:
             at_once: users of whom events are sent at a time, by a thread each.
             on_progress: takes what is done, after each step, from any of the threads but one at a time.
         """
-        load = HistoryLoad(histories, on_progress)
+        load = HistoryLoad(histories, at_once, on_progress)
 
         def work() -> None:
             try:

@@ -43,7 +43,10 @@ OnAppended = Callable[[Appended], None]
 class HistoryLoad:
     """Hands the users of an iterator to several workers, threads or tasks, and counts what they have done."""
 
-    def __init__(self, histories: Iterable[tuple[str, Iterable[BulkEvent]]], on_progress: OnAppended | None) -> None:
+    def __init__(self, histories: Iterable[tuple[str, Iterable[BulkEvent]]], at_once: int, on_progress: OnAppended | None) -> None:
+        """Raises ValueError if there are to be no workers (`at_once` of them): nothing would be sent."""
+        if at_once < 1:
+            raise ValueError(f"at_once must be at least 1, got {at_once}.")
         self._histories = iter(histories)
         self._on_progress = on_progress
         self._lock = Lock()

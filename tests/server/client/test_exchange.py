@@ -519,6 +519,11 @@ def test_what_is_no_history_is_refused_here(face_of: Any, histories: Any):
     assert not server.requests
 
 
+def test_a_load_has_workers(face_of: Any):
+    with pytest.raises(ValueError, match=r"^at_once must be at least 1, got 0\.$"):
+        face_of(Server()).call("append_histories", [("42", ["50"])], at_once=0)
+
+
 def test_an_upload_is_sent_in_pieces_and_anew_with_every_try(face_of: Any, tmp_path: Path):
     file = tmp_path / "catalog.parquet"
     file.write_bytes(bytes(700_000))
