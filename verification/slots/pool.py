@@ -7,7 +7,8 @@ much later, as another user's wrong recommendations.
 The prefix cache is such an owner. A request shares the slots that it reads of its user's entry, so nothing that a request reads is ever
 free, even if it is evicted or replaced meanwhile, and requests of one user at a time all find what is known. No request writes to a slot of
 an entry: it computes only what lies behind the common prefix, in slots of its own, and when it ends its prompt becomes the entry. The
-common beginning of all prompts (the instruction) is stored once, by the first request that has computed it.
+common beginning of all prompts (the instruction) is stored by the first request that has computed it, and all that begin later read it
+there; what those that ran beside it have computed of it is theirs, and goes with the entry that they leave.
 """
 
 from collections import OrderedDict
@@ -137,10 +138,6 @@ class CachedPrefix:
         """The slots that are not shared by all entries."""
         return self.slots[self.shared_length :]
 
-    def head(self, length: int) -> "CachedPrefix":
-        """The first tokens."""
-        return CachedPrefix(self.tokens[:length], self.slots[:length], min(self.shared_length, length))
-
 
 EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64))
 
@@ -184,10 +181,11 @@ class PrefixCache:
         """Find the cached prefix of a prompt and hold it until `keep` is called at the end of the request."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         own, shared = self._known(entry, prompt), self.known_to_all(prompt)
-        if key is None or own <= shared:
-            return self._shared.head(shared)
-        self._prompts.move_to_end(key)
-        known = entry.head(own)
+        if key is not None and own > shared:
+            self._prompts.move_to_end(key)
+        # An entry may have a copy of what all share. If that was held, a request would take more room than it was told to need.
+        slots = np.concatenate([self._shared.slots[:shared], entry.slots[shared:own]])
+        known = CachedPrefix(prompt[: len(slots)], slots, shared)
         self._recount(known.own_slots, self._pool.share)
         return known
 
