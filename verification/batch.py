@@ -18,6 +18,7 @@ from drafting.errors import SetupError
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.request import BeamRequest
 from verification.result import BeamResult
+from verification.slots.engine_slots import EngineSlots
 
 MOST_TOKENS = 2048
 MOST_RUNNING = 64
@@ -32,6 +33,16 @@ class ScoresNotFinite(SetupError):
         super().__init__(
             "The model's scores were not finite (NaN or infinite), so there is no list: its weights are damaged, or its numbers overflow "
             "in this precision (try another dtype)."
+        )
+
+
+class RequestTooLarge(SetupError):
+    """A request that the memory for keys and values does not hold, even where nothing else runs; the message is a sentence."""
+
+    def __init__(self, slots: EngineSlots) -> None:
+        super().__init__(
+            f"The memory for keys and values holds {slots.prompts.total} tokens of prompts and {slots.nodes.total} prefixes of beams, too "
+            "few for this request: raise kv_memory_gib (--kv-memory-gib), or ask for less."
         )
 
 
@@ -92,6 +103,7 @@ class SharedEngine:
             requests: with ids of their own; anything else among them is yielded in its place.
 
         Raises:
+            RequestTooLarge: a request finds too little memory even alone.
             OutOfSlots, EngineSpoilt, ValueError: as `SpeculativeBeamEngine.add`, and all that `requests` raises.
         """
         pending: Pending[Other] = {}
@@ -120,6 +132,8 @@ class SharedEngine:
     def _add(self, request: BeamRequest, pending: Pending[Other]) -> None:
         with self.turns.lock:
             self.turns.tidy()
+            if not self._engine.fits(request):
+                raise RequestTooLarge(self._engine.slots)
             while (busy := self._in_the_way(request)) is not None:
                 busy._advance(pending if busy is self else {})
             # Noted first: what an interruption leaves in the engine is cancelled.

@@ -227,6 +227,7 @@ class Recommender(RequestMaker):
         Raises:
             PromptError, ValueError: as `request`, or there are more or fewer exclusions than histories.
             ScoresNotFinite: what the model says after a history can't be ranked.
+            RequestTooLarge: the memory for keys and values is too little for one of the lists.
             EngineSpoilt: a step was interrupted before, as by Ctrl-C; load the model again.
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())

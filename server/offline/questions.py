@@ -19,7 +19,7 @@ from server.catalogs.served import found_items
 from server.lists.users import KnownUser, known_user, none_known, told_unknown
 from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.sentences import validation_sentence
-from verification.batch import ScoresNotFinite
+from verification.batch import RequestTooLarge, ScoresNotFinite
 from verification.lengths import beam_width_for
 from verification.recommender import Recommender
 from verification.request import BeamRequest
@@ -199,6 +199,7 @@ def _request(recommender: Recommender, request_id: str, question: Question) -> B
         )
     except ValueError as error:
         return str(error)
-    if not recommender.engine.fits(request):
-        return f"This list needs more than the engine's {recommender.engine.total_slots} KV slots: ask for less, or raise --kv-memory-gib."
-    return recommender.engine.refusal(request) or request
+    # Beams wider than the engine was made for find no room either, and more memory would give them none.
+    if (refusal := recommender.engine.refusal(request)) is not None:
+        return refusal
+    return request if recommender.engine.fits(request) else str(RequestTooLarge(recommender.engine.slots))
