@@ -23,10 +23,12 @@ from tests.explaining import check_explained
 from tests.models import save_family_model
 from tests.speculation import COSTS, Speculation
 from tests.stand_in import DEVICE, DeviceTensor, Punished, StandIn, stand_in
+from verification.blend import Blend
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest, ReservedPlaces, Think
 from verification.result import BeamResult, StepReport
+from verification.scored import Scored
 
 K = 8
 DEPTH = 4
@@ -164,6 +166,19 @@ def test_texts_are_read_once_a_step_however_many_there_are(device: Device, rule:
     assert any(texts)
     assert not all(texts)
     assert [reads for _, reads in found] == [1 + text if some else 1 for text, some in zip(texts, searched, strict=True)]
+
+
+def test_candidates_are_read_once_a_step_however_many_there_are(device: Device, speculation: Speculation) -> None:
+    """Beside the read of the searches: those that are scored, and those of blended lists when these are finished."""
+    trie, items = speculation.tries[DEPTH], np.arange(0, 150, 3)
+    plain, *others = device.requests(5)
+    scored = [replace(request, k=1, beam_width=1, scored=Scored.of(trie, items)) for request in others[:2]]
+    blended = [replace(request, blend=Blend.of(trie, items, np.ones(len(items)), 0.5)) for request in others[2:]]
+    found = device.run("none", [plain, *scored, *blended])
+    ends = [any(result.blend is not None for result in report.finished) for report, _ in found]
+    assert found[0][0].scored_nodes
+    assert any(ends)
+    assert [reads for _, reads in found] == [1 + bool(report.scored_nodes) + end for (report, _), end in zip(found, ends, strict=True)]
 
 
 @pytest.mark.parametrize("plan", ["none", "beam:12+children"])
