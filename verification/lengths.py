@@ -28,17 +28,20 @@ def beam_width_for(k: int, rule: SearchRule, least: int = SERVED_BEAM_WIDTH, wid
     return max(k, least if widest is None else min(least, widest))
 
 
-def check_lengths(k: int, beam_width: int, beam_widths: Sequence[int] | None = None) -> None:
+def check_lengths(
+    k: int, beam_width: int, beam_widths: Sequence[int] | None = None, verification: Verification = Verification.STRICT
+) -> None:
     """Check the size of a list and the width of the beam that finds it.
 
     Args:
         beam_widths: those of its levels but the last, where each has its own; `beam_width` is the widest of them.
+        verification: of drafts, which says whether the list is a sample.
 
     Raises:
         ValueError: they do not fit; the message is a sentence.
     """
     if beam_widths is not None:
-        _check_widths(k, beam_widths)
+        _check_widths(k, beam_widths, verification)
     if not (is_whole(k) and is_whole(beam_width)):
         raise ValueError(f"k and beam_width are whole numbers, got beam_width = {beam_width!r} and k = {k!r}.")
     got = f"got beam_width = {beam_width} and k = {k}."
@@ -50,12 +53,16 @@ def check_lengths(k: int, beam_width: int, beam_widths: Sequence[int] | None = N
         raise ValueError(f"k must be at most {LONGEST_LIST}, {got}")
 
 
-def _check_widths(k: int, beam_widths: Sequence[int]) -> None:
+def _check_widths(k: int, beam_widths: Sequence[int], verification: Verification) -> None:
     if not beam_widths or not all(map(is_whole, beam_widths)) or not 1 <= min(beam_widths) <= max(beam_widths) <= WIDEST_BEAM:
         sentence = f"beam_widths are whole numbers from 1 to {WIDEST_BEAM}, one for each level but the last"
         raise ValueError(f"{sentence}, got {reprlib.repr(list(beam_widths))}.")
+    got = f"got {reprlib.repr(list(beam_widths))} and k = {k}."
     if beam_widths[-1] < k:
-        raise ValueError(f"The last of beam_widths must be at least k, got {reprlib.repr(list(beam_widths))} and k = {k}.")
+        raise ValueError(f"The last of beam_widths must be at least k, {got}")
+    if verification is Verification.GUMBEL and min(beam_widths) < k:
+        # Of a level with fewer prefixes only as many draws are the model's.
+        raise ValueError(f"Each of the beam_widths of a gumbel list must be at least k, or it would be no exact sample, {got}")
 
 
 def width_refusal(width: int, most: int) -> str | None:

@@ -195,7 +195,7 @@ class BeamRequest:
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
             raise ValueError(f"A prompt is a row of at least one token, got an array of shape {self.prompt.shape}.")
-        check_lengths(self.k, self.beam_width, self.beam_widths)
+        check_lengths(self.k, self.beam_width, self.beam_widths, self.rule.verification)
         if self.tolerance is not None and self.rule.verification is not Verification.STRICT:
             raise ValueError("Only strict lists have a tolerance: sampled ones have no exact list to be close to.")
         if self.blend is not None and self.rule.verification is not Verification.STRICT:

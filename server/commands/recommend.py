@@ -156,7 +156,7 @@ def recommend(
         fail("Give either --beam-width or --beam-widths, not both.")
     widest = max(widths) if widths else beam_width or k
     try:
-        check_lengths(k, widest, widths)
+        check_lengths(k, widest, widths, settings.verification)
     except ValueError as error:
         fail(str(error) if widths else f"--beam-width must be at least --k, got {beam_width} and {k}.")
     # What is asked for here need not be asked for twice; lines of a file may ask for more.

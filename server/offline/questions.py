@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, SearchRule, Tolerance
+from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, SearchRule, Tolerance, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
@@ -146,8 +146,10 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
 
 def _default_widths(defaults: Defaults, k: int) -> tuple[int | None, Sequence[int] | None]:
     """The widths of a line that sets none; where it asks for more than fits in them, none, and the engine widens them."""
-    last = defaults.beam_widths[-1] if defaults.beam_widths else defaults.beam_width
-    return (None, None) if last is None or last < k else (defaults.beam_width, defaults.beam_widths)
+    longest = defaults.beam_width
+    if widths := defaults.beam_widths:
+        longest = min(widths) if defaults.rule.verification is Verification.GUMBEL else widths[-1]
+    return (None, None) if longest is None or longest < k else (defaults.beam_width, widths)
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:

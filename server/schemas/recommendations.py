@@ -63,8 +63,8 @@ class RecommendationRequest(AskedUser):
         min_length=1,
         max_length=MAX_LEVELS,
         description="Prefixes that the search keeps at each level but the last, in place of `beam_width`; the last of them never less than "
-        "`k`. Where an upper one is smaller than `k`, a list without `diversity` may be shorter although more items are eligible, and "
-        "`note` says so.",
+        "`k`, nor any of a `gumbel` list. Where an upper one is smaller than `k`, a list without `diversity` may be shorter although more "
+        "items are eligible, and `note` says so.",
     )
     filter: FilterBody | None = Field(
         default=None,
@@ -140,7 +140,8 @@ class RecommendationRequest(AskedUser):
     def _check(self) -> Self:
         if self.beam_widths is not None and self.beam_width is not None:
             raise ValueError("Give either beam_width or beam_widths, not both.")
-        check_lengths(self.k, self.k if self.widest is None else self.widest, self.beam_widths)
+        verification = self.verification or Verification.STRICT
+        check_lengths(self.k, self.k if self.widest is None else self.widest, self.beam_widths, verification)
         if self.format == "ids" and self.fields:
             raise ValueError("The format ids has no fields: leave one of them out.")
         if self.fresh is not None and self.fresh.min > self.k:

@@ -1,4 +1,4 @@
-"""The beam width of a request that names none."""
+"""The beam width of a request that names none, and widths that make no list."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from drafting.beam.rule import SERVED_BEAM_WIDTH, STRICT, SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
 from verification.lengths import beam_width_for, check_lengths
+from verification.request import BeamRequest
 
 RELAXED = SearchRule(Verification.RELAXED, 3)
 GUMBEL = SearchRule(Verification.GUMBEL, 3)
@@ -41,3 +42,11 @@ def test_a_plan_refuses_what_is_wider_than_its_widest_beam_and_nothing_else(plan
 def test_a_list_of_no_length_has_no_width(k: object):
     with pytest.raises(ValueError, match="k"):
         beam_width_for(k, STRICT)
+
+
+def test_no_level_of_an_exact_sample_keeps_fewer_prefixes_than_are_drawn():
+    for rule in (STRICT, RELAXED):
+        BeamRequest("narrow above", np.array([1]), 5, 9, rule=rule, beam_widths=(4, 9))
+    BeamRequest("as wide as it is long", np.array([1]), 5, 9, rule=GUMBEL, beam_widths=(5, 9))
+    with pytest.raises(ValueError, match=r"beam_widths of a gumbel list must be at least k, .* no exact sample, got \[4, 9\] and k = 5\.$"):
+        BeamRequest("narrow above", np.array([1]), 5, 9, rule=GUMBEL, beam_widths=(4, 9))

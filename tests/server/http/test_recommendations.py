@@ -155,6 +155,10 @@ BAD_BODIES = {
         {"history": ["item-1"], "beam_widths": [20, 9]},
         "The last of beam_widths must be at least k, got [20, 9] and k = 10.",
     ),
+    "a sample of narrow levels": (
+        {"history": ["item-1"], "verification": "gumbel", "beam_widths": [9, 20]},
+        "Each of the beam_widths of a gumbel list must be at least k, or it would be no exact sample, got [9, 20] and k = 10.",
+    ),
     "fields of ids": (
         {"history": ["item-1"], "format": "ids", "fields": ["title"]},
         "The format ids has no fields: leave one of them out.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from drafting.beam.rule import SearchRule, Verification
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.user_state import UserEvent, UserState
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
@@ -71,6 +72,7 @@ def test_a_list_that_the_model_fails_on_gets_a_sentence(tmp_path: Path):
 
 
 DEFAULTS = Defaults(k=3, beam_width=None, exclude=(), exclude_history=True)
+GUMBEL = SearchRule(Verification.GUMBEL)
 
 
 def asked(**line: object) -> Question | str:
@@ -107,6 +109,8 @@ def test_a_line_brings_events_behaviours_profile_and_context():
         ({"beam_width": 9}, {"beam_widths": [4]}, (None, [4])),
         ({"beam_widths": [4, 9]}, {"k": 9}, (None, [4, 9])),
         ({"beam_widths": [9, 4]}, {"k": 5}, (None, None)),
+        ({"beam_widths": [4, 9], "rule": GUMBEL}, {"k": 5}, (None, None)),
+        ({"beam_widths": [4, 9], "rule": GUMBEL}, {"k": 4}, (None, [4, 9])),
         ({"beam_widths": [4, 9]}, {"k": 2, "beam_width": 7}, (7, None)),
         ({}, {"k": 2}, (None, None)),
     ],
