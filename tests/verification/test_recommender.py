@@ -157,6 +157,16 @@ def test_a_token_without_an_embedding_is_refused_before_it_spoils_a_step(model: 
     assert isinstance(result, BeamResult)
 
 
+def test_a_prompt_longer_than_the_model_was_checked_for_is_refused_before_it_spoils_a_step(model: Path) -> None:
+    """It may have been built elsewhere; a model with learnt positions has none of such tokens."""
+    recommender = load(model)
+    longest = recommender.prompts.max_tokens
+    with pytest.raises(PromptError, match=f"has {longest + 1} tokens, and this model's have {longest} at most, as its prompt.json"):
+        recommender.request("refused", PromptTokens(np.ones(longest + 1, np.int64)), 2)
+    (result,) = recommender.search([recommender.request("taken", PromptTokens(np.ones(longest, np.int64)), 2)])
+    assert isinstance(result, BeamResult)
+
+
 @pytest.mark.parametrize("place", ["end", "after", "template"])
 def test_a_prompt_file_with_a_token_without_an_embedding_is_refused(model: Path, place: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model)
