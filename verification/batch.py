@@ -92,7 +92,8 @@ class SharedEngine:
     def __init__(self, engine: SpeculativeBeamEngine, turns: EngineTurns) -> None:
         self.turns = turns
         self._engine = engine
-        self._answers: dict[str, Answer] = {}
+        # Of all requests whose answers nobody has taken; None until they are known.
+        self._answers: dict[str, Answer | None] = {}
         with turns.lock:
             turns.engines.add(self)
 
@@ -100,7 +101,7 @@ class SharedEngine:
         """Search the requests, which are asked for as the engine has room, and yield their lists in the same order.
 
         Args:
-            requests: with ids of their own; anything else among them is yielded in its place.
+            requests: with ids that no other has whose answer is awaited; anything else among them is yielded in its place.
 
         Raises:
             RequestTooLarge: a request finds too little memory even alone.
@@ -132,25 +133,33 @@ class SharedEngine:
     def _add(self, request: BeamRequest, pending: Pending[Other]) -> None:
         with self.turns.lock:
             self.turns.tidy()
+            if request.request_id in self._answers or request.request_id in pending:
+                # Of two requests of one id each caller may get the other's list, and what one gives up the other waits for in vain.
+                raise ValueError(f"The answer to a request with id {request.request_id!r} is still awaited: give each an id of its own.")
             if not self._engine.fits(request):
                 raise RequestTooLarge(self._engine.slots)
             while (busy := self._in_the_way(request)) is not None:
                 busy._advance(pending if busy is self else {})
             # Noted first: what an interruption leaves in the engine is cancelled.
             pending[request.request_id] = None
+            self._answers[request.request_id] = None
             self._engine.add(request)
         self.turns.tidy_if_free()
 
     def _advance(self, pending: Pending[Other]) -> None:
         """Take the answers that others have left for these requests, or else make a step."""
-        if not self._answers.keys() & pending.keys():
+        if not self._ready(pending):
             # What ends between the step and the last of its answers would leave others waiting for lists that are lost.
             with self._engine.slots:
                 report = self._engine.step(scored_nodes=MOST_TOKENS)
                 self._answers.update((result.request_id, result) for result in report.finished)
                 self._answers.update((request_id, ScoresNotFinite()) for request_id in report.failed)
-        for request_id in self._answers.keys() & pending.keys():
+        for request_id in self._ready(pending):
             pending[request_id] = self._answers.pop(request_id)
+
+    def _ready(self, pending: Pending[Other]) -> list[str]:
+        """Those of these requests whose answers are known and not yet taken."""
+        return [request_id for request_id in pending if self._answers.get(request_id) is not None]
 
     def _in_the_way(self, request: BeamRequest) -> "SharedEngine | None":
         """The engine that has to go on before a request can be added; another one only where this one is idle."""
