@@ -286,6 +286,7 @@ class SpeculativeBeamScheduler:
 def _smaller(request: BeamRequest) -> Iterator[str]:
     """Ways in which the request could be changed to need fewer slots, in words."""
     yield "a smaller beam width" if request.scored is None else "scores of fewer items"
+    yield "a shorter history"
     if request.think is not None:
         yield "a shorter text before the list"
     if request.reserved is not None:

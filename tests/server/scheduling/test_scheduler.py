@@ -310,14 +310,15 @@ def test_a_refusal_names_all_that_takes_room():
     reserved, blend = ReservedPlaces(1, ItemSet.of(np.ones(50, bool))), Blend.of(trie, np.arange(9), np.ones(9), 1.0)
     request = dataclasses.replace(make_request("a", tokens=10), reserved=reserved, blend=blend)
     sentence = (
-        "a smaller beam width, or for a list without places for fresh items, or for fewer candidates to blend with, or give the server"
+        "a smaller beam width, or for a shorter history, or for a list without places for fresh items, or for fewer candidates to blend "
+        "with, or give the server"
     )
     with pytest.raises(RequestTooLargeError, match=sentence):
         scheduler_of(FakeEngine(total_slots=10)).submit(request, math.inf)
 
 
 def test_a_refusal_of_scores_names_their_items():
-    with pytest.raises(RequestTooLargeError, match=": ask for scores of fewer items, or give the server more KV memory"):
+    with pytest.raises(RequestTooLargeError, match=": ask for scores of fewer items, or for a shorter history, or give the server"):
         scheduler_of(FakeEngine(total_slots=10)).submit(score_request("a", 9, tokens=11), math.inf)
 
 

@@ -292,8 +292,8 @@ def test_a_text_that_no_empty_engine_holds_is_refused_in_a_sentence():
     scheduler = SpeculativeBeamScheduler(engine, StepBudget(TOKENS))
     think = Think(SLOTS, np.array([3]))
     sentence = (
-        r"^This request needs more KV slots than the engine has \(420 in all\): ask for a smaller beam width, or for a shorter text"
-        " before the list, or give the server more KV memory"
+        r"^This request needs more KV slots than the engine has \(420 in all\): ask for a smaller beam width, or for a shorter history, or"
+        " for a shorter text before the list, or give the server more KV memory"
     )
     with pytest.raises(RequestTooLargeError, match=sentence):
         scheduler.submit(BeamRequest("long", np.ones(3, np.int64), 1, 1, think=think), math.inf)
