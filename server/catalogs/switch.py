@@ -65,24 +65,24 @@ class CatalogSwitch:
         """
 
         async def judge() -> Activation:
-            if served not in (None, active := self._catalogs.active.name):
-                raise VersionNotServed(f"The version {quoted(served)} is not served any more: {quoted(active)} is. Nothing was changed.")
+            before = self._catalogs.active
+            if served not in (None, before.name):
+                raise VersionNotServed(f"The version {quoted(served)} is not served any more: {quoted(before.name)} is. Nothing was changed.")
             name = self._catalogs.previous() if version is None else version
             found = await self._bring(candidate, name, self._catalogs.path(name), without_engine=without_engine)
-            return await self._catalogs.activate(found, by)
+            activation = await self._catalogs.activate(found, by)
+            self._begin_metrics(before)
+            return activation
 
-        before = self._catalogs.active
         with self._health.activation(*_MISTAKES), self._catalogs.candidate() as candidate:
             try:
-                activation = await self._catalogs.follower.decide(judge)
+                return await self._catalogs.follower.decide(judge)
             except _MISTAKES:
                 raise
             except ServerError as error:
                 # The answer is for whoever has asked, and the alert for who is on call.
                 logger.error("%s is not activated: %s", "the version served before" if version is None else f"version {version}", error)
                 raise
-        self._begin_metrics(before)
-        return activation
 
     async def extend(self, candidate: Candidate, version: str, by: str, path: Path) -> Activation:
         """Serve a new version, which is the served one with items added; call it within `Follower.decide`. Raises as `serve`."""
