@@ -122,7 +122,8 @@ class SharedEngine:
                 self.turns.tidy_if_free()
                 yield from _leading(pending)
         finally:
-            self.turns.abandoned.extend((self, request_id) for request_id in pending)
+            # What is answered has left the engine, and another request may have its id by now.
+            self.turns.abandoned.extend((self, request_id) for request_id, answer in pending.items() if answer is None)
             self.turns.tidy_if_free()
 
     def cancel(self, request_id: str) -> None:

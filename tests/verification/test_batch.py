@@ -54,3 +54,17 @@ def test_an_id_whose_answer_is_awaited_is_refused_and_its_caller_gets_its_own_li
     assert [item.item for item in found.items] == [item.item for item in alone.items]
     refuse(recommender.request("same", [1], 4), recommender.request("same", [2], 4))
     assert (engine.running, engine.used_slots) == (0, 0)
+
+
+def test_a_caller_that_leaves_ends_no_request_with_the_id_of_a_list_it_has(recommender: Recommender) -> None:
+    """Such a list is made, though nobody has asked for it yet, and its id is free."""
+    leaving = recommender.search([recommender.request("first", [1], 4), recommender.request("same", [2], 4)])
+    next(leaving)
+
+    def asked() -> Iterator[BeamRequest]:
+        yield recommender.request("same", [3], 4)
+        leaving.close()
+        assert recommender.engine.running == 1
+
+    (found,) = recommender.search(asked())
+    assert isinstance(found, BeamResult)
