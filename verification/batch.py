@@ -16,9 +16,9 @@ from weakref import WeakSet
 
 from drafting.errors import SetupError
 from verification.engine.engine import SpeculativeBeamEngine
+from verification.lengths import width_refusal
 from verification.request import BeamRequest
 from verification.result import BeamResult
-from verification.slots.engine_slots import EngineSlots
 
 MOST_TOKENS = 2048
 MOST_RUNNING = 64
@@ -39,11 +39,14 @@ class ScoresNotFinite(SetupError):
 class RequestTooLarge(SetupError):
     """A request that the memory for keys and values does not hold, even where nothing else runs; the message is a sentence."""
 
-    def __init__(self, slots: EngineSlots) -> None:
-        super().__init__(
+    def __init__(self, engine: SpeculativeBeamEngine, beam_width: int) -> None:
+        slots = engine.slots
+        sentence = (
             f"The memory for keys and values holds {slots.prompts.total} tokens of prompts and {slots.nodes.total} prefixes of beams, too "
             "few for this request: raise kv_memory_gib (--kv-memory-gib), or ask for less."
         )
+        # More memory gives no room to beams wider than the engine was made for.
+        super().__init__(width_refusal(beam_width, engine.max_beam_width) or sentence)
 
 
 Answer = BeamResult | ScoresNotFinite
@@ -138,7 +141,7 @@ class SharedEngine:
                 # Of two requests of one id each caller may get the other's list, and what one gives up the other waits for in vain.
                 raise ValueError(f"The answer to a request with id {request.request_id!r} is still awaited: give each an id of its own.")
             if not self._engine.fits(request):
-                raise RequestTooLarge(self._engine.slots)
+                raise RequestTooLarge(self._engine, request.beam_width)
             while (busy := self._in_the_way(request)) is not None:
                 busy._advance(pending if busy is self else {})
             # Noted first: what an interruption leaves in the engine is cancelled.

@@ -201,7 +201,6 @@ def _request(recommender: Recommender, request_id: str, question: Question) -> B
         )
     except ValueError as error:
         return str(error)
-    # Beams wider than the engine was made for find no room either, and more memory would give them none.
-    if (refusal := recommender.engine.refusal(request)) is not None:
-        return refusal
-    return request if recommender.engine.fits(request) else str(RequestTooLarge(recommender.engine.slots))
+    if not recommender.engine.fits(request):
+        return str(RequestTooLarge(recommender.engine, request.beam_width))
+    return recommender.engine.refusal(request) or request

@@ -68,3 +68,10 @@ def test_a_caller_that_leaves_ends_no_request_with_the_id_of_a_list_it_has(recom
 
     (found,) = recommender.search(asked())
     assert isinstance(found, BeamResult)
+
+
+def test_a_beam_that_the_engine_was_not_made_for_is_told_as_that(recommender: Recommender) -> None:
+    """More memory would give its prefixes no more room."""
+    recommender.engine.max_beam_width, recommender.engine.slots.nodes = 3, SlotPool(4)
+    with pytest.raises(RequestTooLarge, match=r"^There is memory for beams of up to 3, not of 4: .* or raise --max-beam-width\.$"):
+        list(recommender.recommend([[1]], k=4))

@@ -54,7 +54,7 @@ def test_a_list_that_the_engine_cannot_hold_gets_a_sentence(tmp_path: Path):
     model = save_random_model(tmp_path / "model", catalog, layers=1)
     recommender = Recommender.load(model, catalog, kv_memory_gib=0.00002)
     sentence, answer, too_wide = answers(recommender, [Question([1] * 20, 25), Question([1], 1), Question([1] * 20, 1, beam_width=300)])
-    assert sentence == str(batch.RequestTooLarge(recommender.engine.slots))
+    assert sentence == str(batch.RequestTooLarge(recommender.engine, 50))
     assert "raise --max-beam-width" in too_wide
     assert len({item.rank for item in answer.items}) == 1
 
