@@ -3,7 +3,7 @@
 The draft's proposals for a level are placed by their *gap*: how far a score lies below the draft's k-th best. The target's beam asks for a
 certain gap, that of the lowest proposal in it; drafting everything within a gap g accepts the level exactly when that is at most g. The
 distribution of the wanted gap is learned; how many proposals a gap means is different for every request, narrow where the draft is sure.
-Where a list may differ from the exact one, it asks for the gap beyond which those that are missing take no more than its tolerance.
+Where a list may differ from the exact one, it asks for the gap beyond which the missing take no more than its part of the tolerance.
 Prefixes that given drafts hold ask for none. What these alone would have accepted is known of every level that the target selects, whether
 they were in the tree or not, so nothing has to be tried.
 
@@ -175,7 +175,7 @@ def new_within(counts: IntArray, new: BoolArray | None) -> DoubleArray:
 
 
 def _tolerated(wanted: IntArray, shares: DoubleArray) -> IntArray:
-    """`[bonuses]` the least gap beyond which prefixes, that want `[bonuses, n]`, take no more than a whole tolerance."""
+    """`[bonuses]` the least gap beyond which prefixes, that want `[bonuses, n]`, take no more than the level's part of a tolerance."""
     order = np.argsort(-wanted, axis=1, kind="stable")
     spared = (shares[order].cumsum(1) <= 1 + ROUNDING).sum(1, keepdims=True)
     # Where all are spared, no gap is wanted.

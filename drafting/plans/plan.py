@@ -101,7 +101,7 @@ class LevelOutcome:
         held: by choice of given drafts, `[proposals]` bool, which of the proposals these hold.
         bonus: what the scores are raised by where the target kept a proposal when it was last asked for the user.
         tolerance: how far the list may be from plain beam search's.
-        shares: `[selected]` float64, what each prefix takes of the tolerance if it is missing; None without one.
+        shares: `[selected]` float64, what each prefix takes of the level's part of the tolerance if it is missing; None without one.
     """
 
     depth: int
