@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from drafting.beam.rule import STRICT, SearchRule, Verification
+from drafting.beam.rule import STRICT, SearchRule, Tolerance, Verification
 from drafting.device import on_device, on_host
 from drafting.plans.costs import ForwardCosts
 from drafting.plans.fixed_plan import FixedPlan
@@ -96,6 +96,14 @@ def test_a_speculative_step_reads_once(device: Device, rule: SearchRule, request
     found = device.run("beam:40", device.requests(requests, rule))
     assert found[0][0].draft_forwards == DEPTH - 1
     assert found[0][0].accepted
+    assert [reads for _, reads in found] == [1] * len(found)
+
+
+def test_a_look_ahead_past_a_rejected_level_reads_nothing_more(device: Device) -> None:
+    """That of lists with a tolerance, which share their steps with others."""
+    asked = [replace(request, tolerance=Tolerance(items=4) if number % 2 else None) for number, request in enumerate(device.requests(6))]
+    found = device.run("beam:12", asked)
+    assert found[0][0].draft_forwards == DEPTH - 1
     assert [reads for _, reads in found] == [1] * len(found)
 
 
