@@ -4,7 +4,7 @@ Invariant: memory is that of the names and of a few numbers an interaction, what
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,8 +25,6 @@ from drafting.preparation.numbers import is_number, number_of
 from drafting.preparation.rows import NAMED, BadLines, RowBatch, shown
 from drafting.preparation.times import parsed
 
-# Every number of so many has its place in 64 bits.
-_INT64_DIGITS = 18
 # What programs write where a number is missing.
 _MISSING = ("", "nan", "none", "null", "na")
 _FORM_ADVICE = "Dates are ISO, unless --time-format FORM says what they are, such as %d/%m/%Y."
@@ -252,7 +250,7 @@ def _text_kinds(column: Any, name: str) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_decimal(column.type) and name != KIND:
-        return column.cast(pa.int64() if column.type.scale == 0 and column.type.precision <= _INT64_DIGITS else pa.float64())
+        return _decimals(column)
     if not (pa.types.is_temporal(column.type) or name == KIND):
         return column
     try:
@@ -260,6 +258,14 @@ def _text_kinds(column: Any, name: str) -> Any:
     except pa.ArrowException as error:
         sentence = f"A column that is kept as {name} holds values of type {column.type}, which can't be read as texts."
         raise InteractionError(sentence) from error
+
+
+def _decimals(column: Any) -> Any:
+    """Decimals as numbers: those of a type without places behind the point, such as NUMBER(38, 0), as whole ones."""
+    if column.type.scale == 0:
+        with suppress(pa.ArrowException):
+            return column.cast(pa.int64())
+    return column.cast(pa.float64())
 
 
 def _with_numbers(name: str, column: Column) -> Column:

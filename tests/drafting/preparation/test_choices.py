@@ -76,7 +76,8 @@ def test_kept_columns_are_numbers_where_all_their_texts_are(tmp_path: Path) -> N
 
 
 def test_kept_decimals_are_numbers(tmp_path: Path) -> None:
-    columns = {"price": pa.array([Decimal("5.00"), Decimal("4.50")]), "size": pa.array([Decimal(5), None])}
+    """Whole where their type has no fractions, as a database exports integers: a request will write 5, and a prompt would read 5.0."""
+    columns = {"price": pa.array([Decimal("5.00"), Decimal("4.50")]), "size": pa.array([Decimal(5), None], pa.decimal128(38, 0))}
     pq.write_table(pa.table({"user": ["a", "a"], "item": ["x", "y"], **columns}), tmp_path / "data")
     found = made(tmp_path, tmp_path / "data", keep=("price", "size")).rows
     assert [str((row["attributes.price"], row["attributes.size"])) for row in found] == ["(5.0, 5)", "(4.5, None)"]
