@@ -35,7 +35,8 @@ def check_out(out: Path, overwrite: bool) -> None:
     """Refuse a directory that can't be written, before anything is read for it.
 
     Raises:
-        InteractionError: it is there and is not to be replaced, or was made by something else, or nothing can be written beside it.
+        InteractionError: it is there and is not to be replaced, or was made by something else, or nothing can be written beside it or
+            moved to it.
     """
     parent = out.absolute().parent
     if not parent.is_dir():
@@ -45,8 +46,8 @@ def check_out(out: Path, overwrite: bool) -> None:
             raise InteractionError(f"{out} already exists and was not made by `atspeed prepare`: choose another name.")
         if not overwrite:
             raise InteractionError(f"{out} already exists: choose another name, or pass --overwrite to replace it and all that is in it.")
-    if out.is_mount():
-        raise InteractionError(f"{out} is where a disk is mounted, which no directory can replace: name one in it.")
+    if out.name in ("", "..") or out.is_mount():
+        raise InteractionError(f"No directory can be moved to {out}, as is done when it is whole: name one in it.")
     try:
         with TemporaryDirectory(prefix=f".{out.name}.new-", dir=parent):
             pass

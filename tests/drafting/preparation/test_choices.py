@@ -486,9 +486,13 @@ def test_what_can_not_be_written_is_refused_before_anything_is_read(tmp_path: Pa
 
     unread = tmp_path / "unread.csv"
     with monkeypatch.context() as patched:
+        patched.chdir(tmp_path)
         patched.setattr(Path, "is_mount", lambda path: path.name == "out")
-        with pytest.raises(InteractionError, match=r"out is where a disk is mounted, which no directory can replace: name one in it\."):
-            made(tmp_path, unread)
+        for out in (".", "out"):
+            with pytest.raises(
+                InteractionError, match=r"^No directory can be moved to (\.|out), as is done when it is whole: name one in it\.$"
+            ):
+                run.prepare(PrepareSettings(unread, Path(out)), lambda _: None)
     monkeypatch.setattr(writing, "TemporaryDirectory", refuse)
     with pytest.raises(InteractionError, match=r"out cannot be written: Read-only file system\."):
         made(tmp_path, unread)
