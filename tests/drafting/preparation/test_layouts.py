@@ -184,6 +184,10 @@ def test_what_a_known_table_leaves_out_is_told_and_can_be_chosen(tmp_path: Path)
     chosen = made(tmp_path, data, items=items, item_columns=("color", "isle"))
     assert chosen.items == [{"item_id": "x", "title": "X", "color": "red"}]
     assert "No item has isle, which --item-columns names." in chosen.told
+    lines = [{"asin": f"x{number}", "title": f"X{number}"} | ({"color": "red"} if number == 250 else {}) for number in range(300)]
+    late = written(tmp_path / "late", "".join(f"{json.dumps(line)}\n" for line in lines))
+    data = written(tmp_path / "data.csv", "user,asin\na,x250\n")
+    assert made(tmp_path, data, items=late, item_columns=("color",)).items == [{"item_id": "x250", "title": "X250", "color": "red"}]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["2014", "2018"])
