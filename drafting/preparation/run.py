@@ -245,6 +245,8 @@ def _shape(role: str, part: Part, table: Table, key: str, title: str | None, cho
     kept = shape.kept(chosen, others)
     if not kept.columns and len(table.all_names) > max(_MOST_FIELDS, len(table.names)):
         raise InteractionError(f"{too_many(len(table.all_names) - 1)} Choose some with --{role}-columns.")
+    if kept.title not in (None, TITLE) and TITLE in {*(kept.columns or table.all_names)} - {key}:
+        tell(f"Left out of {part.path.name}: {TITLE}, as {kept.title} holds the titles.")
     return kept
 
 

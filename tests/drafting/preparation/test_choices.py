@@ -360,6 +360,13 @@ def test_titles_are_texts_whatever_they_look_like(tmp_path: Path, form: str) -> 
     assert ItemList.read(found.folder / "items.jsonl").attributes == {"title": titles, "year": [1949] * 3}
 
 
+def test_a_column_that_gives_its_name_to_another_is_told(tmp_path: Path) -> None:
+    items = written(tmp_path / "items.csv", "item,title,name\nx,Mr,Old Shatterhand\n")
+    found = made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\n"), items=items, title="name")
+    assert found.items == [{"item_id": "x", "title": "Old Shatterhand"}]
+    assert "Left out of items.csv: title, as name holds the titles." in found.told
+
+
 def test_titles_of_other_types_are_texts_or_told(tmp_path: Path) -> None:
     titles = [7.0, 1.5, True, ["a", "b"]]
     items = written(tmp_path / "items", "".join(f"{json.dumps({'item': f'i{n}', 'title': title})}\n" for n, title in enumerate(titles)))
