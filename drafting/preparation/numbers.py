@@ -1,6 +1,7 @@
 """Numbers that are written as texts.
 
-Invariant: a text is taken for a number only if the number is written like it again, so no code such as `007` loses its zeros.
+Invariant: a text with zeros in front, such as the code `007`, or with more than 16 digits before its point is none. Zeros at the end of a
+fraction say nothing: `12.10` is 12.1.
 """
 
 import re
