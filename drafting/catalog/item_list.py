@@ -4,6 +4,7 @@ Invariant: the list has a name for each row, because a matrix says nothing of wh
 refused with its line.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from drafting.errors import check_file
 # What a line of a catalog has beside these is an attribute here.
 ITEM_KEY, _ATTRIBUTES, _CODES = "item_id", "attributes", ("identifier", "codes")
 RESERVED = (_ATTRIBUTES, *_CODES)
+# An id may stand in braces, too, as a GUID does.
+_OBJECT = re.compile(r'\s*\{\s*"')
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,20 @@ class ItemList:
 
     @classmethod
     def read(cls, path: Path) -> "ItemList":
-        """Read a `.jsonl` of `{"item_id", "title"?, …}`, or a text file with one id a line.
+        """Read JSONL of `{"item_id", "title"?, …}`, whatever its ending, or a text file with one id a line.
 
         All other fields of a line are attributes, as are those of an object `attributes`, which lines of a catalog have.
 
         Raises:
-            CatalogError: the file can't be read, or a line is no item.
+            CatalogError: the file can't be read, or is a table, or a line is no item.
         """
         check_file(path, "The file of items", CatalogError)
         try:
-            lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+            lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise CatalogError(f"The items {path} cannot be read: {error}.") from error
-        if path.suffix != ".jsonl":
-            return cls([line.strip() for line in lines])
+        if path.suffix != ".jsonl" and not (lines and _OBJECT.match(lines[0])):
+            return cls(_ids(path, lines))
         names: list[str] = []
         columns: dict[str, list[Any]] = {}
         for number, line in enumerate(lines, start=1):
@@ -68,6 +71,19 @@ class ItemList:
     def attributes_of(self, rows: slice) -> dict[str, Sequence[Any]]:
         """The attributes of some items."""
         return {name: column[rows] for name, column in self.attributes.items()}
+
+
+def _ids(path: Path, lines: Sequence[str]) -> list[str]:
+    """The ids of a file with one a line.
+
+    Raises:
+        CatalogError: there is more than an id in a line.
+    """
+    ids = [line.strip() for line in lines]
+    separators = ("\t", ",") if path.suffix == ".csv" else ("\t",)
+    if ids and any(sign in ids[0] for sign in separators):
+        raise CatalogError(f"{path} is a table of several columns: list items as JSONL of {ITEM_KEY} and {TITLE}, or one id a line.")
+    return ids
 
 
 def _item(line: str) -> tuple[str, dict[str, Any]]:

@@ -48,7 +48,7 @@ def build(
     items: Annotated[
         Path | None,
         typer.Option(
-            help='The items, in order: a .jsonl of {"item_id", "title"?, …}, whose other fields become attributes, a text file with one id '
+            help='The items, in order: JSONL of {"item_id", "title"?, …}, whose other fields become attributes, a text file with one id '
             "a line, or a catalog (.json, .parquet, .catalog), whose identifiers are left.",
             exists=True,
             dir_okay=False,

@@ -123,6 +123,23 @@ def test_build_reads_plain_ids_and_is_reproducible(tmp_path: Path, embeddings: P
     assert versions[0] == versions[1]
 
 
+def test_build_knows_a_list_of_items_by_what_stands_in_it(tmp_path: Path, embeddings: Path, items: Path) -> None:
+    out = tmp_path / "catalog.jsonl"
+    flags = ("build", "--embeddings", embeddings, "--out", out, "--codes", 8, "--overwrite")
+    built = run(*flags, "--items", items.rename(tmp_path / "items.ndjson"))
+    assert built.exit_code == 0, built.output
+    assert load_catalog(out).known_attributes(3) == {"title": "Item 3", "price": 3}
+    (tmp_path / "ids.txt").write_text("\ufeff" + "".join(f"x{item}\n" for item in range(ITEMS)), encoding="utf-8")
+    assert run(*flags, "--items", tmp_path / "ids.txt").exit_code == 0
+    assert load_catalog(out).item_ids[0] == "x0"
+    for name, sign in (("items.csv", ","), ("items.txt", "\t")):
+        (tmp_path / name).write_text("".join(f"y{item}{sign}Title\n" for item in range(ITEMS)))
+        refused = run(*flags, "--items", tmp_path / name)
+        assert refused.exit_code == 1
+        assert f"{tmp_path / name} is a table of several columns: list items as JSONL of item_id and title" in refused.output
+    assert load_catalog(out).item_ids[0] == "x0"
+
+
 def test_build_replaces_nothing_unasked(tmp_path: Path, embeddings: Path, items: Path) -> None:
     out = tmp_path / "catalog.jsonl"
     out.write_text("precious")
