@@ -595,6 +595,22 @@ def test_identifiers_that_know_the_validation_part_are_not_compared(tmp_path: Pa
     assert run("convert", tmp_path / "train0.jsonl", "--out", tmp_path / "train0.catalog").exit_code == 0
 
 
+def test_the_record_of_a_catalog_goes_with_it(tmp_path: Path, data: Path, embeddings: Path) -> None:
+    """Else `evaluate` would doubt identifiers that have learnt nothing of any interactions."""
+    out, record = tmp_path / "catalog.jsonl", tmp_path / "catalog.learnt.json"
+    flags = ("build", "--out", out, "--levels", 1, "--codes", 2)
+    assert run(*flags, "--data", data, "--dims", 8).exit_code == 0
+    out.unlink()
+    anew = (*flags, "--embeddings", embeddings, "--items", data / "items.jsonl")
+    (tmp_path / "catalog.codebooks.safetensors").unlink()
+    assert f"{record} already exists" in run(*anew).output
+    assert record.exists()
+    built = run(*anew, "--overwrite")
+    assert built.exit_code == 0, built.output
+    assert len(load_catalog(out)) == ITEMS
+    assert not record.exists()
+
+
 def test_build_takes_the_items_of_another_catalog(tmp_path: Path, data: Path) -> None:
     index = tmp_path / "items.json"
     index.write_text(json.dumps({f"i{item}": ["<a_0>", f"<b_{item}>"] for item in range(ITEMS)}))
