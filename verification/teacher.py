@@ -22,7 +22,7 @@ from drafting.alignment.data.record import split_kind
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, next_windows
 from drafting.alignment.levels import LevelCodes
-from drafting.alignment.runs import TRAINING_FILE, RunDirectory
+from drafting.alignment.runs import RunDirectory, training_record
 from drafting.alignment.settings import TeacherSettings, TrainingError
 from drafting.alignment.target import training_windows
 from drafting.alignment.teacher.data import (
@@ -143,10 +143,7 @@ def make_teacher(
 
 def _check_split(target: Path, settings: TeacherSettings) -> None:
     """Refuse a split that would train a draft on interactions by which the target is evaluated."""
-    path = target / TRAINING_FILE
-    if not path.is_file():
-        return
-    trained = msgspec.json.decode(path.read_bytes()).get("settings", {})
+    trained = training_record(target).get("settings", {})
     asked = {"split": settings.split, "min_items": settings.min_items}
     if any(trained.get(name, value) != value for name, value in asked.items()):
         raise TrainingError(

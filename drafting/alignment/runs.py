@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from drafting.alignment.settings import TrainingError
+from drafting.undecodable import UNDECODABLE
 
 TRAINING_FILE = "training.json"
 RUN_FILE = "run.json"
@@ -143,6 +144,22 @@ class RunDirectory:
             self.out.rename(self.partial / "replaced")
         self.model.rename(self.out)
         shutil.rmtree(self.partial)
+
+
+def training_record(model: Path) -> dict[str, Any]:
+    """The contents of a model's `training.json`; empty if it has none.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    path = model / TRAINING_FILE
+    if not path.is_file():
+        return {}
+    try:
+        record: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, *UNDECODABLE) as error:
+        raise TrainingError(f"{path} does not say how the model was trained: {error}. Train it again, or remove the file.") from error
+    return record
 
 
 def checkpoint_step(checkpoint: Path) -> int:

@@ -1,6 +1,5 @@
 """`atspeed evaluate`: how good lists are, how many steps drafts save, and how much time."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,6 +79,7 @@ def evaluate(
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
     from drafting.alignment.data.loading import data_hashes, load_split
+    from drafting.alignment.runs import training_record
     from drafting.catalog.loading import load_catalog
     from drafting.neighbours.candidates import CatalogNeighbours
     from drafting.neighbours.model import NeighbourModel
@@ -101,12 +101,12 @@ def evaluate(
         fail("The whole catalog is ranked by a target: name it with --target, or leave --exhaustive out.")
     if target is None and (draft or neighbours or not compared):
         fail("Drafts and neighbour models are evaluated beside a target, and baselines alone if there are some: name it with --target.")
-    record = {} if target is None else _training_record(target)
-    trained = record.get("settings", {})
-    fit = trained.get("fit", FIT_TRAIN)
-    if target is not None:
-        refuse_learnt(target, fit, settings.part)
     try:
+        record = {} if target is None else training_record(target)
+        trained = record.get("settings", {})
+        fit = trained.get("fit", FIT_TRAIN)
+        if target is not None:
+            refuse_learnt(target, fit, settings.part)
         rule = _rule(data, trained, split, min_items, label_kind)
         if (learnt := record.get("data", {}).get("sha256")) and learnt != data_hashes(data):
             typer.echo(f"The target has learnt other interactions than {data} holds: it may know what is held out here.", err=True)
@@ -219,19 +219,10 @@ def _weights(text: str) -> tuple[float, ...]:
     return tuple(sorted(set(weights)))
 
 
-def _training_record(model_dir: Path) -> dict[str, Any]:
-    """The contents of a model's `training.json`; empty if it has none."""
-    path = model_dir / "training.json"
-    try:
-        record: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        fail(f"{path} is not JSON: {error}.")
-    return record
-
-
 def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Path]:
     """The drafts by name, with a word about those that learnt from another target."""
     from drafting.alignment.data.hashes import model_hash
+    from drafting.alignment.runs import training_record
 
     names = [path.resolve().name for path in paths]
     doubled = next((name for name in names if names.count(name) > 1), None)
@@ -239,10 +230,10 @@ def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Pat
         fail(f"Two drafts are called {doubled!r}: their directories need different names, which the table shows them by.")
     try:
         here = model_hash(target, base)
+        teachers = {path: training_record(path).get("teacher", {}).get("target", here) for path in paths}
     except SetupError as error:
         fail(str(error))
-    for path in paths:
-        taught = _training_record(path).get("teacher", {}).get("target", here)
+    for path, taught in teachers.items():
         if taught != here:
             typer.echo(f"The draft {path} was taught by another target (hash {taught}, this one is {here}): expect it to guess badly.")
     return dict(zip(names, paths, strict=True))

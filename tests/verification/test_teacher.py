@@ -206,6 +206,11 @@ def test_a_teacher_keeps_to_the_targets_split(tmp_path: Path, target: Path, data
     (copy / "training.json").write_text('{"settings": {"split": "global-time", "min_items": 5}}')
     with pytest.raises(TrainingError, match="the split global-time of users with at least 5 interactions: teach"):
         make_teacher(copy, data, catalog, tmp_path / "out", settings=QUICK)
+    (copy / "training.json").write_text('{"settings": {')
+    with pytest.raises(
+        TrainingError, match=r"training\.json does not say how the model was trained: .*\. Train it again, or remove the file\."
+    ):
+        make_teacher(copy, data, catalog, tmp_path / "out", settings=QUICK)
     assert not (tmp_path / "out.partial").exists()
 
 

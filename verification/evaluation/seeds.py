@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from drafting.alignment.runs import TRAINING_FILE
+from drafting.alignment.runs import training_record
 from verification.evaluation.report import ModeRow, Report
 
 
@@ -39,7 +39,7 @@ def describe_drafts(drafts: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Objective and seed of each draft from its `training.json`; without an objective there, the name of the draft. Behind an objective of
     which some were trained otherwise than others stands the name of the first that was trained alike.
     """
-    records = {name: _record(path) for name, path in drafts.items()}
+    records = {name: training_record(path) for name, path in drafts.items()}
     objectives = {name: record.get("settings", {}).get("objective", name) for name, record in records.items()}
     first: dict[bytes, str] = {}
     alike = {name: first.setdefault(_recipe(record), name) for name, record in records.items()}
@@ -50,13 +50,6 @@ def describe_drafts(drafts: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         told = f"{objective} ({alike[name]})" if len(recipes) > 1 else objective
         described[name] = {"objective": told, "seed": record.get("settings", {}).get("seed")}
     return described
-
-
-def _record(model: Path) -> dict[str, Any]:
-    """The contents of a model's `training.json`; empty if it has none."""
-    path = model / TRAINING_FILE
-    record: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
-    return record
 
 
 def _recipe(record: dict[str, Any]) -> bytes:

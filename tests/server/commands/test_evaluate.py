@@ -358,6 +358,15 @@ def test_a_target_is_judged_by_the_split_that_it_was_trained_with(folder: Path, 
     assert "The target has learnt other interactions than" in done.output
 
 
+@pytest.mark.parametrize("name", ["target", "draft"])
+def test_a_record_of_training_that_is_damaged_is_told(folder: Path, tmp_path: Path, name: str) -> None:
+    model = shutil.copytree(folder / name, tmp_path / name)
+    (model / "training.json").write_text("[]")
+    refused = run(folder, f"--{name}", str(model), "--k", "1")
+    assert refused.exit_code == 1
+    assert f"{model / 'training.json'} does not say how the model was trained: " in refused.output
+
+
 @pytest.mark.parametrize(
     ("fit", "flags", "told"),
     [
