@@ -24,6 +24,8 @@ _YEAR = re.compile(r"\((\d{4})\)\s*$")
 _AMAZON = ("title", "brand", "store", "main_category", "categories", "category", "price")
 # As of the day on which the table was made, so they count reviews that are held out.
 _AMAZON_COUNTS = ("average_rating", "rating_number")
+_AMAZON_FACTS = ("brand", "main_category", "categories", "price", *_AMAZON_COUNTS)
+_MOVIELENS_FACTS = ("year", "genres")
 _RENAMED = {"class": "genres", "genre": "genres", "release_year": "year"}
 
 
@@ -34,6 +36,7 @@ class TableShape:
     Attributes:
         make: makes what is known of a row; None for all its columns as they are.
         columns: those that it takes; none for all.
+        facts: names of what it makes of them beside the title, where it takes certain ones.
         title: the column of titles of a table whose rows are taken as they stand; None for other tables.
         has_types: whether it tells numbers and lists from texts by itself.
         counts: facts that are kept only where they are chosen, because they are made of interactions, held out ones among them.
@@ -41,6 +44,7 @@ class TableShape:
 
     make: Shape | None = None
     columns: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
     title: str | None = None
     has_types: bool = True
     counts: tuple[str, ...] = ()
@@ -49,19 +53,20 @@ class TableShape:
         """The shape that keeps the title and the chosen facts; all but the counts where none is chosen.
 
         Args:
-            names: of the columns but the key. Those that are chosen and that the shape does not read are kept as they stand.
+            names: of the columns but the key. Those that are chosen are kept as they stand where `facts` has no such name.
         """
         if not chosen:
             return replace(self, columns=tuple(name for name in self.columns if name not in self.counts))
         named = {TITLE, *chosen}
-        more = [name for name in chosen if self.columns and name in names and name not in self.columns]
+        there = [name for name in chosen if self.facts and name in names]
+        more = [name for name in there if name not in (TITLE, *self.facts)]
 
         def make(row: Mapping[str, Any]) -> Facts:
             facts = self.make(row) if self.make else as_they_stand(row)
             return {name: row[name] for name in more} | {name: value for name, value in facts.items() if name in named}
 
-        columns = (*self.columns, *more) if self.has_types else tuple(dict.fromkeys((*chosen, *([self.title] if self.title else []))))
-        return replace(self, make=make, columns=columns)
+        columns = (*self.columns, *there) if self.has_types else (*chosen, *([self.title] if self.title else []))
+        return replace(self, make=make, columns=tuple(dict.fromkeys(columns)))
 
 
 def found_shape(names: Sequence[str], key: str, title: str | None) -> TableShape:
@@ -73,11 +78,11 @@ def found_shape(names: Sequence[str], key: str, title: str | None) -> TableShape
     """
     if title is None and key in ("asin", "parent_asin"):
         counts = tuple(name for name in _AMAZON_COUNTS if name in names)
-        return TableShape(_amazon, (*(name for name in _AMAZON if name in names), *counts), counts=counts)
+        return TableShape(_amazon, (*(name for name in _AMAZON if name in names), *counts), _AMAZON_FACTS, counts=counts)
     if title is None and set(GENRES_OF_100K) < set(names):
-        return TableShape(_movielens_100k, ("title", "release_date", *GENRES_OF_100K))
+        return TableShape(_movielens_100k, ("title", "release_date", *GENRES_OF_100K), _MOVIELENS_FACTS)
     if title is None and {"title", "genres"} < set(names) and plain(key) == "movieid" and len(names) == 3:
-        return TableShape(_movielens, ("title", "genres"))
+        return TableShape(_movielens, ("title", "genres"), _MOVIELENS_FACTS)
     if any(re.search(r":(token|float)(_seq)?$", name) for name in names):
         return TableShape(partial(_recbole, title))
     title = title or guessed([name for name in names if name != key], TITLE)

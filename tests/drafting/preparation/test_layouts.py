@@ -172,6 +172,9 @@ def test_what_counts_reviews_that_are_held_out_is_kept_only_where_it_is_chosen(t
     assert not {"average_rating", "rating_number"} & set(found.items[0])
     chosen = made(tmp_path, reviews, item_columns=("rating_number",))
     assert chosen.items[0] == {"item_id": "0000013714", "title": "Rock & Roll", "rating_number": 7}
+    made_of = made(tmp_path, reviews, item_columns=("store",))
+    assert made_of.items[0] == {"item_id": "0000013714", "title": "Rock & Roll", "store": "Bo's"}
+    assert "No item has" not in made_of.told
 
 
 def test_what_a_known_table_leaves_out_is_told_and_can_be_chosen(tmp_path: Path) -> None:
@@ -184,10 +187,13 @@ def test_what_a_known_table_leaves_out_is_told_and_can_be_chosen(tmp_path: Path)
     chosen = made(tmp_path, data, items=items, item_columns=("color", "isle"))
     assert chosen.items == [{"item_id": "x", "title": "X", "color": "red"}]
     assert "No item has isle, which --item-columns names." in chosen.told
-    lines = [{"asin": f"x{number}", "title": f"X{number}"} | ({"color": "red"} if number == 250 else {}) for number in range(300)]
+    lines = [
+        {"asin": f"x{number}", "title": f"X{number}"} | ({"color": "red", "price": "$5"} if number == 250 else {}) for number in range(300)
+    ]
     late = written(tmp_path / "late", "".join(f"{json.dumps(line)}\n" for line in lines))
     data = written(tmp_path / "data.csv", "user,asin\na,x250\n")
-    assert made(tmp_path, data, items=late, item_columns=("color",)).items == [{"item_id": "x250", "title": "X250", "color": "red"}]
+    kept = made(tmp_path, data, items=late, item_columns=("color", "price"))
+    assert kept.items == [{"item_id": "x250", "title": "X250", "color": "red", "price": 5.0}]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["2014", "2018"])
