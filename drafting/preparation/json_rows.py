@@ -79,7 +79,7 @@ def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callab
         stream = opened(path, raw)
         try:
             if _is_array(path):
-                yield _objects(path, _array(path, stream), wanted, bad)
+                yield _objects(path, ((place, value, b"") for place, value in enumerate(_array(path, stream), start=1)), wanted, bad)
                 return
             first = 1
             for block in _blocks(stream):
@@ -99,32 +99,23 @@ def _decoded(path: Path, block: bytes, first: int, shape: Any, wanted: Sequence[
             return list(map(msgspec.structs.astuple, found)), range(first, first + len(found))
     except UNDECODABLE:
         pass
-    rows, lines = [], []
-    for number, line in enumerate(block.split(b"\n"), start=first):
-        if line.strip():
-            value = _loaded(line)
-            row = tuple(map(value.get, wanted)) if isinstance(value, dict) else None
-            if row is not None and _is_text(row):
-                rows.append(row)
-                lines.append(number)
-            else:
-                reason, advice = ("no JSON object", "") if row is None else ("no UTF-8", _ADVICE)
-                bad.seen(1)
-                bad.add(path, number, f"{reason}, {shown(line.decode(errors='replace'))}" if bad.names_more else "", advice)
-    return rows, lines
+    lines = enumerate(block.split(b"\n"), start=first)
+    return _objects(path, ((number, _loaded(line), line) for number, line in lines if line.strip()), wanted, bad)
 
 
-def _objects(path: Path, values: Sequence[Any], wanted: Sequence[str], bad: BadLines) -> Block:
-    """The objects of an array, of which the first value has the number 1."""
-    rows, places = [], []
-    for place, value in enumerate(values, start=1):
-        if isinstance(value, dict):
-            rows.append(tuple(map(value.get, wanted)))
-            places.append(place)
+def _objects(path: Path, values: Iterable[tuple[int, Any, bytes]], wanted: Sequence[str], bad: BadLines) -> Block:
+    """The objects among values, each of which has a number, and its line where it has one of its own."""
+    rows, numbers = [], []
+    for number, value, line in values:
+        row = tuple(map(value.get, wanted)) if isinstance(value, dict) else None
+        if row is not None and _is_text(row):
+            rows.append(row)
+            numbers.append(number)
         else:
+            reason, advice = ("no JSON object", "") if row is None else ("no UTF-8", _ADVICE)
             bad.seen(1)
-            bad.add(path, place, "no JSON object")
-    return rows, places
+            bad.add(path, number, f"{reason}, {shown(line.decode(errors='replace'))}" if line and bad.names_more else reason, advice)
+    return rows, numbers
 
 
 def _is_text(row: tuple[Any, ...]) -> bool:
@@ -153,9 +144,14 @@ def _is_array(path: Path) -> bool:
 
 
 def _array(path: Path, file: IO[bytes]) -> list[Any]:
+    text = file.read().removeprefix(BOM)
     try:
-        values: list[Any] = msgspec.json.decode(file.read().removeprefix(BOM), type=list[Any])
+        values: list[Any] = msgspec.json.decode(text, type=list[Any])
     except UNDECODABLE as error:
+        # NaN, which Python writes, is none of JSON.
+        with suppress(ValueError, RecursionError):
+            if isinstance(found := json.loads(text), list):
+                return found
         raise InteractionError(f"{path} begins like a JSON array but is none: {error}. Objects may also stand one a line.") from error
     return values
 

@@ -229,8 +229,13 @@ def test_nan_in_json_is_nothing_wherever_it_stands(tmp_path: Path) -> None:
     lines = [dict(zip(("user", "item", "page"), row, strict=True)) | {"time": 1_700_000_000 + place} for place, row in enumerate(rows)]
     data = written(tmp_path / "data", "".join(f"{json.dumps(line)}\n" for line in lines))
     found = made(tmp_path, data, keep=("page",), bad_lines=0.5)
-    assert [(row["user"], row["item"], row["attributes.page"]) for row in found.rows] == [("a", "x", 3), ("a", "y", None)]
+    kept = [("a", "x", 3), ("a", "y", None)]
+    assert [(row["user"], row["item"], row["attributes.page"]) for row in found.rows] == kept
     assert "2 of 4 lines can't be used and are left out: line 3 of data: it lacks a user or an item; line 4 of data: " in found.told
+    odd = json.dumps([*lines, {"user": "\ud800", "item": "z"}])
+    array = made(tmp_path, written(tmp_path / "array", odd), keep=("page",), bad_lines=0.6)
+    assert [(row["user"], row["item"], row["attributes.page"]) for row in array.rows] == kept
+    assert "3 of 5 lines can't be used and are left out: line 5 of array: no UTF-8; line 3 of array: it lacks a user" in array.told
 
 
 def test_objects_and_rows_without_user_and_item_are_no_blank_lines(tmp_path: Path) -> None:
