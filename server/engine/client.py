@@ -65,6 +65,8 @@ class EngineClient:
         self._admission = Admission(max_pending)
         metrics.expected_wait.set_function(lambda: self._admission.wait_seconds)
         self._filters: dict[str, dict[str, PutFilter]] = {}
+        # Filters that are forgotten as soon as no pending request names them.
+        self._unwanted: set[DropFilter] = set()
         self._loading = OwedAnswers()
         # Those that the engine has, by their names there.
         self._catalogs: set[str] = set()
@@ -88,6 +90,8 @@ class EngineClient:
             yield request
         finally:
             self._admission.leave(request)
+            if self._unwanted:
+                self._drop_unwanted()
 
     async def search(self, request: PendingRequest) -> FinishedList:
         """Give an admitted request to the engine and wait for its list; cancelling the wait cancels the request.
@@ -136,13 +140,20 @@ class EngineClient:
 
     def put_filter(self, message: PutFilter) -> None:
         """Name a filter in this engine and, as long as its catalog is served, in every engine after it."""
+        self._unwanted.discard(DropFilter(message.catalog, message.name))
         self._filters.setdefault(message.catalog, {})[message.name] = message
         self.supervisor.tell(message)
 
     def drop_filter(self, message: DropFilter) -> None:
-        """Forget a filter."""
-        self._filters.get(message.catalog, {}).pop(message.name, None)
-        self.supervisor.tell(message)
+        """Forget a filter, once no pending request names it: the engine may be given one of them only after its history is read."""
+        self._unwanted.add(message)
+        self._drop_unwanted()
+
+    def _drop_unwanted(self) -> None:
+        for message in [each for each in self._unwanted if not self._admission.names_filter(each.catalog, each.name)]:
+            self._unwanted.remove(message)
+            self._filters.get(message.catalog, {}).pop(message.name, None)
+            self.supervisor.tell(message)
 
     def forget(self, user: str) -> None:
         """Keep nothing of what was computed for a user, nor of what is for those of their requests that are under way."""

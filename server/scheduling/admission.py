@@ -169,6 +169,11 @@ class Admission:
             if request.submit.user == user:
                 request.submit.user = None
 
+    def names_filter(self, catalog: str, name: str) -> bool:
+        """True if a request names a filter of a catalog."""
+        submits = (request.submit for request in self._queue)
+        return any(each.filter is not None and each.catalog == catalog and name in each.filter.names for each in submits)
+
     def abandon(self, sentence: str, retry_after_seconds: int) -> None:
         """Tell every request that no list will come."""
         queue, self._queue = self._queue, []

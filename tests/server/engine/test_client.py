@@ -4,15 +4,22 @@ import asyncio
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from server.engine import client as engine_client
+from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
+from server.engine_settings import EngineOptions
 from server.errors import CatalogRefused, RequestRefused
+from server.messages import DropFilter, PutFilter
+from server.metrics.registry import Metrics
+from server.submit import FilterChoice
 from server.try_again import EngineUnavailable, QueueFull
 from tests.server.engine.fake_engine_client import search, started, submit, until
 from tests.server.engine_process import process_id
+from tests.server.fake_ready import READY
 from verification.result import RankedItem
 
 pytestmark = pytest.mark.usefixtures("fake_worker")
@@ -82,3 +89,27 @@ async def test_an_engine_that_dies_while_it_loads_a_catalog_says_so_to_who_waits
             await search(client, submit("die"))
         with pytest.raises(EngineUnavailable, match="being restarted after it died"):
             await loading
+
+
+def test_a_filter_that_is_deleted_is_there_for_requests_that_were_let_in_with_it(monkeypatch: pytest.MonkeyPatch):
+    """The engine is given them later, once their histories are read."""
+    told: list[object] = []
+    client = EngineClient(EngineOptions(target="", catalog=""), "v1", Metrics(), max_pending=10)
+    monkeypatch.setattr(client.supervisor, "check", lambda: READY)
+    monkeypatch.setattr(client.supervisor, "tell", told.append)
+    client.engine_ready(READY)
+    few, more, gone = PutFilter("", "few", b"\x01"), PutFilter("", "few", b"\x03"), DropFilter("", "few")
+    asked = msgspec.structs.replace(submit("asked"), filter=FilterChoice(without=("few",)))
+    client.put_filter(few)
+    with client.admit(asked, 1), client.admit(submit("another"), 1):
+        client.drop_filter(gone)
+        # So is an engine that is started meanwhile.
+        client.engine_ready(READY)
+        assert told == [few, few]
+    assert told == [few, few, gone]
+    client.put_filter(few)
+    with client.admit(asked, 1):
+        client.drop_filter(gone)
+        client.put_filter(more)
+    client.engine_ready(READY)
+    assert told[3:] == [few, more, more]
