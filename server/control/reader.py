@@ -1,7 +1,7 @@
 """`Reader`: one replica's copy of the control state, as it was read last, and what it knows of other replicas.
 
 Invariant: the copy is what the store held at one position, and confirmed, so that no failover takes back what it says; but for a replica
-that begins while that can't be had, and has nothing else to begin with.
+that begins while that can't be had, and has nothing else to begin with. No part of it is damaged, so that a backup of it can be restored.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from server.control.base import NOWHERE, ControlStore, Replica, State, Write
 from server.control.names import is_dead, may_be_former
-from server.control.records import Record, damage_told
+from server.control.records import Record, checked
 from server.try_again import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable
 
 # Longer than one that is silent counts for alive.
@@ -71,7 +71,7 @@ class Reader:
             begins: read what there is, also where that can't be confirmed.
 
         Raises:
-            ControlUnavailable: the store does not answer, or does not confirm what it holds.
+            ControlUnavailable: the store does not answer, does not confirm what it holds, or holds what is damaged.
             ControlLost, ControlEmpty, ControlConflict: it has no state, or one that is being replaced.
         """
         asked_at = time.monotonic()
@@ -118,10 +118,11 @@ class Reader:
                 is_confirmed, writes = False, []
             if writes is None:
                 raise ControlConflict
-            with damage_told():
-                record = Record.of(state.values)
+            record = await asyncio.to_thread(checked, state.values)
             self.values, self.record, self.read = dict(state.values), record, state.position
         for write in writes:
+            # Tried by itself, so that a write of which a part is damaged leaves the copy as it is.
+            await asyncio.to_thread(checked, write.changes, self.record.form)
             self.take(write)
         return is_confirmed
 
@@ -147,14 +148,7 @@ class Reader:
         return [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
 
     def take(self, write: Write) -> None:
-        """Take a write into the copy, all of it or nothing.
-
-        Raises:
-            ControlUnavailable: it is damaged.
-        """
-        with damage_told():
-            # Tried on an empty record, so that a write of which a part is damaged leaves this one as it is.
-            Record().take(write.changes)
+        """Take a write of this replica, or one that was checked, into the copy."""
         for key, value in write.changes.items():
             if value is None:
                 self.values.pop(key, None)

@@ -226,7 +226,7 @@ def decode_filter(value: bytes) -> str | TextColumn:
     Raises:
         ControlUnavailable: it is none.
     """
-    with damage_told():
+    with _damage_told():
         record = msgspec.msgpack.decode(value, type=FilterRecord)
         if record.expression is not None:
             return record.expression.decode("utf-8", "surrogatepass")
@@ -245,8 +245,22 @@ def _inflated(data: bytes) -> bytes:
     return inflated
 
 
+def checked(changes: Mapping[str, bytes | None], form: int = FORM) -> Record:
+    """The record of a whole state, or of one write to a state of this form, all filters of which have been decoded. It may take long.
+
+    Raises:
+        ControlUnavailable: a part of it is damaged.
+    """
+    with _damage_told():
+        record = Record(form)
+        record.take(changes)
+        for meaning in record.filters.values():
+            decode_filter(meaning)
+    return record
+
+
 @contextmanager
-def damage_told() -> Iterator[None]:
+def _damage_told() -> Iterator[None]:
     """Make a `ControlUnavailable` of what goes wrong when values are decoded: they are read again, and may be restored by then."""
     try:
         yield

@@ -16,6 +16,8 @@ from server.control.names import replica_name
 from server.control.records import FORM, WRITTEN_IN, FilterRecord, Record, decode_filter, encode_filter
 from server.try_again import ControlUnavailable, ReplicaBehind
 
+MEANING = encode_filter("price < 5")
+
 
 class Unsure(MemoryControlStore):
     """A Redis whose replicas may be gone: what it holds may be lost."""
@@ -74,7 +76,7 @@ async def catch_up(follower: Follower) -> None:
 
 async def put(follower: Follower, name: str) -> None:
     async with follower.changing:
-        await follower.decide(lambda: follower.write({f"filter/{name}": b"1"}))
+        await follower.decide(lambda: follower.write({f"filter/{name}": MEANING}))
 
 
 async def test_what_is_not_confirmed_is_not_applied(store: Unsure):
@@ -83,16 +85,16 @@ async def test_what_is_not_confirmed_is_not_applied(store: Unsure):
     await put(one, "sure")
     await catch_up(two)
     position = one.read
-    await store.write(position, "who was not answered", {"filter/open": b"1"})
+    await store.write(position, "who was not answered", {"filter/open": MEANING})
     store.is_confirmed = False
     with pytest.raises(ControlUnavailable):
         await catch_up(two)
     assert two.away_since is not None
-    assert (two.applied, applied.filters[-1]) == (position, {"sure": b"1"})
+    assert (two.applied, applied.filters[-1]) == (position, {"sure": MEANING})
     store.is_confirmed = True
     await catch_up(two)
     assert two.away_since is None
-    assert applied.filters[-1] == {"sure": b"1", "open": b"1"}
+    assert applied.filters[-1] == {"sure": MEANING, "open": MEANING}
 
 
 async def test_who_begins_does_so_with_what_there_is(store: Unsure):
@@ -113,17 +115,18 @@ async def test_who_begins_does_so_with_what_there_is(store: Unsure):
     assert late.away_since is None
 
 
-async def test_who_begins_with_what_is_damaged_is_told_so_and_begins_once_it_is_restored(store: Unsure):
-    await store.create({"version/v2": b"\x81\xa4file\xa1\xff"})
+@pytest.mark.parametrize("damaged", [{"version/v2": b"\x81\xa4file\xa1\xff"}, {"filter/few": MEANING[:-1]}])
+async def test_who_begins_with_what_is_damaged_is_told_so_and_begins_once_it_is_restored(store: Unsure, damaged: dict[str, bytes]):
+    await store.create(damaged)
     late, applied = follower_of(store, "late")
     for _ in range(2):
         with pytest.raises(
             ControlUnavailable, match=r"^The control store holds what can't be read \(.+\): restore it with atspeed control"
         ):
             await catch_up(late)
-    await store.replace({"filter/restored": b"1"}, 0)
+    await store.replace({"filter/restored": MEANING}, 0)
     await catch_up(late)
-    assert applied.filters == [{"restored": b"1"}]
+    assert applied.filters == [{"restored": MEANING}]
 
 
 @pytest.mark.parametrize(
@@ -206,9 +209,9 @@ async def test_what_a_later_release_writes_in_a_form_of_its_own_is_not_read(stor
             await put(follower, "more")
         with pytest.raises(ReplicaBehind):
             follower.check()
-    assert (one.record.filters, applied.filters[-1]) == ({"few": b"1"}, {})
+    assert (one.record.filters, applied.filters[-1]) == ({"few": MEANING}, {})
     # When its state is replaced by one of this release, it is followed again.
-    await store.replace({"filter/old": b"3"}, 0)
+    await store.replace({"filter/old": MEANING}, 0)
     await catch_up(one)
-    assert applied.filters[-1] == {"old": b"3"}
+    assert applied.filters[-1] == {"old": MEANING}
     one.check()

@@ -12,10 +12,12 @@ from server.control import NOWHERE, Position, follower, open_control_store, over
 from server.control.announcer import Announcer
 from server.control.follower import Follower
 from server.control.overview import ControlOverview
-from server.control.records import Record, VersionRecord, version_added
+from server.control.records import Record, VersionRecord, encode_filter, version_added
 from server.errors import BackupRefused, CatalogRefused
 from server.metrics.control import ControlMetrics
 from server.try_again import ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
+
+ONE, TWO, THREE = (encode_filter(f"price < {number}") for number in (1, 2, 3))
 
 
 class Replica:
@@ -98,14 +100,14 @@ async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tupl
     with pytest.raises(ReplicaBehind, match="has not read"):
         await a.overview.backup()
     await a.follow()
-    await a.put("one", b"1")
-    await a.put("two", b"2")
+    await a.put("one", ONE)
+    await a.put("two", TWO)
     await b.follow()
     before = b.follower.read
     empty(tmp_path / "control.db")
     for replica in two:
         with pytest.raises(ControlLost, match="restore"):
-            await replica.put("three", b"3")
+            await replica.put("three", THREE)
         assert (replica.metric("lost"), replica.metric("up")) == (1, 1)
     file = await b.overview.backup()
     with pytest.raises(BackupRefused):
@@ -115,9 +117,9 @@ async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tupl
     assert restored.generation != before.generation
     for replica in two:
         await replica.follow()
-        assert (replica.follower.applied, replica.follower.values) == (restored, {"filter/one": b"1", "filter/two": b"2"})
+        assert (replica.follower.applied, replica.follower.values) == (restored, {"filter/one": ONE, "filter/two": TWO})
         assert (replica.metric("lost"), replica.metric("revision")) == (0, restored.revision)
-    await b.put("three", b"3")
+    await b.put("three", THREE)
 
 
 async def test_who_starts_just_after_a_state_is_lost_begins_no_other_in_its_place(
@@ -130,7 +132,7 @@ async def test_who_starts_just_after_a_state_is_lost_begins_no_other_in_its_plac
 
     a, _ = two
     await a.follow()
-    await a.put("one", b"1")
+    await a.put("one", ONE)
     empty(tmp_path / "control.db")
     newcomer = Replica(f"sqlite:///{tmp_path}/control.db", "c", settle_seconds)
     monkeypatch.setattr(asyncio, "sleep", hear_of_another)
@@ -140,15 +142,16 @@ async def test_who_starts_just_after_a_state_is_lost_begins_no_other_in_its_plac
     await newcomer.follower.store.close()
 
 
-async def test_a_write_that_is_damaged_is_taken_as_a_store_that_is_away_until_another_state_is_restored(two: tuple[Replica, Replica]):
+@pytest.mark.parametrize("damaged", ["version/films", "filter/few"])
+async def test_a_write_that_is_damaged_is_taken_as_a_store_that_is_away_until_another_state_is_restored(
+    two: tuple[Replica, Replica], damaged: str
+):
     """The follower goes on: processes that were started anew in its place could not read the state either, and serve nothing."""
     a, b = two
     await a.follow()
     file = await a.overview.backup()
     await b.follow()
-    await b.follower.store.write(
-        b.follower.read, "someone", version_added("shop", VersionRecord("f", 1.0)) | {"version/films": b"no version"}
-    )
+    await b.follower.store.write(b.follower.read, "someone", version_added("shop", VersionRecord("f", 1.0)) | {damaged: b"none of these"})
     following = asyncio.create_task(a.follower.follow())
     async with asyncio.timeout(20):
         while a.metric("up"):
@@ -174,7 +177,7 @@ async def test_who_has_stopped_to_follow_for_a_fault_is_behind_for_longer_and_lo
     await a.follow()
     assert a.follower.is_current
     monkeypatch.setattr(a, "apply", fail)
-    await a.follower.store.write(a.follower.read, "another", {"filter/one": b"1"})
+    await a.follower.store.write(a.follower.read, "another", {"filter/one": ONE})
     with pytest.raises(RuntimeError):
         await a.follower.follow()
     before = a.metric("behind_seconds")
@@ -203,14 +206,14 @@ async def test_who_makes_a_change_is_behind_by_what_it_knows_of_alone(clock: Clo
         clock.passes(2)
         assert a.follower.behind_seconds() >= 2
         assert a.metric("behind_seconds") == 0
-        await a.follower.write({"filter/one": b"1"})
+        await a.follower.write({"filter/one": ONE})
 
     async with a.follower.changing:
         await a.follower.decide(judge)
         assert a.follower.behind_seconds() == 0
     clock.passes(2)
     assert a.metric("behind_seconds") == 2
-    await b.put("two", b"2")
+    await b.put("two", TWO)
     a.refusal = "The model does not know its tokens."
     async with a.follower.changing:
         with pytest.raises(ReplicaBehind):
@@ -231,7 +234,7 @@ async def test_who_applies_for_long_what_others_have_written_is_behind(
 
     a, b = two
     await a.follow()
-    await b.put("one", b"1")
+    await b.put("one", ONE)
     monkeypatch.setattr(a, "apply", take_long)
     following = asyncio.create_task(a.follower.follow())
     await entered.wait()
@@ -244,14 +247,14 @@ async def test_who_applies_for_long_what_others_have_written_is_behind(
 async def test_a_restored_state_replaces_what_was_written_since(two: tuple[Replica, Replica]):
     a, b = two
     await a.follow()
-    await a.put("one", b"1")
+    await a.put("one", ONE)
     file = await a.overview.backup()
-    await b.put("one", b"2")
-    await b.put("two", b"2")
+    await b.put("one", TWO)
+    await b.put("two", TWO)
     restored = await a.overview.restore(file)
     assert restored.revision > b.follower.read.revision
     await b.follow()
-    assert b.follower.values == {"filter/one": b"1"}
+    assert b.follower.values == {"filter/one": ONE}
 
 
 async def test_a_clock_that_is_set_back_hides_nobody_who_is_behind(
@@ -260,7 +263,7 @@ async def test_a_clock_that_is_set_back_hides_nobody_who_is_behind(
     a, b = two
     await a.follow()
     await b.follow()
-    await a.put("one", b"1")
+    await a.put("one", ONE)
     a.overview.look()
     monkeypatch.setattr(clock, "time", lambda: 0.0)
     clock.passes(5)
@@ -272,7 +275,7 @@ async def test_who_can_not_do_what_was_written_is_behind_since_then(clock: Clock
     await a.follow()
     await b.follow()
     b.refusal = "The model does not know its tokens."
-    await a.put("one", b"1")
+    await a.put("one", ONE)
     for second in range(4):
         with pytest.raises(ReplicaBehind):
             await b.follow()
