@@ -79,6 +79,8 @@ class CatalogStore(KnownVersions):
         self.active_since = time.monotonic()
         self._engine = engine
         self._loads = 0
+        # What the log was told last of a file that can't be read: a replica that is to follow tries again every few seconds.
+        self._unread = ""
 
     def begin(self, served: ServedCatalog) -> None:
         """Serve a version, prepared already, before there is an engine."""
@@ -200,9 +202,12 @@ class CatalogStore(KnownVersions):
         try:
             catalog = await asyncio.to_thread(load_catalog, path)
         except CatalogError as error:
-            # Where the file lies is for the log alone.
-            logger.error("the file of version %s can't be read: %s", name, error)
+            if self._unread != str(error):
+                # Where the file lies is for the log alone.
+                self._unread = str(error)
+                logger.error("the file of version %s can't be read: %s", name, error)
             raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
+        self._unread = ""
         contents = self.record.versions[name].contents if name in self.record.versions else ""
         if contents not in ("", catalog.version):
             raise CatalogRefused(f"The file of version {quoted(name)} has changed: bring it under another name.")
