@@ -91,9 +91,10 @@ def _parts_of(history: tuple[str, Iterable[BulkEvent]]) -> tuple[str, list[BulkE
     """A user's id and all events of theirs.
 
     Raises:
-        TypeError: it is a text, as the keys of a dictionary are, or has one event in place of several: what these are made of is no items.
+        TypeError: it is a text, as the keys of a dictionary are, or a dictionary; or it has one event in place of several. What these are
+            made of is no items.
     """
-    if isinstance(history, str) or isinstance(history[1], str | Mapping):
+    if isinstance(history, str | Mapping) or isinstance(history[1], str | Mapping):
         raise TypeError(f"A history is a user's id and a list of their events, as `dict.items()` gives them, and not {history!r:.60}.")
     return history[0], list(history[1])
 

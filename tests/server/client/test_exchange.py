@@ -510,7 +510,7 @@ def test_what_is_no_event_is_judged_by_the_server(face_of: Any):
         assert server.bodies == [{"events": sent}]
 
 
-@pytest.mark.parametrize("histories", [{"42": ["50"]}, ["42"], [("42", "50")], [("42", {"item_id": "50"})]])
+@pytest.mark.parametrize("histories", [{"42": ["50"]}, ["42"], [{"42": ["50"]}], [("42", "50")], [("42", {"item_id": "50"})]])
 def test_what_is_no_history_is_refused_here(face_of: Any, histories: Any):
     """Of the text 42 user 4 would have met item 2."""
     server = Server()
