@@ -29,7 +29,7 @@ from server.engine.client import EngineClient
 from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, quoted
 from server.messages import DropFilter
 from server.submit import FilterChoice
-from server.try_again import EngineUnavailable, FiltersBusy
+from server.try_again import FiltersBusy
 
 MAX_FILTERS = 10_000
 # All sets and definitions together, in this process; the engine keeps the sets again.
@@ -128,7 +128,7 @@ class NamedFilters:
             EngineUnavailable: an earlier version is on trial.
             ControlUnavailable: the control store does not answer; the filter may be there.
         """
-        self._check_settled()
+        self._catalogs.check_settled()
         if self._puts >= MAX_PUTS:
             raise FiltersBusy(f"The server is working out {MAX_PUTS} filters already: send this one again in a moment.")
         self._puts += 1
@@ -147,20 +147,12 @@ class NamedFilters:
             if found.served is not self._catalogs.active:
                 # Activated while the filter was worked out. No other can be meanwhile, so it is worked out no more than once again.
                 found = await self._work_out(named)
-            self._check_settled(found.served)
+            self._catalogs.check_settled(found.served)
             await self._keep(named, meaning, found)
 
         async with self._catalogs.changing:
             await self._follower.decide(keep)
         return named
-
-    def _check_settled(self, active: ServedCatalog | None = None) -> None:
-        """
-        Raises:
-            EngineUnavailable: an earlier version is on trial, or was and is served now in place of `active`.
-        """
-        if self._catalogs.trying is not None or active not in (None, self._catalogs.active):
-            raise EngineUnavailable("Engines died, and an earlier version of the catalog is being tried: send this again in a moment.", 5)
 
     async def _work_out(self, named: NamedFilter) -> _WorkedOut:
         """The items that pass of the version that is served; an expression that another filter has is not evaluated again.
@@ -206,7 +198,7 @@ class NamedFilters:
 
         async def judge() -> None:
             self.get(name)
-            self._check_settled()
+            self._catalogs.check_settled()
             await self._follower.write({f"{FILTER}{name}": None})
             self._forget(name)
 

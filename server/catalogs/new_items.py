@@ -99,17 +99,18 @@ class NewItems:
         # Found out before the work, which without an engine would be for nothing.
         if self._supervisor.status is not EngineStatus.READY:
             raise self._supervisor.unavailable()
-        if attempt.base is not self._catalogs.active or attempt.path is None:
+        base = self._catalogs.active
+        if attempt.base is not base or attempt.path is None:
             if attempt.path is not None:
                 await self._catalogs.discard(attempt.path)
                 attempt.path = None
-            attempt.base = self._catalogs.active
+            attempt.base = base
             placed = await self._place(body, attempt.unfinished)
             attempt.items = placed.items
             attempt.path = await asyncio.to_thread(self._catalogs.files.publish, attempt.unfinished, placed.digest)
         taken = {*self._catalogs.versions(), *(entry.version for entry in self._catalogs.history)}
-        version = next_version(self._catalogs.active.name, taken)
-        return attempt.items, await self._switch.extend(attempt.candidate, version, body.by, attempt.path)
+        version = next_version(base.name, taken)
+        return attempt.items, await self._switch.extend(attempt.candidate, base, version, body.by, attempt.path)
 
     async def _forget_older(self, version: str) -> None:
         try:

@@ -221,6 +221,15 @@ class CatalogStore(KnownVersions):
         self.decide_alone(served, BY_RECOVERY, self.active.name, reason)
         self._switch(served)
 
+    def check_settled(self, active: ServedCatalog | None = None) -> None:
+        """Refuse a change while it is not sure which version it is a change of.
+
+        Raises:
+            EngineUnavailable: an earlier version is on trial, or was and is served now in place of `active`.
+        """
+        if self.trying is not None or active not in (None, self.active):
+            raise EngineUnavailable("Engines died, and an earlier version of the catalog is being tried: send this again in a moment.", 5)
+
     def put_filter(self, served: ServedCatalog, name: str, items: ItemSet, meaning: bytes) -> None:
         """Give a name to a set of a version's items, which its `meaning` comes to, here and in the engine."""
         message = PutFilter(served.handle, name, items.bits.tobytes())

@@ -84,15 +84,18 @@ class CatalogSwitch:
                 logger.error("%s is not activated: %s", "the version served before" if version is None else f"version {version}", error)
                 raise
 
-    async def extend(self, candidate: Candidate, version: str, by: str, path: Path) -> Activation:
-        """Serve a new version, which is the served one with items added; call it within `Follower.decide`. Raises as `serve`."""
-        before = self._catalogs.active
+    async def extend(self, candidate: Candidate, base: ServedCatalog, version: str, by: str, path: Path) -> Activation:
+        """Serve a new version, which is `base`, the served one, with items added; call it within `Follower.decide`.
+
+        Raises as `serve`, and EngineUnavailable if `base` has been left meanwhile, because engines died with it.
+        """
         found = await self._bring(candidate, version, path)
+        self._catalogs.check_settled(base)
         activation = await self._catalogs.activate(found, by, new=path)
         # What fails is told to whoever sent the items; where another replica came before, all this is done again.
         self._health.activated()
-        self._health.items_added.inc(len(found.catalog) - len(before.catalog))
-        self._begin_metrics(before)
+        self._health.items_added.inc(len(found.catalog) - len(base.catalog))
+        self._begin_metrics(base)
         return activation
 
     async def follow(self, version: str) -> None:

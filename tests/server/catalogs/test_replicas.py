@@ -139,6 +139,22 @@ async def test_items_that_two_replicas_take_at_the_same_time_are_all_there(fleet
     assert len({str(state_of(shop)) for shop in fleet}) == 1
 
 
+async def test_items_are_not_added_to_a_version_that_is_left_meanwhile(fleet: list[Shop], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, *_ = fleet
+    await one.add("good", ONE)
+    good = await one.catalogs.load("good")
+
+    async def place_late(module: str, order: PlaceOrder, *more: object) -> Placed:
+        one.catalogs.leave(good, "Two engines died with it.")
+        return await place(module, order, *more)
+
+    monkeypatch.setattr(new_items, "run_in_background", place_late)
+    with pytest.raises(EngineUnavailable, match="Engines died"):
+        await adds(one).add(item("new"))
+    assert one.catalogs.active is good
+    assert not any(version.by_items for version in one.catalogs.record.versions.values())
+
+
 async def test_counts_of_items_go_on_on_all_replicas_and_the_one_that_adds_some_counts_these(fleet: list[Shop]) -> None:
     def told(shop: Shop) -> list[float | None]:
         names = ("distinct_items_served", "catalog_items", "items_added_total")

@@ -89,7 +89,7 @@ async def add_and_activate(shop: Shop) -> None:
 
 async def extend(shop: Shop, version: str, path: Path) -> None:
     with shop.catalogs.candidate() as candidate:
-        await shop.catalogs.follower.decide(lambda: shop.switch.extend(candidate, version, "new items", path))
+        await shop.catalogs.follower.decide(lambda: shop.switch.extend(candidate, shop.catalogs.active, version, "new items", path))
 
 
 async def remove_one(shop: Shop) -> None:
