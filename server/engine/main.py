@@ -85,9 +85,10 @@ def serve(channel: Channel, options: EngineOptions) -> int:
             tell(Alive("making its first list"))
             with memory_told():
                 warm_up(recommender, recommender.engine)
-            if options.tensor_parallel > 1:
-                write_down(Path(tempfile.gettempdir()))
-            worker = EngineWorker(channel, recommender, options)
+                if options.tensor_parallel > 1:
+                    write_down(Path(tempfile.gettempdir()))
+                # It measures forwards, unless the planner has done so.
+                worker = EngineWorker(channel, recommender, options)
             stack.callback(worker.close)
             # A catalog that is replaced must leave nothing behind: from here on only the worker holds what was loaded.
             loaded.pop_all()

@@ -132,3 +132,12 @@ def test_no_memory_for_a_forward_beside_them(model_dir: Path, catalog_file: Path
     monkeypatch.setattr(TransformersHost, "score", full)
     sentence = sentence_of(target=model_dir, catalog=catalog_file, plan=plan, verify_model="never")
     assert sentence.startswith("There is too little memory for the models, their keys and values, and what forwards take beside these: ")
+
+
+def test_no_memory_for_the_calibration_of_another_plan_than_the_planner(
+    model_dir: Path, catalog_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its prompts are longer than that of the first list, which comes before it."""
+    monkeypatch.setattr("verification.recommender.measure_target", full)
+    sentence = sentence_of(target=model_dir, catalog=catalog_file, plan="none", verify_model="never")
+    assert sentence.startswith("There is too little memory for the models, their keys and values, and what forwards take beside these: ")
