@@ -1,7 +1,8 @@
 """vLLM's own `beam_search`, as users run it without this project: with its scheduler, its prefix cache and its attention.
 
 It is asked without a grammar, so its lists may name items that do not exist; `benchmarks/rivals` asks it with one. Invariant: nothing of
-ours is registered in its process, so what is timed is vLLM alone.
+ours is registered in its process, so what is timed is vLLM alone; its weights have the precision that the others compute in; and its prefix
+cache serves the beams of a list, and no later question.
 """
 
 import os
@@ -15,6 +16,10 @@ import torch
 from benchmarks.systems.prompt_builder import prompt_builder
 from benchmarks.systems.question import Outcome, Question
 from drafting.catalog.catalog import Catalog
+from verification.hosts.checkpoint import load_config, resolve_dtype
+
+# Tokens of a block, which is cached whole or not at all: on CPUs 128 by default, more than most prompts here have, and no fewer than these.
+CPU_BLOCK = 32
 
 
 class VllmBeamSearch:
@@ -31,7 +36,8 @@ class VllmBeamSearch:
         self._params = BeamSearchParams
         self._llm: Any = LLM(
             str(target),
-            dtype="float32",
+            dtype=resolve_dtype(load_config(target), "auto"),
+            block_size=None if torch.cuda.is_available() else CPU_BLOCK,
             max_model_len=512,
             max_logprobs=512,  # its beam search asks for twice the beam width
             enforce_eager=True,
@@ -44,7 +50,10 @@ class VllmBeamSearch:
         """Hand over as many prompts at once as the question has concurrent ones: each is done when all of them are."""
         together = question.concurrency
         groups = [question.histories[start : start + together] for start in range(0, len(question.histories), together)]
-        return [outcome for group in groups for outcome in self._search(group, question.k)]
+        outcomes = [outcome for group in groups for outcome in self._search(group, question.k)]
+        # The same histories come again for lists of other lengths, and are to be as new to vLLM then as to the others.
+        self._llm.reset_prefix_cache()
+        return outcomes
 
     def _search(self, histories: Sequence[list[int]], k: int) -> list[Outcome]:
         prompts = [self._prompts.build(history).tolist() for history in histories]

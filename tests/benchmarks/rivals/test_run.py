@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
@@ -116,6 +117,38 @@ def test_the_grammar_of_the_trie_is_that_of_the_catalog(monkeypatch: pytest.Monk
 
     (root,) = [rules.pop("root")]
     assert sorted(spell(root)) == sorted(map(tuple, identifiers.tolist()))
+
+
+def test_beams_share_their_prompt_and_lists_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Blocks of the prefix cache had more tokens than the prompts, so no beam found its own there."""
+    told: list[object] = []
+
+    class Engine:
+        def __init__(self, model: str, **settings: object) -> None:
+            told.append(settings["block_size"])
+
+        def beam_search(self, prompts: list[dict[str, list[int]]], params: object, use_tqdm: bool) -> list[SimpleNamespace]:
+            told.append("searched")
+            return [SimpleNamespace(sequences=[SimpleNamespace(tokens=[*prompt["prompt_token_ids"], 3, 14])]) for prompt in prompts]
+
+        def reset_prefix_cache(self) -> None:
+            told.append("forgot")
+
+    for name in ("vllm", "vllm.sampling_params"):
+        module = ModuleType(name)
+        module.LLM, module.BeamSearchParams, module.StructuredOutputsParams = Engine, dict, dict  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+    for variable in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.delitem(sys.modules, "benchmarks.rivals.workers.vllm_beams", raising=False)
+    from benchmarks.rivals.workers.vllm_beams import load
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    np.save(tmp_path / "identifiers.npy", np.array([[3, 14]]))
+    given = {"threads": 1, "target": "model", "dtype": "float32", "logprobs": "raw_logprobs", "constrained": False}
+    search = load(given | {"identifiers": str(tmp_path / "identifiers.npy")})
+    assert [search([1, 2], k) for k in (1, 2)] == [[[3, 14]]] * 2
+    assert told == [32, *["searched", "forgot"] * 2]
 
 
 def test_rows_of_other_models_are_not_gone_on_with(tmp_path: Path):
