@@ -1,7 +1,8 @@
 """One run: requests at a rate, for a time.
 
 Invariant: the moments at which requests are due are drawn beforehand as it were, a Poisson process that nothing on the server's side can
-change; and a run ends only when every request has ended, one way or another.
+change; and a run ends only when every request has ended, one way or another. Times are those of a clock that counts less than
+microseconds: uvloop's own counts whole milliseconds.
 """
 
 import asyncio
@@ -41,15 +42,16 @@ class LoadRun:
 
     async def run(self) -> LoadReport:
         """Send requests, wait for the last answer, and check that every stored event is still there."""
-        settings, loop = self._settings, asyncio.get_running_loop()
-        due = loop.time()
+        settings = self._settings
+        due = time.perf_counter()
         measured_from = due + settings.warmup_seconds
         end = measured_from + settings.seconds
         tasks: set[asyncio.Task[None]] = set()
         while (due := due + self._arrivals.expovariate(settings.rate)) < end:
             # Also when it is late, it gives the answers that have come a turn.
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            task = loop.create_task(self._request(due, counted=due >= measured_from))
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            # Timers of uvloop count whole milliseconds, and may end early: then the request is due when it is sent.
+            task = asyncio.create_task(self._request(min(due, time.perf_counter()), counted=due >= measured_from))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         if tasks:
@@ -57,9 +59,8 @@ class LoadRun:
         return make_report(self._target.url, settings, self._counters, self._stored_count, self._refused_events, await self._lost_events())
 
     async def _request(self, due: float, *, counted: bool) -> None:
-        loop = asyncio.get_running_loop()
         counters = self._counters if counted else self._warm_up_counters
-        counters.lag.add(loop.time() - due)
+        counters.lag.add(time.perf_counter() - due)
         user, timeout_ms = self._users.draw(), self._random.randint(*self._settings.timeouts_ms)
         timeout = timeout_ms / 1000
         hangs_up = self._random.random() < self._settings.hang_ups
@@ -71,7 +72,7 @@ class LoadRun:
             return counters.add_hang_up() if hangs_up else counters.add_error(error)
         except httpx.TransportError as error:
             return counters.add_error(error)
-        seconds = loop.time() - due
+        seconds = time.perf_counter() - due
         if response.status_code != httpx.codes.OK:
             return counters.add_failure(response.status_code, seconds)
         await self._take(user, response, seconds, timeout, counters)

@@ -5,6 +5,7 @@ import json
 from itertools import accumulate, count, takewhile
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
+from benchmarks.load import run as generator
 from benchmarks.load.report import LoadReport
 from benchmarks.load.run import LoadRun
 from benchmarks.load.settings import LoadSettings
@@ -78,6 +80,28 @@ async def test_a_server_that_stalls_is_not_asked_less_and_the_wait_counts():
     assert report.goodput_rps == 0
     assert report.p50_ms is not None
     assert report.p50_ms >= 400
+
+
+async def test_times_are_those_of_a_fine_clock(monkeypatch: pytest.MonkeyPatch):
+    """The event loop's own counts whole milliseconds where the loop is uvloop's."""
+    ticks = count(0.0, 0.25)
+    monkeypatch.setattr(generator, "time", SimpleNamespace(time=lambda: 0.0, perf_counter=lambda: next(ticks)))
+    # All are due within a second, and each takes four looks at the clock, a second in all.
+    report = await loaded(Shop(), rate=20, seconds=1.0, timeout_ms=60_000)
+    assert report.requests == report.on_time == due(20, 0.0, 1.0)
+    assert report.generator_lag_max_ms is not None
+    assert report.max_ms is not None
+    assert report.generator_lag_max_ms > 1000
+    assert report.max_ms > report.generator_lag_max_ms
+
+
+async def test_a_request_that_a_timer_sends_early_is_due_then(monkeypatch: pytest.MonkeyPatch):
+    real = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda *_: real(0))
+    monkeypatch.setattr(generator, "time", SimpleNamespace(time=lambda: 0.0, perf_counter=lambda: 0.0))
+    report = await loaded(Shop(), rate=20, seconds=1.0)
+    assert report.requests == report.on_time == due(20, 0.0, 1.0)
+    assert report.max_ms == report.generator_lag_max_ms == 0
 
 
 async def test_every_other_ending_is_counted_by_what_it_was():
