@@ -58,7 +58,8 @@ def check_plans(
     engine = recommender.engine
     costs = measure_costs(engine, recommender.prompts.max_tokens)
     fan_out = engine.trie.mean_fan_out
-    recording = record_recommender(recommender, histories, ks) if concurrency == 1 else None
+    # Requests that are timed are of no user who was asked before: what is predicted has no last lists, either.
+    recording = record_recommender(recommender, histories, ks, asked_before=False) if concurrency == 1 else None
     names, rows = list(dict.fromkeys(("none", *plans))), []
     for k in ks:
         live = {name: _plan(name, costs, fan_out, follows_clock=True) for name in names}

@@ -133,6 +133,8 @@ def check(
 ) -> None:
     """Hold the model against this machine: measure its cost curve, predict each plan's time from it, and time the plan (idle machine).
 
+    Users are asked for the first time, so no plan drafts what a last list held.
+
     Example: atspeed-bench replay check --target models/target --draft models/draft --catalog beauty.index.json --data beauty
     """
     from tqdm import tqdm

@@ -176,13 +176,14 @@ def record_recommender(
     ks: Sequence[int],
     progress: Callable[[], None] = lambda: None,
     neighbours: CatalogNeighbours | None = None,
+    *,
+    asked_before: bool = True,
 ) -> Recording:
     """Record histories with a recommender's own models and prompts; its engine must be idle.
 
-    Users are taken to have been asked for before their newest items, where they have more than one.
-
     Args:
         neighbours: the retriever; None for none.
+        asked_before: whether users were asked for before their newest items, where they have more than one.
 
     Raises:
         RecordingError: it has no draft, or its trie is too large.
@@ -191,6 +192,6 @@ def record_recommender(
     if engine.draft is None:
         raise RecordingError("A recording needs a draft model.")
     prompts = [recommender.prompts.build(history) for history in histories]
-    before = [recommender.prompts.build(history[:-1]) if len(history) > 1 else None for history in histories]
+    before = [recommender.prompts.build(history[:-1]) if asked_before and len(history) > 1 else None for history in histories]
     retrieved = None if neighbours is None else [neighbours.candidates(history, MOST_ITEMS)[0] for history in histories]
     return record(engine.target, engine.draft, engine.trie, prompts, ks, progress, before, retrieved, engine.normalise)

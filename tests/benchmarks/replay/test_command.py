@@ -1,6 +1,7 @@
 """`atspeed-bench replay` from the command line, on real models and data of the paper's form."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
+from benchmarks.replay.check import check_plans
+from benchmarks.systems.histories import held_out_histories
 from drafting.catalog.builder import catalog_of
+from drafting.catalog.loading import load_catalog
 from tests.models import save_random_model
+from verification.recommender import Recommender
 
 RUNNER = CliRunner()
 
@@ -61,6 +66,15 @@ def test_records_replays_and_checks(folder: Path) -> None:
     checked = RUNNER.invoke(app, ["replay", "check", *models(folder), "--users", "8", "--k", "2", "--threads", "1", *plans])
     assert checked.exit_code == 0, checked.output
     assert "predicted" in checked.output
+
+
+def test_predictions_are_of_users_who_are_asked_for_the_first_time(folder: Path) -> None:
+    """Those who are timed have no last list, but predictions had them draft from one."""
+    catalog = load_catalog(folder / "catalog.jsonl")
+    histories = held_out_histories(folder / "data", catalog, folder / "target", 8)
+    with closing(Recommender.load(folder / "target", catalog, draft=folder / "draft", kv_memory_gib=0.02)) as recommender:
+        without, with_last = check_plans(recommender, histories, [2], ["trie", "trie+last"])
+    assert with_last.predicted == without.predicted > 0
 
 
 @pytest.fixture(scope="module")
