@@ -1,7 +1,7 @@
 """Searches and timings of an evaluation.
 
 Invariant: lists, forwards and accepted steps are counted in full batches. Times are measured one request at a time, with the modes taking
-turns on the same user, so a change of the machine's speed affects all modes.
+turns on the same user, in random order, so a change of the machine's speed affects all modes.
 """
 
 import time
@@ -109,14 +109,16 @@ def time_modes(
     beam: Beam,
     excluded: Sequence[Sequence[int]] | None = None,
 ) -> list[DoubleArray]:
-    """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns; see `Mode.lists`."""
+    """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes in turn, in random order; see `Mode.lists`."""
     seconds: list[list[float]] = [[] for _ in modes]
+    rng = np.random.default_rng(0)
     asked = list(zip(users, excluded or [()] * len(users), strict=True))
     for user, without in [*asked[:WARM_UP], *asked]:
-        for mode, times in zip(modes, seconds, strict=True):
+        # In random order: what one mode leaves in the processor's caches is felt by the one behind it.
+        for mode in rng.permutation(len(modes)).tolist():
             started = time.perf_counter()
-            for _ in mode.lists(recommender, [user], k, beam, [without]):
-                times.append(time.perf_counter() - started)
+            for _ in modes[mode].lists(recommender, [user], k, beam, [without]):
+                seconds[mode].append(time.perf_counter() - started)
     return [np.array(times[min(WARM_UP, len(users)) :]) for times in seconds]
 
 

@@ -1,7 +1,9 @@
 """Beam widths side by side: the figures are those of lists of that width, and what is slower says so."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +20,7 @@ from tests.models import random_catalog, save_random_interactions, save_random_m
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.users import held_out
 from verification.recommender import Recommender
+from verification.result import BeamResult
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,24 @@ def test_every_width_has_the_figures_of_its_lists(folder: Path, catalog: Catalog
         assert 0 < row.ms.mean <= row.ms.p99
         assert row.lists > 0
     assert rows[0].quality != rows[1].quality
+    recommender.close()
+
+
+def test_no_width_always_comes_behind_the_same_other(folder: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The narrowest always came behind the widest, whose work is what the caches hold then; so it mostly does in turns that rotate."""
+    asked: list[int] = []
+    recommender = Recommender.load(folder / "target", catalog, kv_memory_gib=0.02)
+    real = recommender.recommend
+
+    def recommend(histories: Any, k: int, beam_width: int, *more: Any, **named: Any) -> Iterator[BeamResult]:
+        asked.append(beam_width)
+        return real(histories, k, beam_width, *more, **named)
+
+    monkeypatch.setattr(recommender, "recommend", recommend)
+    measure(recommender, held_out(load_split(folder, catalog), "test", 10), [4, 8, 12], k=4, timed=10)
+    turns = [tuple(asked[start : start + 3]) for start in range(0, 3 * 10, 3)]
+    assert all(sorted(turn) == [4, 8, 12] for turn in turns)
+    assert len(set(turns)) > 3
     recommender.close()
 
 
