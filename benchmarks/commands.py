@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
+from benchmarks.load.command import Out
 from server.commands.terminal import fail
 from server.commands.values import chosen, some_words, whole_numbers
 
@@ -111,7 +112,7 @@ def quality(
 
 
 def scaling(
-    out: Results = Path("docs/results"),
+    out: Out = Path("docs/results"),
     replicas: Annotated[str, typer.Option(help="Numbers of replicas, separated by commas.")] = "2,4,8,16,32,64",
     forward_ms: Annotated[float, typer.Option(help="Fixed part of a forward on your machine.", min=0)] = 6.5,
     token_ms: Annotated[float, typer.Option(help="What a token adds to it.", min=0)] = 0.126,

@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks.cli import app
 from benchmarks.scaling import PromptCache, Traffic, World, make_traffic, make_world, replica, simulate, window_start
 
 SMALL = World(users=200, rate=20.0, seconds=30.0, warmup_seconds=10.0)
@@ -87,6 +90,12 @@ def test_tokens_that_cost_nothing_fill_no_step():
     traffic = Traffic(np.zeros(3), np.arange(3), np.full(3, 20))
     ends = replica(replace(SMALL, token_ms=0.0), traffic, np.arange(3))
     assert [latency for _, latency, _, _ in ends] == pytest.approx([4 * SMALL.forward_ms / 1000] * 3)
+
+
+def test_a_directory_that_is_not_there_is_refused_before_anything_is_simulated(tmp_path: Path):
+    result = CliRunner().invoke(app, ["scaling", "--out", str(tmp_path / "none")], env={"COLUMNS": "300"})
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
 
 
 @pytest.mark.parametrize(
