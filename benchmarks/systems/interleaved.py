@@ -172,23 +172,25 @@ def compare(
         for concurrency in dict.fromkeys(contender.concurrency for contender in contenders):
             group = [contender for contender in contenders if contender.concurrency == concurrency]
             for turn, start in enumerate(range(0, len(histories), group[0].block)):
-                block = histories[start : start + group[0].block]
                 for contender in in_turn(group, turn):
                     time.sleep(SETTLE_SECONDS)
-                    outcomes[contender] += _ask(contender, k, block, histories[start - 1])
-                    progress(len(block))
+                    outcomes[contender] += (found := _ask(contender, k, histories, start))
+                    progress(len(found))
         reference = [outcome.identifiers for outcome in outcomes[contenders[0]][warm_up:]]
         rows += [_row(contender, k, outcomes[contender][warm_up:], reference) for contender in contenders]
     return rows
 
 
-def _ask(contender: Contender, k: int, block: Sequence[list[int]], before: list[int]) -> list[Outcome]:
-    """Ask a block of histories, and before it one that does not count.
+def _ask(contender: Contender, k: int, histories: Sequence[list[int]], start: int) -> list[Outcome]:
+    """Ask the block of histories from `start` on, and before it some that do not count.
 
-    A processor that has just slept is slow for some milliseconds, and the one of a server under traffic does not sleep.
+    One at a time it is one: a processor that has just slept is slow for some milliseconds, and the one of a server under traffic does not
+    sleep. Together they are what the last block lacks: a system that takes many in one call would answer those left over under less load.
     """
-    asked = [before, *block] if contender.concurrency == 1 else block
-    question = Question(asked, k, contender.plan, contender.concurrency, contender.cached)
+    block = histories[start : start + contender.block]
+    lacking = contender.block - len(block) if start else 0
+    before = [histories[start - 1]] if contender.concurrency == 1 else histories[:lacking]
+    question = Question([*before, *block], k, contender.plan, contender.concurrency, contender.cached)
     return contender.system.search(question)[-len(block) :]
 
 

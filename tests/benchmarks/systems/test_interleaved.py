@@ -53,7 +53,8 @@ def test_turns_rotate_and_those_who_run_together_are_asked_in_blocks():
     rows = compare(contenders, [[number] for number in range(10)], [1], warm_up=2, progress=lambda asked: None)
     alone, together = system.asked[:20], system.asked[20:]
     assert [plan for plan, _ in alone[:4]] == ["none", "trie", "trie", "none"]
-    assert together == [("none", 8), ("trie", 8), ("trie", 2), ("none", 2)]
+    # Two are left over for the last turn, and asked beside six that do not count.
+    assert together == [("none", 8), ("trie", 8), ("trie", 8), ("none", 8)]
     assert [row.lists_equal for row in rows] == ["8/8"] * 4
     assert [round(row.lists_per_s) for row in rows] == [1000, 1000, 4000, 4000]
 
