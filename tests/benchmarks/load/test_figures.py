@@ -19,12 +19,14 @@ from benchmarks.load.target import TargetError, check_url
 from benchmarks.load.users import HistoriesError, Users, random_histories, read_histories
 
 
-def report(rate: float, *, on_time: int, refused: int = 0) -> LoadReport:
+def report(rate: float, *, on_time: int, refused: int = 0, hung_up: int = 0) -> LoadReport:
     counters = Counters()
     for _ in range(on_time):
         counters.add_list(0.01, 1.0, Usage(100, 90))
     for _ in range(refused):
         counters.add_failure(429, 0.001)
+    for _ in range(hung_up):
+        counters.add_hang_up()
     return make_report("http://x", LoadSettings(rate, 10.0, 1.0, 10, (1000, 1000)), counters, stored=0, refused=0, lost=0)
 
 
@@ -94,6 +96,8 @@ def test_the_knee_is_the_last_rate_up_to_which_nearly_everybody_is_served_in_tim
     assert knee([kept, lost, lucky]) == 10
     assert knee([kept, lucky]) == 30
     assert knee([lost]) is None
+    # A client that goes away is nothing that the server could have done better.
+    assert knee([report(10, on_time=80, hung_up=20), report(20, on_time=140, hung_up=40, refused=20)]) == 10
     assert figures([lost, kept]).saturation_rps == 15.0
 
 
