@@ -18,6 +18,7 @@ from benchmarks.load.report import LoadReport, make_report
 from benchmarks.load.settings import LoadSettings
 from benchmarks.load.target import Target
 from benchmarks.load.users import Users
+from drafting.undecodable import UNDECODABLE
 
 # After a request's timeout, an answer is waited for so much longer; without one then, none was ever sent.
 _LAST_WAIT_SECONDS = 10.0
@@ -79,7 +80,10 @@ class LoadRun:
 
     async def _take(self, user: str, response: httpx.Response, seconds: float, timeout: float, counters: Counters) -> None:
         """Count a list; now and then the user takes one of its items."""
-        answer = self._decoder.decode(response.content)
+        try:
+            answer = self._decoder.decode(response.content)
+        except UNDECODABLE as error:
+            return counters.add_error(error)
         counters.add_list(seconds, timeout, answer.usage)
         if not answer.items or self._random.random() >= self._settings.growth:
             return

@@ -121,6 +121,18 @@ async def test_every_other_ending_is_counted_by_what_it_was():
     assert report.p99_ms is None
 
 
+async def test_an_answer_that_is_no_list_is_an_error():
+    """As a proxy's page with the status 200: such requests were in no figure."""
+
+    class Other(Shop):
+        async def recommend(self, body: Any) -> tuple[int, Any] | None:
+            return 200, {"page": "Please log in"}
+
+    report = await loaded(Other(), rate=200, seconds=0.1)
+    assert report.errors == report.requests == due(200, 0.0, 0.1)
+    assert report.mistakes == {"ValidationError": report.requests}
+
+
 async def test_what_a_full_history_has_dropped_is_not_lost_but_a_gap_is():
     class Full(Shop):
         """Keeps the newest five events, but for the third of these."""
