@@ -64,8 +64,13 @@ def rivals(
     known = [rival.name for rival in RIVALS] + [STATIC]
     if unknown := [name for name in (*names, *sources) if name not in known]:
         raise typer.BadParameter(f"there is no rival {unknown[0]!r}: choose among {', '.join(known)}.")
+    if bare := [name for name, path in sources.items() if not path]:
+        raise typer.BadParameter(f"--source takes a rival and the path of its repository, such as {bare[0]}=../{bare[0]}.")
+    forms = {entrant.label: entrant for entrant in entrants(names)}
+    if unknown := [label for label in form or [] if label not in forms]:
+        raise typer.BadParameter(f"there is no form {unknown[0]!r}: choose among {'; '.join(forms) or 'those of other rivals'}.")
+    chosen = [entrant for label, entrant in forms.items() if form is None or label in form]
     cache = cache_directory() / "rivals"
-    chosen = [entrant for entrant in entrants(names) if form is None or entrant.label in form]
     with sentences():
         found = None
         if chosen:

@@ -87,6 +87,9 @@ def test_a_comparison_with_static_that_fails_costs_a_sentence_and_no_table(tmp_p
         (["--shape", "huge"], "there is no shape 'huge'"),
         (["--catalog", __file__], "--target, --draft and --catalog go together."),
         (["--source", "somebody=/x"], "there is no rival 'somebody'"),
+        (["--source", "beamsd"], "--source takes a rival and the path of its repository, such as beamsd=../beamsd."),
+        (["--only", "ctranslate2", "--form", "ctranslate2"], "there is no form 'ctranslate2': choose among ctranslate2, float32; "),
+        (["--only", "static", "--form", "vllm"], "there is no form 'vllm': choose among those of other rivals."),
     ],
 )
 def test_mistakes_are_sentences(flags: list[str], sentence: str):
