@@ -5,6 +5,19 @@ from typing import Annotated
 
 import typer
 
+
+def in_a_directory(path: Path | None) -> Path | None:
+    """Refuse a file to be written in a directory that is not there, before anything is measured.
+
+    Raises:
+        BadParameter: it is in one.
+    """
+    # Still a text, where typer has not made a path of it yet.
+    if path is not None and not (folder := Path(path).absolute().parent).is_dir():
+        raise typer.BadParameter(f"there is no directory {folder} to write to.")
+    return path
+
+
 Target = Annotated[Path, typer.Option(help="Directory of the target model.", exists=True, file_okay=False)]
 Draft = Annotated[Path, typer.Option(help="Directory of the draft model.", exists=True, file_okay=False)]
 CatalogFile = Annotated[Path, typer.Option("--catalog", help="Catalog of the items.", exists=True, dir_okay=False)]

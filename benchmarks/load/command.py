@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
+from benchmarks.options import in_a_directory
 from server.commands.values import words
 
 Out = Annotated[Path, typer.Option(help="Directory of the figures.", exists=True, file_okay=False)]
@@ -34,8 +35,10 @@ def load(
     growth: Annotated[float, typer.Option(help="Share of lists after which the user takes one of the items.", min=0, max=1)] = 0.5,
     hang_ups: Annotated[float, typer.Option(help="Share of requests whose client gives up early.", min=0, max=1)] = 0.0,
     seed: Annotated[int, typer.Option(help="Of all that is drawn; also names the users.", min=0)] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw latency and throughput over the rate there (PNG).")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there.", callback=in_a_directory)] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw latency and throughput over the rate there (PNG).", callback=in_a_directory)
+    ] = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Load a server on another machine; only do so to your own.")] = False,
 ) -> None:
     """Load a running server and say how it bears it.

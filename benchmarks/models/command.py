@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import sentences
+from benchmarks.options import in_a_directory
 from server.commands.terminal import fail
 
 HOSTS = "transformers,vllm"
@@ -20,7 +21,7 @@ def models(
     work: Annotated[Path, typer.Option(help="Directory of checkpoints, logs and cells; what is there is not computed again.")] = Path(
         "build/models"
     ),
-    page: Annotated[Path | None, typer.Option(help="Write the table to this file.", dir_okay=False)] = None,
+    page: Annotated[Path | None, typer.Option(help="Write the table to this file.", dir_okay=False, callback=in_a_directory)] = None,
     seconds: Annotated[float, typer.Option(help="Limit for each step of a cell.", min=1)] = 240,
 ) -> None:
     """Compare tiny random checkpoints of all families with transformers' own constrained `generate` (an hour, resumable).

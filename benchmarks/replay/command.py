@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
+from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target, in_a_directory
 from server.commands.terminal import fail
 from server.commands.values import some_words, whole_numbers
 from server.engine.processors import usable_processors
@@ -79,8 +79,8 @@ def run(
     ] = "50,300,1000",
     free: Annotated[int, typer.Option(min=0, help="Tokens that a forward of the target has at no cost: some hundred on a GPU.")] = 0,
     draft_share: Annotated[float, typer.Option(min=0, help="Cost of a forward of the draft, as a share of the target's.")] = 0.01,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Also draw the speed-ups (.png).")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.", callback=in_a_directory)] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the speed-ups (.png).", callback=in_a_directory)] = None,
 ) -> None:
     """Replay plans on machines of given cost curves. A forward costs a + b tokens; about 50 = a/b on two CPU cores, 300 for a 7B on a GPU.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import sentences
+from benchmarks.options import in_a_directory
 from server.commands.terminal import print_table
 from server.commands.values import some_words, whole_numbers
 
@@ -37,9 +38,12 @@ def rivals(
         typer.Option(metavar="NAME=PATH", help="Read a rival's repository from here instead of from GitHub.", show_default="none"),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the rows here; a file of the same run that was interrupted is gone on with.")
+        Path | None,
+        typer.Option(
+            "--json", help="Write the rows here; a file of the same run that was interrupted is gone on with.", callback=in_a_directory
+        ),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown tables to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown tables to this file.", callback=in_a_directory)] = None,
 ) -> None:
     """Time other projects' beam search beside ours in turns, and count lists that are complete and equal (idle machine, ten minutes).
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.options import ITEMS_ALONE
+from benchmarks.options import ITEMS_ALONE, in_a_directory
 from server.commands.terminal import fail
 from server.commands.values import chosen, some_words, whole_numbers
 from server.engine.processors import usable_processors
@@ -45,14 +45,17 @@ def bench(
     warm_up: Annotated[int, typer.Option(min=0, help="Requests before those.")] = 3,
     items: Annotated[int, typer.Option(min=1, help="Items per history: 20 items of 4 tokens make a prompt of 80.")] = 20,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per system; all cores by default.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write the rows as Markdown tables to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Also draw the times to this PNG file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.", callback=in_a_directory)] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the rows as Markdown tables to this file.", callback=in_a_directory)
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the times to this PNG file.", callback=in_a_directory)] = None,
     record_trace: Annotated[
         Path | None,
         typer.Option(
             help="Time nothing; write which drafts held to this file, for `make bench-gpu`. Here a plan may also be "
-            "auto@B: the planner of a machine where a forward's fixed part costs as much as B tokens."
+            "auto@B: the planner of a machine where a forward's fixed part costs as much as B tokens.",
+            callback=in_a_directory,
         ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Measure although the machine is busy.")] = False,

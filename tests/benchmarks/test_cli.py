@@ -76,3 +76,20 @@ def test_what_is_asked_of_test_users_is_said(name: str):
     command = command.commands[name.split()[1]] if " " in name else command
     (data,) = (option for option in command.params if option.name == "data")
     assert ITEMS_ALONE in data.help
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"load {flag}" for flag in ("--json", "--plot")),
+        *(f"bench {flag}" for flag in ("--json", "--markdown", "--plot", "--record-trace")),
+        *(f"rivals {flag}" for flag in ("--json", "--markdown")),
+        *(f"replay run {__file__} {flag}" for flag in ("--json", "--plot")),
+        "models --page",
+    ],
+)
+def test_a_file_in_a_directory_that_is_not_there_is_refused_before_anything_is_measured(command: str, tmp_path: Path):
+    """What had taken a quarter of an hour ended in a traceback, or in a sentence and no figure."""
+    result = CliRunner().invoke(app, [*command.split(), str(tmp_path / "none" / "file")], env={"COLUMNS": "400"})
+    assert result.exit_code == 2
+    assert f"there is no directory {tmp_path / 'none'} to write to." in result.stderr
