@@ -13,12 +13,12 @@ from server.commands.terminal import fail
 
 def soak(
     out: Out = Path("docs/results"),
-    seconds: Annotated[float, typer.Option(help="Length of all phases together.", min=60)] = 1800.0,
+    seconds: Annotated[float, typer.Option(help="Length of all phases together, without the proofs after each.", min=60)] = 1800.0,
     rate: Annotated[float, typer.Option(help="Requests of users a second.", min=0.1)] = 12.0,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
     flags: ServerFlags = None,
 ) -> None:
-    """Load a server while its engine hangs, both processes are killed, the disk is full and Redis is slow (idle machine, half an hour).
+    """Load a server while its engine hangs, both processes are killed, the disk is full and Redis is slow (idle machine, 45 minutes).
 
     Nothing that the server has acknowledged may be missing afterwards: events, versions, items, activations, filters. No key/value slot
     may be left, neither process may have grown by more than 2 %, and the server's OpenAPI document must know every answer. The exit status
