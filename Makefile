@@ -101,7 +101,7 @@ load: setup ## Put a server under load, up to twice what it can bear (idle machi
 swaps: setup ## Replace the catalog ten times a second under load (idle machine, two minutes)
 	$(BIN)/atspeed-bench swaps $(ARGS)
 
-soak: setup services ## Half an hour of load with hangs, kills, a full disk and a slow Redis, 45 minutes with proofs; ARGS="--seconds 180" to try (root)
+soak: setup services ## Half an hour of load with hangs, kills, a full disk and a slow Redis, 45 minutes with proofs; ARGS="--seconds 180 --out /tmp" to try (root)
 	$(BIN)/atspeed-bench soak $(ARGS)
 
 fuzz: setup ## Send a server 10,000 requests made from its own OpenAPI document (ten minutes)
