@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from server.engine.arrival import Arrival
-from server.engine.backoff import Backoff
+from server.engine.backoff import HEALTHY_SECONDS, Backoff
 from server.engine.heartbeat import Heartbeat, Patience, watch
 from server.engine.process import EngineProcess, Obstacle
 from server.engine.watch import CatalogWatch
@@ -98,6 +98,10 @@ class EngineSupervisor:
         self._process: EngineProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._load_seconds = LOAD_SECONDS_GUESS
+        # Since when no engine has served for long; None before the first. And since when the newest serves, or did.
+        self._gone_since: float | None = None
+        self._serves_since = 0.0
+        metrics.engine_overdue.set_function(lambda: self.overdue_seconds)
         self._backoff = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
         self._obstacle: Obstacle | None = None
         self._end = "died"
@@ -111,6 +115,16 @@ class EngineSupervisor:
     def is_silent(self) -> bool:
         """True if the engine serves, as far as is known, but has given no sign of life for a while."""
         return self.status is EngineStatus.READY and self.heartbeat.suspect
+
+    @property
+    def overdue_seconds(self) -> float:
+        """Seconds without an engine that lasts, beyond what the last one took to be ready; 0 while one serves, and before the first.
+
+        One that served for less than a minute does not count.
+        """
+        if self.engine is not None or self._gone_since is None:
+            return 0.0
+        return max(0.0, time.monotonic() - self._gone_since - self._load_seconds)
 
     def check(self) -> Ready:
         """What the engine has told of itself, if it takes requests now.
@@ -218,6 +232,7 @@ class EngineSupervisor:
                     engine, self.engine = self.engine, None
                     self._abandon()
                     if engine is not None:
+                        self._note_gone()
                         await engine.stop()
         except OSError as error:
             return Obstacle(f"The engine process can't be started: {error}.")
@@ -254,7 +269,7 @@ class EngineSupervisor:
                 ready = arrival.hear(message, self._options, self._catalog_version, self._process.send)
                 if not isinstance(ready, Ready):
                     return ready
-                self._load_seconds = seconds
+                self._load_seconds, self._serves_since = seconds, time.monotonic()
                 self.watch.engine_ready(ready.catalog_name)
                 self.engine, self.ready, self.status, self._obstacle = self._process, ready, EngineStatus.READY, None
                 self._listener.engine_ready(ready)
@@ -262,6 +277,12 @@ class EngineSupervisor:
             case StartFailure(sentence, is_catalog):
                 return Obstacle(sentence, is_catalog=is_catalog)
         return None
+
+    def _note_gone(self) -> None:
+        """Note that an engine that was ready is gone."""
+        now = time.monotonic()
+        if self._gone_since is None or now - self._serves_since > HEALTHY_SECONDS:
+            self._gone_since = now
 
     def _abandon(self) -> None:
         """Tell all that wait for the engine that it is gone."""

@@ -91,6 +91,10 @@ class Metrics:
 
         self.engine_up = gauge("atspeed_engine_up", "1 while the engine is serving, else 0.")
         self.engine_restarts = counter("atspeed_engine_restarts_total", "Engine processes started to replace one that died or hung.")
+        self.engine_overdue = gauge(
+            "atspeed_engine_overdue_seconds",
+            "Time without an engine that lasts, beyond what the last one took to load; 0 while one serves, and before the first.",
+        )
         self.engine_hangs = counter("atspeed_engine_hangs_total", "Engine processes killed because they gave no sign of life.")
         self.engine_silence = gauge("atspeed_engine_silence_seconds", "Time since the last sign of life of the engine.")
         self.running = gauge("atspeed_running_requests", "Requests running in the engine.")

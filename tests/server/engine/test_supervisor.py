@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from server.engine import process as engine_process
+from server.engine import supervisor as engine_supervisor
 from server.engine.heartbeat import Patience
 from server.engine.process import Obstacle
 from server.engine.supervisor import EngineStatus
@@ -166,3 +167,47 @@ async def test_what_an_engine_has_started_ends_with_it(end: str):
             with pytest.raises(EngineUnavailable):
                 await search(client, submit("die"))
     await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+class Clock:
+    """Seconds that pass where they are added to `now`, and `step` at each look."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def monotonic(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+async def test_an_engine_is_overdue_once_it_could_have_loaded_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """That the next one takes as long needs nobody; that engines are ready for moments, and die, does."""
+    turns = tmp_path / "turns"
+    turns.write_text("answers\nanswers\nanswers\ncannot start")
+    monkeypatch.setattr(engine_supervisor, "time", clock := Clock(step=40.0))
+    async with started(f"turns:{turns}") as (client, _):
+        supervisor = client.supervisor
+
+        def overdue() -> float | None:
+            return supervisor._metrics.registry.get_sample_value("atspeed_engine_overdue_seconds")
+
+        async def served_for(seconds: float) -> None:
+            await until(lambda: supervisor.status is EngineStatus.READY)
+            assert overdue() == 0
+            clock.now, clock.step = clock.now + seconds, 0.0
+            with pytest.raises(EngineUnavailable, match="died while it worked"):
+                await search(client, submit("die"))
+
+        assert overdue() == 0
+        await served_for(3600)
+        # It took 40 s to load.
+        assert overdue() == 0
+        clock.now += 39
+        assert overdue() == 0
+        clock.now += 31
+        assert overdue() == 30
+        # Those after it load at once.
+        await served_for(20)
+        assert overdue() == 90
+        await served_for(61)
+        assert overdue() == 0
