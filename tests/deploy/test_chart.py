@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from deploy.checks.chart import BAD_VALUES, VALUE_SETS, expected_complaint, render
-from deploy.checks.tools import CHART, find_tool
+from deploy.checks.tools import CHART, RULES, find_tool
 from deploy.helm.settings_schema import OWN, SCHEMA, updated
 from server.keys.file import parse
 from server.settings import Settings
@@ -96,6 +97,16 @@ def test_a_variable_may_take_its_password_from_another(url: str, is_fine: bool, 
     variable = jsonschema.Draft7Validator(schema["properties"]["extraEnv"]["items"])
     assert [variable.is_valid({"name": name, "value": url}) for name in ("ATSPEED_CONTROL", "OTHER")] == [is_fine, True]
     assert variable.is_valid({"name": "ATSPEED_CONTROL", "valueFrom": {"secretKeyRef": {"name": "redis", "key": "url"}}})
+
+
+@pytest.mark.parametrize(
+    ("interval", "is_fine"), [("500ms", True), ("15s", True), ("60s", True), ("1m", True), ("61s", False), ("2m", False), ("0s", False)]
+)
+def test_the_server_is_scraped_often_enough_for_its_alerts(interval: str, is_fine: bool, schema: dict[str, Any]):
+    """A rate of a window with one scrape is none, and what it would tell of never fires."""
+    monitor = schema["properties"]["monitoring"]["properties"]["serviceMonitor"]["properties"]
+    assert jsonschema.Draft7Validator(monitor["interval"]).is_valid(interval) is is_fine
+    assert min(int(minutes) for minutes in re.findall(r"\[(\d+)m\]", RULES.read_text())) >= 2
 
 
 def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, Any]]):
