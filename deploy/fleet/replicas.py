@@ -20,16 +20,22 @@ from server.keys.key import Scope
 READY_SECONDS = 300.0
 ANSWER_SECONDS = 60
 FLAGS = ("--engine", "transformers", "--threads", "1", "--plan", "none", "--kv-memory-gib", "0.05")
-ROUTE = {"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/v1"}}]}]}
-# As the chart's, but for retries: each answer of a server is to be seen.
-POLICY = {
+# An upload may take longer than the 15 s that Envoy waits otherwise.
+ROUTE: dict[str, Any] = {
+    "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/v1"}}], "timeouts": {"request": f"{ANSWER_SECONDS}s"}}]
+}
+# As the chart's, but that each answer of a server is to be seen, so nothing is asked again, and that who was killed comes back at once.
+POLICY: dict[str, Any] = {
+    "timeout": {"http": {"connectionIdleTimeout": "60000ms"}},
     "loadBalancer": {"consistentHash": {"header": {"name": "X-User-Id"}, "tableSize": 65537}},
-    "retry": {"numRetries": 0, "retryOn": {"triggers": ["connect-failure"], "httpStatusCodes": []}},
+    "retry": {"numRetries": 0, "retryOn": {"triggers": ["connect-failure"]}},
     "healthCheck": {
         "active": {"timeout": "1s", "interval": "1s", "unhealthyThreshold": 2, "healthyThreshold": 1, "http": {"path": "/ready"}},
         "passive": {
-            "consecutive5XxErrors": 100,
-            "consecutiveGatewayErrors": 5,
+            "splitExternalLocalOriginErrors": True,
+            "consecutiveLocalOriginFailures": 2,
+            "consecutive5XxErrors": 0,
+            "consecutiveGatewayErrors": 0,
             "interval": "1s",
             "baseEjectionTime": "1s",
             "maxEjectionPercent": 100,
@@ -131,11 +137,7 @@ class Fleet:
     def gateway(self) -> Iterator[None]:
         """Have what `client` asks answered by a replica by chance: an Envoy, at `url`."""
         port, admin_port = free_port(), free_port()
-        config: dict[str, Any] = envoy_config([(ROUTE, POLICY)], port, admin_port, [replica.address for replica in self.replicas])
-        (listener,) = config["static_resources"]["listeners"]
-        for route in listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]:
-            # An upload may take longer than the 15 s that Envoy waits otherwise.
-            route["route"]["timeout"] = f"{ANSWER_SECONDS}s"
+        config = envoy_config([(ROUTE, POLICY)], port, admin_port, [replica.address for replica in self.replicas])
         file = self.folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(config))
         command = [tool("envoy"), "-c", str(file), "--log-level", "error", "--base-id", str(os.getpid()), "--concurrency", "1"]

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from benchmarks.server_process import free_port
-from deploy.fleet.replicas import ANSWER_SECONDS, Fleet, Replica
+from deploy.checks.routing import envoy_config
+from deploy.fleet.replicas import ANSWER_SECONDS, POLICY, ROUTE, Fleet, Replica
 from deploy.fleet.trial import Ground, run_trial
 from tests.server.forked_server import ForkedServer
 from tests.services import REDIS_BINARY, REDIS_MISSING
@@ -68,3 +69,13 @@ def test_nothing_acknowledged_is_lost_and_no_list_is_wrong(tmp_path: Path):
     assert outcome.acknowledged > 20
     assert outcome.lists > 20
     assert sum(outcome.faults.values()) > 1
+
+
+def test_envoy_can_be_told_how_the_fleet_is_reached():
+    """Its configuration is made as that of the chart's routes, and so of all that these say."""
+    config = envoy_config([(ROUTE, POLICY)], 8000, 8001, ["127.0.0.1:8002"])
+    (listener,) = config["static_resources"]["listeners"]
+    (host,) = listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    (route,) = host["routes"]
+    assert route["route"]["timeout"] == f"{ANSWER_SECONDS}s"
+    assert route["route"]["retry_policy"]["num_retries"] == 0
