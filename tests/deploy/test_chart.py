@@ -172,10 +172,23 @@ def test_the_bundled_redis_refuses_writes_before_it_is_killed_for_memory(limits:
     assert ([int(args[args.index("--maxmemory") + 1])] if "--maxmemory" in args else []) == ([] if bytes_ is None else [int(bytes_)])
 
 
+def notes(home: Path, *options: str) -> str:
+    """What an install with these options ends with."""
+    command = (find_tool("helm"), "install", "atspeed", CHART, "--namespace", "atspeed", "--dry-run=client", *options)
+    return subprocess.run(command, capture_output=True, text=True, env={"HOME": str(home)}).stdout.partition("NOTES:")[2]
+
+
 @needs_helm
 def test_the_notes_name_what_can_be_asked(tmp_path: Path):
-    options = ("--set", "operatePort=8002", "--set-json", 'keys.first={"a.b":["recommend"]}')
-    command = (find_tool("helm"), "install", "atspeed", CHART, "--namespace", "atspeed", "--dry-run=client", *options)
-    notes = subprocess.run(command, capture_output=True, text=True, env={"HOME": str(tmp_path)}).stdout.partition("NOTES:")[2]
-    assert """--output go-template='{{ index .data "a.b" | base64decode }}'""" in notes
-    assert "port-forward service/atspeed-operate 8002" in notes
+    told = notes(tmp_path, "--set", "operatePort=8002", "--set-json", 'keys.first={"a.b":["recommend"]}')
+    assert """--output go-template='{{ index .data "a.b" | base64decode }}'""" in told
+    assert "port-forward service/atspeed-operate 8002" in told
+
+
+@needs_helm
+def test_the_notes_name_all_that_the_network_policy_keeps_from_pods(tmp_path: Path):
+    options = ("--set", "catalogs.url=s3://catalogs/shop", "--set", "settings.otlp_endpoint=http://collector:4318")
+    sentence = "does not let pods reach the object store of catalogs.url, the collector of settings.otlp_endpoint: name namespaces"
+    assert sentence in notes(tmp_path, *options)
+    assert "does not let pods reach" not in notes(tmp_path, *options, "--set-json", 'networkPolicy.egressCidrs=["10.1.0.0/16"]')
+    assert "does not let pods reach" not in notes(tmp_path)
