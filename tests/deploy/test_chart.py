@@ -109,6 +109,15 @@ def test_the_server_is_scraped_often_enough_for_its_alerts(interval: str, is_fin
     assert min(int(minutes) for minutes in re.findall(r"\[(\d+)m\]", RULES.read_text())) >= 2
 
 
+@pytest.mark.parametrize(
+    ("size", "is_fine"), [("16Gi", True), ("1.5G", True), ("500k", True), ("9", True), ("16K", False), ("1.2.3Gi", False), ("", False)]
+)
+def test_the_size_of_the_cache_is_one_that_kubernetes_reads(size: str, is_fine: bool, schema: dict[str, Any]):
+    """It knows `k` and `Ki`, and no `K`."""
+    described = schema["properties"]["catalogs"]["properties"]["cacheSize"]
+    assert jsonschema.Draft7Validator(described).is_valid(size) is is_fine
+
+
 def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, Any]]):
     rules = [rule for group in one(everything, "PrometheusRule")["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
     assert all(rule["annotations"]["runbook_url"].startswith("https://") for rule in rules)
