@@ -18,6 +18,9 @@
 {{- if and .Values.catalogs.url (or .Values.settings.catalogs .Values.settings.catalog_cache) }}
 {{- fail "catalogs.url is the object store of the versions, with a cache of its own: leave out settings.catalogs and settings.catalog_cache." }}
 {{- end }}
+{{- if and (contains "://" (default "" .Values.settings.catalogs)) (not .Values.settings.catalog_cache) }}
+{{- fail "settings.catalogs is an object store, and what a pod fetches from it would lie in /tmp, whose 2Gi it would be evicted for: name it in catalogs.url, whose cache has a volume, or the mount of one in settings.catalog_cache." }}
+{{- end }}
 {{- if and .Values.catalogs.existingSecret.name (not .Values.catalogs.url) }}
 {{- fail "catalogs.existingSecret holds the credentials of an object store: name that in catalogs.url." }}
 {{- end }}
