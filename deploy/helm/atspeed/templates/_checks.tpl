@@ -15,6 +15,12 @@
 {{- if and .Values.histories.tls.secretName (not (hasPrefix "rediss" .Values.histories.url)) }}
 {{- fail "histories.tls is for TLS: histories.url must start with rediss." }}
 {{- end }}
+{{- if and .Values.histories.passwords.sentinelKey (not .Values.histories.passwords.secretName) }}
+{{- fail "histories.passwords.sentinelKey is an entry of a Secret: name that in histories.passwords.secretName." }}
+{{- end }}
+{{- if and .Values.histories.tls.certKey (not .Values.histories.tls.secretName) }}
+{{- fail "histories.tls.certKey is an entry of a Secret: name that in histories.tls.secretName." }}
+{{- end }}
 {{- if and .Values.catalogs.url (or .Values.settings.catalogs .Values.settings.catalog_cache) }}
 {{- fail "catalogs.url is the object store of the versions, with a cache of its own: leave out settings.catalogs and settings.catalog_cache." }}
 {{- end }}
