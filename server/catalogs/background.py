@@ -76,7 +76,7 @@ def answer_order(order: type[Order], work: Callable[[Order], msgspec.Struct]) ->
     """Limit this process, read an order, write what comes of it, and end."""
     die_with_parent()
     os.nice(NICENESS)
-    # Where the machine's memory ends before this limit, the kernel shall end this process and not the engine.
+    # Where the machine's memory ends before this limit, the kernel shall end this process and not the engine (in Kubernetes it ends all).
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     limits = msgspec.convert(json.loads(sys.argv[1]), ProcessLimits)
