@@ -82,6 +82,8 @@ def run_trial(seed: int, ground: Ground, writes: int) -> Outcome:
 
 def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outcome:
     began = time.monotonic()
+    if not redis.wait_until_whole():
+        raise RuntimeError("Redis does not become whole.")
     watch, faults = Watch(redis.url), Faults(fleet, redis, str(seed))
     traffic = Traffic(fleet, str(seed), int(bar.total), fleet.start, bar.update)
     traffic.begin()
