@@ -1,14 +1,12 @@
 """Named filters on a real server: the k best of what they let through, and one clear sentence for everything that can't be."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from drafting.catalog.catalog import Catalog
-from server.catalogs.filters import MAX_PUTS
+from server.catalogs import filters
 from server.http.routes.filters import EMPTY_NOTE
 from server.schemas.comparisons import FilterSample
 from tests.server.http.test_app import Bench
@@ -154,31 +152,15 @@ def test_bad_choices(shop: ServerProcess, choice: Any, sentence: str):
     assert_problem(shop.recommend(history=HISTORY, filter=choice), 422, sentence)
 
 
-def test_a_crowd_of_costly_expressions_is_bounded_and_lists_go_on(shop: ServerProcess):
-    """As many as may wait are answered, the others at once told to come again; each name that was put means what it says."""
-
-    async def crowd() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=shop.client.base_url, timeout=60, limits=httpx.Limits(max_connections=400)) as client:
-            condition = " or ".join(['title < "Title 3"'] * 49)
-            puts = [
-                client.put(f"/v1/catalog/filters/crowd-{i}", json={"expression": f'{condition} or title = "Title {i}"'}) for i in range(300)
-            ]
-            lists = [client.post("/v1/recommendations", json={"history": HISTORY, "k": 3, "timeout_ms": 20_000}) for _ in range(10)]
-            return await asyncio.gather(*puts, *lists)
-
-    responses = asyncio.run(crowd())
-    puts, lists = responses[:300], responses[300:]
-    assert {response.status_code for response in lists} == {200}
-    assert {response.status_code for response in puts} <= {200, 429}
-    done = [response.json()["name"] for response in puts if response.status_code == 200]
-    assert len(done) >= MAX_PUTS
-    for refused in (response for response in puts if response.status_code == 429):
-        assert_problem(refused, 429, "The server is working out 64 filters already: send this one again in a moment.")
-        assert refused.headers["retry-after"] == "1"
-    named = {each["name"] for each in shop.client.get("/v1/catalog/filters").json()["filters"]}
-    assert {name for name in named if name.startswith("crowd-")} == set(done)
-    for name in done:
-        assert shop.client.delete(f"/v1/catalog/filters/{name}").status_code == 204
+async def test_more_filters_than_the_server_works_out_at_a_time_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch):
+    bench, put = Bench(), "/v1/catalog/filters/few"
+    with monkeypatch.context() as full:
+        full.setattr(filters, "MAX_PUTS", 0)
+        refused = await bench.client.put(put, json={"items": ["item-3"]})
+    assert_problem(refused, 429, "The server is working out 0 filters already: send this one again in a moment.")
+    assert refused.headers["retry-after"] == "1"
+    assert (await bench.client.get("/v1/catalog/filters")).json()["filters"] == []
+    assert (await bench.client.put(put, json={"items": ["item-3"]})).status_code == 200
 
 
 async def test_a_filter_that_is_forgotten_while_others_are_waited_for_is_answered_as_it_was(monkeypatch: pytest.MonkeyPatch):
