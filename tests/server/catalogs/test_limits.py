@@ -1,7 +1,5 @@
 """What a catalog may cost: rows, packing, memory and time, each with a sentence and without a trace."""
 
-import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +40,6 @@ async def test_a_process_knows_its_limits_and_is_the_first_that_the_kernel_kills
 async def test_a_process_that_takes_too_much_is_ended_with_a_sentence(what: str, limits: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CatalogRefused, match=sentence):
         await run(what, **limits)
-
-
-async def test_a_wait_that_is_given_up_ends_the_process() -> None:
-    waiting = asyncio.create_task(run("sleep"))
-    await asyncio.sleep(1)
-    waiting.cancel()
-    started = time.monotonic()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert time.monotonic() - started < 10
 
 
 def equal_rows(path: Path, rows: int) -> Path:
