@@ -235,8 +235,9 @@ async def test_operations_that_end_with_their_time_leave_no_connection_behind(re
     for _ in range(60):
         await asyncio.gather(*(look() for _ in range(10)))
     stalling.cancel()
-    await asyncio.sleep(0.1)
-    assert not store._redis.connection_pool._in_use_connections
+    async with asyncio.timeout(20):
+        while store._redis.connection_pool._in_use_connections:
+            await asyncio.sleep(0.01)
     await store.close()
 
 
