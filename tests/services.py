@@ -81,7 +81,8 @@ class ObjectStore:
 class RedisServer:
     """A `redis-server` on a free port of 127.0.0.1, which keeps its log and its data in `folder`.
 
-    It syncs each write to disk, so that a kill loses nothing; `options` are those of its command line and come last, so they win.
+    It syncs each write to disk, so that a kill loses nothing, and sends what it has to a replica at once, where Redis waits five seconds
+    for more of them; `options` are those of its command line and come last, so they win.
     """
 
     def __init__(self, folder: Path, *options: str, tls: bool = False) -> None:
@@ -103,8 +104,9 @@ class RedisServer:
         """Returns once connections are served. Raises RuntimeError, with the log, if that does not come to pass."""
         assert REDIS_BINARY is not None, REDIS_MISSING
         persistence = ("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+        replication = ("--repl-diskless-sync-delay", "0")
         with (self.folder / "redis.log").open("wb") as log:
-            command = (REDIS_BINARY, "--bind", "127.0.0.1", *self._port_options, *persistence, *self.options)
+            command = (REDIS_BINARY, "--bind", "127.0.0.1", *self._port_options, *persistence, *replication, *self.options)
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + _START_SECONDS
         while "ready to accept connections" not in self.log.lower():

@@ -197,7 +197,7 @@ async def test_a_write_is_acknowledged_only_when_a_replica_has_it(start_redis):
         # One that deletes nothing, perhaps because an earlier attempt has, is not acknowledged either.
         with pytest.raises(HistoryUnavailable, match="on 0 of the 1 replicas"):
             await delete("bob")
-    replica = start_redis("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+    replica = start_redis("--replicaof", "127.0.0.1", str(master.port))
     async with Redis(port=replica.port, protocol=2) as admin:
         deadline = time.monotonic() + 10
         while (await admin.info("replication"))["master_link_status"] != "up":
