@@ -28,7 +28,9 @@ from tests.server.engine_process import process_id
 @pytest.fixture(autouse=True)
 def catalog_worker(run_as_engine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     run_as_engine("tests.server.catalogs.catalog_worker")
-    monkeypatch.setattr(engine_supervisor, "FIRST_BACKOFF_SECONDS", 0.05)
+    # Pauses that would grow from death to death.
+    for name in ("FIRST_BACKOFF_SECONDS", "LONGEST_BACKOFF_SECONDS"):
+        monkeypatch.setattr(engine_supervisor, name, 0.05)
 
 
 async def serve(shop: Shop, *names: str) -> None:

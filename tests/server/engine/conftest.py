@@ -10,4 +10,6 @@ from server.engine import supervisor as engine_supervisor
 @pytest.fixture
 def fake_worker(run_as_engine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     run_as_engine("tests.server.fake_worker")
-    monkeypatch.setattr(engine_supervisor, "FIRST_BACKOFF_SECONDS", 0.05)
+    # Pauses that would grow from death to death.
+    for name in ("FIRST_BACKOFF_SECONDS", "LONGEST_BACKOFF_SECONDS"):
+        monkeypatch.setattr(engine_supervisor, name, 0.05)
