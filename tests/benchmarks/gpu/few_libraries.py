@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
@@ -23,6 +24,7 @@ def only(*more: str) -> str:
     return f"import sys; sys.modules.update(dict.fromkeys({sorted(blocked)!r}))"
 
 
+@cache
 def _installed() -> dict[str, list[str]]:
     """Packages by name, with the distributions that they are of; as a new process sees them, before setuptools adds what it has inside."""
     code = "import json; from importlib.metadata import packages_distributions; print(json.dumps(packages_distributions()))"
