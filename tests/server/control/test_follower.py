@@ -10,11 +10,12 @@ import pytest
 
 from drafting.catalog.text_column import TextColumn
 from server.control import Limits, Position, Replica, Write, records
-from server.control.follower import Follower
+from server.control import follower as follower_module
+from server.control.follower import TRIES, Follower
 from server.control.memory import MemoryControlStore
 from server.control.names import replica_name
 from server.control.records import FORM, WRITTEN_IN, FilterRecord, Record, decode_filter, encode_filter
-from server.try_again import ControlUnavailable, ReplicaBehind
+from server.try_again import ControlConflict, ControlUnavailable, ReplicaBehind
 
 MEANING = encode_filter("price < 5")
 
@@ -215,3 +216,45 @@ async def test_what_a_later_release_writes_in_a_form_of_its_own_is_not_read(stor
     await catch_up(one)
     assert applied.filters[-1] == {"old": MEANING}
     one.check()
+
+
+async def test_a_change_before_which_others_write_again_and_again_is_given_up_and_changes_nothing(
+    store: Unsure, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(follower_module, "_PAUSE_SECONDS", 0.0)
+    one, _ = follower_of(store, "one")
+    judged = 0
+
+    async def judge() -> None:
+        nonlocal judged
+        judged += 1
+        await store.write(one.read, "another", {"filter/few": b"%d" % judged})
+        await one.write({"filter/few": b"mine"})
+
+    async with one.changing:
+        with pytest.raises(ControlConflict):
+            await one.decide(judge)
+    assert judged == TRIES
+    await catch_up(one)
+    assert one.record.filters == {"few": b"%d" % TRIES}
+
+
+async def test_who_ends_writes_what_it_has_decided_by_itself_and_waits_for_nobody(
+    store: Unsure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    one, applied = follower_of(store, "one")
+    await catch_up(one)
+    await one.end()
+    assert len(applied.filters) == 1, "nothing is left to do"
+    applied.has_more = True
+    await one.end()
+    assert len(applied.filters) == 2
+    store.is_confirmed = False
+    await one.end()
+    sentence = "what this server has decided by itself is not written: "
+    assert caplog.messages[-1] == f"{sentence}Redis has stored it on 0 of 2."
+    monkeypatch.setattr(follower_module, "END_SECONDS", 0.0)
+    async with one.changing:
+        await one.end()
+    assert caplog.messages[-1] == sentence
+    assert len(applied.filters) == 2

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from server.http.app import build_app
 from server.metrics.registry import Metrics
 from server.services import Services
 from server.settings import Settings
+from server.try_again import ControlUnavailable
 from tests.server.http.test_app import CATALOG, StubEngine
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs
@@ -107,3 +109,18 @@ async def test_who_lacks_a_change_in_time_is_named(monkeypatch: pytest.MonkeyPat
     answer = await one.client.put("/v1/catalog/filters/few?wait=all", json=FEW)
     assert_problem(answer, 503, f"The change is stored, as revision {revision(answer)}, but not everywhere in time: two (it is behind).")
     assert (await one.client.get("/v1/catalog/filters/few")).status_code == 200
+
+
+async def test_a_change_is_stored_where_the_store_does_not_tell_who_lives(monkeypatch: pytest.MonkeyPatch):
+    async def away() -> NoReturn:
+        raise ControlUnavailable("It is away.")
+
+    control = open_control_store("memory://")
+    one = Replica(control, "one")
+    assert (await one.client.put("/v1/catalog/filters/few", json=FEW)).status_code == 200
+    monkeypatch.setattr(announcer_module, "EVERYWHERE_SECONDS", 0.05)
+    monkeypatch.setattr(control, "replicas", away)
+    answer = await one.client.put("/v1/catalog/filters/more?wait=all", json=FEW)
+    sentence = f"The change is stored, as revision {revision(answer)}, but not everywhere in time: the control store does not tell who."
+    assert_problem(answer, 503, sentence)
+    assert (await one.client.get("/v1/catalog/filters/more")).status_code == 200
