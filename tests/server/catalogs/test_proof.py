@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn, cast
 
 import pytest
 
+from server.catalogs import proof
 from server.catalogs.proof import is_list_of
+from server.engine.client import EngineClient
 from server.errors import CatalogRefused
+from server.try_again import EngineUnavailable, QueueFull
 from tests.server.catalogs.shop import ONE, START, started
 from verification.result import BeamResult, RankedItem, Usage
 
@@ -60,3 +64,13 @@ async def test_a_version_without_right_lists_is_refused_and_another_stays(
         with pytest.raises(CatalogRefused, match=sentence):
             await shop.activate("one")
         assert shop.catalogs.active.name == START.version
+
+
+async def test_a_version_that_the_engine_has_no_time_to_try_is_not_refused_for_good(monkeypatch: pytest.MonkeyPatch):
+    class Full:
+        def admit(self, *_: object) -> NoReturn:
+            raise QueueFull("Others wait.")
+
+    monkeypatch.setattr(proof, "PROOF_SECONDS", 0.0)
+    with pytest.raises(EngineUnavailable, match=r"^The engine had no time to try the version: try again\.$"):
+        await proof.prove(cast(EngineClient, Full()), "one", ONE)

@@ -166,3 +166,15 @@ def test_a_draft_that_fails_while_a_catalog_is_loaded_fails_for_it_too(model: Pa
         assert search(engines, [loaded.request("1", [1, 2], 4, 10)])["1"].items
     finally:
         engines.close()
+
+
+def test_a_catalog_that_is_dropped_while_it_is_loaded_is_not_taken_in(model: Path, tmp_path: Path) -> None:
+    NEW.save(tmp_path / "new.jsonl")
+    engines = EngineCatalogs("old", Recommender.load(model, OLD, threads=1, kv_memory_gib=0.01, name="old"))
+    engines.load("new", str(tmp_path / "new.jsonl"))
+    engines.drop("new")
+    # Whatever is under way has come to its end.
+    engines.close()
+    assert engines.loaded() == []
+    with pytest.raises(ValueError, match=r"^The engine has no catalog 'new'\.$"):
+        engines.get("new")

@@ -13,7 +13,7 @@ from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
 from server.engine_settings import EngineOptions
 from server.errors import CatalogRefused, RequestRefused
-from server.messages import DropFilter, PutFilter
+from server.messages import DropCatalog, DropFilter, LoadCatalog, PutFilter, ToEngine
 from server.metrics.registry import Metrics
 from server.submit import FilterChoice
 from server.try_again import EngineUnavailable, QueueFull
@@ -71,12 +71,28 @@ async def test_a_request_that_meets_an_engine_which_has_just_died_is_told_so():
             await search(client, submit("fine"))
 
 
-async def test_a_catalog_that_is_never_loaded_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch):
+async def test_a_catalog_that_nobody_waits_for_any_more_is_dropped_by_the_engine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine_client, "CATALOG_SECONDS", 0.2)
     async with started() as (client, _):
         await until(lambda: client.supervisor.status is EngineStatus.READY)
+        told: list[ToEngine] = []
+        tell = client.supervisor.tell
+
+        def record(message: ToEngine) -> None:
+            told.append(message)
+            tell(message)
+
+        monkeypatch.setattr(client.supervisor, "tell", record)
         with pytest.raises(CatalogRefused, match=r"^The engine has not loaded the catalog within 0\.2 s\.$"):
             await client.load_catalog("next", Path("next.catalog"))
+        given_up = asyncio.create_task(client.load_catalog("later", Path("later.catalog")))
+        # It begins.
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        loads = LoadCatalog("next", "next.catalog"), LoadCatalog("later", "later.catalog")
+        assert told == [loads[0], DropCatalog("next"), loads[1], DropCatalog("later")]
         assert (await search(client, submit("fine"))).request_id == "fine"
 
 

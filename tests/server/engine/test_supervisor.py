@@ -211,3 +211,22 @@ async def test_an_engine_is_overdue_once_it_could_have_loaded_again(monkeypatch:
         assert overdue() == 90
         await served_for(61)
         assert overdue() == 0
+
+
+async def test_a_fault_of_the_supervisor_itself_ends_the_server(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    """It would look alive, and never have an engine again."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake in the code")
+
+    async with started() as (client, failures):
+        await until(lambda: client.supervisor.status is EngineStatus.READY)
+        monkeypatch.setattr(client.supervisor.watch, "engine_ended", fail)
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await search(client, submit("die"))
+        await until(lambda: bool(failures))
+        assert failures == ["The engine process can't be kept running: a mistake in the code."]
+        assert client.supervisor.status is EngineStatus.FAILED
+        assert "the engine's supervisor failed" in caplog.text
+        with pytest.raises(EngineUnavailable, match=r"^The engine can't start\.$"):
+            await search(client, submit("fine"))

@@ -1,5 +1,6 @@
 """The engine process's step loop, run in this process on an engine without a model."""
 
+import os
 import socket
 import threading
 import time
@@ -225,6 +226,22 @@ def test_shutdown_ends_the_loop_at_once(bench: Bench):
     bench.send(submit("a"), Shutdown())
     bench.worker.run()
     assert not bench.engine.forwards
+
+
+def test_the_loop_ends_with_the_other_end_of_its_socket_whatever_is_under_way(bench: Bench):
+    with bench.parent:
+        bench.send(submit("a"))
+    bench.worker.run()
+    assert len(bench.engine.forwards) < STEPS
+
+
+@pytest.mark.timeout(60)
+def test_the_loop_ends_with_its_parent_where_somebody_else_holds_that_end(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "IDLE_POLL_MS", 1)
+    parent = os.getppid()
+    monkeypatch.setattr(os, "getppid", lambda: parent + 1)
+    bench.worker.run()
+    assert bench.parent.receive(0) == []
 
 
 def test_a_failing_step_ends_the_process(bench: Bench):
