@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drafting.catalog import catalog as catalog_module
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.loading import load_catalog
@@ -63,11 +64,20 @@ def test_beauty_loads_with_the_published_counts(beauty: Catalog) -> None:
         ([("a", ["x"]), ("a", ["y"])], "Item 'a' appears twice"),
         ([("a", ["x", "y"]), ("b", ["z"])], "identifier of item 'b' has 1 tokens, but that of item 'a' has 2"),
         ([("a", [])], "Item 'a' has an empty identifier"),
+        ([("a", list("abcdefghi"))], "Identifiers have at most 8 tokens, got 9"),
     ],
 )
 def test_bad_catalogs_name_the_item_and_the_reason(pairs: list, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         catalog_of(pairs)
+
+
+def test_more_tokens_below_a_prefix_than_can_be_numbered_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_module, "MAX_CODES", 2)
+    pairs = {"a": ["<a_1>", "<b_1>"], "b": ["<a_1>", "<b_2>"]}
+    assert len(catalog_of(pairs)) == 2
+    with pytest.raises(CatalogError, match=r"^A prefix is continued by 3 different tokens; at most 2 are possible\.$"):
+        catalog_of(pairs | {"c": ["<a_1>", "<b_3>"]})
 
 
 def test_unknown_token_names_the_first_item_that_needs_it() -> None:
