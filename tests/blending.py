@@ -5,17 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from drafting.beam.rule import MAX_BEAM_WIDTH
+from tests.lists import alone
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.request import BeamRequest
 from verification.result import BeamResult
-
-
-def alone(engine: SpeculativeBeamEngine, request: BeamRequest) -> BeamResult:
-    """The list of a request that nothing runs beside."""
-    engine.add(request)
-    while not (finished := engine.step().finished):
-        pass
-    return finished[0]
 
 
 def check_blended(engine: SpeculativeBeamEngine, request: BeamRequest) -> BeamResult:

@@ -21,6 +21,7 @@ from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import PromptError
 from drafting.plans.fixed_plan import PlanError
+from tests.lists import lines
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.t5_models import save_t5_model
 from verification.batch import ScoresNotFinite
@@ -294,11 +295,6 @@ def test_what_is_no_index_of_the_catalog_is_refused_in_a_sentence(model: Path, h
         with pytest.raises(ValueError, match=f"^{re.escape(sentence.replace('The history names', 'The request excludes'))}"):
             list(recommender.recommend([[1]], k=4, excluded_items=[history]))
     assert (recommender.engine.running, recommender.engine.used_slots) == (0, 0)
-
-
-def lines(result: BeamResult) -> list[tuple[int, int]]:
-    """The items and ranks; scores depend on the batch in their last digits."""
-    return [(item.item, item.rank) for item in result.items]
 
 
 @pytest.mark.parametrize(("k", "beam_width"), [(2.5, None), ("3", None), (True, None), (0, None), (3, 0), (3, 4.0), (3, False), (4, 3)])

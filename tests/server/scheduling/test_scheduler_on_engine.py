@@ -23,6 +23,7 @@ from drafting.trie.item_set import ItemSet
 from server.scheduling import wide
 from server.scheduling.budget import StepBudget
 from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
+from tests.lists import alone
 from tests.speculation import COSTS, ITEMS, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
@@ -92,13 +93,7 @@ class Bench:
         )
 
     def _alone(self, request: BeamRequest) -> BeamResult | None:
-        if len(request.prompt) == SLOTS:
-            return None
-        engine = self.speculation.engine(DEPTH)
-        engine.add(request)
-        while not (finished := engine.step().finished):
-            pass
-        return finished[0]
+        return None if len(request.prompt) == SLOTS else alone(self.speculation.engine(DEPTH), request)
 
     def engine(self, plan: Plan) -> SpeculativeBeamEngine:
         self.target.fails = self.draft.fails = False

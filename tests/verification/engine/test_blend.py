@@ -14,11 +14,12 @@ from drafting.neighbours.model import NeighbourModel
 from drafting.prompts.user_state import UserEvent, UserState
 from drafting.trie.item_set import ItemSet, intersection
 from drafting.trie.item_trie import ItemTrie
+from tests.lists import assert_same_list
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, model_scores
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, assert_early_ends_leave_nothing, run
 from tests.verification.engine.test_reserved import with_places
-from tests.verification.verifiers.test_strict import assert_same_list, random_plans
+from tests.verification.verifiers.test_strict import random_plans
 from verification.blend import Blend
 from verification.recommender import Recommender
 from verification.request import BeamRequest, ReservedPlaces

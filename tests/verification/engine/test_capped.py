@@ -12,13 +12,13 @@ from drafting.beam.rule import MAX_BEAM_WIDTH, SearchRule, Verification
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
 from drafting.trie.item_set import ItemSet, intersection
-from tests.blending import alone
 from tests.capping import Walk, caps_of, check_caps, random_values
+from tests.lists import alone, assert_same_list
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, model_scores
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, assert_early_ends_leave_nothing, run
 from tests.t5_models import save_t5_model
-from tests.verification.verifiers.test_strict import assert_same_list, random_plans
+from tests.verification.verifiers.test_strict import random_plans
 from verification.blend import Blend
 from verification.recommender import Recommender
 from verification.request import BeamRequest, ReservedPlaces

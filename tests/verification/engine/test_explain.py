@@ -15,13 +15,14 @@ from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.explaining import ALL, Prefix, check_by_brute_force, check_explained, prefixes
+from tests.lists import assert_same_list
 from tests.models import random_catalog, save_random_model
 from tests.oracles import model_scores
 from tests.speculation import ITEMS, SWEPT_DEPTHS, Speculation, run
 from tests.t5_models import save_t5_model
 from tests.verification.engine.test_blend import random_blend, with_blend
 from tests.verification.engine.test_reserved import with_places
-from tests.verification.verifiers.test_strict import assert_same_list, random_plans
+from tests.verification.verifiers.test_strict import random_plans
 from verification.recommender import Recommender
 from verification.request import BeamRequest, Think
 

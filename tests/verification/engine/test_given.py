@@ -12,8 +12,8 @@ from drafting.plans.plan import DraftRound, LevelOutcome
 from drafting.plans.running_costs import StepTimes
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
+from tests.lists import assert_same_list
 from tests.speculation import COSTS, ITEMS, Speculation, run
-from tests.verification.verifiers.test_strict import assert_same_list
 from verification.request import BeamRequest, ReservedPlaces, Think
 from verification.search import FEWEST_KEPT
 from verification.slots.last_beams import LastBeamsStore

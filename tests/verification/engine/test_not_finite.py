@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from drafting.beam.model import TreeBatch
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.trie.item_set import ItemSet
+from tests.lists import lines
 from tests.models import random_catalog, save_random_model
 from tests.scoring import scores_of
 from tests.speculation import ITEMS, SameModel, Speculation
@@ -86,10 +87,6 @@ def outcomes(engine: SpeculativeBeamEngine, requests: list[BeamRequest], togethe
         failed += report.failed
     assert engine.used_slots == 0
     return results, failed
-
-
-def lines(result: BeamResult) -> list[tuple[int, int]]:
-    return [(item.item, item.rank) for item in result.items]
 
 
 @pytest.mark.parametrize("ahead", [False, True])

@@ -9,10 +9,11 @@ from transformers import AutoModelForCausalLM
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.trie.item_set import ItemSet, intersection
+from tests.lists import assert_same_list
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, model_scores
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, assert_early_ends_leave_nothing, run
-from tests.verification.verifiers.test_strict import assert_same_list, random_plans
+from tests.verification.verifiers.test_strict import random_plans
 from verification.engine.reserved import merge
 from verification.recommender import Recommender
 from verification.request import BeamRequest, ReservedPlaces

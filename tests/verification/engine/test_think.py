@@ -14,6 +14,7 @@ from drafting.beam.rule import MAX_BEAM_WIDTH, SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.blending import check_blended
+from tests.lists import alone, lines
 from tests.oracles import generate_lists
 from tests.speculation import ITEMS, Speculation, run
 from verification.blend import Blend
@@ -106,16 +107,6 @@ def advance(engine: SpeculativeBeamEngine, steps: int = 1000) -> dict[str, BeamR
         results.update((result.request_id, result) for result in engine.step().finished)
         steps -= 1
     return results
-
-
-def alone(engine: SpeculativeBeamEngine, request: BeamRequest) -> BeamResult:
-    engine.add(request)
-    (result,) = advance(engine).values()
-    return result
-
-
-def lines(result: BeamResult) -> list[tuple[int, int]]:
-    return [(item.item, item.rank) for item in result.items]
 
 
 @pytest.fixture(scope="module", params=HOSTS)

@@ -15,6 +15,7 @@ from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.item_set import ItemSet
 from tests.explaining import check_explained
+from tests.lists import assert_same_list
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, noisy_copy, run
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
@@ -53,12 +54,6 @@ def requests_of(speculation: Speculation, count: int, rng: np.random.Generator, 
         replace(request, allowed_items=ItemSet.of(rng.random(ITEMS) < share)) if number % 2 else request
         for number, (request, share) in enumerate(zip(requests, shares, strict=True))
     ]
-
-
-def assert_same_list(result: BeamResult, expected: BeamResult) -> None:
-    np.testing.assert_allclose([i.score for i in result.items], [i.score for i in expected.items], atol=1e-4)
-    for ours, theirs in zip(result.items, expected.items, strict=True):
-        assert ours.item == theirs.item or abs(ours.score - theirs.score) < 1e-5
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.verification.value)

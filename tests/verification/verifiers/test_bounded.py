@@ -15,8 +15,8 @@ from drafting.plans.plan import LevelOutcome
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.capping import caps_of
+from tests.lists import assert_same_list
 from tests.speculation import ITEMS, SameModel, Speculation, run
-from tests.verification.verifiers.test_strict import assert_same_list
 from verification.blend import Blend
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest, ReservedPlaces

@@ -13,6 +13,7 @@ from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Plan
 from drafting.trie.item_trie import ItemTrie
 from tests.explaining import check_explained
+from tests.lists import assert_same_list
 from tests.scoring import check_scores_beside_lists
 from tests.speculation import COSTS, DEPTHS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, run
 from verification.engine.calibration import measure_costs
@@ -48,13 +49,6 @@ def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator)
     shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}{rng.choice(given)}" for _ in range(8)]
     shapes += ["last", "items:30", "items:9+last", "trie+items:9+last"]
     return [*(speculation.planner(depth, costs) for costs in COSTS), *map(FixedPlan.parse, ("none", "trie", *shapes))]
-
-
-def assert_same_list(result: BeamResult, expected: BeamResult) -> None:
-    """Only items closer than 1e-5 in score may change places."""
-    np.testing.assert_allclose([i.score for i in result.items], [i.score for i in expected.items], atol=1e-4)
-    for ours, theirs in zip(result.items, expected.items, strict=True):
-        assert ours.item == theirs.item or abs(ours.score - theirs.score) < 1e-5
 
 
 @pytest.mark.parametrize("cases", CASES)
