@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from benchmarks.systems.shapes import make_identifiers
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
 from tests.benchmarks.gpu.test_run import ROOT, timing
+from tests.waiting import wait_until
 from verification.engine import calibration
 from verification.hosts.graphs import GraphCounts
 
@@ -261,13 +261,6 @@ def test_promises_are_judged_in_the_report_of_a_real_run(tmp_path: Path) -> None
 def test_the_process_that_watches_needs_no_torch() -> None:
     code = "import sys, benchmarks.gpu.day.__main__; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ)
-
-
-def wait_until(condition, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def children_of(pid: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from server.engine.client import EngineClient
 from server.engine.supervisor import EngineStatus
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import pytest
@@ -100,12 +101,6 @@ def take_any_catalog(monkeypatch: "pytest.MonkeyPatch") -> None:
 
     monkeypatch.setattr(EngineClient, "load_catalog", take)
     monkeypatch.setattr(store, "prove", take)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def put_into(image: Path, catalog: Catalog) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +11,7 @@ import pytest
 from server.catalogs.background import ProcessLimits, run_in_background
 from server.errors import CatalogRefused
 from tests.server.catalogs.sleeping_work import Nap
+from tests.waiting import has_ended, until, wait_until
 
 MODULE = "tests.server.catalogs.sleeping_work"
 WAITER = f"""
@@ -23,13 +22,6 @@ from tests.server.catalogs.sleeping_work import Nap
 asyncio.run(run_in_background({MODULE!r}, Nap(600), Nap, ProcessLimits(4.0, 900), CatalogRefused))
 """
 LIMITS = ProcessLimits(4.0, 900)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < 30
-        time.sleep(0.05)
 
 
 def sleeping(process: psutil.Process) -> list[psutil.Process]:
@@ -52,17 +44,17 @@ async def test_packages_of_the_users_own_path_are_found(tmp_path: Path, monkeypa
 async def test_cancelling_the_wait_ends_the_work():
     me = psutil.Process()
     wait = asyncio.create_task(run_in_background(MODULE, Nap(600), Nap, LIMITS, CatalogRefused))
-    while not (found := sleeping(me)):
-        await asyncio.sleep(0.05)
+    await until(lambda: bool(sleeping(me)))
+    work, *_ = sleeping(me)
     wait.cancel()
     await asyncio.wait({wait})
-    until(lambda: not found[0].is_running() or found[0].status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: has_ended(work))
 
 
 def test_the_work_ends_with_a_server_that_is_killed():
     server = subprocess.Popen([sys.executable, "-c", WAITER])
-    until(lambda: bool(sleeping(psutil.Process(server.pid))))
+    wait_until(lambda: bool(sleeping(psutil.Process(server.pid))))
     (work,) = sleeping(psutil.Process(server.pid))
     server.kill()
     server.wait()
-    until(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: has_ended(work))

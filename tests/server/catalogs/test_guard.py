@@ -21,8 +21,9 @@ from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterRefused, VersionActive
 from server.metrics.registry import Metrics
 from server.try_again import EngineUnavailable
-from tests.server.catalogs.shop import ONE, START, TWO, Shop, moved, open_shop, opened, started, until
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, moved, open_shop, opened, started
 from tests.server.engine_process import process_id
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

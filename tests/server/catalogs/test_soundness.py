@@ -22,6 +22,7 @@ from server.settings import Settings
 from tests.models import random_catalog
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs
+from tests.waiting import until
 from verification.result import BeamResult
 
 CATALOG = random_catalog(items=20)
@@ -106,9 +107,7 @@ async def test_another_engine_is_not_blamed_for_the_last(bench: Bench):
     process = bench.engine.supervisor._process
     assert process is not None
     process.kill()
-    async with asyncio.timeout(30):
-        while bench.engine.supervisor.status is EngineStatus.READY:
-            await asyncio.sleep(0.005)
+    await until(lambda: bench.engine.supervisor.status is not EngineStatus.READY)
     await bench.until_ready(True)
     assert bench.engine.supervisor.heartbeat.not_finite == 0
 
@@ -136,6 +135,4 @@ async def test_a_watch_that_ends_is_in_the_log(bench: Bench, monkeypatch: pytest
     monkeypatch.setattr(soundness, "ask", broken)
     bench.denied.write_text("0 1")
     assert await bench.ask(1, MANY) == {500}
-    async with asyncio.timeout(30):
-        while "the task 'soundness' has failed, and no longer watches" not in caplog.messages:
-            await asyncio.sleep(0.01)
+    await until(lambda: "the task 'soundness' has failed, and no longer watches" in caplog.messages)

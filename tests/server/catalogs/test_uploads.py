@@ -12,7 +12,8 @@ from server.catalogs.uploads import CatalogUploads
 from server.errors import UploadCutOff, VersionExists
 from server.settings import Settings
 from server.try_again import VersionsBusy
-from tests.server.catalogs.shop import ONE, Shop, opened, until
+from tests.server.catalogs.shop import ONE, Shop, opened
+from tests.waiting import until
 
 
 def uploads_of(shop: Shop) -> CatalogUploads:

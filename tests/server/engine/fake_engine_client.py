@@ -1,8 +1,7 @@
 """A client whose engine process is the fake worker, for as long as a test asks it something."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.engine.client import EngineClient
@@ -29,12 +28,6 @@ async def started(
         await client.supervisor.stop()
         assert process_id(client.supervisor) is None
         assert client.supervisor.status is EngineStatus.STOPPED
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def submit(request_id: str) -> Submit:

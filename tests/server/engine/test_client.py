@@ -17,9 +17,10 @@ from server.messages import DropCatalog, DropFilter, LoadCatalog, PutFilter, ToE
 from server.metrics.registry import Metrics
 from server.submit import FilterChoice
 from server.try_again import EngineUnavailable, QueueFull
-from tests.server.engine.fake_engine_client import search, started, submit, until
+from tests.server.engine.fake_engine_client import search, started, submit
 from tests.server.engine_process import process_id
 from tests.server.fake_ready import READY
+from tests.waiting import until
 from verification.result import RankedItem
 
 pytestmark = pytest.mark.usefixtures("fake_worker")

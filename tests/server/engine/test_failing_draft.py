@@ -1,6 +1,5 @@
 """A draft that fails while it serves, in a real engine process behind the real app."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from server.services import Services
 from server.settings import FlagSettings
 from tests.server.engine_process import process_id
 from tests.server.stub_catalogs import stub_catalogs
+from tests.waiting import until
 
 
 async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
@@ -35,9 +35,7 @@ async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
     app = build_app(Services(settings, stub_catalogs(catalog, engine), engine, open_history_store("memory://"), metrics))
     engine.supervisor.start()
     try:
-        async with asyncio.timeout(90):
-            while engine.supervisor.status is not EngineStatus.READY:
-                await asyncio.sleep(0.05)
+        await until(lambda: engine.supervisor.status is EngineStatus.READY)
         assert metrics.registry.get_sample_value("atspeed_draft_up") == 1
         process = process_id(engine.supervisor)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:

@@ -12,9 +12,10 @@ from server.engine.heartbeat import Patience
 from server.engine.process import Obstacle
 from server.engine.supervisor import EngineStatus
 from server.try_again import EngineUnavailable
-from tests.server.engine.fake_engine_client import search, started, submit, until
+from tests.server.engine.fake_engine_client import search, started, submit
 from tests.server.engine_process import process_id
 from tests.server.fake_worker import UNREADABLE
+from tests.waiting import has_ended, until
 
 pytestmark = pytest.mark.usefixtures("fake_worker")
 
@@ -166,7 +167,7 @@ async def test_what_an_engine_has_started_ends_with_it(end: str):
         if end == "die":
             with pytest.raises(EngineUnavailable):
                 await search(client, submit("die"))
-    await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: has_ended(child))
 
 
 class Clock:

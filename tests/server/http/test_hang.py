@@ -14,6 +14,7 @@ import pytest
 from server.engine.directory import PREFIX
 from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem, post, problem
+from tests.waiting import has_ended, wait_until
 
 SILENT = "The engine gives no sign of life; if that goes on, another is started."
 HUNG = "The engine is being restarted after it hung."
@@ -96,11 +97,6 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(watched: Serve
         assert "Traceback" not in server.log
 
 
-def ended(engine: psutil.Process) -> bool:
-    """True if a process has ended; whoever inherits it may take its time to say so."""
-    return not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
-
-
 def starting(server: ServerProcess) -> psutil.Process:
     """The engine while it imports its modules."""
     return server.wait_for_engine()
@@ -159,9 +155,6 @@ def test_nothing_outlives_a_server_that_is_killed(
             assert not left & set(temporary.iterdir())
             engine = moment(server)
             server.process.kill()
-            started = time.monotonic()
-            while not ended(engine):
-                assert time.monotonic() - started < 20
-                time.sleep(0.05)
+            wait_until(lambda engine=engine: has_ended(engine))
         left = set(temporary.iterdir())
         assert all(path.name.startswith(PREFIX) for path in left)
