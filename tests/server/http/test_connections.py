@@ -218,6 +218,8 @@ def test_what_is_not_http_gets_a_sentence(connect: Callable[[], socket.socket], 
 
 
 def test_one_address_has_a_share_of_the_connections_and_gets_it_back(limited: ServerProcess, connect: Callable[[], socket.socket]):
+    # Those of earlier tests are gone for the server, too.
+    limited.wait_for(lambda: limited.metric("atspeed_open_connections") <= 2)
     held = [connect() for _ in range(40)]
     told = [rest(connection) for connection in held]
     refused = [answer for answer in told if answer]
