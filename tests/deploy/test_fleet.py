@@ -136,7 +136,7 @@ def test_a_replica_that_shows_another_state_is_found(history: History):
         (listed("start", 100.0, 0, [1], "few"), "breaks what few meant"),
     ],
 )
-def test_lists(history: History, seen: Seen, sentence: str | None):
+def test_lists_of_the_wrong_version_items_or_filter_are_complained_of(history: History, seen: Seen, sentence: str | None):
     complaints = list(list_complaints(history, [seen], [], [Span(100.0, 106.0)]))
     assert [sentence in each for each in complaints if sentence is not None] == [True] * (sentence is not None)
     assert len(complaints) == (sentence is not None)

@@ -34,7 +34,7 @@ def die() -> None:
         (lambda: time.sleep(60), "hang", "no answer within 1 s"),
     ],
 )
-def test_endings(function: Callable[[], object], kind: str, answer: object, tmp_path: Path) -> None:
+def test_what_becomes_of_a_child_is_told_by_its_kind(function: Callable[[], object], kind: str, answer: object, tmp_path: Path) -> None:
     assert in_child(function, seconds=1 if kind == "hang" else 60, log=tmp_path / "log") == Ending(kind, answer)
 
 

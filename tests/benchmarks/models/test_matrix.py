@@ -77,7 +77,7 @@ def test_names_are_unique_and_choose_by_family_or_variant() -> None:
         ([((1, 2), -1.0)], False),
     ],
 )
-def test_differences(found: list, is_equal: bool) -> None:
+def test_lists_with_other_items_order_or_scores_differ(found: list, is_equal: bool) -> None:
     assert (not list(differences({"none 2 0": found}, {"2 0": LISTS["none 2 0"]}))) == is_equal
 
 

@@ -47,7 +47,7 @@ def test_ranges_by_hand() -> None:
     assert ranges(array(5, 0, 2), array(2, 0, 3)).tolist() == [5, 6, 2, 3, 4]
 
 
-def test_widths(windows: TreeWindows) -> None:
+def test_a_window_is_as_wide_as_its_tokens_and_its_trees_nodes(windows: TreeWindows) -> None:
     assert windows.widths(trees=False).tolist() == [6, 2, 4]
     assert windows.widths(trees=True).tolist() == [11, 2, 6]
     assert nodes_of(windows, 0) == slice(0, 7)

@@ -230,7 +230,7 @@ def test_carriers_check_their_shapes() -> None:
         Candidates(Frontier(torch.zeros(2), torch.zeros(2), (2,), torch.zeros(2)), torch.zeros(3), torch.zeros(2, 2))
 
 
-def test_find_nodes() -> None:
+def test_nodes_are_found_where_they_stand_and_what_pads_is_found_nowhere() -> None:
     indices = find_nodes(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
     assert indices.tolist() == [[1, 0, -1], [1, -1, 0]]
     assert find_nodes(torch.tensor([[5]]), torch.empty(1, 0, dtype=torch.int64)).tolist() == [[-1]]

@@ -78,7 +78,9 @@ def recbole(folder: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("named", ["directory", "file"])
-def test_films(tmp_path: Path, write: Callable[[Path], None], name: str, profile: dict[str, Any] | None, named: str) -> None:
+def test_data_sets_of_films_are_known_by_their_files(
+    tmp_path: Path, write: Callable[[Path], None], name: str, profile: dict[str, Any] | None, named: str
+) -> None:
     folder = tmp_path / "films"
     write(folder)
     ratings = next(folder / each for each in ("u.data", "ratings.dat", "ratings.csv", "ml.inter") if (folder / each).is_file())
@@ -151,7 +153,7 @@ def amazon_2023(folder: Path) -> Path:
 
 @pytest.mark.parametrize(("write", "name"), [(amazon_2014, "2014 or 2018"), (amazon_2018, "2014 or 2018"), (amazon_2023, "2023")])
 @pytest.mark.parametrize("named", ["directory", "file"])
-def test_products(tmp_path: Path, write: Callable[[Path], Path], name: str, named: str) -> None:
+def test_amazons_reviews_are_read_with_their_products(tmp_path: Path, write: Callable[[Path], Path], name: str, named: str) -> None:
     reviews = write(tmp_path / "amazon")
     found = made(tmp_path, reviews if named == "file" else reviews.parent)
     assert f" is Amazon's reviews of {name}, with meta_Music.json" in found.told.splitlines()[0]

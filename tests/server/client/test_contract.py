@@ -166,7 +166,7 @@ def test_the_catalog_and_its_items(face: Face, server: ServerProcess, catalog: C
         face.call("item", "../x")
 
 
-def test_filters(face: Face):
+def test_a_filter_is_put_used_and_forgotten_under_any_name(face: Face):
     name = f"few & {face.kind} a?b#…"
     assert told(face.call("put_filter", name, items=["item-1", "item-2"])) == {"name": name, "items": 2}
     assert [line.item_id for line in face.call("filter_sample", name, limit=2).sample] == ["item-1", "item-2"]

@@ -152,7 +152,7 @@ def test_what_is_safe_is_tried_again(face_of: Any):
         assert len(server.requests) == 3
 
 
-def test_tries_end(face_of: Any):
+def test_after_the_last_try_the_error_of_it_is_raised(face_of: Any):
     server = Server(*[problem(503)] * 9)
     with pytest.raises(Unavailable):
         face_of(server).call("filters")
@@ -412,7 +412,7 @@ def test_a_deadline_that_has_passed_is_told(face_of: Any, monkeypatch: pytest.Mo
     assert not server.requests
 
 
-def test_headers(face_of: Any):
+def test_every_request_has_the_key_and_names_its_user_for_proxies(face_of: Any):
     server = Server(*[ok({"user_id": "42", "events": []})] * 3, ok(LIST), ok({"filters": []}))
     face = face_of(server, key="secret")
     for user in ("42", "anna b.", "ü\n"):

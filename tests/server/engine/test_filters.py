@@ -53,7 +53,7 @@ def test_no_more_sets_are_kept_than_may_be(filters: EngineFilters) -> None:
     assert filters.fresh(None, -1) is not oldest
 
 
-def test_what_nobody_knows(filters: EngineFilters) -> None:
+def test_unknown_filters_and_days_that_no_item_has_are_refused(filters: EngineFilters) -> None:
     with pytest.raises(ValueError, match="The engine knows no filter 'odd'"):
         filters.fresh(FilterChoice(all=("odd",)), 3)
     with pytest.raises(ValueError, match="No item of the engine's catalog says when it came"):

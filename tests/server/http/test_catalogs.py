@@ -65,7 +65,7 @@ def shows(answer: dict[str, Any], catalog: Catalog) -> bool:
     return all(catalog.identifier(catalog.indices_of([line["item_id"]])[0]) == tuple(line["identifier"]) for line in answer["items"])
 
 
-def test_activation_and_rollback(shop: ServerProcess, catalog: Catalog, versions: dict[str, Catalog]):
+def test_versions_are_served_as_they_are_activated_and_rolled_back(shop: ServerProcess, catalog: Catalog, versions: dict[str, Catalog]):
     first = shop.recommend(history=HISTORY).json()
     assert first["catalog_version"] == catalog.version
     for version in ("v1", "small", "v2"):

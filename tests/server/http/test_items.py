@@ -266,5 +266,5 @@ def test_codebooks_that_are_none_end_a_server_at_once(model_flags: list[str], tm
         ("v" * 100, [], "v" * 80 + ".items-1"),
     ],
 )
-def test_names_of_versions(active: str, taken: list[str], expected: str) -> None:
+def test_a_version_that_items_make_has_the_next_free_number(active: str, taken: list[str], expected: str) -> None:
     assert next_version(active, taken) == expected

@@ -31,7 +31,7 @@ HOSTILE = (
 )
 
 
-def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -> None:
+def test_lists_are_those_of_the_prompts_that_requests_describe(catalog: Catalog, catalog_file: Path, tmp_path: Path) -> None:
     target = save_random_model(tmp_path / "target", catalog)
     prompt_of({"format": "jinja", "template": TEMPLATE, "behaviours": {"buy": {"max_items": 2}}, "max_tokens": 100}).save(target)
     events = [UserEvent(item, "buy" if item % 2 else "watch", time=float(item)) for item in range(40, 46)]

@@ -94,7 +94,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world.recommender.close()
 
 
-def test_blended_lists(world: World) -> None:
+def test_blended_lists_are_the_ranking_by_target_and_neighbours(world: World) -> None:
     """The candidates' prefixes are computed by the decoder with its first token."""
     engine = world.recommender.engine
     items = np.random.default_rng(2).permutation(len(CATALOG))[:20]
