@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -375,6 +376,28 @@ async def test_items_forget_older_versions_that_items_made_and_none_that_was_bro
         await adds(two).add(item(f"new-{number}"))
     await follow(one)
     assert one.catalogs.versions() == [START.version, "v1", *brought, "v1.items-20261105", "v1.items-20261106"]
+
+
+async def test_items_are_served_where_older_versions_can_not_be_forgotten_and_these_go_with_the_next_ones(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(_: str) -> NoReturn:
+        raise ControlUnavailable("It is away.")
+
+    def made() -> list[str]:
+        return [name for name in one.catalogs.versions() if ".items-" in name]
+
+    monkeypatch.setattr(new_items, "KEPT_VERSIONS", 1)
+    one, *_ = fleet
+    await adds(one).add(item("first"))
+    with monkeypatch.context() as away:
+        away.setattr(one.catalogs, "remove", refuse)
+        _, second = await adds(one).add(item("second"))
+    assert one.catalogs.active.name == second.version
+    assert len(made()) == 2
+    assert "versions that are not needed any more stay: It is away." in caplog.messages
+    _, third = await adds(one).add(item("third"))
+    assert made() == [third.version]
 
 
 async def test_items_whose_server_ends_while_they_are_written_are_there_if_they_were_written(fleet: list[Shop], control: Flaky) -> None:

@@ -3,6 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_column import TextColumn
+from server.catalogs.filters import NamedFilters
 from server.control import ControlStore, Limits, Replica
 from server.control.announcer import Announcer
 from server.control.memory import MemoryControlStore
 from server.engine.supervisor import EngineStatus
-from server.errors import CatalogRefused
+from server.errors import CatalogRefused, FilterRefused
 from server.try_again import EngineUnavailable, ReplicaBehind
 from tests.server.catalogs.shop import ONE, START, Shop, moved, opened, put_into, take_any_catalog
 
@@ -245,3 +247,16 @@ async def test_a_later_catalog_for_which_a_filter_fails_that_was_put_while_its_e
             await old.filters.drop("mine")
             for shop in (new, old):
                 await assert_serves(shop, SAME_MODEL)
+
+
+async def test_a_server_whose_filters_fit_no_version_does_not_begin(
+    tmp_path: Path, control: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> NoReturn:
+        raise FilterRefused("There is no attribute 'size'.")
+
+    monkeypatch.setattr(NamedFilters, "prepare", refuse)
+    sentence = rf"^No version can be served with the named filters, not even '{START.version}': see the log\.$"
+    with pytest.raises(FilterRefused, match=sentence):
+        async with opened(tmp_path, control):
+            pass
