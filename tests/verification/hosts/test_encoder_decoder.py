@@ -30,7 +30,7 @@ from verification.hosts.encoder_decoder_layers import joined
 from verification.hosts.graphs import graphed
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
-from verification.request import BeamRequest
+from verification.request import BeamRequest, Think
 from verification.result import BeamResult
 from verification.scored import Scored
 from verification.teacher import make_teacher
@@ -249,6 +249,13 @@ def test_what_can_not_be_served_is_refused_in_a_sentence(world: World, tmp_path:
 def test_a_t5_can_not_teach(world: World, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is an encoder-decoder model, which can't teach: train a smaller T5"):
         make_teacher(world.target, tmp_path, CATALOG, tmp_path / "out")
+
+
+def test_a_text_before_a_list_is_refused_and_takes_no_slot(world: World) -> None:
+    engine = world.recommender.engine
+    with pytest.raises(ValueError, match=r"^A model with an encoder can't think before a list: "):
+        engine.add(BeamRequest("thinks", world.prompts[0], K, K, think=Think(3, np.array([3]))))
+    assert (engine.running, engine.used_slots) == (0, 0)
 
 
 def test_the_vllm_host_has_no_encoder(world: World) -> None:
