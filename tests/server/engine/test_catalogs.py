@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -178,3 +179,24 @@ def test_a_catalog_that_is_dropped_while_it_is_loaded_is_not_taken_in(model: Pat
     assert engines.loaded() == []
     with pytest.raises(ValueError, match=r"^The engine has no catalog 'new'\.$"):
         engines.get("new")
+
+
+def test_a_draft_that_fails_in_a_step_of_one_catalog_is_asked_no_more_by_the_other(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one model, which is closed then."""
+    old = Recommender.load(model, OLD, draft=model, plan="beam:12", threads=1, kv_memory_gib=0.01, name="old")
+    new, engines, asked = old.successor(NEW, "new"), EngineCatalogs("old", old), 0
+
+    def break_down(_: object) -> NoReturn:
+        nonlocal asked
+        asked += 1
+        raise RuntimeError("the draft is out of memory")
+
+    try:
+        engines.put("new", EngineCatalog.of(new))
+        monkeypatch.setattr(old.engine.draft, "score", break_down)
+        found = search(engines, [old.request("1", [1, 2], 4, 10), new.request("2", [1, 2], 4, 10)])
+        assert asked == 1
+        assert (old.engine.has_draft, new.engine.has_draft) == (False, False)
+        assert all(result.items for result in found.values())
+    finally:
+        engines.close()
