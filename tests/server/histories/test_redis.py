@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
@@ -11,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from server.errors import HistoryDamaged
 from server.histories import Event, StoredUser, open_history_store
+from server.histories import redis as redis_store
 from server.try_again import HistoryUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
 
@@ -434,3 +436,17 @@ async def test_a_sample_is_found_among_keys_of_others_and_has_nobody_twice(start
     assert sorted(event.item_id for (event,) in found) == [f"of {user}" for user in users]
     assert len(await store.sample(5, 3)) == 5
     await store.close()
+
+
+async def test_of_calls_side_by_side_all_have_ended_when_a_failure_is_raised_and_no_more_begin(monkeypatch):
+    monkeypatch.setattr(redis_store, "_CALLS_TOGETHER", 2)
+    ended = []
+
+    async def call(name):
+        await asyncio.sleep(0)
+        ended.append(name)
+        raise HistoryUnavailable(name)
+
+    with pytest.raises(HistoryUnavailable, match=r"^first$"):
+        await redis_store._together([partial(call, name) for name in ("first", "second", "third")])
+    assert ended == ["first", "second"]
