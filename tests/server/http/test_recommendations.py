@@ -220,24 +220,6 @@ def test_a_body_that_is_wrong_gets_one_sentence(server: ServerProcess, case: str
     assert_problem(response, 422, sentence)
 
 
-def test_an_unknown_user_gets_one_sentence(server: ServerProcess):
-    assert_problem(server.recommend(user_id="nobody"), 404, "There is no user 'nobody': no events are stored for that id.")
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b'{"history": ["item-1"', "The body is not valid JSON: Expecting ',' delimiter at character 21."),
-        (b"history", "The body is not valid JSON: Expecting value at character 0."),
-        (b"\xff\xfe{}\x00", "The body can't be read as JSON."),
-        (b"[" * 100_000, "The body can't be read as JSON."),
-    ],
-)
-def test_malformed_json_gets_one_sentence(server: ServerProcess, content: bytes, sentence: str):
-    response = server.client.post("/v1/recommendations", content=content, headers={"Content-Type": "application/json"})
-    assert_problem(response, 400, sentence)
-
-
 def test_a_body_that_is_not_declared_as_json_gets_one_sentence(server: ServerProcess):
     response = server.client.post("/v1/recommendations", content=b'{"history": ["item-1"]}')
     assert_problem(response, 415, "Send the body as JSON, with the header Content-Type: application/json.")
