@@ -1,7 +1,6 @@
 """Calibration finds a machine's cost curve again, whatever the curve is like."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +9,6 @@ from tests.speculation import Speculation
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.result import StepReport
-
-
-@pytest.fixture(scope="module")
-def speculation(tmp_path_factory: pytest.TempPathFactory) -> Speculation:
-    return Speculation(Path(tmp_path_factory.mktemp("calibration")))
 
 
 @pytest.mark.parametrize("truth", [CostCurve(0.02, 1e-4), CostCurve(0.02, 1e-4, 100.0), CostCurve(0.02, 1e-4, 500.0), CostCurve(0.02, 0.0)])

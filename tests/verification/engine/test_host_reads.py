@@ -72,11 +72,6 @@ class Device:
         return found
 
 
-@pytest.fixture(scope="module")
-def speculation(tmp_path_factory: pytest.TempPathFactory) -> Speculation:
-    return Speculation(Path(tmp_path_factory.mktemp("reads")))
-
-
 @pytest.fixture
 def device(speculation: Speculation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr("verification.hosts.attention.HAS_TRITON", False)
