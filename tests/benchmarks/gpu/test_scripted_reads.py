@@ -1,7 +1,6 @@
 """Scripted searches on a GPU that is none (`tests.stand_in`): they wait for it as often as those of trained models, once a step."""
 
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,10 @@ K, DEPTH = 3, 4
 SCRIPT = (TraceRound((6, 6, 6), 1, 2, 19), TraceRound((5,), 1, 0, 7))
 
 
-def test_a_scripted_step_reads_once_and_what_is_overlooked_is_sent_without_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scripted_step_reads_once_and_what_is_overlooked_is_sent_without_waiting(
+    speculation: Speculation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("verification.hosts.attention.HAS_TRITON", False)
-    speculation = Speculation(tmp_path)
     identifiers = speculation.identifiers[:, :DEPTH]
     with stand_in() as device:
         hosts = [TransformersHost.from_model(deepcopy(host.model).to(DEVICE), 4096) for host in (speculation.target, speculation.draft)]
