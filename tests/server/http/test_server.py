@@ -229,10 +229,10 @@ def test_a_way_of_verifying_that_there_is_not(model_flags: list[str], tmp_path: 
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("module", ["server.http.server", "drafting.prompts.text_prompts", "server.commands.app"])
-def test_the_api_process_and_the_command_line_stay_light(module: str):
+@pytest.mark.parametrize("modules", ["server.http.server, drafting.prompts.text_prompts", "server.commands.app"])
+def test_the_api_process_and_the_command_line_stay_light(modules: str):
     heavy = {"torch", "transformers", "vllm", "httpx", "server.client", "nicegui", "server.console", "obstore"}
-    heavy |= {"fastapi", "numpy"} if module == "server.commands.app" else set()
-    code = f"import sys, {module}; print(*(set(sys.modules) & {heavy!r}))"
+    heavy |= {"fastapi", "numpy"} if modules == "server.commands.app" else set()
+    code = f"import sys, {modules}; print(*(set(sys.modules) & {heavy!r}))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
     assert found.stdout.strip() == ""
