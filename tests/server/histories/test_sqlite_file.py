@@ -255,7 +255,7 @@ async def test_a_store_can_be_closed_while_its_file_is_checked(filled: Path):
 
 async def test_reads_do_not_wait_for_writers_here_or_elsewhere(tmp_path: Path):
     path = tmp_path / "histories.db"
-    store = open_history_store(f"sqlite:///{path}", timeout_seconds=3)
+    store = open_history_store(f"sqlite:///{path}", timeout_seconds=20)
     await store.append("ann", [Event("a", 1.0)])
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -27,8 +27,8 @@ FEW = {"items": ["item-1", "item-2"]}
 class Replica:
     """An app that follows a control store, as long as it is told to."""
 
-    def __init__(self, control: ControlStore, name: str) -> None:
-        settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers", timeout_ms=300)
+    def __init__(self, control: ControlStore, name: str, timeout_ms: int = 20_000) -> None:
+        settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers", timeout_ms=timeout_ms)
         metrics = Metrics()
         engine = StubEngine(settings, metrics)
         catalogs = stub_catalogs(CATALOG, engine, control, name)
@@ -82,8 +82,8 @@ async def test_a_client_that_names_the_revision_of_its_write_meets_it_on_every_r
     assert len(listed.json()["filters"]) == 19
 
 
-async def test_a_revision_that_is_not_reached_in_time_is_503_and_what_is_none_is_422(pair: tuple[Replica, Replica]):
-    one, _ = pair
+async def test_a_revision_that_is_not_reached_in_time_is_503_and_what_is_none_is_422():
+    one = Replica(open_control_store("memory://"), "one", timeout_ms=50)
     refused = await one.client.get("/v1/catalog", headers={"X-Min-Revision": "1000000"})
     assert_problem(refused, 503, f"This server has applied revision {revision(refused)}, and not yet 1000000 (X-Min-Revision).")
     assert refused.headers["retry-after"] == "1"
