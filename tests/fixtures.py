@@ -84,7 +84,8 @@ def model_flags(model_dir: Path, catalog_file: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def running_server(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    flags = ("--histories", f"sqlite:///{folder / 'histories.db'}", "--timeout-ms", "20000", "--cold-start", "none", "--plan", "auto")
+    histories = ("--histories", f"sqlite:///{folder / 'histories.db'}", "--history-timeout-ms", "10000")
+    flags = (*histories, "--timeout-ms", "20000", "--cold-start", "none", "--plan", "auto")
     with ForkedServer(folder, *model_flags, *flags) as server:
         yield server.wait_until_ready()
 
