@@ -60,7 +60,8 @@ def test_a_variable_that_is_no_setting_is_told_by_its_name(tmp_path):
 
 def test_a_server_logs_json_with_request_ids_and_nothing_that_users_met(model_flags, tmp_path):
     """A Redis that is away makes the API process log while it answers; debug is the most that is ever logged."""
-    flags = ("--histories", "redis://127.0.0.1:1/0", "--control", "memory://", "--log-format", "json", "--log-level", "debug")
+    patience = ("--timeout-ms", "20000", "--history-timeout-ms", "10000")
+    flags = ("--histories", "redis://127.0.0.1:1/0", "--control", "memory://", "--log-format", "json", "--log-level", "debug", *patience)
     with ForkedServer(tmp_path, *model_flags, *flags) as server:
         server.wait_until_ready()
         assert server.recommend(history=["item-17", "item-23"], exclude=["item-42"], k=2).status_code == 200

@@ -158,12 +158,12 @@ class Collector:
 def test_a_real_server_sends_its_spans_before_it_ends(model_flags, model_dir, tmp_path):
     collector = Collector()
     draft = ("--draft", str(model_dir), "--plan", "beam:8+children")
-    flags = (*model_flags, *draft, "--histories", "memory://", "--otlp-endpoint", collector.url)
+    flags = (*model_flags, *draft, "--histories", "memory://", "--timeout-ms", "20000", "--otlp-endpoint", collector.url)
     with ForkedServer(tmp_path, *flags) as server:
         server.wait_until_ready()
         server.client.post("/v1/users/user-secret/events", json={"events": [{"item_id": "item-17"}]})
         server.client.put("/v1/users/user-secret/profile", json={"name": "known-secret"})
-        body = {"user_id": "user-secret", "k": 3, "timeout_ms": 20000, "context": {"query": "known-secret"}}
+        body = {"user_id": "user-secret", "k": 3, "context": {"query": "known-secret"}}
         answer = server.client.post("/v1/recommendations", json=body, headers={"traceparent": PARENT, "x-request-id": "request-7"})
         assert answer.status_code == 200
         # Whom nobody knows gets a list of popular items.
