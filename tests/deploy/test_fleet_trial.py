@@ -47,7 +47,8 @@ class ForkedFleet(Fleet):
 
     def replica(self) -> Replica:
         port = free_port()
-        return ForkedReplica(self.folder / f"server-{port}", port, *self.flags)
+        # By default a list has a second, which processors that other tests have may not give it.
+        return ForkedReplica(self.folder / f"server-{port}", port, *self.flags, "--timeout-ms", "20000")
 
     @contextmanager
     def gateway(self) -> Iterator[None]:
