@@ -93,6 +93,8 @@ def evaluate(
         directory.check(overwrite=overwrite)
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
+    if "items:" in settings.plan:
+        fail(f"The plan {settings.plan} drafts items of a neighbour model, as servers alone do: choose another --plan.")
     lengths = sorted(whole_numbers("--k", k, LONGEST_LIST))
     rules = tuple(map(Verification, chosen("kind of verification", modes, list(Verification))))
     compared = tuple(chosen("baseline", baselines, BASELINES, or_none=True))

@@ -98,8 +98,11 @@ def blending_of(settings: Settings, catalog: Catalog) -> Blending | None:
 
     Raises:
         NeighbourError: the neighbour model can't be used, or was made for another catalog.
-        OfflineError: nothing says how much it weighs, or lists are sampled.
+        OfflineError: nothing says how much it weighs, or lists are sampled; or the plan drafts its items.
     """
+    if "items:" in settings.plan:
+        # Nothing would be drafted, yet beams would be as narrow as the plan asks for.
+        raise OfflineError(f"The plan {settings.plan} drafts items of a neighbour model, as servers alone do: choose another --plan.")
     if (model := load_neighbours(settings)) is None:
         return None
     if settings.blend is None:

@@ -117,6 +117,7 @@ def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
         (("--part", "train"), "There is no part 'train': choose test or valid"),
         (("--split", "by-moon"), "There is no split 'by-moon'"),
         (("--plan", "guess", "--draft", "DRAFT"), "There is no plan 'guess'"),
+        (("--plan", "items:9", "--draft", "DRAFT"), "The plan items:9 drafts items of a neighbour model, as servers alone do"),
         (("--quantization", "int8"), "The transformers host loads weights as they are: quantizing them needs the vLLM host."),
         (("--exact", "--engine", "vllm"), "The vLLM host can't make lists exact"),
         (("--draft", "DRAFT", "--draft", "DRAFT"), "Two drafts are called 'draft'"),

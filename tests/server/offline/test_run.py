@@ -279,6 +279,7 @@ def test_blends_that_make_no_sense(tmp_path: Path):
             {"blend": 1.0, "verification": "gumbel"},
             "Only strict lists can be blended: leave --neighbours out",
         ),
+        ({"blend": 1.0, "plan": "beam:40+items:20"}, "drafts items of a neighbour model, as servers alone do: choose another --plan."),
     ):
         settings = FlagSettings(target=tmp_path, catalog=tmp_path, neighbours=tmp_path / "neighbours", **options)
         with pytest.raises(OfflineError, match=sentence):
