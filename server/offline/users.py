@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from math import isfinite
 from typing import Any
 
 import msgspec
@@ -179,8 +178,8 @@ def _json_line(row: dict[str, Any]) -> bytes:
 
 
 def _whole(value: Any) -> Any:
-    """A whole number as an integer: pandas makes floats of a column of integers with a gap, and databases export decimals."""
-    is_whole = isinstance(value, float | Decimal) and isfinite(value) and value == int(value)
+    """A whole number of 64 bits as an integer: pandas makes floats of a column of integers with a gap, and databases export decimals."""
+    is_whole = isinstance(value, float | Decimal) and abs(value) < 2**63 and value == int(value)
     return int(value) if is_whole else value
 
 
@@ -189,8 +188,11 @@ def _present(value: Any) -> Any:
         case bytes():
             # Hive and Impala say nothing of their texts being texts.
             return value.decode()
+        case Decimal():
+            # As `atspeed prepare` keeps it; a whole one may be an id.
+            return float(value) if value.as_tuple().exponent else _whole(value)
         case dict():
-            return {name: _present(each) for name, each in value.items() if each is not None}
+            return {_present(name): _present(each) for name, each in value.items() if each is not None}
         case list():
             return [_present(each) for each in value]
         case datetime() if value.tzinfo is None:

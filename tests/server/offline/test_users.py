@@ -79,24 +79,38 @@ def test_maps_and_times_of_a_table(tmp_path: Path):
 
 
 def test_ids_and_numbers_of_a_table_are_those_that_were_meant(tmp_path: Path):
-    """Texts that say nothing of being texts, whole numbers as floats (beside a gap) and as decimals; what is not whole stays."""
+    """Texts that say nothing of being texts, whole numbers as floats (beside a gap), decimals of any size; what is not whole stays."""
+    spent_and_visits = [("spent", pa.decimal128(10, 2)), ("visits", pa.decimal128(5, 0))]
     columns = {
         "user_id": pa.array([b"ann", "bo\u00eb".encode()], pa.binary()),
         "history": pa.array([[b"a"], [b"b"]], pa.list_(pa.large_binary())),
         "k": pa.array([3.0, float("nan")]),
         "beam_width": pa.array([Decimal(4), None], pa.decimal128(10, 2)),
+        "profile": pa.array([{"spent": Decimal("12.50"), "visits": Decimal(3)}, None], pa.struct(spent_and_visits)),
+        "exclude": pa.array([[Decimal(7), Decimal(10**20)], None], pa.list_(pa.decimal128(38, 0))),
+        "behaviours": pa.array([[(b"view", [b"c"])], None], pa.map_(pa.binary(), pa.list_(pa.binary()))),
         "context": pa.array([{"hour": 3.0}, {"hour": 3.5}]),
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     pq.write_table(pa.table({"user_id": [7.0, 7.5], "history": [["a"], ["b"]]}), tmp_path / "b.parquet")
     found = [json.loads(text) for _, _, text in rows_of(UserPlace.of(str(tmp_path)).files(), 5)]
     assert found == [
-        {"user_id": "ann", "history": ["a"], "k": 3, "beam_width": 4, "context": {"hour": 3.0}},
+        {
+            "user_id": "ann",
+            "history": ["a"],
+            "k": 3,
+            "beam_width": 4,
+            "profile": {"spent": 12.5, "visits": 3},
+            "exclude": [7, "1" + 20 * "0"],
+            "behaviours": {"view": ["c"]},
+            "context": {"hour": 3.0},
+        },
         {"user_id": "bo\u00eb", "history": ["b"], "k": None, "context": {"hour": 3.5}},
         {"user_id": 7, "history": ["a"]},
         {"user_id": 7.5, "history": ["b"]},
     ]
     assert isinstance(found[0]["k"], int)
+    assert isinstance(found[0]["profile"]["visits"], int)
     assert isinstance(found[0]["context"]["hour"], float)
 
 
