@@ -75,17 +75,17 @@ class Defaults:
 
 
 class UserLine(msgspec.Struct):
-    """One line of the input file; other fields are passed over, and ids may be whole numbers."""
+    """One line of the input file; a null is a field that is left out, other fields are passed over, and ids may be whole numbers."""
 
     history: list[str | int | dict[str, Any]] | None = None
     user_id: str | int | None = None
-    behaviours: dict[str, list[str | int | dict[str, Any]]] = {}
+    behaviours: dict[str, list[str | int | dict[str, Any]]] | None = None
     profile: dict[str, Any] | None = None
-    context: dict[str, Any] = {}
+    context: dict[str, Any] | None = None
     k: int | None = None
     beam_width: int | None = None
     beam_widths: list[int] | None = None
-    exclude: list[str | int] = []
+    exclude: list[str | int] | None = None
 
 
 _DECODER = msgspec.json.Decoder(UserLine)
@@ -122,7 +122,7 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     except ValidationError as error:
         first = error.errors()[0]
         return validation_sentence({**first, "loc": ("line", *first["loc"])})
-    excluded, missing = found_items(catalog, [*defaults.exclude, *map(str, line.exclude)])
+    excluded, missing = found_items(catalog, [*defaults.exclude, *map(str, line.exclude or ())])
     unknown = {**user.unknown, **({"exclude": missing} if missing else {})}
     if unknown and defaults.strict_ids:
         return none_known({name: ids[:1] for name, ids in unknown.items()})
@@ -159,8 +159,8 @@ def _user(catalog: Catalog, line: UserLine) -> KnownUser:
         # Most files are nothing but ids, and of those a line may have any number.
         given = GivenUser.model_construct(history=history)
     else:
-        behaviours = {kind: list(map(_entry, entries)) for kind, entries in line.behaviours.items()}
-        told = {"history": history, "behaviours": behaviours, "profile": line.profile, "context": line.context}
+        behaviours = {kind: list(map(_entry, entries)) for kind, entries in (line.behaviours or {}).items()}
+        told = {"history": history, "behaviours": behaviours, "profile": line.profile, "context": line.context or {}}
         given = GivenUser.model_validate(told)
     return known_user(catalog, given, len(history) + MAX_HISTORY, user_id=None if line.user_id is None else str(line.user_id))
 

@@ -123,6 +123,18 @@ def test_the_widths_of_all_lines_are_those_of_a_line_with_a_k_that_fits_in_them(
     assert (question.beam_width, question.beam_widths) == widths
 
 
+@pytest.mark.parametrize(
+    "told",
+    [{"history": ["item-1"]}, {"history": ["item-1"], "context": {"query": "rain"}}, {"behaviours": {"buy": ["item-4"]}}],
+)
+def test_a_null_is_a_field_that_is_left_out(told: dict[str, object]):
+    """As pandas writes a column of which a user has nothing."""
+    fields = ("history", "user_id", "behaviours", "profile", "context", "k", "beam_width", "beam_widths", "exclude")
+    question = asked(**told)
+    assert isinstance(question, Question)
+    assert asked(**(dict.fromkeys(fields) | told)) == question
+
+
 def test_a_line_of_ids_may_be_longer_than_a_request():
     question = asked(history=["item-1"] * 10_001)
     assert isinstance(question, Question)
