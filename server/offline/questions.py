@@ -3,6 +3,7 @@
 Invariant: a line that can't be used becomes a sentence, never an exception: in a file of a million users there is always one.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,7 @@ _DECODER = msgspec.json.Decoder(UserLine)
 def read_line(line: bytes) -> UserLine | str:
     """A line of the file, or a sentence about what is wrong with it."""
     try:
-        return _DECODER.decode(line)
+        return _DECODER.decode(line.removeprefix(BOM_UTF8))
     except UNDECODABLE as error:
         return f"The line is not a user: {error}."
 

@@ -135,6 +135,12 @@ def test_a_null_is_a_field_that_is_left_out(told: dict[str, object]):
     assert asked(**(dict.fromkeys(fields) | told)) == question
 
 
+def test_a_byte_order_mark_is_no_part_of_a_line():
+    """Windows begins files with one, and files that are joined have it in the middle."""
+    line = b'{"history": ["item-1"]}'
+    assert read_line(b"\xef\xbb\xbf" + line) == read_line(line) == UserLine(["item-1"])
+
+
 def test_a_line_of_ids_may_be_longer_than_a_request():
     question = asked(history=["item-1"] * 10_001)
     assert isinstance(question, Question)
