@@ -62,6 +62,12 @@ class Parts:
             self._folder.write(_STATE, msgspec.json.encode(self._state))
             return seed
         if state is None or state.purpose != purpose:
+            if all(file.name == _STATE for file in self._folder.files()):
+                # As where its model could not be loaded; nobody knows here whether it still runs.
+                raise OfflineError(
+                    f"{self._folder.place} was begun by a run of other users, models or options, which has made no list yet: choose "
+                    f"another --output, or remove {_STATE} there if that run is over."
+                )
             raise OfflineError(
                 f"{self._folder.place} holds lists of another run, of other users, models or options: choose another --output, or empty it."
             )

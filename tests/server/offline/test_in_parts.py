@@ -174,6 +174,19 @@ def test_a_run_that_goes_on_counts_what_the_earlier_one_made(tmp_path: Path, cap
         assert "1 list, 1 user without one, such as line 1: none.\n" in capsys.readouterr().err
 
 
+def test_a_folder_of_another_run_is_refused_with_what_can_be_done(tmp_path: Path):
+    """A run that has made no list may have ended at a wrong option, or load its model still."""
+    parts = Parts(f"{tmp_path}/lists", "jsonl")
+    parts.begin("one", 3)
+    sentence = r"lists was begun by a run of other .*, which has made no list yet: .*, or remove _atspeed\.json there if that run"
+    with pytest.raises(OfflineError, match=sentence):
+        parts.begin("another", 3)
+    Parts(f"{tmp_path}/lists", "parquet").write(0, [b"{}"])
+    with pytest.raises(OfflineError, match=r"lists holds lists of another run, of other .*: choose another --output, or empty it\.$"):
+        parts.begin("another", 3)
+    assert parts.begin("one", 4) == 3
+
+
 def test_a_worker_with_another_model_makes_no_parts(folder: Path, tmp_path: Path):
     """Such as one of the same shape that was trained anew on one node of a cluster."""
     shutil.copytree(folder / "model", tmp_path / "model")
