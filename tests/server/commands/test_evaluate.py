@@ -114,6 +114,7 @@ def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
         (("--beam-widths", "4,2", "--k", "3"), "The last of beam_widths must be at least k, got [4, 2] and k = 3."),
         (("--beam-widths", "4,4,4,4", "--k", "3"), "beam_widths"),
         (("--modes", "strict,hopeful"), "There is no kind of verification 'hopeful': choose strict, gumbel, relaxed."),
+        (("--modes", "strict,gumbel"), "--modes are ways of verifying drafts: name one with --draft, or leave --modes out."),
         (("--part", "train"), "There is no part 'train': choose test or valid"),
         (("--split", "by-moon"), "There is no split 'by-moon'"),
         (("--plan", "guess", "--draft", "DRAFT"), "There is no plan 'guess'"),
