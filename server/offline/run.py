@@ -102,15 +102,20 @@ def recommend_users(settings: Settings, defaults: Defaults, users: str, output: 
         SetupError: the parts can't be loaded, a file can't be read or written, both files are one, or no user got a list.
     """
     configure_logs("warning", "recommend")
-    is_stream = not is_url(users) and (path := Path(users)).exists() and not path.is_file() and not path.is_dir()
+    try:
+        is_stream = not is_url(users) and (path := Path(users)).exists() and not path.is_file() and not path.is_dir()
+        is_folder = output.is_folder
+    except OSError as error:
+        # As below a directory that this user may not enter.
+        raise OfflineError(f"{error.filename} can't be looked for: {error.strerror}.") from error
     if output.cluster is not None and output.place is None:
         raise OfflineError("Lists that Ray makes go to a folder that all its workers see: say which with --output.")
-    if output.is_folder and is_stream:
+    if is_folder and is_stream:
         raise OfflineError(f"A folder of lists is made from files, and {users} can be read only once: choose a file as --output.")
-    if output.form is not None and not output.is_folder:
+    if output.form is not None and not is_folder:
         raise OfflineError("--output-format is for a folder of parts: the form of a file follows from its name (.parquet, else JSONL).")
     catalog = load_catalog(settings.catalog)
-    if output.is_folder:
+    if is_folder:
         _recommend_in_parts(settings, defaults, catalog, users, output)
     else:
         _recommend_to_file(settings, defaults, catalog, users, output, is_stream)
