@@ -231,6 +231,6 @@ def _text(value: Any) -> str | None:
 @contextmanager
 def _bar(source: Source) -> Iterator[Callable[[int], object]]:
     """A progress bar over the bytes of a file; it is told how many have been read in all."""
-    with tqdm(total=source.path.stat().st_size, desc=f"reading {source.path.name}", unit="B", unit_scale=True, mininterval=0.5) as bar:
+    with tqdm(total=source.path.stat().st_size, desc=f"reading {source.path.name}", unit="B", unit_scale=True) as bar:
         yield lambda read: bar.update(read - bar.n)
         bar.update(bar.total - bar.n)

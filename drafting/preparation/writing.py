@@ -85,7 +85,7 @@ def write_events(folder: Path, events: Events) -> None:
     names = {"user": (events.users, _dictionary(events.user_names)), "item": (events.items, _dictionary(events.item_names))}
     details = {name: (column.codes, *arrow_values(column)) for name, column in events.details.items()}
     notes = {name: metadata for name, (_, _, metadata) in details.items()}
-    with tqdm(total=len(events), desc="writing", unit="row", unit_scale=True, mininterval=0.5) as bar:
+    with tqdm(total=len(events), desc="writing", unit="row", unit_scale=True) as bar:
         writer: Any = None
         try:
             for start in range(0, max(len(events), 1), _ROWS_AT_ONCE):

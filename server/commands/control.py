@@ -61,7 +61,7 @@ def restore(
 
     from server.client import AtspeedError
 
-    with _client(url) as client, tqdm(total=file.stat().st_size, desc="sending", unit="B", unit_scale=True, mininterval=0.5) as bar:
+    with _client(url) as client, tqdm(total=file.stat().st_size, desc="sending", unit="B", unit_scale=True) as bar:
         try:
             restored = client.restore_control(file, on_bytes=lambda sent, _: bar.update(sent - bar.n))
         except AtspeedError as error:

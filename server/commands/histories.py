@@ -100,7 +100,7 @@ def expire_histories(
         check_there(histories)
         store = open_history_store(histories, ttl_seconds=history_ttl_seconds, timeout_seconds=_STORE_SECONDS)
         try:
-            with tqdm(desc="limiting", unit="user", unit_scale=True, mininterval=0.5) as bar:
+            with tqdm(desc="limiting", unit="user", unit_scale=True) as bar:
                 return await store.limit_lives(bar.update, passed.append)
         finally:
             await store.close()
@@ -171,7 +171,7 @@ def _load(
     async def load() -> tuple[Imported, tuple[int, tuple[str, ...]]]:
         store = open_history_store(url, max_events=most, ttl_seconds=ttl, timeout_seconds=_STORE_SECONDS)
         try:
-            with tqdm(total=sent, desc="storing", unit="event", unit_scale=True, mininterval=0.5) as bar:
+            with tqdm(total=sent, desc="storing", unit="event", unit_scale=True) as bar:
                 done = await load_histories(store, histories_of(events, most, ids), bar.update)
             with tqdm(total=len(profiles), desc="storing", unit="profile", disable=not profiles) as bar:
                 return done, await load_profiles(store, profiles, bar.update)
