@@ -144,6 +144,8 @@ def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog
 
 def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog, users: str, output: Output, is_stream: bool) -> None:
     place = None if output.place is None else Path(output.place)
+    if place is not None:
+        _check_output(place)
     source = None if is_stream else UserPlace.of(users)
     files = [] if source is None else source.files()
     with ExitStack() as stack:
@@ -171,6 +173,14 @@ def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog,
         print(made, file=sys.stderr)
 
 
+def _check_output(place: Path) -> None:
+    """Refuse what could not be written in the end, before the users are counted and the model is loaded, which may take minutes."""
+    if not place.parent.is_dir():
+        raise OfflineError(f"There is no directory {place.parent} to write {place.name} to.")
+    if place.name.endswith(TABLES):
+        check_tables()
+
+
 def _check_apart(source: UserPlace, place: str, names: Sequence[str]) -> None:
     """Refuse lists that the same command would take for users when it is given again."""
     if source.takes_any(place, names):
@@ -192,8 +202,6 @@ def _writer(settings: Settings, catalog: Catalog, defaults: Defaults, files: Seq
     if place is None:
         return PlainLines(sys.stdout.buffer, seed)
     is_table = place.name.endswith(TABLES)
-    if is_table:
-        check_tables()
     if not is_table and (not files or (place.exists() and not place.is_file())):
         return PlainLines(_open(place, "wb"), seed)
     try:

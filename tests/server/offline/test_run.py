@@ -198,6 +198,15 @@ def test_a_place_that_can_not_be_looked_for_is_told_in_a_sentence(tmp_path: Path
         recommend_users(echo_settings, DEFAULTS, places["users"], Output(places["output"]))
 
 
+def test_a_directory_that_is_not_there_is_told_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, echo_settings: FlagSettings
+):
+    monkeypatch.setattr(run, "ListMaker", None)
+    (tmp_path / "users.jsonl").write_text("{}\n")
+    with pytest.raises(OfflineError, match=r"^There is no directory .*/none to write lists\.jsonl to\.$"):
+        recommend_users(echo_settings, DEFAULTS, str(tmp_path / "users.jsonl"), Output(str(tmp_path / "none" / "lists.jsonl")))
+
+
 def test_workers_get_paths_that_hold_wherever_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tasks: list[PartTask] = []
     monkeypatch.setattr(run, "make_parts", lambda task, blocks, purpose, cluster: tasks.append(task))
