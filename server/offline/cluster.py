@@ -24,6 +24,7 @@ from server.offline.folder import FileChanged
 from server.offline.in_parts import PartMaker, PartTask
 from server.offline.lists import OfflineError
 from server.offline.made import Made
+from server.offline.purpose import directories_of
 from server.offline.users import Block
 from server.settings import Settings
 
@@ -174,18 +175,24 @@ def _silent() -> Iterator[None]:
 
 
 def needs_of(settings: Settings, nodes: Sequence[Mapping[str, float]]) -> Needs:
-    """The needs of one worker: a GPU where the cluster has them, else some cores, so that a node with many runs several models."""
+    """The needs of one worker: a GPU where the cluster has them, else some cores, so that a node with many runs several models.
+
+    Raises:
+        ModelFilesError: an adapter's base is not there.
+    """
     gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
     widest = max((int(node.get("CPU", 0)) for node in nodes), default=1)
     cores = settings.threads or (1 if gpus else max(1, min(_MOST_CORES, widest)))
     # On a GPU the weights pass through the host's memory, and keys and values don't.
-    weights = sum(map(_weights, {path for path in (settings.target, settings.base, settings.draft, settings.draft_base) if path}))
+    weights = sum(_weights(directory) for directory in directories_of(settings) if directory is not None)
     rest = _OVERHEAD_GIB + (0 if gpus else settings.kv_memory_gib)
     return Needs(cores, gpus, int(weights * 1.25 + rest * _GIB))
 
 
 def _weights(directory: Path) -> int:
-    return sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    # Pickles are read where there is nothing else.
+    files = [*directory.glob("*.safetensors")] or directory.glob("pytorch_model*.bin")
+    return sum(file.stat().st_size for file in files)
 
 
 def _reason(error: Exception) -> str:

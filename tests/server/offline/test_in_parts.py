@@ -347,3 +347,18 @@ def test_how_many_workers_a_cluster_has_room_for(folder: Path):
     assert cluster.needs_of(settings, with_gpus).gpus == 1
     assert [Needs(1, 1, gib).fits(node) for node in with_gpus] == [2, 0]
     assert str(Needs(2, 0, 3 * gib)) == "2 cores and 3.0 GiB of memory"
+
+
+def test_a_worker_takes_the_memory_of_all_weights_that_it_loads(folder: Path, tmp_path: Path):
+    """Those of the base that an adapter names among them, and pickled ones."""
+    nodes = [{"CPU": 4.0, "memory": float(1 << 34)}]
+    whole, weights = settings_of(folder), (folder / "model" / "model.safetensors").stat().st_size
+    adapter, pickled = tmp_path / "adapter", tmp_path / "pickled"
+    for directory in (adapter, pickled):
+        directory.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder / "model")}))
+    (pickled / "pytorch_model.bin").write_bytes(bytes(weights))
+    settings = [whole, *(whole.model_copy(update={"target": directory}) for directory in (adapter, pickled))]
+    assert len({cluster.needs_of(each, nodes) for each in settings}) == 1
+    both = cluster.needs_of(whole.model_copy(update={"draft": folder / "model"}), nodes)
+    assert both.memory - cluster.needs_of(whole, nodes).memory in (int(1.25 * weights), int(1.25 * weights) + 1)
