@@ -77,7 +77,9 @@ def recommend(
     ray_workers: Annotated[
         int | None,
         typer.Option(
-            help="Models on the cluster, each with --threads cores, or a GPU where there are some.", min=1, show_default="as many as fit"
+            help="Models on the cluster, each with --threads cores, or --tensor-parallel GPUs where there are some.",
+            min=1,
+            show_default="as many as fit",
         ),
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Identifiers to return.", min=1, max=LONGEST_LIST)] = 10,

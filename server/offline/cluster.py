@@ -175,17 +175,17 @@ def _silent() -> Iterator[None]:
 
 
 def needs_of(settings: Settings, nodes: Sequence[Mapping[str, float]]) -> Needs:
-    """The needs of one worker: a GPU where the cluster has them, else some cores, so that a node with many runs several models.
+    """The needs of one worker: the GPUs of a model where there are some, else some cores, so that a node with many runs several models.
 
     Raises:
         ModelFilesError: an adapter's base is not there.
     """
-    gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
+    gpus = settings.tensor_parallel if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
     widest = max((int(node.get("CPU", 0)) for node in nodes), default=1)
     cores = settings.threads or (1 if gpus else max(1, min(_MOST_CORES, widest)))
     # On a GPU the weights pass through the host's memory, and keys and values don't.
     weights = sum(_weights(directory) for directory in directories_of(settings) if directory is not None)
-    rest = _OVERHEAD_GIB + (0 if gpus else settings.kv_memory_gib)
+    rest = _OVERHEAD_GIB + (0 if gpus else settings.kv_memory_gib * settings.tensor_parallel)
     return Needs(cores, gpus, int(weights * 1.25 + rest * _GIB))
 
 

@@ -346,6 +346,8 @@ def test_how_many_workers_a_cluster_has_room_for(folder: Path):
     with_gpus = [{"CPU": 16.0, "memory": 100.0 * gib, "GPU": 2.0}, {"CPU": 9.0, "memory": 7.0 * gib}]
     assert cluster.needs_of(settings, with_gpus).gpus == 1
     assert [Needs(1, 1, gib).fits(node) for node in with_gpus] == [2, 0]
+    shared = cluster.needs_of(settings.model_copy(update={"tensor_parallel": 2}), with_gpus)
+    assert (shared.gpus, [shared.fits(node) for node in with_gpus]) == (2, [1, 0])
     assert str(Needs(2, 0, 3 * gib)) == "2 cores and 3.0 GiB of memory"
 
 
