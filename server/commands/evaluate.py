@@ -133,6 +133,7 @@ def evaluate(
     drafts = {} if target is None else _drafts(draft or [], target, base)
     typer.echo("Loading the libraries …" if target is None else "Loading the models …")
     try:
+        from server.engine.loading import memory_told
         from verification.evaluation.run import evaluate as run
         from verification.evaluation.run import evaluate_baselines
     except ImportError as error:
@@ -155,7 +156,8 @@ def evaluate(
         if target is None:
             found = evaluate_baselines(items, held_out, settings, unfinished)
         else:
-            found = run(target, drafts, items, held_out, settings, base, beside, unfinished)
+            with memory_told():
+                found = run(target, drafts, items, held_out, settings, base, beside, unfinished)
     except ValueError as error:
         fail(str(error))
     print_report(found)

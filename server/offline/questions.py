@@ -17,6 +17,7 @@ from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
 from drafting.undecodable import UNDECODABLE
 from server.catalogs.served import found_items
+from server.engine.loading import memory_told
 from server.lists.users import KnownUser, known_user, none_known, told_unknown
 from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.sentences import validation_sentence
@@ -173,12 +174,17 @@ def _entry(entry: str | int | dict[str, Any]) -> str | dict[str, Any]:
 
 
 def answers(recommender: Recommender, questions: Iterable[Question | str]) -> Iterator[BeamResult | str]:
-    """The list for each question in order, or a sentence for one that can't be answered; sentences among the questions are passed on."""
+    """The list for each question in order, or a sentence for one that can't be answered; sentences among the questions are passed on.
+
+    Raises:
+        SetupError: there is too little memory for a forward.
+    """
     requests = (
         question if isinstance(question, str) else _request(recommender, str(number), question) for number, question in enumerate(questions)
     )
-    for answer in recommender.search(requests):
-        yield str(answer) if isinstance(answer, ScoresNotFinite) else answer
+    with memory_told():
+        for answer in recommender.search(requests):
+            yield str(answer) if isinstance(answer, ScoresNotFinite) else answer
 
 
 def _request(recommender: Recommender, request_id: str, question: Question) -> BeamRequest | str:

@@ -45,19 +45,21 @@ def teacher(
         settings = msgspec.structs.replace(settings, subsequences=not newest_only)
         items = load_catalog(catalog)
         with loading_libraries(threads):
+            from server.engine.loading import memory_told
             from verification.teacher import make_teacher
-        manifest = make_teacher(
-            target,
-            data,
-            items,
-            out,
-            base=base,
-            settings=settings,
-            draft=draft,
-            kv_memory_gib=kv_memory_gib,
-            overwrite=overwrite,
-            announce=_announce,
-        )
+        with memory_told():
+            manifest = make_teacher(
+                target,
+                data,
+                items,
+                out,
+                base=base,
+                settings=settings,
+                draft=draft,
+                kv_memory_gib=kv_memory_gib,
+                overwrite=overwrite,
+                announce=_announce,
+            )
     counts = manifest.counts
     typer.echo(
         f"Wrote {out}: {counts['trees']:,} prompts with {counts['nodes']:,} prefixes of their lists in {len(manifest.shards)} shards."

@@ -24,6 +24,7 @@ from drafting.neighbours.source_check import source_of
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
 from tests.t5_models import save_t5_model
+from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation import searching
 from verification.evaluation.baselines import neural
 from verification.evaluation.baselines.training import Training
@@ -129,6 +130,16 @@ def test_a_wrong_flag_is_said(folder: Path, flags: tuple[str, ...], sentence: st
     done = run(folder, *(flag.replace("DRAFT", str(folder / "draft")) for flag in flags))
     assert done.exit_code == 1
     assert sentence in done.output
+
+
+def test_too_little_memory_for_a_forward_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(SpeculativeBeamEngine, "step", full)
+    done = run(folder, "--k", "1", "--timed", "0", "--baselines", "none")
+    assert done.exit_code == 1
+    assert "There is too little memory for the models, their keys and values, and what forwards take beside these" in done.output
 
 
 @pytest.mark.parametrize("flag", ["--timed", "--generated"])

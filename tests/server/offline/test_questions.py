@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from drafting.beam.rule import SearchRule, Verification
+from drafting.errors import SetupError
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.user_state import UserEvent, UserState
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
@@ -69,6 +71,18 @@ def test_a_list_that_the_model_fails_on_gets_a_sentence(tmp_path: Path):
     first, sentence, last = answers(recommender, [Question([sound], 3), Question([sound, 7], 3), Question([sound], 3)])
     assert sentence.startswith("The model's scores were not finite (NaN or infinite), so there is no list")
     assert [item.item for item in first.items] == [item.item for item in last.items]
+
+
+def test_too_little_memory_for_a_forward_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    catalog = random_catalog(items=30, depth=2, codes=5)
+    recommender = Recommender.load(save_random_model(tmp_path / "model", catalog, layers=1), catalog, kv_memory_gib=0.01)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(recommender.engine.target, "score", full)
+    with pytest.raises(SetupError, match=r"^There is too little memory for the models, .*: lower --kv-memory-gib \(\"CUDA out of memory\."):
+        list(answers(recommender, [Question([1], 3)]))
 
 
 DEFAULTS = Defaults(k=3, beam_width=None, exclude=(), exclude_history=True)
