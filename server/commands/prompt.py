@@ -33,8 +33,7 @@ def show_prompt(
         served = ServedModel(target, base=base)
         fitted = served.fit(catalog)
         if user is not None:
-            limits = {"timeout_ms": default("history_timeout_ms"), "max_events": default("history_max_events")}
-            stored = StoredHistory.read(histories, user, fitted.catalog, **limits)
+            stored = StoredHistory.read(histories, user, fitted.catalog, max_events=default("history_max_events"))
             state, left_out = stored.user.state, stored.left_out
         else:
             state = UserState.of_items(known_items(fitted.catalog, history, "history"))

@@ -65,8 +65,7 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
     defaults = replace(defaults, blending=blending_of(settings, catalog))
     stored = None
     if user is not None:
-        limits = {"timeout_ms": settings.history_timeout_ms, "max_events": settings.history_max_events}
-        stored = StoredHistory.read(settings.histories, user, catalog, **limits).user
+        stored = StoredHistory.read(settings.histories, user, catalog, max_events=settings.history_max_events).user
     question = make_question(catalog, UserLine(list(history)), defaults, stored=stored)
     if isinstance(question, str):
         raise OfflineError(question)

@@ -11,6 +11,9 @@ from server.lists.users import KnownUser, known_user
 from server.schemas.given import GivenUser
 from server.try_again import HistoryUnavailable
 
+# Longer than a request waits: the only operation connects first, and nobody has a deadline.
+_SECONDS = 10.0
+
 
 class StoredHistoryError(SetupError):
     """There is no stored history to work with; the message is a sentence."""
@@ -29,7 +32,7 @@ class StoredHistory:
     left_out: int
 
     @classmethod
-    def read(cls, url: str, user: str, catalog: Catalog, *, timeout_ms: int, max_events: int) -> "StoredHistory":
+    def read(cls, url: str, user: str, catalog: Catalog, *, max_events: int) -> "StoredHistory":
         """Read a user from the store of `url`.
 
         Raises:
@@ -38,7 +41,7 @@ class StoredHistory:
 
         async def read() -> StoredUser:
             check_there(url)
-            store = open_history_store(url, timeout_seconds=timeout_ms / 1000, max_events=max_events)
+            store = open_history_store(url, timeout_seconds=_SECONDS, max_events=max_events)
             try:
                 return await store.read_user(user)
             finally:
