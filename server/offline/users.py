@@ -179,7 +179,7 @@ def _json_line(row: dict[str, Any]) -> bytes:
 
 def _whole(value: Any) -> Any:
     """A whole number of 64 bits as an integer: pandas makes floats of a column of integers with a gap, and databases export decimals."""
-    is_whole = isinstance(value, float | Decimal) and abs(value) < 2**63 and value == int(value)
+    is_whole = isinstance(value, float | Decimal) and -(2**63) < value < 2**63 and value == int(value)
     return int(value) if is_whole else value
 
 
