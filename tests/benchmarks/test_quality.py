@@ -108,6 +108,8 @@ def test_the_table_has_the_target_over_its_seeds_beside_the_best_baseline(tmp_pa
     text = write_table(found, tmp_path / "results", seeds=3).read_text()
     assert "## beauty, 1,234 users" in text
     assert "## games" not in text
+    shares = "beauty 1.00 and 2.00 alone, 1.20 and 2.40 blended."
+    assert f"as shares of the best baseline's Recall@10 and NDCG@10: {shares}" in text
     assert "| target, 2 seeds | 0.0250 ± 0.0100 | ± 0.0050 | 0.0125 ± 0.0050 | ± 0.0025 | 1.00, 2.00 | 0.95 | open |" in text
     assert (
         "| blended, weight 0.5, 1, 2 seeds | 0.0300 ± 0.0100 | ± 0.0060 | 0.0150 ± 0.0050 | ± 0.0030 | 1.20, 2.40 | 1.08 | open |" in text
