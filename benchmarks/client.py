@@ -1,9 +1,9 @@
 """What the Python client adds to a request over raw httpx.
 
-Invariant: raw httpx and the client take turns, a request each, over connections that stay open, to a thread that answers the same list to
-all and does nothing else. Times are those of the asking thread's processor, so a crowded machine changes them little: beyond them a request
-only waits for its answer, by httpx as by the client. The median of the differences of neighbours is what the client adds: its request, the
-typed answer, and the bookkeeping of retries and deadlines.
+Invariant: raw httpx and the client take turns, one request each, over connections that stay open. They ask a thread that gives everyone the
+same list and does nothing else. Processor time of the asking thread is measured, so a crowded machine changes it little; the rest of a
+request is waiting for the answer, which takes both the same. What the client adds is the median of the differences between neighbouring
+requests: making the request, typing the answer, and the bookkeeping of retries and deadlines.
 """
 
 import asyncio

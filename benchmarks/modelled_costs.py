@@ -1,6 +1,6 @@
 """The costs of machines that are not at hand, in tokens of the target.
 
-Invariant: what is modelled in one benchmark costs the same in another, so that their speed-ups can stand beside each other.
+Invariant: a machine costs the same in every benchmark that models it, so their speed-ups can be compared.
 """
 
 from drafting.plans.costs import CostCurve, ForwardCosts

@@ -1,13 +1,13 @@
 """The paper's tables, from the interactions to the report: `atspeed-bench paper`.
 
-Trains a target as `benchmarks.quality` does, but on the identifiers that the data set comes with, lets it teach, trains a draft per
-objective and seed, and evaluates them all; every stage is one `atspeed` command, so what is printed here can be repeated by hand.
+Trains a target as `benchmarks.quality` does, but on the identifiers that the data set comes with; makes teacher data; trains a draft per
+objective and seed; and evaluates them all. Every stage is one `atspeed` command, so what is printed here can be repeated by hand.
 
-The paper's claim is about identifiers of several codes, of which a draft guesses all but the last, so the data sets' own are taken and not
-those that make the best lists: an item's own token, say, leaves nothing to draft but its cluster.
+The data sets' own identifiers are taken, although others give better lists, because the paper's claim is about identifiers of several
+codes, of which a draft guesses all but the last. Of a cluster and an item's own token, a draft could guess only the cluster.
 
-Invariants: a stage whose result is there is not run again, so an interrupted run goes on where it was, and a changed recipe is run anew
-from there on; what is timed runs alone on the machine, and only what is not timed runs side by side, one thread each, which on small models
+Invariants: a stage whose result is there is not run again, so an interrupted run continues, and a changed recipe is run anew from the stage
+that it changes. What is timed runs alone on the machine. Only what is not timed runs side by side, one thread each, which on small models
 is faster than one after the other with all threads.
 """
 

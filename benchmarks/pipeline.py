@@ -1,7 +1,7 @@
-"""Stages of a long benchmark: `atspeed` commands that are run once each, and what is there is not made again.
+"""Stages of a long benchmark: `atspeed` commands that are run once each; what is there is not made again.
 
-Invariant: where a result's name is made of its command (`Stage.keyed`), so is that of all that reads it. A changed recipe makes anew what
-depends on it and nothing else, and nothing that another recipe has made is taken for its result.
+Invariant: where a result's name is made of its command (`Stage.keyed`), so are the names of all results that are made from it. So a changed
+recipe makes anew what depends on it and nothing else, and no result of another recipe is taken for its own.
 """
 
 import hashlib

@@ -1,11 +1,12 @@
-"""From data to a target and what it is worth beside the baselines: `atspeed-bench quality`.
+"""From data to a target and its value beside the baselines: `atspeed-bench quality`.
 
-Of each data set: identifiers from its training part, neighbour models, the baselines, and one trial, which finds for how many epochs and
-with which weight of the blend; of each seed a target by the data set's recipe, and an evaluation of its lists as they are served, alone and
-blended. Every stage is one `atspeed` command that can be repeated by hand. Invariants: a stage whose result is there is not run again, and
-a result's name bears the digest of its command and of all before it, so a changed recipe is run anew from there on; the table is written
-from what is there of the recipes as they are, whenever the run ends; epochs and weights are chosen by models that have learnt the part
-train alone, and the test part is asked once.
+For each data set: identifiers from its training part, neighbour models, the baselines, and one trial, which chooses the number of epochs
+and the weight of the blend. For each seed: a target by the data set's recipe, and an evaluation of its lists as they are served, alone and
+blended. Every stage is one `atspeed` command that can be repeated by hand.
+
+Invariants: a stage whose result is there is not run again, and a result's name bears the digest of its command and of all before it, so a
+changed recipe is run anew from the stage that it changes. Whenever a run ends, the table is written from the results of today's recipes
+that are there. Epochs and weights are chosen by models that have learnt the part train alone, and the test part is asked once.
 """
 
 import math

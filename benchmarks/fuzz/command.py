@@ -1,4 +1,4 @@
-"""`atspeed-bench fuzz`: requests that nobody would think of."""
+"""`atspeed-bench fuzz`: a server is sent thousands of generated requests."""
 
 import tempfile
 from pathlib import Path

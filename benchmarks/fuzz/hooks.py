@@ -1,4 +1,4 @@
-"""All that schemathesis loads from this project, which registers itself with it."""
+"""The hooks that schemathesis loads from this project: importing the modules below registers them."""
 
 from benchmarks.fuzz import checks, revisions, uploads
 

@@ -1,6 +1,7 @@
-"""The revision that a request waits for: none that lies ahead, for which it would wait in vain.
+"""The revision that a fuzzed request waits for (`X-Min-Revision`).
 
-Invariant: whether what is sent is a number at all is left as it was generated.
+Invariant: no request asks for a revision that lies ahead of the server's, for which it would wait in vain. Values that are not numbers stay
+as they were generated.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""A server of its own, and schemathesis against it until there were enough cases.
+"""A fuzzing run: starts a server of its own, and schemathesis against it until there were enough cases.
 
-Invariant: the engine that was asked first is the one that is asked last: a process that died on the way fails the run.
+Invariant: the engine that was asked first is also the one that is asked last, so an engine process that died on the way fails the run.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The report of `make bench-gpu`: what was measured, on what, and where the acceptance came from.
+"""The report of `make bench-gpu`: what was measured, on what device, and which trace the acceptance came from.
 
-Invariant: the text says that weights are random and acceptance is from a trace, so that no figure can be quoted without it.
+Invariant: the text says that weights are random and that acceptance is replayed from a trace, so that no figure is quoted without that.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""A user who comes back with one more item: what is computed of the second prompt, and how long the second list takes.
+"""A user who comes back with one more item: how much of the second prompt is computed, and how long the second list takes.
 
-Invariant: one request at a time, each pair by another user, so that the first finds nothing cached but what everybody shares.
+Invariant: one request at a time, each pair of requests by another user, so the first request finds only what all users share in the cache.
 """
 
 import time

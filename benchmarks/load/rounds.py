@@ -1,7 +1,7 @@
-"""Latency under load against latency without: both, and what saturation is, measured anew in every round.
+"""Latency under load compared with latency without load; both, and the saturation, are measured anew in every round.
 
-Invariant: a ratio compares what was measured within one round, one after the other, and the figure is the median of the rounds. Reason: a
-machine that is shared is faster now and slower then, and a share of what it could do ten minutes ago may be more than it can do now.
+Invariant: a ratio compares what was measured within one round, one after the other, and the figure is the median of the rounds. Reason: the
+speed of a shared machine changes, and a share of what it could do ten minutes ago may be more than it can do now.
 """
 
 import math

@@ -1,8 +1,8 @@
 """One run: requests at a rate, for a time.
 
-Invariant: the moments at which requests are due are drawn beforehand as it were, a Poisson process that nothing on the server's side can
-change; and a run ends only when every request has ended, one way or another. Times are those of a clock that counts less than
-microseconds: uvloop's own counts whole milliseconds.
+Invariant: requests are due at moments of a Poisson process that nothing on the server's side can change, as if they were drawn beforehand;
+and a run ends only when every request has ended, one way or another. Times are those of a clock that counts less than microseconds:
+uvloop's own counts whole milliseconds.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Latency of narrow lists beside wide ones: clients ask for narrow lists all the while, by turns alone and beside clients of wide lists.
+"""Latency of narrow lists beside wide ones: clients ask for narrow lists all the time, in turns alone and beside clients of wide lists.
 
-Invariant: one server, both states by turns, so that a machine that drifts drifts for both; the first block of each does not count. Needs an
-idle machine.
+Invariant: one server, both states in turns, so that a machine that drifts drifts for both; the first block of each state does not count.
+Needs an idle machine.
 """
 
 import json

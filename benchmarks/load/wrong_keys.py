@@ -1,4 +1,4 @@
-"""Latency of lists beside requests with wrong keys: one client asks for lists, by turns alone and beside 1,667 wrong keys a second.
+"""Latency of lists beside requests with wrong keys: one client asks for lists, in turns alone and beside 1,667 wrong keys a second.
 
 Run:  python -m benchmarks.load.wrong_keys [OUTPUT.json]
 """

@@ -1,7 +1,8 @@
 """One cell: the lists that a host makes of a checkpoint, those of transformers' own constrained `generate`, and whether they are equal.
 
-Invariant: each history is searched in company and the longest one alone, plain and drafted, at every K; the reference is asked for each
-history by itself, through transformers' own attention. A list is identifiers with their cumulative log-probabilities, best first.
+Invariant: each history is searched together with others and the longest one also alone, plain and drafted, at every K. The reference is
+asked for each history by itself, through transformers' own attention. A list is identifiers with their cumulative log-probabilities, best
+first.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,9 @@
 """Replays one recorded search under a plan: which nodes are drafted, what is accepted, and which forwards that takes.
 
 Invariant: a replay makes the same forwards, of the same tokens, as the engine makes for the same request, plan and models. It shares with
-the engine the plans and the arithmetic of tries, and nothing else, so each can be checked against the other. It asks a plan about every
-round: whether it would rather leave a search out, give it up, or not look at its last list is not asked, so under `auto` the forwards are
-the same only while something pays.
+the engine the plans and the arithmetic of tries, and nothing else, so each can be checked against the other. A replay asks the plan about
+every round. The engine also asks whether a search is to be left out, given up, or begun without its last list; so under `auto` the forwards
+are the same only while drafting pays.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Who takes part: each rival with its environment, and the forms in which it is asked.
 
-Invariant: a form says in one sentence what is asked, and what its lists may be held against; a system that knows no catalog is held against
-nothing.
+Invariant: a form says in one sentence what is asked, and with which lists its own may be compared; those of a system that knows no catalog
+are compared with none.
 """
 
 from collections.abc import Iterable, Mapping

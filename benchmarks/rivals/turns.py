@@ -1,7 +1,7 @@
 """Turns: every entrant answers the same prompt, one after the other, round after round, so that a drifting machine drifts for all.
 
-Invariant: one process works at a time, and what is counted of each is asked equally often, unless it is so slow that its share of the time
-is used up: then its row says of how few lists it is.
+Invariant: one process works at a time, and all entrants are asked equally often in the rounds that count. An entrant so slow that its share
+of the time is used up is asked less often, and its row says how few lists it is of.
 """
 
 import time

@@ -1,7 +1,7 @@
 """What became of the requests of a soak.
 
-Invariant: every request is counted once, under its operation, by the status of its answer or by why there was none; what should not have
-happened is kept as a sentence, the first of each kind in full and the others as a number.
+Invariant: every request is counted once, under its operation, by the status of its answer or by the reason why there was none. What should
+not have happened is kept as a sentence: the first of each kind in full, the others as a number.
 """
 
 import time

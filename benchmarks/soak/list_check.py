@@ -1,8 +1,7 @@
 """The check of a list: that it is one which the server may give.
 
-Invariant: nothing is asked of a list but what its request and the version that it names decide: its items are of that version, pass the
-filter and are not excluded, ranks are those from 1 to `k` (thousands of items are eligible), and the scores of a strict list are numbers
-that do not rise.
+Invariant: a list is judged only by its request and the version that it names: its items are of that version, pass the filter and are not
+excluded, ranks are those from 1 to `k` (thousands of items are eligible), and the scores of a strict list are numbers that do not rise.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""A closed loop: so many clients, each of whom asks again as soon as its list has come.
+"""A closed loop: a number of clients, each of which asks again as soon as its list has come.
 
-Invariant: a request is timed from before it is made until the step that finished it has returned, so waiting for the longer
-steps of a batch is part of its time, as it is for a user.
+Invariant: a request is timed from before it is made until the step that finished it has returned, so waiting for the longer steps of a
+batch is part of its time, as it is for a user.
 """
 
 import itertools

@@ -1,6 +1,6 @@
-"""Which lists depend on how they are computed (alone, in company, after a cached prompt, with drafts) in each precision; what they cost.
+"""Which lists depend on how they are computed (alone, with others, after a cached prompt, with drafts) in each precision; what they cost.
 
-Invariant: all precisions answer the same users, and take turns with each of them where they are timed, so that a drifting machine drifts
+Invariant: all precisions answer the same users, and where they are timed they take turns at each user, so that a drifting machine drifts
 for all. A list differs if an item or the order differs.
 """
 

@@ -1,7 +1,7 @@
-"""What a list costs beside the bare forwards of its tokens: our hosts, `generate` and transformers' own forwards by turns.
+"""What a list costs compared with the bare forwards of its tokens: our hosts, `generate` and transformers' own forwards in turns.
 
 Invariant: a bare forward reads as many tokens as the search computes at that level, with nothing before them and no cache: the least that
-transformers' modelling code needs for this model. The prompt's makes logits of its last token, the others of all.
+transformers' modelling code needs for this model. The prompt's forward makes logits of its last token only, the others of all tokens.
 """
 
 import tempfile

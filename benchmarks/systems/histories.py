@@ -1,7 +1,7 @@
 """Whose lists are searched in a benchmark: real users where their data is at hand, random histories otherwise.
 
-Invariant: which histories come follows from the data, the split of the target and the count alone, so two runs ask the same questions. It
-is the split that the target was trained with, since another one holds out what the target has learnt.
+Invariant: the histories follow from the data, the split of the target and the number alone, so two runs ask the same questions. The split
+is the one that the target was trained with, because another split holds out interactions that the target has learnt.
 """
 
 from pathlib import Path

@@ -1,8 +1,9 @@
-"""Lists with a tolerance against the exact ones: what they lack, whether one is beyond its bound, and what they save on other machines.
+"""Lists with a tolerance compared with the exact ones: what they lack, whether one is beyond its bound, and what they save on other
+machines.
 
-Invariant: every list is judged by plain beam search's of the same user, which no draft and no plan has touched. Times are modelled from the
-tokens of the engine's own forwards, so they do not depend on this machine; each kind of list has a planner of its own, which begins knowing
-nothing.
+Invariant: every list is compared with that of plain beam search for the same user, which no draft and no plan has touched. Times are
+modelled from the tokens of the engine's own forwards, so they do not depend on this machine. Each kind of list has a planner of its own,
+which begins knowing nothing.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
-"""`make gpu-day`: what a GPU gives, in at most nine minutes and in the order of worth.
+"""`make gpu-day`: what a GPU gives, in at most nine minutes, the most important figures first.
 
-Each part runs in a process of its own with a timeout of its own, and results are appended to a file as they come. What its timeout has
-ended goes on at the end, if others have left time. Run again, it goes on where it was: what is measured is not measured twice. Needs torch,
-transformers and numpy only; parts that need more say so.
+Each part runs in a process of its own with a timeout of its own, and results are appended to a file as they come. A part that was ended by
+its timeout is continued at the end, if the others have left time. A second run continues the first: what is measured is not measured again.
+Needs torch, transformers and numpy only; parts that need more say so.
 
 This process imports no torch. Invariant: whatever a part does (hang, crash, fill the memory), the next one runs, and the report holds all
 that was measured.

@@ -1,7 +1,7 @@
 """The file of a day's results, one JSON object a line: what a case of a part gave, or how a part ended.
 
-Invariant: a line is on the disk before the next case begins, so a killed run has lost no more than the case that it was in. A line that a
-kill has cut off is no line, and the next one does not continue it.
+Invariant: a line is on the disk before the next case begins, so a killed run has lost at most the case that it was in. A line that a kill
+has cut off is ignored, and the next line does not continue it.
 """
 
 import json
