@@ -1,9 +1,10 @@
 """Soft labels from a neighbour model: distillation of a closed-form recommender.
 
 Sparse data show few of the items that could have followed. A neighbour model (EASE, item-kNN) ranks all of them by what all users did, so
-its candidates after a history are labels of a second kind, soft ones.
+its candidates after a history are a second kind of labels, soft ones.
 
-Invariant: candidates follow from what the user met before the label, never from the label, and are none of these items.
+Invariant: candidates follow from what the user met before the label, never from the label itself, and none of them is an item that the user
+had met.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """The head of a T5 that is not its embeddings: kept where tokens are added, and saved under the name that transformers 4 knows.
 
-transformers 5 calls every T5 tied, writes `scale_decoder_outputs` beside that, and takes the weights of a file for what they are.
-transformers 4, and readers that were made for its files, read the two as one: where `tie_word_embeddings` is true the embeddings stand in
-for the head, and what it reads is scaled. Invariant: transformers 5 reads what it has written, since to it false only means "do not scale".
+Two questions are mixed up here: whether head and embeddings are one, and whether what the head reads is scaled. transformers 5 calls every
+T5 tied, writes `scale_decoder_outputs` for the second question, and takes the weights of a file for what they are. transformers 4, and
+readers that were made for its files, take `tie_word_embeddings` for the answer to both: where it is true, the embeddings replace the head,
+and what is read is scaled. Invariant: transformers 5 reads what it has written, since to it false only means "do not scale".
 """
 
 from pathlib import Path

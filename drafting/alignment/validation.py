@@ -1,8 +1,9 @@
 """Validation after each epoch: the lists that the model would give are judged, the best epoch's model is kept, and a run may stop early.
 
-Invariant: an interrupted run goes on to the same model. What an epoch was worth is written before any checkpoint of its last step, and what
-was written of later epochs than the checkpoint's is measured again. Models bear the number of their epoch, and that of the best epoch which
-the checkpoint knows is kept beside that of a later one: the same epoch, learnt again on several threads, may be worth less.
+Invariant: an interrupted run continues to the same model. What an epoch was worth is written before any checkpoint of its last step; what
+was written about epochs after the checkpoint's is measured again. Each kept model bears the number of its epoch, and the model of the best
+epoch that the checkpoint knows stays beside that of a later epoch, because the same epoch, learnt again on several threads, may be worth
+less.
 """
 
 import math

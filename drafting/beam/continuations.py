@@ -1,8 +1,8 @@
 """Log-probabilities of what may follow a prefix (constrained decoding), from the rows of a forward.
 
 Invariant: a row's numbers follow from its state, its prefix and what its request normalises over, whatever other rows stand beside it. Rows
-are projected onto the tokens that the catalog uses after prefixes of their length; all tokens are looked at only by who normalises over
-them, and block by block.
+are projected onto the tokens that the catalog uses after prefixes of their length. All tokens are read only for requests that normalise
+over all, and then block by block.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,8 +2,9 @@
 
 Contract: tensors in, tensors out, fixed shapes, no read to the host. R requests continue P prefixes in all, each by up to `width` children.
 What constrained decoding does not allow is masked *before* the top-K, so K come back whenever K are eligible; equal scores are decided by
-(rank of the prefix, token), so a list never depends on the batch. Requests are padded to the largest beside them, but only to about their
-size where that would take many times as much: nobody's expansion is as slow as that of the widest beam.
+(rank of the prefix, token), so a list never depends on the batch. Requests are padded to the largest one beside them, or in groups of about
+one size where padding all to the largest would take many times as much: so no narrow request's expansion takes as long as that of the
+widest beam.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The output of a forward: a hidden state for each row, and the head that makes logits of states.
 
 Invariant: a logit is the one that the whole model would give, whichever tokens are asked for. A tensor over rows and vocabulary is made
-only for those who ask for all logits.
+only where all logits are asked for.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,13 @@
 """The token tree of speculative decoding: tables of all nodes on the device, and the sequence of each request on the host.
 
 Invariant: a node *is* its key/value slot. Tokens, scores and ancestors are tables indexed by slot, so a level of all requests is appended
-by one scatter, and nothing is ever moved. A sequence holds the prompt and then the nodes in order of allocation, all of it decided on the
-host (but for the prefixes that drafted nodes stand for, which no forward asks it), so planning a forward never reads from the device. A
-parent precedes its children. The target computes in every forward what it has not, always a tail of the sequence; the draft computes what
-it is asked for, so slots are marked: sequences that share slots know the same of them, whichever the draft was asked for.
+by one scatter, and nothing is ever moved. A sequence holds the prompt and then the nodes in order of allocation, parents before their
+children. All of it is decided on the host, except which prefixes drafted nodes stand for, and no forward asks for that; so planning a
+forward never reads from the device.
+
+In every forward the target computes what it has not computed yet, which is always a tail of the sequence. The draft computes only what it
+is asked for, so what it has computed is marked by slot: sequences that share slots then know the same about them, whichever of them the
+draft was asked for.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Names, titles and attributes of items in the order of the rows of a matrix: embeddings, or codes.
 
-Invariant: the list has a name for each row, because a matrix says nothing of whom its rows belong to; and what a catalog does not take is
-refused with its line.
+Invariant: the list has a name for each row, because a matrix does not say which items its rows belong to; and what a catalog does not take
+is refused with its line.
 """
 
 import re

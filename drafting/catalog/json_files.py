@@ -1,6 +1,7 @@
 """Items from JSON: an index `{item: identifier}`, or JSONL with an item a line.
 
-Invariant: a line that is no item is refused with its number, and of two equal keys none is lost without a word.
+Invariant: a line that is no item is refused with its number, and a key that is repeated gives both of its items, so that the repetition is
+noticed.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Limits of what is read as a catalog, for whoever reads files that others have made.
+"""Limits of what is read as a catalog, for files that others have made.
 
-Invariant: they are noticed while a file is read, before what exceeds them is in memory.
+Invariant: a limit takes effect while a file is read, before what exceeds it is in memory.
 """
 
 import math

@@ -1,8 +1,8 @@
 """What the identifiers of a catalog have learnt, in a file beside the catalog, so that no list is judged by what made its identifiers.
 
-Invariant: the record names the version of the catalog that it is about, and nothing is sure of another one in its place: its identifiers
-may be the same, as where a title was edited, or others. Catalogs without a record (given ones, and those from embeddings of one's own) are
-taken as they are.
+Invariant: the record names the version of the catalog that it is about. If another version lies in that one's place, nothing is known of
+it: its identifiers may be the same, as where only a title was edited, or others. Catalogs without a record (given ones, and those from
+embeddings of one's own) are taken as they are.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Whether a neighbour model was made from the same parts of the same data as what is trained or evaluated beside it.
 
-Reason: with another split, another kind of labels or other data, the part `train` of the one holds what is held out from the other, so
-that `fit` alone says nothing.
+Reason: `fit` only names the part, such as `train`. With another split, another kind of labels or other data, the part `train` of one model
+holds what is held out from the other.
 """
 
 import hashlib

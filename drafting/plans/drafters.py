@@ -2,9 +2,10 @@
 
 Invariant: a drafter only adds nodes; those that an earlier round has drafted are used again instead of being added twice. The target
 therefore verifies all drafts in the same tree. Draft and target use the same numbers of key/value slots: a node has one slot, and each
-model keeps its own keys and values there. Where reading waits for the device, a level is drafted without the host knowing its prefixes: so
-many nodes as were planned, of which some may stand for no prefix (they are leaves in the tree, which nothing continues), or for one that an
-earlier round has left.
+model keeps its own keys and values there.
+
+Where reading waits for the device, a level is drafted without the host knowing its prefixes: as many nodes as were planned are added. Some
+of these may stand for no prefix (they are leaves of the tree, which nothing continues), or for a prefix that an earlier round has left.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
 Two sources give them. *Items*: a retriever's best items, whose identifiers' prefixes may be what the target keeps. *Last*: what the target
 kept and nearly kept when it was last asked for the same user, most of which it will keep again.
 
-Invariant: with each prefix a set of given ones holds all those above it but the root, so that it is a tree by itself. As any draft, it
-changes no list. Nothing but numpy is needed.
+Invariant: a set of given drafts is a tree by itself: with each prefix it holds all prefixes above that one but the root. Given drafts
+change no list, as no drafts do. Nothing but numpy is needed.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""Whether users' last lists are worth looking at: what they win, against the time that finding, weighing and keeping them takes.
+"""Whether users' last lists are worth looking at: what they win, compared with the time that finding, weighing and keeping them takes.
 
-Invariants: what is won is weighed for each look, also where nothing was found, because keeping lists of users who do not come back takes
-as long. Of some users they are looked at whatever was learned, and always of the same ones, because it takes one search to keep a list
-and the next to see what it is worth. So the planner notices when they begin to help.
+Invariants: every look is weighed, also one that found nothing, because keeping lists takes as long for users who do not come back. The
+lists of some users are looked at whatever was learned, so that the planner notices when lists begin to help; these are always the same
+users, because one search keeps a list and only the next one shows what it is worth.
 """
 
 from dataclasses import dataclass, field

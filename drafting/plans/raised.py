@@ -1,7 +1,7 @@
 """Raised proposals: the draft's proposals of several requests in a new order, in which some of them count for more.
 
-Contract: tensors in, tensors out, fixed shapes, no read to the host. Only the order changes: proposals below are scored with what the draft
-has said.
+Contract: tensors in, tensors out, fixed shapes, no read to the host. Only the order changes: every proposal keeps the draft's own score,
+and proposals below it are scored from that.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,11 @@
 
 Invariant: each second of a step is counted once, where it arises. What steps with accepted levels take beyond others of their size belongs
 to these levels, what learning from a draft's proposals takes to the draft's forward, what drafting children takes to the children, and what
-looking at last lists takes to the searches that do; were they in the target's forwards, drafting would seem to save what it costs.
-What seemed too dear is not done, and so not timed: trials take it for cheap where that is long ago, so that every cost is measured again.
+looking at last lists takes to the searches that do. If these were counted in the target's forwards, drafting would seem to save what it
+costs.
+
+What seemed too expensive is not done, and therefore not timed. Where that is long ago, trials count it as cheap, so that every cost is
+measured again.
 """
 
 from dataclasses import dataclass, replace

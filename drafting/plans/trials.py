@@ -1,7 +1,8 @@
-"""Trials: rounds that are planned by priors, to notice when what was learned long ago no longer holds; and searches not planned for.
+"""Trials: rounds that are planned by priors, to notice when what was learned long ago no longer holds; and which searches
+are not planned at all.
 
-Invariant: at each depth one round in `EXPLORE_EVERY` forwards of the target is a trial, whether searches are planned for or skipped; a
-search that is skipped counts as if nothing was drafted at any of its depths.
+Invariant: at each depth one round in `EXPLORE_EVERY` forwards of the target is a trial, whether searches are planned or skipped; a search
+that is skipped counts as if nothing was drafted at any of its depths.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""Which interactions stay: the k-core, and one of those that are the same.
+"""Which interactions stay: the k-core, and one of each group of equal ones.
 
-Invariant: in a k-core every user and every item has at least k interactions, and no larger set of interactions is so.
+Invariant: the k-core is the largest set of interactions in which every user and every item has at least k of them.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Tables of JSON: an object a line, or one array of objects; and lines of Python literals, as Amazon's data of 2014 has them.
 
 Invariant: lines are decoded many at a time into the wanted fields alone; only where one is no JSON are its neighbours looked at one by one.
-Either way a text that UTF-8 can't carry makes a line bad where it is wanted, and nowhere else: an id with its odd bytes replaced would be
-another user's or item's.
+Either way, a text that UTF-8 can't carry makes its line bad if it is in a wanted field, and is ignored elsewhere: an id with its odd bytes
+replaced would be that of another user or item.
 """
 
 import ast

@@ -1,6 +1,7 @@
 """Batches of rows of a table, and the lines that are no rows.
 
-Invariant: a line that can't be used is counted, the first few are named, and beyond a share of all lines nothing is made of the data.
+Invariant: every line that can't be used is counted and the first few are named; if they are more than a share of all lines, the data are
+refused.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """Writing a data directory.
 
-Invariant: a directory that is there is whole. All is written to a new directory beside it and moved with one rename; what was there before
-is only replaced if it was made by this command, and is there, under some name, until it has been.
+Invariant: a directory that is there is whole. All is written to a new directory beside it and moved with one rename. What was there before
+is replaced only if this command made it, and it stays there, under some name, until the new directory is in its place.
 """
 
 import json

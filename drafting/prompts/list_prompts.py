@@ -3,8 +3,8 @@
 Where codes are added tokens, which split a text before anything else is done to it, a prompt is assembled from pieces that were tokenised
 in their context, and compared with whole texts of sample histories when it is loaded; elsewhere the whole text is tokenised each time.
 
-Invariant: a prompt shows its whole window. How long it may become is foreseen from what each of its parts takes at most in samples; one
-that took more would be refused, and never shortened.
+Invariant: a prompt shows its whole window and is never shortened. Its greatest length is foreseen from what each of its parts takes at most
+in samples; a prompt that took more would be refused.
 """
 
 from bisect import bisect_left

@@ -1,7 +1,7 @@
-"""Labels that their users had met before: no list that leaves out what users have met can hold one.
+"""Labels that their users had met before. No list that leaves out what users have met can hold one.
 
-Where people come back to items, or view what they buy, most labels are such. Lists without them find next to nothing, so nothing can be
-chosen by them: neither an epoch, nor identifiers, nor the settings of a neighbour model; and what they are worth says little.
+Where people come back to items, or view what they buy, most labels are of this kind. Lists without seen items then find next to nothing. So
+they can choose nothing (neither an epoch, nor identifiers, nor the settings of a neighbour model), and their figures say little.
 """
 
 from dataclasses import dataclass

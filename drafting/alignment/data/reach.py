@@ -1,7 +1,8 @@
-"""How far back a prompt reads: which earlier interactions a sample must know so that its prompt is that of a user with a stored history.
+"""How far back a prompt reads: the earlier interactions that a sample must know so that its prompt is that of a user with a stored history.
 
-Invariant: of all events, and of every kind that the prompt lists apart, the newest that its windows hold are known, and one more, which
-says that there are more; but none that a store has forgotten, because a request's prompt shows none of these.
+Invariant: of all events, and of each kind that the prompt lists apart, a sample knows as many of the newest as the prompt's window holds,
+and one more, which tells that there are more. It knows none that a store would have forgotten, because a request's prompt shows none of
+these.
 """
 
 from collections.abc import Mapping
