@@ -1,10 +1,11 @@
 """Continuous batching without a queue: many lists from one engine in this process, as many at a time as fill a forward.
 
-Invariant: lists come in the order of the requests, however many share a forward, and whether all are taken, the caller stops early or one
-fails, no request stays behind in the engine. Callers may be in several threads, or several at a time in one: one of them works on the
-engine at a time, never while its caller has a list in hand, and whoever advances it leaves the others their lists. Engines on the same
-models share their slots, so whoever finds too few of them free advances the others as well. Once a step was interrupted, all callers are
-told so.
+Invariant: lists come in the order of the requests, however many share a forward. Whether all lists are taken, the caller stops early or a
+request fails, no request stays behind in the engine.
+
+Callers may be in several threads, or several at a time in one thread. One of them at a time advances the engine, never while it has a list
+in hand, and leaves the others their lists. Engines on the same models share their slots, so a caller that finds too few of them free
+advances the other engines as well. Once a step was interrupted, all callers are told so.
 """
 
 from collections import deque

@@ -3,8 +3,8 @@
 The prefixes of the candidates are in the tree of their request's search from its beginning, as if they were drafted. So the forward that
 computes the prompt scores the candidates, too, and where the target's beams agree with them, they save forwards.
 
-Invariant: the target's list is what it is without them, for drafts change no list; they only join it when both are known. A candidate that
-may not be returned, or that the target can't score, does not join.
+Invariant: candidates do not change the list that the target finds, for drafts change no list; they join that list when both are known. A
+candidate that may not be returned, or that the target can't score, does not join.
 """
 
 from collections.abc import Sequence

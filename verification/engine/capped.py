@@ -1,16 +1,16 @@
-"""Lists with caps: so many items of a value, at most, of attributes such as the brand.
+"""Lists with caps: at most so many items of one value of an attribute, such as the brand.
 
-A list with caps is a walk over what its search has found, best first, as many identifiers as the beam is wide: an item is taken unless one
-of its values is full, which is one that as many items taken before have as the cap says. An identifier is listed if one of its items is;
-items of one identifier are looked at in the catalog's order. If less than k identifiers are listed at the end, and any may be left, the
-search begins again from the same prompt, without the items of the values that are full and of the identifiers that are listed, and the walk
-goes on over what it finds. The list is all that was taken, by score; of a sampled list, as it was drawn.
+A list with caps is a walk over what its search has found, best first, over as many identifiers as the beam is wide. An item is taken unless
+one of its values is full: as many items with that value were taken before as the cap allows. An identifier is listed if one of its items is
+taken; items of one identifier are looked at in the catalog's order. If fewer than k identifiers are listed at the end, and any may be left,
+the search begins again from the same prompt, without the items of full values and without the identifiers that are listed, and the walk
+continues over what it finds. The list is all that was taken, by score; a sampled list is in the order in which it was drawn.
 
-Places that are reserved are filled first, by a walk over what the search for them has found. A blended list is walked by what ranks it, as
-far down as the search has found identifiers: what it has not found ranks lower.
+Reserved places are filled first, by a walk over what the search for them has found. A blended list is walked in the order of its blended
+ranking, as far down as the search has found identifiers: what it has not found ranks lower.
 
-Invariant: no list breaks a cap. A round lists at least one identifier of those it finds, so there are at most k of them, and none follows a
-round that has found all that there was. With a beam that keeps all prefixes the list is that of the walk over the whole catalog.
+Invariant: no list breaks a cap. Each round lists at least one of the identifiers that it finds, so there are at most k rounds, and no round
+follows one that has found all that there was. With a beam that keeps all prefixes the list is that of the walk over the whole catalog.
 """
 
 from collections.abc import Sequence

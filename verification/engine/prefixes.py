@@ -1,7 +1,7 @@
 """Prefixes that are put into trees on the host: given drafts, and the candidates of blends and scores.
 
-Invariant: what stands in a tree already is not added again, and a node's ancestors are those of its prefix; so it is scored as if the
-target's beam had come to it.
+Invariant: a prefix that is in a tree already is not added again, and a node's ancestors are those of its prefix. So it is scored as if the
+target's beam had reached it.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Scores: log-probabilities of the candidates that requests name, in place of lists.
 
-Invariant: a request keeps its prompt from its first step to its last, and the prefixes of some of its candidates for a step alone. How many
-a step computes is told by whoever calls it, so that scores of many candidates leave room for the lists of others; which ones share a step
-changes nothing but rounding. Each request that runs gets one candidate a step at least, so that all come to an end.
+Invariant: a request keeps its prompt from its first step to its last, and the prefixes of a part of its candidates for one step. The caller
+says how many are computed in a step, so that scores of many candidates leave room for the lists of others; which ones share a step changes
+nothing but rounding. Each request that runs gets at least one candidate a step, so all come to an end.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
 """How much a neighbour model weighs in blended lists: chosen among weights by lists of validation users.
 
 Invariant: the test part is asked about once, with one weight. Each validation user is searched for once, whatever the number of weights:
-neither log-probabilities nor candidates depend on the weight, and what the best list of any weight is made of is all in one (see
-`verification.blend`). Weights are chosen by lists of the beam that they are applied with.
+log-probabilities and candidates do not depend on the weight, and one search finds everything that the best list of any weight is made of
+(see `verification.blend`). Weights are chosen by lists of the beam that they are applied with.
 """
 
 from collections.abc import Callable, Sequence

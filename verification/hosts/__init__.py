@@ -1,6 +1,6 @@
 """Hosts: vLLM and transformers, which load the weights of a model and run its forwards with tree attention.
 
-Invariant: what transformers shall not import is told to it here, before any module of this room imports one of its models.
+Invariant: which packages transformers takes for available is settled here, before any module of this room imports one of its models.
 """
 
 import transformers.integrations.accelerate

@@ -1,8 +1,8 @@
 """The parts that the layers of a T5's encoder and of its decoder are built of, in few operations.
 
-Invariant: transformers' modules hold all weights. In float32 their products are called directly, with the weights laid as products of few
-rows read them; whatever else they may be (of other precisions, quantized, made exact) is left to the modules themselves. What is handed in
-as `hidden` may be written to.
+Invariant: transformers' modules hold all weights. In float32 their products are called directly, with the weights laid out as products of
+few rows read them. Modules that are anything else (of other precisions, quantized, made exact) compute for themselves. What is handed in as
+`hidden` may be written to.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """A linear head: logits of some tokens from the rows of its weights that are theirs, and the normaliser block by block.
 
-Invariant: what a family does with its logits after the head is found by handing its own code logits that are known, and is taken over only
-where one scale and one soft cap give the same for all tokens. A model of which that is not so keeps making all its logits.
+Invariant: what a family does with its logits after the head is found by handing its own code logits that are known. It is taken over only
+if one scale and one soft cap give the same for all tokens; any other model keeps making all its logits.
 """
 
 from collections.abc import Callable, Iterator

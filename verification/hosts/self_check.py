@@ -1,7 +1,7 @@
 """The self-check at start: three prompts as token trees through a host, and as plain texts through transformers' own attention.
 
-Invariant: it is the net under the list of refusals, so it knows nothing of any feature of attention. It compares log-probabilities after
-nodes that have ancestors, whose prompts share forwards with other requests, as they are while serving.
+Invariant: it is to catch what the list of refusals misses, so it knows nothing of any feature of attention. It compares log-probabilities
+after nodes that have ancestors, whose prompts share forwards with other requests, as they do while serving.
 """
 
 import copy

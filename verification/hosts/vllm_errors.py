@@ -1,6 +1,6 @@
 """What vLLM says when it can't load a model, in our words around its own.
 
-Invariant: the options in a sentence are ours. vLLM's own advice is left out: its options are none of a server here.
+Invariant: a sentence names only options of this server. vLLM's own advice is left out, because its options do not exist here.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Weights of 8 bits on CPUs: vLLM's own products of integers, for checkpoints whose weights are none.
+"""Weights of 8 bits on CPUs (`--quantization int8`): vLLM's own integer products, for checkpoints whose weights are not integers.
 
 Invariant: each row of weights has a scale, and so has each token that is multiplied by them, so what a request gets does not depend on the
 others of its forward: sums of integers are exact in any order. For the same reason attention is computed in float64. Norms, experts and

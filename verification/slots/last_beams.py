@@ -1,8 +1,8 @@
 """The prefixes that the target kept, and nearly kept, in each user's last search: drafts for the next one.
 
-Invariant: memory is bounded, by nodes and what a user takes beside, and the users asked for longest ago are forgotten first. Prefixes are
-kept by their tokens, which have the same meaning in all versions of a catalog; in another one, those that its trie still has are found
-again, and no others. A user who is forgotten is not remembered by a search that was under way.
+Invariant: memory is bounded, by nodes and by what a user takes beside them, and the users asked for longest ago are forgotten first.
+Prefixes are kept by their tokens, which mean the same in all versions of a catalog; in another version, exactly those that its trie has are
+found again. A search that was under way when its user was forgotten does not bring the user back.
 """
 
 from dataclasses import dataclass

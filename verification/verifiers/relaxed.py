@@ -3,9 +3,10 @@
 At each level p and q are the target's and the draft's distributions over the continuations of the beam: the softmax of cumulative
 log-probabilities, both over the same continuations. A drafted continuation y is accepted if u <= p(y) / q(y) for a uniform u. If at least k
 are accepted, a uniformly random k of them are kept and the next level is verified; else the accepted ones are kept and the missing drawn
-without replacement from max(0, p - q). Drafted is what the draft has proposed in this round, and q what it said when it was asked: nothing
-else in the tree, be it children or of an earlier round, is a sample of q. Where nothing was proposed the target draws from p, as without a
-draft.
+without replacement from max(0, p - q).
+
+Only what the draft has proposed in this round counts as drafted, and q is what the draft said when it was asked. Other nodes of the tree,
+such as children or nodes of an earlier round, are not samples of q. Where nothing was proposed the target draws from p, as without a draft.
 
 This is *not* distribution-preserving: choosing k of the accepted at random lets weak candidates replace strong ones, even with a perfect
 draft. For an exact sample use the rule `gumbel`. Invariant: k continuations come back whenever k exist; where the residual runs out, as it
