@@ -1,8 +1,8 @@
-"""The ticks at which a server looks at what nobody tells it of: files, times that are over, the lag of its event loop.
+"""The ticks at which a server checks what it is not notified of: files, times that are over, the lag of its event loop.
 
-Invariant: all ticks of a process lie on one grid of the event loop's clock, `TICK_SECONDS` apart, so that whoever looks then is woken
-together. Reason: most looks are over in microseconds, but a process that sleeps takes many times as long to be woken for one, and a server
-has a dozen. Each process has a grid of its own, so that replicas on one machine, whose clock is the same, don't all ask their stores at the
+Invariant: all ticks of a process lie on one grid of the event loop's clock, `TICK_SECONDS` apart, so that all checks of a tick are woken
+together. Reason: most checks are over in microseconds, but waking a sleeping process for one takes many times as long, and a server has a
+dozen of them. Each process has a grid of its own, so that replicas on one machine, which share its clock, don't all ask their stores at the
 same instant.
 """
 

@@ -1,7 +1,8 @@
-"""Differences between versions of the catalog, and the items that a named filter leaves of the one that is served, with some as samples.
+"""Differences between versions of the catalog; and the items that a named filter leaves of the served version, with some of them as
+samples.
 
-Invariant: neither is worked out on the event loop, and versions are compared one pair at a time, since those that are not served are read
-for it: however many ask, memory holds no more than two of them, and one thread is busy.
+Invariant: neither is computed on the event loop. Versions are compared one pair at a time, because those that are not served are read for
+it: however many clients ask, memory holds at most two of them, and one thread is busy.
 """
 
 import asyncio

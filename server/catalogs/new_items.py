@@ -1,8 +1,8 @@
 """New items for the catalog that is served: from a request to a version that has them.
 
-Invariant: nothing else changes what is served while items are placed, or they are placed anew, so two requests at a time both land, one on
-top of the other, also where two replicas take them; and when one is refused, at any point, the served version stays and no other is left
-behind.
+Invariant: if something else changes what is served while items are placed, they are placed anew. So two requests at the same time both
+succeed, one on top of the other, also where two replicas take them. When a request is refused, at any point, the served version stays and
+no other version is left behind.
 """
 
 import asyncio

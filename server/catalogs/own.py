@@ -1,6 +1,6 @@
 """`Own`: what a replica has decided by itself, until that is written to the control store.
 
-Invariant: it is written whole, or, once others have moved on, given up but for what holds whatever they serve.
+Invariant: it is written as a whole. Once others have moved on, it is given up, except for what holds whatever they serve (`anyway`).
 """
 
 from dataclasses import dataclass

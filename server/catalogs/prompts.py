@@ -1,9 +1,11 @@
 """The prompt builders of the API process, one for each version of the catalog that is served.
 
-Invariant: a prompt is built with what the engine has that it is for. A builder is made once, in a thread, and all who need it meanwhile
-wait for the same one. What the tokenizers library reads of a file it reads without letting another thread run, so that is done once, when
-the first engine is ready; an engine that is started later has the same files as a rule. A builder that can't be made keeps nobody waiting
-and nothing from being tried again: whoever asks is told so for `PAUSE_SECONDS`, and then it is made anew.
+Invariant: a prompt is built with what the engine has for the version that the prompt is for. A builder is made once, in a thread, and all
+who need it meanwhile wait for the same one. A builder that can't be made is reported to everyone who asks for `PAUSE_SECONDS`, and is then
+tried again: it keeps no one waiting.
+
+The tokenizers library reads files without letting another thread run. So that is done once, when the first engine is ready; an engine that
+is started later has the same files as a rule.
 """
 
 import asyncio

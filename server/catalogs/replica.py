@@ -1,10 +1,12 @@
 """`CatalogReplica`: what a replica makes of the control store: the version that is served, and the named filters.
 
 Invariant: after `apply` this replica serves the version that all are to serve, with the filters that all are to have, or it has raised and
-serves what it served before. What it has decided by itself is written before it follows others, unless they have moved on; and
-only once all filters are evaluated for it, because what a filter can't be evaluated for would stop all. A catalog that it brings to others
-which serve is written only once its engine has loaded it, because one that no engine loads must stop nobody's work. A catalog is brought
-once, whatever becomes of it.
+serves what it served before.
+
+What it has decided by itself is written before it follows others, unless they have moved on, and only once all filters are evaluated for
+it: a version for which a filter can't be evaluated would stop all replicas. A catalog that it brings to others while they serve is written
+only once its own engine has loaded it, because a catalog that no engine loads must stop no other replica. A catalog is brought once,
+whatever becomes of it.
 """
 
 import logging

@@ -1,9 +1,10 @@
-"""Whether the model makes lists at all: one whose scores are all NaN serves nobody, however well its process runs.
+"""Whether the model makes lists at all: one whose scores are all NaN serves no one, however well its process runs.
 
-Invariant: what users ask for decides nothing by itself. Only after `MANY` lists in a row that the scores denied does the server ask for one
-of its own, after the item that every start begins with, and only if that is denied too is the model taken for one that makes no lists.
-Reason: one user whose history meets a damaged embedding, and who tries again and again, must not take the server from all others. It is
-asked for again and again, so a model that recovers is noticed where no requests come any more; any list that is made ends the doubt.
+Invariant: requests of users alone decide nothing. Only after `MANY` lists in a row have failed by their scores does the server ask for a
+list of its own, for the history that every start is warmed up with, and only if that fails too does it count the model as making no lists.
+Reason: one user whose history meets a damaged embedding, and who tries again and again, must not take the server from all others. The
+server's own list is asked for again and again, so a model that recovers is noticed where no requests come any more; any list that is made
+ends the doubt.
 """
 
 import logging

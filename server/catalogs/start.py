@@ -1,14 +1,14 @@
 """The version that a server begins with: the one that all serve, or was served last, or else the last one that can be read.
 
-Invariant: a server starts with a version that it can read whenever there is one. What it had to leave for that is said. A catalog that no
-server was started with before is served by all from then on; one that is not new decides only where no other server is ready, so a server
-alone serves what it is started with whenever that is another catalog than the last time.
+Invariant: a server starts with a version that it can read whenever there is one, and reports which it had to leave for that. A catalog that
+no server was started with before is served by all from then on. A catalog that is not new decides only where no other server is ready: a
+server alone serves what it is started with if that is another catalog than the last time.
 
-Beside servers that are ready, a server begins only if it can read what they serve, and they what it brings: else it would never be ready,
-or they no longer. What would give most items other identifiers is of another model: the others would find wrong items by it in silence, or
-this one by theirs, so a server with such a catalog does not begin either, be it new or one of before. Only servers of the catalog that
-was begun with last are of the release that serves: they do as the others, whatever these have activated. All of that is judged anew until
-a server begins, and it does once the others have ended.
+Beside servers that are ready, a server begins only if it can read what they serve and they can read what it brings; else it would never be
+ready, or they would be ready no longer. Nor does it begin with a catalog, new or old, that gives most items other identifiers: that is for
+another model, and wrong items would be found, without an error, by the others or by this server. A server whose catalog is the one that was
+begun with last is of the release that is served, and does as the others, whatever version they have activated. All of this is judged anew
+until the server can begin, which it can at the latest when the others have ended.
 """
 
 import asyncio

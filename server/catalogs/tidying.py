@@ -1,12 +1,12 @@
-"""Removing files that no version is in, from the directory of the versions, or a cache, and from the object store; and from a cache what
-its server can do without.
+"""Removing files that belong to no version, from the directory of the versions (or a cache) and from the object store; and removing from a
+cache what its server can do without.
 
-Invariant: a file goes only if it came since these servers know versions, more than an hour ago, and no version that any of them knows is in
-it. An hour, because a server stores a file before it names the version. And what came before is of another fleet, or of this one before it
-lost its control store: somebody may need it to restore that.
+Invariant: a file is removed only if no version that any of these servers knows is in it, it is more than an hour old, and it came after
+these servers began to know versions. An hour, because a server stores a file before it names the version. What came before is of another
+fleet, or of this one before it lost its control store, which may have to be restored with it.
 
 A cache of the object store keeps what is served, what was served last, and what was used within an hour. Reason: all else can be fetched
-again, and versions that nobody deletes would fill the disks of all servers at the same time.
+again, and versions that are never deleted would fill the disks of all servers at the same time.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
 """`Exchange`: the requests and answers of one call, whatever sends them.
 
-A face of the client asks it for a request, sends that, and gives it what came back; it gets the call's answer, an exception, or a pause
-after which it asks for the next request. So deadlines, retries and errors are the same, and written once, for both faces.
+Each of the two clients asks it for a request, sends that, and gives it what came back; it gets the call's answer, an exception, or a pause
+after which it asks for the next request. So deadlines, retries and errors are the same for both clients, and written once.
 
-Invariant: what the server may have begun is sent again only if doing it twice is doing it once. A pause is never shorter than the server's
-`Retry-After`, and no request begins after the deadline.
+Invariant: what the server may have begun is sent again only if doing it twice has the effect of doing it once. A pause is never shorter
+than the server's `Retry-After`, and no request begins after the deadline.
 """
 
 import math

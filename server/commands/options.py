@@ -1,8 +1,8 @@
 """Options of the command line that are fields of `Settings`, or of a struct of settings: names, types, defaults and help come from there.
 
-Invariant: a value goes to `Settings` as it was given, so a bad one gets the same sentence whether it came by flag or by variable. And a
-default that depends on the machine or its user is worked out when a command runs, and not when this is imported: help is there for whoever
-has no home.
+Invariant: a value goes to `Settings` as it was given, so a bad one gets the same sentence whether it came by flag or by variable. A default
+that depends on the machine or its user is worked out when a command runs, not when this module is imported: `--help` works even for a user
+without a home directory.
 """
 
 import inspect

@@ -1,8 +1,8 @@
 """`Door`: what lets a visitor in: a client of the API for one visit of a page, with the tab's key where the server asks for one.
 
-Invariant: a key that is typed in stays in the tab (its `sessionStorage`) and in the memory of its visits; nobody is let in before the
-server has judged their key; and a visitor may do no more by way of the console than without it: to a server without keys, which trusts its
-own machine, visitors from elsewhere are announced as such.
+Invariant: a key that is typed in stays in the tab (its `sessionStorage`) and in the memory of its visits, and no visitor is let in before
+the server has judged their key. The console allows a visitor no more than the server itself would: a server without keys trusts its own
+machine, where the console runs, so visitors from elsewhere are announced to it as such.
 """
 
 import json

@@ -1,7 +1,7 @@
 """`Announcer`: says how this replica stands, and waits for the others.
 
-Invariant: a replica says that it has applied a position only after it has, and at once, so who waits for all waits no longer than the
-slowest takes.
+Invariant: a replica says that it has applied a position only after it has, and at once, so a change that waits for all replicas waits no
+longer than the slowest of them takes.
 """
 
 import asyncio

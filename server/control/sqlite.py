@@ -1,10 +1,11 @@
 """`SqliteControlStore`: the control store in one SQLite file, for servers on one machine.
 
-Invariant: the log holds the newest write, also the one that created the state, so its last row is the position. A write is one
-transaction, which is on the disk when it returns; announcements are not waited for, as they are soon over.
+Invariant: the log holds the newest write, also the one that created the state, so its last row is the position. A write is one transaction,
+which is on the disk when it returns. Announcements are not waited for, because they are soon outdated.
 
-SQLite calls block, so they run on threads of the store: one that writes, one that reads. Whether anything was written is known without
-them, of a number in memory that all processes share: a look at that is a matter of microseconds, the way to a thread and back is not.
+SQLite calls block, so they run on threads of the store: one that writes, one that reads. Whether anything was written is seen without these
+threads, from a number in memory that all processes share: reading it takes microseconds, and the way to a thread and back takes much
+longer.
 """
 
 import asyncio

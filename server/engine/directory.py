@@ -1,8 +1,8 @@
 """Temporary directories that are gone with the process that made them, however it ends.
 
-Invariants: a directory is locked by its owner for as long as that lives, and the kernel lets the lock go when it is killed; so what nobody
-holds is rubbish of a dead process, wherever its process ids come from, and the next directory that is made sweeps it away. And only what
-bears `PREFIX` and belongs to this user is ever swept.
+Invariants: a directory is locked by its owner as long as that lives, and the kernel releases the lock when the owner is killed. So an
+unlocked directory was left by a dead process, whatever namespace its process id is from, and it is removed when the next directory is made.
+Only directories that bear `PREFIX` and belong to this user are ever removed.
 """
 
 import fcntl

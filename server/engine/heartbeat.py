@@ -3,8 +3,8 @@
 Signs of life come from the engine's own loop, between two steps or while it waits for messages, and before each part of its start: a thread
 that beats while the loop hangs would prove nothing. So the longest step is the longest silence of an engine that works.
 
-Invariant: only time counts in which this process was awake itself. Reason: one that was paused, or on a machine that was, finds old news
-when it comes back, and must not take its own absence for the engine's.
+Invariant: only time in which this process itself was awake counts. Reason: a process that was paused, alone or with its machine, finds old
+news when it comes back, and must not take its own absence for the engine's.
 """
 
 import asyncio

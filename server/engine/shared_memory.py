@@ -1,8 +1,8 @@
 """Shared memory of an engine whose model runs in several processes, which the kernel keeps when they are killed.
 
-Invariant: the engine writes the names into its temporary directory as soon as its processes have made them; so whoever removes that
-directory, the supervisor or the next server on this machine, removes the memory too. Only names that libraries make up at random are
-taken, and only files of this user: what several programs share by agreement is none of an engine's business.
+Invariant: the engine writes the names into its temporary directory as soon as its processes have made them, so the supervisor, or the next
+server on this machine, removes the memory when it removes that directory. Only files of this user count, and only names that libraries make
+up at random: memory that several programs share under an agreed name is not an engine's.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`CatalogWatch`: how engine processes fare with the catalog that they load, for those who want to know; this one takes no note."""
+"""`CatalogWatch`: what is told how engine processes fare with the catalog that they load. This base class ignores it."""
 
 
 class CatalogWatch:

@@ -1,8 +1,11 @@
-"""Times to live of users who are in a SQLite file already: whom to limit is found by a reader, and then limited in a transaction.
+"""Times to live of users who are in a SQLite file already: a reader finds whom to limit, and then a transaction limits them.
 
-Invariant: what is damaged costs no user but those of its pages and, as a row that gets an end grows, some of the pages beside. Rows that a
-page hides are found by the index of users, and those of a transaction that meets such a page are limited one by one. Of several rows of a
-user none gets an end: the last keeps the others hidden, which can't be deleted, and without it a deleted user would be back.
+Invariant: damage keeps only the users of the damaged pages from being limited, and, because a row that gets an end grows, some of those on
+pages beside. Rows that a damaged page hides are found by the index of users, and the rows of a transaction that meets such a page are
+limited one by one.
+
+If a user has several rows, none of them gets an end: the last row hides the others, which can't be deleted, so without it a deleted user
+would be back.
 """
 
 import sqlite3

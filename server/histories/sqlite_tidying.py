@@ -1,10 +1,12 @@
-"""`Tidying`: what leaves a history file for good: rows that have expired, and what copies there are of deleted ones.
+"""`Tidying`: what leaves a history file for good: rows that have expired, and the copies that are left of deleted rows.
 
-Invariant: once a deletion is answered its bytes are neither in the file nor in its log, or they leave both at a later look where a reader
-held the log just then, or less than a second before. Reason: SQLite overwrites what it deletes (`secure_delete`), but the log (`-wal`)
-keeps pages as they were until it is emptied. That is a job of its own behind those that wait already, so it is done once for all deletions
-among them, and each is answered after it; and a reader that holds the log keeps writes waiting once a second at most. What SQLite leaves of
-a row that it once moved to another page is beyond that, and goes with a `VACUUM` alone.
+Invariant: once a deletion is answered, its bytes are neither in the file nor in its log. The exception is a reader that held the log just
+then, or less than a second before: the bytes then leave at a later look.
+
+Reason: SQLite overwrites what it deletes (`secure_delete`), but the log (`-wal`) keeps pages as they were until it is emptied. Emptying it
+is a job of its own behind those that wait already, so it is done once for all deletions among them, and each is answered after it. A reader
+that holds the log keeps writes waiting once a second at most. Not covered is what SQLite leaves of a row that it once moved to another
+page, which only a `VACUUM` removes.
 """
 
 import sqlite3

@@ -1,6 +1,7 @@
-"""From the work of a request to its response, for as long as somebody waits for it.
+"""From the work of a request to its response, for as long as a client waits for it.
 
-A connection tells of its end itself, by the `Caller` that its requests carry: to wait for ASGI's message of it would take a task a request.
+A connection reports its own end, through the `Caller` that its requests carry, because waiting for ASGI's message about it would take a
+task for each request.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """Limits of connections: how many there are, and how long each may take over a request's headers, over nothing, and over our answers.
 
-Invariant: every connection that waits for its client has a moment at which it is ended, so none that does nothing, or does it slowly,
-stays; one that waits for the server has none, as requests have deadlines of their own. Who is refused is told so in a problem where HTTP
-still permits it. A request costs some assignments here: what is due is looked for once a second, over all connections, and none has timers
-of its own.
+Invariant: every connection that waits for its client has a moment at which it is ended, so no connection stays that does nothing, or does
+it slowly. A connection that waits for the server has no such moment, because requests have deadlines of their own. Where HTTP still permits
+it, a client that is refused is told so in a problem. A request costs some assignments here: what is due is looked for once a second, over
+all connections, and no connection has timers of its own.
 """
 
 import asyncio

@@ -3,8 +3,8 @@
 FastAPI's own way leads through layers of middleware, a router, and all that an endpoint may take (parameters of path, query, headers and
 cookies, forms, dependencies), which costs several times as much as the body itself.
 
-Invariant: the short way takes only what FastAPI's takes too, and makes the same of it. Whatever is not so is left to FastAPI's, so that
-there is one place where mistakes are found and told.
+Invariant: the short way takes only what FastAPI's takes too, and makes the same of it. Every other request is left to FastAPI's way, so
+that there is one place where mistakes are found and reported.
 """
 
 from collections.abc import Callable, Coroutine

@@ -1,11 +1,11 @@
-"""`Unauthorized`: the answer 401 to a request that brings no key, or none that the server knows, before the app hears of it.
+"""`Unauthorized`: the answer 401 to a request without a key, or with one that the server does not know, before the app hears of it.
 
-Invariant: of a server with keys, nothing below `/v1/` reaches the app without a key that is known, and the answer has the body and the
-headers that the app's own would have. It is counted as the app's are, also where its client has gone, but of no route, as none is looked
-for: under `unmatched`. It has no span and no log line.
+Invariant: on a server with keys, no request below `/v1/` reaches the app without a known key, and the answer has the body and the headers
+that the app's own would have. It is counted like the app's answers, also if its client has gone, but as `unmatched`, because no route is
+looked for. It has no span and no log line.
 
-Reason: a task, the middleware and a router cost several times what the refusal itself does, and who tries keys by the hundred thousand
-would take that time from those who have one.
+Reason: a task, the middleware and a router cost several times what the refusal itself does, and a client that tries keys by the hundred
+thousand would take that time from clients that have one.
 """
 
 import time

@@ -1,14 +1,18 @@
 """`Gate`: lets a request in or says why not.
 
-Invariant: an operation is open to all only where its route says so; every other needs a key with its scope. A server without keys lets
-this machine do all, and others what the scope `recommend` opens: lists, scores, explanations and the items of the catalog.
+Invariant: an operation is open to all only where its route says so; every other needs a key with its scope. A server without keys lets this
+machine do everything, and others what the scope `recommend` opens: lists, scores, explanations and the items of the catalog.
 
-*This machine* is judged by the connection and by what the request says of its way. The address that the server listens on says nothing: a
-proxy on this machine makes of a server on 127.0.0.1 one for all the world. So the client must have a loopback address, no header of a proxy
-may be there, and the server must be called by a name of this machine, which a proxy that passes names on does not do, nor a page that a
-browser here has loaded under a name that leads here (DNS rebinding). A page from elsewhere may send a POST to 127.0.0.1 itself; of that its
-browser says where the page is from (`Origin`), and of a GET for a picture or a frame that it is from elsewhere (`Sec-Fetch-Site`). A proxy
-that hides all of this can't be told from a program: it needs keys.
+*This machine* is judged by the connection and by what the request says of its way. The address that the server listens on is no evidence: a
+proxy on this machine opens a server on 127.0.0.1 to the whole world. So three things are required:
+
+1. The client has a loopback address, and there is no header of a proxy.
+2. The server is called by a name of this machine. A proxy that passes names on does not do that, nor does a page that a browser here has
+   loaded under a name that leads here (DNS rebinding).
+3. No browser says that the request is from a page elsewhere: of a POST to 127.0.0.1 it says where the page is from (`Origin`), and of a
+   GET for a picture or a frame that it is from elsewhere (`Sec-Fetch-Site`).
+
+A proxy that hides all of this can't be told from a program: it needs keys.
 """
 
 from collections import Counter

@@ -1,12 +1,12 @@
 """`Key`: what a holder of one key may do; a file of them, whose form this is.
 
-A key is 43 letters and digits by chance behind a prefix that scanners for leaked secrets can know: 256 bits, which nobody guesses, so its
+A key is a prefix that scanners for leaked secrets can know, and 43 random letters and digits: 256 bits, which can't be guessed, so its
 digest may be fast. It is SHA-256 over the file's salt and the key. A slow digest (bcrypt, Argon2) protects passwords that people choose;
-here it would only let whoever sends wrong keys keep a processor busy: 100,000 a minute cost a tenth of a percent of one core with SHA-256,
-and more than all cores with Argon2. The salt is random, so the same key has another digest in another file, and nobody without the file
-can choose keys by what their digests look like. Helm can compute it too, which makes the chart's keys.
+here it would only let a client that sends wrong keys keep a processor busy: 100,000 a minute cost a tenth of a percent of one core with
+SHA-256, and more than all cores with Argon2. The salt is random, so the same key has another digest in another file, and keys can't be
+chosen by what their digests look like without the file. Helm can compute it too, which makes the chart's keys.
 
-Invariant: a key is on the screen of whoever made it and with its holders, and nowhere else: the file has digests.
+Invariant: a key is shown to the person who makes it and known to its holders, and is nowhere else: the file has digests.
 """
 
 import re

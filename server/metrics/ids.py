@@ -1,7 +1,7 @@
 """Ids of requests and lists, by which they are found in answers, logs and traces.
 
-Invariant: no two are alike. But who sees many can foresee others, so none may open anything; what must not be guessed is made of `secrets`,
-which asks the system each time and takes longer than most parts of a request.
+Invariant: no two are alike. They can be foreseen by a client that sees many, so no id gives access to anything. What must not be guessed is
+made of `secrets`, which asks the system each time and takes longer than most parts of a request.
 """
 
 import random

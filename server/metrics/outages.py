@@ -1,8 +1,9 @@
 """`OutageLog`: what fails at every request, in few lines of the log.
 
-Invariant: the first failure is a line at once, unless the last such line is younger than `LINE_SECONDS`; as long as it goes on there is one
-line for each `LINE_SECONDS`, with a count, and one when it is over. Every failure is in one of them: of an outage that was too soon after
-another for a line of its own, the next line says how many they were. Reason: a line a request would bury all others when they matter most.
+Invariant: the first failure is logged at once, unless the last such line is younger than `LINE_SECONDS`. As long as an outage goes on there
+is one line per `LINE_SECONDS`, with a count, and one when it is over. Every failure is counted in one of these lines: failures of an outage
+that came too soon after another for a line of its own are counted in the next line. Reason: a line for each request would bury all others
+when they matter most.
 """
 
 import logging

@@ -1,11 +1,12 @@
 """Traces: a span per request with those of its parts below it, sent by OTLP where an endpoint is set.
 
-Invariant: without an endpoint nothing is recorded and the SDK is not even imported; with one, a span says which route, status and request
-id, how much was drafted and accepted, and nothing of what a user met: of an error its class, because sentences name users. A request that
-comes with a `traceparent` goes on with that trace, and its answer names the span in a `traceparent` of its own. Reason: a slow list is
-explained by where its time went (history, queue, each draft and forward), and its sender has nothing but the answer to find that by.
+Invariant: without an endpoint nothing is recorded and the SDK is not even imported. With one, a span says which route, status and request
+id, how much was drafted and accepted, and nothing of what a user met. An error is recorded by its class only, because its sentence may name
+users. A request that comes with a `traceparent` continues that trace, and its answer names the span in a `traceparent` of its own. Reason:
+a slow list is explained by where its time went (history, queue, each draft and forward), and its sender has nothing but the answer to find
+that by.
 
-Which traces are kept is the SDK's business: `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS` and the like hold.
+Which traces are kept is decided by the SDK: `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS` and the like hold.
 """
 
 import os

@@ -1,6 +1,6 @@
 """A folder of lists, part by part, by this process or by the workers of a cluster.
 
-Invariant: whoever makes a part makes it from its block alone, so parts are the same in any order and by any number of workers.
+Invariant: a part is made from its block alone, so parts are the same in any order and by any number of workers.
 """
 
 import sys

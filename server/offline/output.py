@@ -1,9 +1,11 @@
 """A file of lines that is written in one go or in several.
 
 Invariant: the file appears under its name only when it is complete. Until then its lines are in `NAME.part`, and `NAME.part.json` says what
-they are the lines of; only the same purpose goes on from there. A line that was cut off in the middle is written again. A table is made of
-its lines when they are complete. Lines of a pipe, whose users nobody can tell from those of another one, are never gone on with. One run at
-a time writes a file: it holds the lock of `NAME.part`, which ends with its process, until the file has its name.
+they are the lines of; only a run of the same purpose continues them. A line that was cut off in the middle is written again. A table is
+made of its lines when they are complete.
+
+Lines for users from a pipe are never continued, because the users can't be told from those of another pipe. One run at a time writes a
+file: it holds the lock of `NAME.part`, which ends with its process, until the file has its name.
 """
 
 import errno

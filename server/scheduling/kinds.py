@@ -1,7 +1,7 @@
 """Kinds of requests of which only some may run at a time, because they take many steps, or much of each.
 
-Invariant: a list of no kind takes as many steps as an identifier has tokens, or few more, and a part of each step; and a request of no kind
-for scores takes one step, or few where many run.
+Invariant: a list that is of no such kind takes as many steps as an identifier has tokens, or few more, and only a part of each step. A
+request for scores that is of no such kind takes one step, or few where many run.
 """
 
 from enum import Enum

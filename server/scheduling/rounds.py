@@ -1,7 +1,8 @@
 """`CappedRounds`: how many searches lists with caps are foreseen to take, one after the other.
 
-Invariant: lists of one size say nothing of those of another, once there are enough of these. Reason: wide beams find many items in a round,
-so they take few rounds where narrow ones take many, and a mean of both would be far too long for the wide, whose rounds are the dear ones.
+Invariant: rounds are foreseen by lists of the same size, as soon as there are enough of these. Reason: wide beams find many items in a
+round, so they take few rounds where narrow ones take many. A mean over both would be far too high for the wide lists, whose rounds are the
+expensive ones.
 """
 
 from collections import deque

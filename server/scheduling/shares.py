@@ -1,7 +1,7 @@
 """Work by kinds of requests, between which steps are shared: narrow lists, wide ones, and scores.
 
-Invariant: as the engine process runs them (`server.scheduling.wide`, `SCORES_SHARE`), so their waits are foreseen. Narrow and wide lists
-share what candidates leave of the steps, and these have their part of each step as long as there are any.
+Invariant: waits are foreseen by the rules by which the engine process runs requests (`server.scheduling.wide`, `SCORES_SHARE`). As long as
+there are candidates for scores, they have their part of each step; narrow and wide lists share the rest.
 """
 
 from collections.abc import Sequence

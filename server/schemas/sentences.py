@@ -1,6 +1,6 @@
-"""Sentences for what a request's model does not let pass.
+"""Sentences that say what is wrong with a request that its model refuses.
 
-Invariant: a sentence names the field and the rule. It says what was sent only where that is short and not known of a person.
+Invariant: a sentence names the field and the rule. It quotes what was sent only if that is short and says nothing about a person.
 """
 
 from collections.abc import Mapping
