@@ -1,8 +1,8 @@
 """Catalogs from matrices of codes: GRID's tensors (`.pt`, a digit a row) and TIGER's arrays (`.npy`, an item a row).
 
-Invariant: it is never guessed which side of a matrix the items are on, and its shape is held against the limits before any value is looked
-at; arrays and torch's usual files are only mapped until then, while old or compressed torch files are read whole, which the limits of a
-file's size and ratio bound. A torch file is read as data alone (`weights_only`), so none of its code runs.
+Invariant: which side of a matrix the items are on is never guessed, and its shape is compared with the limits before any value is looked
+at. Until then arrays and torch's usual files are only mapped; old or compressed torch files are read whole, which the limits of a file's
+size and ratio bound. A torch file is read as data alone (`weights_only`), so none of its code runs.
 """
 
 import zipfile

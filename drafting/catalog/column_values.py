@@ -1,11 +1,11 @@
 """Distinct values of an attribute as arrays, against which a comparison is evaluated for all values at once.
 
-Invariant: a comparison costs a pass or two over arrays, however many constants it has, and needs no Python object per value: a constant is
-looked up among the sorted values, not the values among the constants. What that needs (numbers, texts, elements of lists, sorted) is made
-when a comparison first asks for it, in pieces, so that other threads get their turn. A value that can't be decoded is like no constant.
+Invariant: a comparison costs a pass or two over arrays, however many constants it has, and needs no Python object per value: the constants
+are looked up among the sorted values, not the values among the constants. What that needs (numbers, texts, elements of lists, sorted) is
+made when a comparison first asks for it, in pieces, so that other threads get their turn. A value that can't be decoded equals no constant.
 
-Numbers are compared exactly: each is a complex number, whose real part is the nearest 64-bit float and whose imaginary part is what is
-missing to it; NumPy orders complex numbers by real part, then by imaginary part.
+Numbers are compared exactly: each is a complex number, whose real part is the nearest 64-bit float and whose imaginary part is what that
+float lacks of it; NumPy orders complex numbers by real part, then by imaginary part.
 """
 
 from bisect import bisect_left, bisect_right

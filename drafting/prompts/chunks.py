@@ -1,8 +1,8 @@
 """Texts in chunks that are tokenised apart from each other, which is faster than whole: most chunks are codes, whose ids are known.
 
 Invariant: the tokens of a text are those of its chunks. A chunk begins with an added token that the tokenizer splits off before anything
-else is done to a text, so what stands before such a token has no part in how what follows is read. Where these tokens stand is seen from
-the text alone: they begin with a letter that all such tokens hold at most as their first one, so none that began earlier reaches over it.
+else is done to a text, so what stands before such a token has no influence on how the rest is read. Where these tokens stand is seen from
+the text alone: they begin with a letter that no such token holds after its first place, so none that began earlier reaches over it.
 """
 
 from collections import Counter

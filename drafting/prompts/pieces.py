@@ -1,7 +1,7 @@
 """The prompt of a list of identifiers in pieces that are tokenised once, each in its context.
 
-A tokenizer may write a text otherwise behind a code than at the beginning ("▁,"), or leave the spaces beside codes out. So each piece is
-what the tokenizer makes of it where it stands: before a code, between two, behind one.
+A tokenizer may write a text differently after a code than at the beginning ("▁,"), or leave out the spaces beside codes. So each piece is
+what the tokenizer makes of it where it stands: before a code, between two, or after one.
 """
 
 from collections.abc import Callable

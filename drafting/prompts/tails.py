@@ -1,8 +1,8 @@
-"""Tokenising what is new of a text: a user's next prompt begins like the last one.
+"""Tokenising only the new part of a text: a user's next prompt begins like the last one.
 
-Invariant: the ids are those of the whole text. A text is cut only where a chunk begins (see `ChunkTokenizer`), with so much common text
-behind that no longer token can begin there; so what stands before the cut has the tokens that it had. It is tried on sample texts when a
-prompt is loaded: a tokenizer for which it does not hold reads every text as a whole.
+Invariant: the ids are those of the whole text. A text is cut only where a chunk begins (see `ChunkTokenizer`), and only if so much common
+text follows that no longer token can begin there; so the text before the cut keeps its tokens. This is tried on sample texts when a prompt
+is loaded: a tokenizer for which it does not hold reads every text as a whole.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""The field `think` of `prompt.json`: how the target writes text before a list, and where the list begins behind it.
+"""The field `think` of `prompt.json`: how the target writes text before a list, and where the list begins after it.
 
-Invariant: the end of a text and what follows it are the tokens that the tokenizer makes of both together behind other text, as it does
-where a model was trained with them in one text: many tokenizers write a text otherwise where it stands at the beginning ("▁</", "</").
+Invariant: the end of a text and what follows it are the tokens that the tokenizer makes of both together after other text, as in the text
+that a model was trained with: many tokenizers write a text differently at the beginning ("▁</", "</").
 """
 
 import logging

@@ -1,7 +1,7 @@
 """An object whose fields a template reads, and the errors of templates whose sentences are our own.
 
-Invariant: a `SaidError` quotes no value of a person, but for names and sentences that stand in the template itself. What any other error
-says is never told.
+Invariant: a `SaidError` quotes no value of a person; it quotes only names and sentences that stand in the template itself. What any other
+error says is never shown.
 """
 
 from collections.abc import Iterator

@@ -1,14 +1,14 @@
 """Named filters: which items a name lets through, in every version of the catalog that is served.
 
-Invariant: a name that is here has been evaluated for the version that is served, and the engine knows it: it is told before any request
-can use the name, over the same ordered connection, and a new engine is told all names before its first request. It forgets a name once no
-request that was let in with it is left. A version for which a filter can't be evaluated is not served. While an earlier version is on trial
-no filter changes, for it would be adopted without the change. What a name means stands in the control store, and beside each version in
-memory what its sets were evaluated from.
+Invariant: a name that is here has been evaluated for the version that is served, and the engine knows it: the engine is told before any
+request can use the name, over the same ordered connection, and a new engine is told all names before its first request. It forgets a name
+once no request that was let in with it is left. A version for which a filter can't be evaluated is not served. No filter changes while an
+earlier version is on trial, because that version would be adopted without the change. What a name means stands in the control store, and
+beside each version in memory what its sets were evaluated from.
 
 Filters are worked out by a few threads, off the event loop, and new ones without the lock on what is served, unless another version is
-activated meanwhile. Their number is bounded, and so is what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and
-how many clients may wait for theirs.
+activated meanwhile. Bounded are their number, what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and how many
+clients may wait for theirs.
 """
 
 import asyncio

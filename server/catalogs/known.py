@@ -1,10 +1,10 @@
 """The versions that a replica knows, what has been served, and what this replica has decided by itself.
 
-Invariant: it is what the control store says, at the position that is applied, and nothing is kept beside it but the decisions that are not
-written yet (`Own`). A name that is taken stays what it is on every replica: what would replace it is refused.
+Invariant: it is what the control store says at the position that is applied; only decisions that are not written yet (`Own`) are kept
+beside it. A name that is taken means the same version on every replica: what would replace it is refused.
 
-A file is deleted when no version needs it. Where other replicas live, only after an hour, for one of them may have published the same
-contents a moment ago and be about to name them.
+A file is deleted when no version needs it. Where other replicas live it is deleted only after an hour, because one of them may have
+published the same contents a moment ago and be about to name them.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The prompt builders of the API process, one for each version of the catalog that is served.
 
-Invariant: a prompt is built with what the engine has for the version that the prompt is for. A builder is made once, in a thread, and all
-who need it meanwhile wait for the same one. A builder that can't be made is reported to everyone who asks for `PAUSE_SECONDS`, and is then
-tried again: it keeps no one waiting.
+Invariant: a prompt for a version is built with what the engine has for that version. A builder is made once, in a thread, and all who need
+it meanwhile wait for the same one. A builder that can't be made keeps no request waiting: for `PAUSE_SECONDS` those who ask are told so,
+and then it is tried again.
 
 The tokenizers library reads files without letting another thread run. So that is done once, when the first engine is ready; an engine that
 is started later has the same files as a rule.

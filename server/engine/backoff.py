@@ -1,7 +1,7 @@
 """`Backoff`: the pauses before a process that has ended is started again.
 
-Invariant: a pause tells of the starts just before it, and of nothing older. Reason: what keeps a process from running is worth waiting for
-longer each time, but one that has run for long shows that it can, and clients should not wait for what was the matter days ago.
+Invariant: a pause depends on the starts just before it, and on nothing older. Reason: each start that fails makes the next one less urgent,
+but a process that has run for long has shown that it can, and clients should not wait because of trouble that is days old.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The engine's client in the API process: requests and what else is asked of the engine, and the answers to them.
 
 Invariant: every request that was given to the engine ends exactly once: with its list, its failure or its caller's cancellation, or with
-`EngineUnavailable` the moment the engine is gone. Whatever else waits for an answer of the engine has a deadline, so nobody waits for one
-that hangs; `server.engine.supervisor` finds out that it does.
+`EngineUnavailable` the moment the engine is gone. Everything else that waits for an answer of the engine has a deadline, so nothing waits
+forever for an engine that hangs; `server.engine.supervisor` finds out that it does.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The engine's supervisor in the API process: starts the engine process, notices its death or that it hangs, and starts another.
 
-Invariant: there is at most one engine process, and whoever asks it is told when it is ready, and when it is gone, whatever has ended it.
-One that gives no sign of life is killed (`server.engine.heartbeat`), so that nobody waits for an engine that hangs.
+Invariant: there is at most one engine process, and those who ask are told when it is ready and when it is gone, for whatever reason. A
+process that gives no sign of life is killed (`server.engine.heartbeat`), so that no request waits for an engine that hangs.
 """
 
 import asyncio

@@ -1,17 +1,17 @@
 """The contract of history stores: `Event`, `StoredUser`, `Retention` and `HistoryStore`.
 
 Invariant: after any sequence of appends a history is its newest `max_events` distinct events by arrival, in order of their timestamps and,
-at equal timestamps, of arrival; events of one append arrive in the order of their timestamps. Appending an event again under its
-`event_id` changes nothing. Clients retry and deliver late, so lists must not depend on the number of deliveries. What is kept goes by
-arrival, because timestamps are the word of clocks: after one that was wrong, no event would ever be newer than what is there.
+at equal timestamps, of arrival; events of one append arrive in the order of their timestamps. Appending an event again under its `event_id`
+changes nothing. Clients retry and deliver late, so lists must not depend on the number of deliveries. Arrival decides what is kept, because
+timestamps come from clocks: after one event of a wrong clock, no event would ever be newer than what is there.
 
 Stores remember the ids of the newest 2 * `max_events` arrivals. An event that is repeated later than that is taken for a new one. An event
-that is deleted is no longer counted, and its id is remembered as if it were there, so that no late retry brings it back; only of users
-without any event no id is.
+that is deleted is no longer counted, but its id is remembered as if it were there, so that no late retry brings it back. When a user has no
+event left, no id is remembered.
 
 Events and profile of a user are one unit: they are read together, kept for the same time and deleted together.
 
-A store never shows less than it was given without saying so: what it can't read any more is a `HistoryDamaged`, or is reported as damage.
+A store never silently shows less than it was given: what it can't read any more is a `HistoryDamaged`, or is reported as damage.
 """
 
 import logging

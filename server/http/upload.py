@@ -1,7 +1,7 @@
 """The body of a request that a route reads itself, piece by piece.
 
-Invariant: a client that is gone before its body has ended is a client's mistake, told and counted as one, and not a fault of the server;
-and so is a body that is no JSON where it must be, told as where FastAPI reads it.
+Invariant: a client that is gone before its body has ended is counted as a client's mistake, not as a fault of the server. So is a body that
+must be JSON and is not, with the sentence that FastAPI's own way has for it.
 """
 
 import json

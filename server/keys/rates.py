@@ -1,8 +1,8 @@
 """`Rates`: how often each key may ask, held over all replicas that share a Redis.
 
-A rate is a sliding window of two counters (the library `limits`), so it costs the same whatever the rate is, and a window that ends lets
-through no second burst. A replica without a Redis holds rates by itself, and so does one whose Redis does not answer: then the fleet lets
-through as many times the rate as it has replicas, and no request fails for it.
+A rate is a sliding window of two counters (the library `limits`), so it costs the same whatever the rate is, and the end of a window lets
+no second burst through. A replica without a Redis, or whose Redis does not answer, holds rates by itself: then the fleet lets through the
+rate once for each of its replicas, and no request fails for it.
 
 Invariant: a request waits for the Redis no longer than `PATIENCE_SECONDS`, and while it is away only one in `AWAY_SECONDS` does.
 """

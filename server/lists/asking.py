@@ -1,7 +1,7 @@
 """The way of a request to the engine and back, whatever it asks for: a list, or scores.
 
-Invariant: a request is judged before its history is read, because under overload none should wait for the store only to be refused then;
-and each that is refused because of others is counted once.
+Invariant: a request is judged before its history is read, because under overload no request should wait for the store only to be refused
+then. Each request that is refused because of others is counted once.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """From what a request brings, and what is stored, to the `UserState` that its prompt is made of.
 
-Invariant: an item that the catalog does not have is passed over; of those that the request itself names it is known which they are. What a
-request brings takes the place of what is stored: the profile as a whole, a list of behaviours that of its kind.
+Invariant: an item that the catalog does not have is passed over; if the request itself names it, the answer can say which it was. What a
+request brings replaces what is stored: a profile as a whole, a list of behaviours those of its kind.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,10 +1,10 @@
 """Parts of a folder of lists, made by the workers of a Ray cluster through Ray Data.
 
 A worker is an actor that holds the model; a block goes to whichever is free. Ray starts an actor that has died anew and gives its block to
-another. Ray Data's own readers and writers are not used: names of the files that they write follow from the run, not from what is in
-them, so a run could not be continued.
+another. Ray Data's own readers and writers are not used: they name files by the run, not by what is in them, so a run could not be
+continued.
 
-Invariant: what goes through Ray is a block's place and a number. Users and lists go between the files and the workers.
+Invariant: only a block's place and a number go through Ray. Users and lists go directly between the files and the workers.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """`PendingRequest`: a request from its admission to its end, as the API process knows it.
 
-Invariant: its outcome is told once, to whoever waits for it, or to the one who is about to.
+Invariant: its outcome is told once, to the one who waits for it or is about to.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Places among requests that think, and among those with caps: how many run together, and when one that waits is foreseen to get its own.
 
 Invariant: the engine process takes requests up by the very rule by which the API process foresees their waits. Reason: texts and further
-rounds take many steps, so a wait for a place is the longest part of what some lists take, and one that is not foreseen makes the list late.
+rounds take many steps, so the wait for a place is the longest part of what some lists take, and a wait that is not foreseen makes the list
+late.
 """
 
 from copy import copy

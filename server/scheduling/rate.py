@@ -1,16 +1,17 @@
 """The speed of the engine, learned from its step reports.
 
 Work is counted in tokens as the API process can foresee them: those of the prompt, of the text before the list and of the beams. Two
-things turn them into seconds: how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are
+factors turn them into seconds: how many tokens of forwards a foreseen token comes to (fewer where prompts are cached, more where drafts are
 tried), and how long a token takes in a full step.
 
-Invariants: (1) Requests that run one after the other are enough to correct whatever is believed: a full step takes no longer per token
-than a half-empty one, and a step no longer than the longest of those just seen, so each look at the steps bounds both from above at once.
-Reason: what is refused because the engine is believed to be slow can't show that it is fast; a measurement that was slow once, or a step in
-which the machine stood still, must not last. (2) Upwards, the time per token is only learned from steps that tell of a full engine: those
-in which a request had to wait. A half-empty step takes longer per token, which says nothing of what a queue will take. What it does tell,
-by comparison with the measured curve, is how fast the machine is now: that too counts only if it is good news, and brings back at most what
-was measured while the engine loaded.
+Invariants: (1) Requests that run one after the other are enough to correct any belief. A full step takes no longer per token than a
+half-empty one, and a step no longer than the longest of those just seen, so each look at the steps bounds both factors from above at once.
+Reason: requests that are refused because the engine is believed to be slow can't show that it is fast, so one slow measurement, or one step
+in which the machine stood still, must not last.
+
+(2) Upwards, the time per token is learned only from steps of a full engine: those in which a request had to wait. A half-empty step takes
+longer per token, which says nothing of what a queue will take. Compared with the measured curve, it does say how fast the machine is now.
+That too counts only if it is good news, and brings back at most what was measured while the engine loaded.
 """
 
 import math

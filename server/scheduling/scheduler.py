@@ -4,18 +4,17 @@ Invariant: a request is in exactly one of two queues, waiting or running, from `
 cancelled, and whichever of these ends it, the engine knows, so its KV slots are free at the next step.
 
 Order: the request that is due first (`server.scheduling.order`) is taken up first, ties by arrival. Reason: under load, the most urgent
-first is what keeps the most deadlines. How many share a step is a matter of tokens, not of requests (`StepBudget`), because tokens are what
-time goes into: those of the next step, and those of later ones, in which the widest levels of all lists that run may meet. There lists
-behind texts do not count, which begin after many steps, and at different times. There are two ways to be overtaken, and neither lasts.
+first keeps the most deadlines. Tokens decide how many requests share a step (`StepBudget`), because they are what takes time: the tokens of
+the next step, and those of later steps, in which the widest levels of all running lists may meet (except lists behind texts, which begin
+much later and at different times). A request can be overtaken in two ways, and neither lasts.
 
-1. Requests of a kind (`server.scheduling.kinds`) wait while enough of it run. Those that write text first, which takes many steps, are at
-most half of those that run, on a quarter of the KV slots; other lists with caps, which may take many rounds, are at most half, too; of
-those with beams that fill a step (`server.scheduling.wide`) one runs at a time; and of those for scores, which have a fixed part of each
-step however many candidates they name, `SCORES_TOGETHER` do whose candidates take several. It is their turn again as soon as one of their
-kind has ended.
-2. One that waits for KV slots is overtaken by lists of no kind, which end soon, as long as it would have to wait without them as well, and
-has not yet waited for `OVERTAKEN_SECONDS`. So a large one that waits for a text to end does not stop the small ones at once, and a stream
-of these can't starve it: as soon as they alone are in its way, it waits for the end of those that run.
+1. Requests of a kind (`server.scheduling.kinds`) wait while enough of it run. At most half of the running requests write text first, which
+   takes many steps, on a quarter of the KV slots; at most half are other lists with caps, which may take many rounds; one has beams that
+   fill a step (`server.scheduling.wide`); and `SCORES_TOGETHER` are for scores whose candidates take several steps, since scores have a
+   fixed part of each step. A kind has its turn again as soon as one of its requests has ended.
+2. A request that waits for KV slots is overtaken by lists of no kind, which end soon, for up to `OVERTAKEN_SECONDS`, and only as long as it
+   would have to wait without them as well. So a large one that waits for a text to end does not stop the small ones at once, and a stream
+   of these can't starve it.
 """
 
 import time

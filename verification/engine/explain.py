@@ -3,8 +3,9 @@
 They are made when searches end. Until then the table has the log-probabilities of all continuations of all nodes in the tree, so nothing
 but the beams has to be written down on the way.
 
-Invariant: a search is only looked at, never changed, and one that is not to be explained is not looked at. A level tells the whole beam,
-all candidates of a blend, and as many others as the request asks for, each with its parent; so an explanation is bounded by its request.
+Invariant: a search is only looked at, never changed, and a search that is not to be explained is not even looked at. A level shows the
+whole beam, all candidates of a blend, and as many others as the request asks for, each with its parent; so an explanation is bounded by its
+request.
 """
 
 from collections.abc import Sequence

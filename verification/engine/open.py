@@ -1,6 +1,6 @@
-"""The beginning of a request's searches and their end: slots, the prompt in the tree, the items that they may find.
+"""The beginning and the end of a request's searches: slots, the prompt in the tree, the items that they may find.
 
-Invariant: whatever a search takes, slots and its share of a filter's mask, it gives back when it is closed.
+Invariant: everything that a search takes, slots and its share of a filter's mask, is given back when it is closed.
 """
 
 from collections.abc import Sequence

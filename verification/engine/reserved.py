@@ -1,12 +1,12 @@
-"""Lists with reserved places: so many of the k for certain items only, such as fresh ones.
+"""Lists with reserved places: some of the k places are for certain items only, such as fresh ones.
 
-A request with reserved places is searched twice at a time: once as if it had none, and once for the reserved places alone, among the items
-that may take them. Its list is the identifiers that the second search finds, filled up to k with the best of the first that are not among
-them, by score.
+A request with reserved places is searched twice at the same time: once as if it had none, and once for the reserved places alone, among the
+items that may take them. Its list is the identifiers that the second search finds, filled up to k, by score, with the best of the first
+search that are not among them.
 
-Invariant: both searches are plain ones over one prompt, which is computed once: the second reads the slots of the first. Neither knows of
-the other, so each finds what it would find alone, drafts or not; they begin and end together, and what one has finished waits for the
-other without taking part in steps.
+Invariant: both searches are plain ones over one prompt, which is computed once: the second reads the slots of the first. Neither depends on
+the other, so each finds what it would find alone, drafts or not. They begin and end together: the one that has finished waits for the other
+without taking part in steps.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,11 +1,13 @@
 """Exact lists in half precision (`--exact`): a token's scores don't depend on what shares its forward, what is cached or what was drafted.
 
-Matrix products of other shapes add in another order, and half precision shows it. Invariant: every linear layer multiplies blocks of `ROWS`
-rows, the last one padded, so all products of a layer have one shape, in which a row's result depends neither on its place nor on the other
-rows. What can't have one shape is computed in float64 and rounded: attention, whose columns are a matter of the request, and activations,
-which libraries compute in another way at the end of a tensor. Norms take blocks, too, on a GPU: there, how many threads add up a row is a
-matter of how many rows there are. Another order of a sum changes about the 50th bit of a float64, so that its rounding to bfloat16 differs
-once in 10^13 numbers. The head is computed in float32, as the normaliser always is. All of it is tried at start, on the loaded model.
+Matrix products of different shapes add in different orders, and half precision shows it. Invariant: every linear layer multiplies blocks of
+`ROWS` rows, the last one padded, so all products of a layer have one shape, in which a row's result depends neither on its place nor on the
+other rows.
+
+What can't have one shape is computed in float64 and rounded: attention, whose columns depend on the request, and activations, which
+libraries compute differently at the end of a tensor. The order of a sum changes about the 50th bit of a float64, so that its rounding to
+bfloat16 differs once in 10^13 numbers. On a GPU norms take blocks, too: there the number of rows decides how many threads add up a row. The
+head is computed in float32, as the normaliser always is. All of it is tried at start, on the loaded model.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Quantized checkpoints: which of them a host computes as they were made, decided by the configuration before weights are read.
 
-Invariant: a method that is not listed here is refused, and so is one whose scales are those of a whole forward, because a list would depend
-on the requests beside it. What is let through is still compared by the self-check.
+Invariant: a method that is not listed here is refused. So is a method with scales for a whole forward, because a list would then depend on
+the requests beside it. What passes is still compared by the self-check.
 """
 
 import re
