@@ -1,8 +1,8 @@
 """`Reader`: one replica's copy of the control state, as it was read last, and what it knows of other replicas.
 
 Invariant: the copy is what the store held at one position. It was confirmed, so that no failover takes back what it says; only a replica
-that begins, and has nothing else to begin with, takes what can't be confirmed at that moment. No part of it is damaged, so that a backup of it
-can be restored.
+that begins, and has nothing else to begin with, takes what can't be confirmed at that moment. No part of it is damaged, so that a backup of
+it can be restored.
 """
 
 import asyncio
