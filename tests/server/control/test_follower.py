@@ -228,15 +228,15 @@ async def test_a_change_before_which_others_write_again_and_again_is_given_up_an
     async def judge() -> None:
         nonlocal judged
         judged += 1
-        await store.write(one.read, "another", {"filter/few": b"%d" % judged})
-        await one.write({"filter/few": b"mine"})
+        await store.write(one.read, "another", {"filter/few": encode_filter(f"price < {judged}")})
+        await one.write({"filter/few": MEANING})
 
     async with one.changing:
         with pytest.raises(ControlConflict):
             await one.decide(judge)
     assert judged == TRIES
     await catch_up(one)
-    assert one.record.filters == {"few": b"%d" % TRIES}
+    assert one.record.filters == {"few": encode_filter(f"price < {TRIES}")}
 
 
 async def test_who_ends_writes_what_it_has_decided_by_itself_and_waits_for_nobody(
