@@ -5,12 +5,13 @@ before anything is restored.
 """
 
 import hashlib
+import zlib
 
 import msgspec
 
 from drafting.undecodable import UNDECODABLE
 from server.control.base import Position, State
-from server.control.records import FORM, Record
+from server.control.records import FORM, decoded
 from server.errors import BackupRefused
 
 _BEGINNING = b"atspeed control backup 1\n"
@@ -48,8 +49,8 @@ def unpack(file: bytes) -> State:
     try:
         told = _decoder.decode(content)
         # Replicas could follow nothing that they can't read.
-        if Record.of(told.values).form > FORM:
+        if decoded(told.values).form > FORM:
             raise BackupRefused("The backup is of a later release of the server: restore it with that one.")
-    except (*UNDECODABLE, ValueError) as error:
+    except (*UNDECODABLE, ValueError, zlib.error) as error:
         raise BackupRefused(f"The backup can't be read: {error}.") from error
     return State(told.position, told.values)

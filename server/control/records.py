@@ -227,13 +227,17 @@ def decode_filter(value: bytes) -> str | TextColumn:
         ControlUnavailable: it is none.
     """
     with _damage_told():
-        record = msgspec.msgpack.decode(value, type=FilterRecord)
-        if record.expression is not None:
-            return record.expression.decode("utf-8", "surrogatepass")
-        lengths, data = np.frombuffer(_inflated(record.lengths), np.uint32), _inflated(record.data)
-        if int(lengths.sum(dtype=np.int64)) != len(data):
-            raise ValueError("the names of a filter are not as long as it says")
-        return TextColumn.of_bytes(lengths, data)
+        return _decoded_filter(value)
+
+
+def _decoded_filter(value: bytes) -> str | TextColumn:
+    record = msgspec.msgpack.decode(value, type=FilterRecord)
+    if record.expression is not None:
+        return record.expression.decode("utf-8", "surrogatepass")
+    lengths, data = np.frombuffer(_inflated(record.lengths), np.uint32), _inflated(record.data)
+    if int(lengths.sum(dtype=np.int64)) != len(data):
+        raise ValueError("the names of a filter are not as long as it says")
+    return TextColumn.of_bytes(lengths, data)
 
 
 def _inflated(data: bytes) -> bytes:
@@ -246,16 +250,25 @@ def _inflated(data: bytes) -> bytes:
 
 
 def checked(changes: Mapping[str, bytes | None], form: int = FORM) -> Record:
-    """The record of a whole state, or of one write to a state of this form, all filters of which have been decoded. It may take long.
+    """As `decoded`, of what the control store holds.
 
     Raises:
         ControlUnavailable: a part of it is damaged.
     """
     with _damage_told():
-        record = Record(form)
-        record.take(changes)
-        for meaning in record.filters.values():
-            decode_filter(meaning)
+        return decoded(changes, form)
+
+
+def decoded(changes: Mapping[str, bytes | None], form: int = FORM) -> Record:
+    """The record of a whole state, or of one write to a state of this form, all filters of which have been decoded. It may take long.
+
+    Raises:
+        ValueError, zlib.error: a part of it is damaged.
+    """
+    record = Record(form)
+    record.take(changes)
+    for meaning in record.filters.values():
+        _decoded_filter(meaning)
     return record
 
 

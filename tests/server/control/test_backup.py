@@ -7,10 +7,11 @@ import pytest
 
 from server.control import Position, State
 from server.control.backup import pack, unpack
-from server.control.records import FORM, WRITTEN_IN
+from server.control.records import FORM, WRITTEN_IN, FilterRecord, encode_filter
 from server.errors import BackupRefused
 
-STATE = State(Position("g", 7, "w"), {"": b"", "filter/naïve 🎬": bytes(range(256)), "later/x": b"1" * 1000})
+MEANING = encode_filter("price < 5")
+STATE = State(Position("g", 7, "w"), {"": b"", "filter/naïve 🎬": MEANING, "later/x": bytes(range(256)) * 4})
 
 
 def test_a_backup_comes_back():
@@ -19,14 +20,15 @@ def test_a_backup_comes_back():
 
 
 def test_what_replicas_can_not_read_is_not_restored():
-    for key, value in (("version/x", b"1" * 10), ("activation/one", b"")):
+    names = msgspec.msgpack.encode(FilterRecord(None, b"none", b"of these"))
+    for key, value in (("version/x", b"1" * 10), ("activation/one", b""), ("filter/x", MEANING[:-1]), ("filter/x", names)):
         with pytest.raises(BackupRefused, match=r"^The backup can't be read: .+\.$"):
             unpack(pack(State(STATE.position, {key: value})))
 
 
 def test_what_a_later_release_has_written_in_a_form_of_its_own_is_not_restored():
     for form in (FORM, FORM + 1):
-        file = pack(State(STATE.position, {WRITTEN_IN: msgspec.msgpack.encode(form), "filter/x": b""}))
+        file = pack(State(STATE.position, {WRITTEN_IN: msgspec.msgpack.encode(form), "filter/x": MEANING}))
         if form == FORM:
             assert unpack(file).position == STATE.position
         else:
