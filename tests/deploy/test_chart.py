@@ -200,4 +200,6 @@ def test_the_notes_name_all_that_the_network_policy_keeps_from_pods(tmp_path: Pa
     sentence = "does not let pods reach the object store of catalogs.url, the collector of settings.otlp_endpoint: name namespaces"
     assert sentence in notes(tmp_path, *options)
     assert "does not let pods reach" not in notes(tmp_path, *options, "--set-json", 'networkPolicy.egressCidrs=["10.1.0.0/16"]')
+    own = ("--set", "settings.catalogs=s3://catalogs/shop", "--set", "settings.catalog_cache=/var/cache/versions")
+    assert "does not let pods reach the object store of settings.catalogs: name namespaces" in notes(tmp_path, *own)
     assert "does not let pods reach" not in notes(tmp_path)
