@@ -65,13 +65,11 @@ class CatalogSwitch:
         """
 
         async def judge() -> Activation:
-            before = self._catalogs.active
-            if served not in (None, before.name):
-                raise VersionNotServed(
-                    f"The version {quoted(served)} is not served any more: {quoted(before.name)} is. Nothing was changed."
-                )
+            if served not in (None, active := self._catalogs.active.name):
+                raise VersionNotServed(f"The version {quoted(served)} is not served any more: {quoted(active)} is. Nothing was changed.")
             name = self._catalogs.previous() if version is None else version
             found = await self._bring(candidate, name, self._catalogs.path(name), without_engine=without_engine)
+            before = self._catalogs.active
             activation = await self._catalogs.activate(found, by)
             self._begin_metrics(before)
             return activation
