@@ -104,6 +104,7 @@ def recommend_users(settings: Settings, defaults: Defaults, users: str, output: 
     try:
         is_stream = not is_url(users) and (path := Path(users)).exists() and not path.is_file() and not path.is_dir()
         is_folder = output.is_folder
+        is_file = output.place is not None and not is_url(output.place) and Path(output.place).is_file()
     except OSError as error:
         # As below a directory that this user may not enter.
         raise OfflineError(f"{error.filename} can't be looked for: {error.strerror}.") from error
@@ -111,6 +112,8 @@ def recommend_users(settings: Settings, defaults: Defaults, users: str, output: 
         raise OfflineError("Lists that Ray makes go to a folder that all its workers see: say which with --output.")
     if is_folder and is_stream:
         raise OfflineError(f"A folder of lists is made from files, and {users} can be read only once: choose a file as --output.")
+    if is_folder and is_file:
+        raise OfflineError(f"The lists are to be parts in a folder, and {output.place} is a file: choose another --output.")
     if output.form is not None and not is_folder:
         raise OfflineError("--output-format is for a folder of parts: the form of a file follows from its name (.parquet, else JSONL).")
     catalog = load_catalog(settings.catalog)
@@ -124,8 +127,6 @@ def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog
     # Workers have another working directory.
     place = str(output.place) if is_url(str(output.place)) else str(Path(str(output.place)).absolute())
     settings = settings.model_copy(update={name: value.absolute() for name, value in settings if isinstance(value, Path)})
-    if Path(place).is_file():
-        raise OfflineError(f"The lists are to be parts in a folder, and {output.place} is a file: choose another --output.")
     blending_of(settings, catalog)
     if output.cluster is not None:
         check_here(settings)

@@ -189,11 +189,11 @@ def test_lists_may_be_written_where_no_users_are_looked_for(tmp_path: Path, echo
         assert (tmp_path / output).stat().st_size
 
 
-@pytest.mark.parametrize("longest", ["users", "output"])
-def test_a_place_that_can_not_be_looked_for_is_told_in_a_sentence(tmp_path: Path, echo_settings: FlagSettings, longest: str):
+@pytest.mark.parametrize(("longest", "ending"), [("users", ""), ("output", ""), ("output", "/")])
+def test_a_place_that_can_not_be_looked_for_is_told_in_a_sentence(tmp_path: Path, echo_settings: FlagSettings, longest: str, ending: str):
     """As below a directory that this user may not enter; a name that is too long can't be looked for by anybody."""
     (tmp_path / "users.jsonl").write_text("{}\n")
-    places = {"users": str(tmp_path / "users.jsonl"), "output": str(tmp_path / "lists.jsonl"), longest: str(tmp_path / (300 * "x"))}
+    places = {"users": str(tmp_path / "users.jsonl"), "output": str(tmp_path / "lists.jsonl"), longest: f"{tmp_path}/{300 * 'x'}{ending}"}
     with pytest.raises(OfflineError, match=r"x{300} can't be looked for: File name too long\.$"):
         recommend_users(echo_settings, DEFAULTS, places["users"], Output(places["output"]))
 
