@@ -97,8 +97,8 @@ def evaluate(
         fail(f"The plan {settings.plan} drafts items of a neighbour model, as servers alone do: choose another --plan.")
     lengths = sorted(whole_numbers("--k", k, LONGEST_LIST))
     rules = tuple(map(Verification, chosen("kind of verification", modes, list(Verification))))
-    if not draft and rules != (Verification.STRICT,):
-        fail("--modes are ways of verifying drafts: name one with --draft, or leave --modes out.")
+    if not draft and (rules, settings.plan) != ((Verification.STRICT,), EvaluationSettings().plan):
+        fail("--plan and --modes are for drafts: name one with --draft, or leave them out.")
     compared = tuple(chosen("baseline", baselines, BASELINES, or_none=True))
     widths = _widths(beam_widths, lengths[-1]) if beam_widths else ()
     if target is None and settings.exhaustive:
