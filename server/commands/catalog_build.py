@@ -154,8 +154,7 @@ def build(
     items = items or items_file(data)
     form = IdentifierForm(levels or 3, codes, balanced, ending)
     forms = forms_to_try(codes) if choose else (form,)
-    with_codebooks = [_codebooks_file(out)] if any(each.has_codebooks for each in forms) else []
-    check_out(out, *with_codebooks, learnt_file(out), overwrite=overwrite)
+    check_out(out, _codebooks_file(out), learnt_file(out), overwrite=overwrite)
     from drafting.catalog.forms import is_named_as_lines
 
     if not is_named_as_lines(out):
@@ -225,8 +224,8 @@ def _clustered(
 
 
 def _write(out: Path, catalog: "Catalog", codebooks: "Codebooks | None", learnt: "Learnt | None") -> None:
-    """Write a catalog and what lies beside it, all of it before one file takes the place of what was there. Of a catalog that has learnt
-    nothing, the record of the one before it goes.
+    """Write a catalog and what lies beside it, all of it before one file takes the place of what was there. What it does not have goes with
+    the catalog before it: codebooks, or a record of what that one has learnt.
     """
     from drafting.cache import whole_file
     from drafting.embeddings.learnt import learnt_file, write_learnt
@@ -238,8 +237,9 @@ def _write(out: Path, catalog: "Catalog", codebooks: "Codebooks | None", learnt:
             if learnt is not None:
                 write_learnt(files.enter_context(whole_file(learnt_file(out))), learnt)
             catalog.save(files.enter_context(whole_file(out)))
-        if learnt is None:
-            learnt_file(out).unlink(missing_ok=True)
+        for beside, own in ((_codebooks_file(out), codebooks), (learnt_file(out), learnt)):
+            if own is None:
+                beside.unlink(missing_ok=True)
     except OSError as error:
         fail(f"{out} cannot be written: {error.strerror}.")
 

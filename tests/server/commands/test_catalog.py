@@ -611,6 +611,22 @@ def test_the_record_of_a_catalog_goes_with_it(tmp_path: Path, data: Path, embedd
     assert not record.exists()
 
 
+def test_codebooks_go_with_the_catalog_that_they_made(tmp_path: Path, embeddings: Path, items: Path) -> None:
+    """Else they would lie beside a catalog of other clusters, as if they could place its new items."""
+    out, codebooks = tmp_path / "catalog.jsonl", tmp_path / "catalog.codebooks.safetensors"
+    flags = ("build", "--embeddings", embeddings, "--items", items, "--out", out, "--codes", 8)
+    assert run(*flags).exit_code == 0
+    assert codebooks.exists()
+    out.unlink()
+    anew = (*flags, "--item-token")
+    assert f"{codebooks} already exists" in run(*anew).output
+    assert codebooks.exists()
+    built = run(*anew, "--overwrite")
+    assert built.exit_code == 0, built.output
+    assert len(load_catalog(out)) == ITEMS
+    assert not codebooks.exists()
+
+
 def test_build_takes_the_items_of_another_catalog(tmp_path: Path, data: Path) -> None:
     index = tmp_path / "items.json"
     index.write_text(json.dumps({f"i{item}": ["<a_0>", f"<b_{item}>"] for item in range(ITEMS)}))
