@@ -229,15 +229,15 @@ def _facts(
 
 def _shape(role: str, part: Part, table: Table, key: str, title: str | None, chosen: Sequence[str], tell: Tell) -> TableShape:
     """How rows of a table are read, with the chosen columns; what it leaves out by itself is told."""
-    shape = found_shape(table.names, key, title) if role == ITEM or ":" in key else TableShape(has_types=False)
+    shape = found_shape(table.names, key, title, has_more=table.is_json) if role == ITEM or ":" in key else TableShape(has_types=False)
     named = (*([title] if title else []), *(() if shape.has_types else chosen))
     there = table.names_with({*named, *chosen})
     wrong = next((name for name in named if name not in there), None)
     if wrong is not None:
         raise InteractionError(f"{part.path} has no column {wrong!r}: it has {', '.join(there)}.")
-    if shape.counts and not chosen:
+    if (counts := [name for name in shape.counts if name in there]) and not chosen:
         reason = "they count what is held out, too; --item-columns keeps what it names"
-        tell(f"Of {part.path.name}, {listed(shape.counts)} are left out: {reason}.")
+        tell(f"Of {part.path.name}, {listed(counts)} are left out: {reason}.")
     others = [name for name in there if name != key]
     left = [] if chosen or not shape.columns else [name for name in others if name not in shape.columns]
     if left:

@@ -69,16 +69,17 @@ class TableShape:
         return replace(self, make=make, columns=tuple(dict.fromkeys(columns)))
 
 
-def found_shape(names: Sequence[str], key: str, title: str | None) -> TableShape:
+def found_shape(names: Sequence[str], key: str, title: str | None, *, has_more: bool) -> TableShape:
     """How rows of a table are read, by the names of its columns.
 
     Args:
         key: the column of the names of items or users.
         title: the column of titles that the caller names.
+        has_more: whether rows may have columns that are not among `names`; what they lack is None then.
     """
     if title is None and key in ("asin", "parent_asin"):
-        counts = tuple(name for name in _AMAZON_COUNTS if name in names)
-        return TableShape(_amazon, (*(name for name in _AMAZON if name in names), *counts), _AMAZON_FACTS, counts=counts)
+        columns = tuple(name for name in (*_AMAZON, *_AMAZON_COUNTS) if has_more or name in names)
+        return TableShape(_amazon, columns, _AMAZON_FACTS, counts=_AMAZON_COUNTS)
     if title is None and set(GENRES_OF_100K) < set(names):
         return TableShape(_movielens_100k, ("title", "release_date", *GENRES_OF_100K), _MOVIELENS_FACTS)
     if title is None and {"title", "genres"} < set(names) and plain(key) == "movieid" and len(names) == 3:

@@ -91,19 +91,24 @@ class Table:
         return self.sources.files[0].format is not Format.DELIMITED
 
     @property
+    def is_json(self) -> bool:
+        """Whether its rows are objects, which leave out what they lack."""
+        return self.sources.files[0].format is Format.JSON
+
+    @property
     def paths(self) -> tuple[Path, ...]:
         """Its files."""
         return tuple(source.path for source in self.sources.files)
 
     @cached_property
     def all_names(self) -> tuple[str, ...]:
-        """The names of its columns: of JSON, all fields that any object has, as objects leave out what they lack; all is read for it.
+        """The names of its columns: of JSON, all fields that any object has; all is read for it.
 
         Raises:
             InteractionError: a file can't be read.
         """
         names = dict.fromkeys(self.names)
-        if self.sources.files[0].format is Format.JSON:
+        if self.is_json:
             for source in self.sources.files:
                 with _bar(source):
                     names.update(dict.fromkeys(filter(None, field_names(source.path, most=None))))

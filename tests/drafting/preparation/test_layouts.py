@@ -194,6 +194,7 @@ def test_what_a_known_table_leaves_out_is_told_and_can_be_chosen(tmp_path: Path)
     ]
     late = written(tmp_path / "late", "".join(f"{json.dumps(line)}\n" for line in lines))
     data = written(tmp_path / "data.csv", "user,asin\na,x250\n")
+    assert made(tmp_path, data, items=late).items == [{"item_id": "x250", "title": "X250", "price": 5.0}]
     kept = made(tmp_path, data, items=late, item_columns=("color", "price"))
     assert kept.items == [{"item_id": "x250", "title": "X250", "color": "red", "price": 5.0}]
 
