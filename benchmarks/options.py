@@ -12,8 +12,7 @@ def in_a_directory(path: Path | None) -> Path | None:
     Raises:
         BadParameter: it is in one.
     """
-    # Still a text, where typer has not made a path of it yet.
-    if path is not None and not (folder := Path(path).absolute().parent).is_dir():
+    if path is not None and not (folder := path.absolute().parent).is_dir():
         raise typer.BadParameter(f"there is no directory {folder} to write to.")
     return path
 
