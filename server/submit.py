@@ -17,7 +17,7 @@ class FilterChoice(msgspec.Struct, frozen=True):
 
     Attributes:
         all: filters that an item must pass, every one.
-        any: filters of which an item must pass one, unless there are none.
+        any: filters of which an item must pass at least one; empty for no such condition.
         without: filters that an item must not pass.
     """
 
@@ -35,8 +35,8 @@ class FreshPlaces(msgspec.Struct, frozen=True):
     """Places of a list that are reserved for fresh items.
 
     Attributes:
-        since: the day, in days since 1970, on which or after which an item must have come.
-        places: number of reserved positions of the k.
+        since: the first day, in days since 1970, on which a fresh item may have been added.
+        places: how many of the k places are reserved for fresh items.
     """
 
     since: int
@@ -47,10 +47,10 @@ class BlendChoice(msgspec.Struct):
     """A list that is blended with the candidates of a neighbour model.
 
     Attributes:
-        weight: of the logarithm of their scores.
-        count: the most candidates.
-        items: of the candidates, as bytes of int32; the API process fills them in once it has read the stored history.
-        scores: as bytes of float64; likewise.
+        weight: weight of the logarithm of a candidate's neighbour score.
+        count: the most candidates that the neighbour model proposes.
+        items: catalog indices of the candidates, as bytes of int32; filled in by the API process once it has read the stored history.
+        scores: neighbour scores of the candidates, as bytes of float64; filled in with them.
     """
 
     weight: float
@@ -64,7 +64,7 @@ class ScoreChoice(msgspec.Struct, frozen=True):
 
     Attributes:
         items: catalog indices as bytes of int32.
-        prefixes: the prefixes of their identifiers, which the target computes.
+        prefixes: number of prefixes of their identifiers that the target has to compute.
     """
 
     items: bytes
@@ -75,26 +75,29 @@ class Submit(msgspec.Struct, tag=True):
     """Search for one list, or score items.
 
     Attributes:
-        history: item indices, oldest first; the API process fills it in, and `excluded`, once it has read the stored history.
-        excluded: item indices that must not be returned.
-        deadline: monotonic seconds after which the list is of no use any more.
-        submitted: monotonic seconds from which its time in the queue counts.
-        verification, seed, temperature: of `drafting.beam.rule.SearchRule`, which the engine process makes of them.
-        user: whose history this is, so that what was computed for their last request need not be computed again; None for no user.
-        filter: the filters that its items must pass; None for all items.
-        fresh: places for fresh items; None if there are none.
-        blend: what the list is blended with; None for the target's own.
-        catalog: the name of the catalog whose indices these are.
+        request_id: id of the request, by which messages of the engine name it.
+        history: catalog indices, oldest first; filled in by the API process once it has read the stored history.
+        k: identifiers of the list; 1 where scores are asked for.
+        beam_width: prefixes that are kept at each level, or at the widest one where `beam_widths` names each; 1 where scores are asked for.
+        excluded: catalog indices that must not be returned; filled in with `history`.
+        deadline: monotonic seconds after which nobody waits for the answer.
+        submitted: monotonic seconds from which the time in the queue counts.
+        verification, seed, temperature: the fields of `drafting.beam.rule.SearchRule`, which the engine process makes of them.
+        user: id of the user, so that what was computed for their last request is used again; None where no user is named.
+        filter: the filters that items of the list must pass; None for no filters.
+        fresh: the places that are reserved for fresh items; None for no such places.
+        blend: what the list is blended with; None for the target's own list.
+        catalog: the engine's name of the catalog that all indices here are of.
         think: the most tokens of text that the target writes before the list; 0 for no text.
-        prompt: token ids as bytes of int32; the API process fills it in, too.
+        prompt: token ids as bytes of int32; filled in with `history`.
         explain: prefixes beside the beam that an explanation of the list tells of each level; None for no explanation.
-        beam_widths: prefixes that are kept at each level but the last; None for `beam_width`, the widest of them, at all.
-        scored: the items whose scores are asked for, where k and beam width are 1; None for a list.
-        normalise: what scores are normalised over; None for what the engine does.
-        diversity: how many items of the list may have the same value of an attribute, by attribute.
-        tolerance: how far a strict list may be from the exact one; None for the exact one.
-        retrieved: items of the neighbour model, best first, for the engine's plan to draft, as bytes of int32; the API process fills it in.
+        beam_widths: prefixes that are kept at each level but the last; None where `beam_width` holds for all levels.
+        scored: the items whose scores are asked for; None for a list.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
+        normalise: what scores are normalised over; None for the engine's own setting.
+        diversity: how many items of the list may have the same value of an attribute, by attribute; empty for no caps.
+        tolerance: how far a strict list may be from the exact one; None for the exact list.
+        retrieved: items of the neighbour model that the engine's plan may draft, best first, as bytes of int32; filled in with `history`.
     """
 
     request_id: str
