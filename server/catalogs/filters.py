@@ -15,9 +15,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import TypeVar
 
+import numpy as np
+
+from drafting.array_types import BoolArray, IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.filter_expression import ExpressionError, items_where
 from drafting.catalog.text_column import TextColumn
@@ -265,3 +268,12 @@ def check_choice(choice: FilterChoice, served: ServedCatalog) -> None:
     """
     if unknown := next((name for name in choice.names if name not in served.filters), None):
         raise UnknownFilter(f"There is no filter {quoted(unknown)}, which the request names.")
+
+
+def passes(items: IntArray, named: FilterChoice, filters: Mapping[str, ItemSet]) -> BoolArray:
+    """`[items]` bool, which of some catalog indices pass the filters, whose sets are given by name."""
+    must = [filters[name].contains(items) for name in named.all]
+    must += [~filters[name].contains(items) for name in named.without]
+    if any_of := [filters[name].contains(items) for name in named.any]:
+        must.append(reduce(np.logical_or, any_of))
+    return reduce(np.logical_and, must, np.ones(len(items), bool))

@@ -4,7 +4,6 @@ Invariant: what is proposed may be returned, as far as this process knows: the e
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourError, NeighbourModel
 from drafting.trie.item_set import ItemSet
+from server.catalogs.filters import passes
 from server.catalogs.served import ServedCatalog
 from server.errors import InvalidRequest
 from server.schemas.choices import BlendBody
@@ -109,12 +109,3 @@ def retrieve(submit: Submit, served: ServedCatalog, history: Sequence[int], coun
         return b""
     items, _ = served.neighbours.candidates(history, count, submit.excluded)
     return items.astype(np.int32).tobytes()
-
-
-def passes(items: IntArray, named: FilterChoice, filters: Mapping[str, ItemSet]) -> BoolArray:
-    """`[items]` bool, which of some catalog indices pass the filters, whose sets are given by name."""
-    must = [filters[name].contains(items) for name in named.all]
-    must += [~filters[name].contains(items) for name in named.without]
-    if any_of := [filters[name].contains(items) for name in named.any]:
-        must.append(reduce(np.logical_or, any_of))
-    return reduce(np.logical_and, must, np.ones(len(items), bool))

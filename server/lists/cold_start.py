@@ -17,9 +17,9 @@ import numpy as np
 
 from drafting.array_types import BoolArray, IntArray
 from drafting.trie.item_set import ItemSet
+from server.catalogs.filters import passes
 from server.catalogs.served import ServedCatalog
 from server.histories.popularity import Popularity
-from server.lists.blend import passes
 from server.lists.fresh_places import are_fresh
 from server.lists.popular import PopularItems
 from server.services import Services
