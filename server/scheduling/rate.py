@@ -66,17 +66,19 @@ class EngineRate:
     """
 
     def __init__(self, ready: Ready) -> None:
-        self.step_seconds = ready.forward_seconds
-        self._length = ready.identifier_length
+        self._identifier_length = ready.identifier_length
+        # As measured while the engine loaded: a forward, each token in it, and a token of a full step with its part of the forward.
         self._forward_seconds = ready.forward_seconds
-        self._more_seconds = ready.token_seconds
-        self._measured_seconds = ready.token_seconds + ready.forward_seconds / max(ready.step_tokens, _LEAST_STEP_TOKENS)
-        self._token_seconds = self._measured_seconds
+        self._added_token_seconds = ready.token_seconds
+        self._measured_token_seconds = ready.token_seconds + ready.forward_seconds / max(ready.step_tokens, _LEAST_STEP_TOKENS)
+        # As learned since then: a step, a token of a full step, tokens of forwards for each foreseen token, forwards of one search.
+        self.step_seconds = ready.forward_seconds
+        self._token_seconds = self._measured_token_seconds
         self._tokens_per_work = 1.0
-        self._forwards = float(ready.identifier_length)
+        self._round_forwards = float(ready.identifier_length)
         self._capped_rounds = CappedRounds()
-        # Tokens of prompts beside those of the history's items: at first, the one that every prompt has.
-        self._more_tokens = 1.0
+        # Tokens of a prompt that are of no item: at first, the one that every prompt has.
+        self._frame_tokens = 1.0
         # Nothing is known of texts yet: as if there had been one, as long as it may be.
         self._text_share, self._texts = 1.0, 1
         # Nothing is known of stored histories yet: as if all were longer than the model reads.
@@ -97,7 +99,7 @@ class EngineRate:
         if request.prompt:
             return len(request.prompt) // TOKEN_BYTES
         items = len(request.history) if items is None else items
-        return max(1, round(items * self._length + self._more_tokens))
+        return max(1, round(items * self._identifier_length + self._frame_tokens))
 
     def text_tokens(self, request: Submit) -> int:
         """The tokens of text that a request is foreseen to write before its list, a forward each."""
@@ -113,7 +115,7 @@ class EngineRate:
 
     def steps(self, request: Submit, text_tokens: int) -> float:
         """Steps that a request takes, with one for each token of its text."""
-        return text_tokens + self._rounds(request) * self._forwards
+        return text_tokens + self._rounds(request) * self._round_forwards
 
     @property
     def idle_step_seconds(self) -> float:
@@ -154,13 +156,13 @@ class EngineRate:
         foreseen = self.prompt_tokens(request) + beams + self.text_tokens(request) + scored
         self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / foreseen - self._tokens_per_work)
         if not scored:
-            self._forwards += _LIST_SHARE * ((usage.target_forwards - text) / usage.rounds - self._forwards)
+            self._round_forwards += _LIST_SHARE * ((usage.target_forwards - text) / usage.rounds - self._round_forwards)
         if request.diversity:
             self._capped_rounds.learn(request, usage.rounds)
         if request.think:
             self._texts += 1
             self._text_share += max(_LIST_SHARE, 1 / self._texts) * (text / request.think - self._text_share)
-        self._more_tokens += _LIST_SHARE * (usage.prompt_tokens - len(request.history) * self._length - self._more_tokens)
+        self._frame_tokens += _LIST_SHARE * (usage.prompt_tokens - len(request.history) * self._identifier_length - self._frame_tokens)
         if request.user is not None:
             self._stored_items += _LIST_SHARE * (len(request.history) - self._stored_items)
 
@@ -173,8 +175,8 @@ class EngineRate:
         if request.scored is not None:
             return 0
         candidates = 0 if request.blend is None else request.blend.count
-        beams = sum(request.beam_widths) if request.beam_widths else request.beam_width * (self._length - 1)
-        return (1 if request.fresh is None else 2) * beams + candidates * (self._length - 1)
+        beams = sum(request.beam_widths) if request.beam_widths else request.beam_width * (self._identifier_length - 1)
+        return (1 if request.fresh is None else 2) * beams + candidates * (self._identifier_length - 1)
 
     def _conclude(self, look: _Look) -> None:
         """Take over what a look saw, if it tells of a full engine, or if it is good news."""
@@ -183,7 +185,7 @@ class EngineRate:
         seen = look.seconds / look.tokens
         if 2 * look.crowded_seconds <= look.seconds:
             self._token_seconds = min(self._token_seconds, seen)
-            foreseen = look.steps * self._forward_seconds + look.tokens * self._more_seconds
+            foreseen = look.steps * self._forward_seconds + look.tokens * self._added_token_seconds
             slowdown = max(1.0, look.seconds / foreseen) if foreseen else math.inf
-            seen = min(self._token_seconds, slowdown * self._measured_seconds)
+            seen = min(self._token_seconds, slowdown * self._measured_token_seconds)
         self._token_seconds += (1 - math.exp(-look.seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)

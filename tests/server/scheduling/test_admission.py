@@ -251,7 +251,7 @@ def test_texts_that_end_early_are_foreseen_to():
     assert admission.forecast.rate.text_tokens(request) == pytest.approx(100, rel=0.1)
     # What a list itself takes is as it was.
     assert admission.forecast.rate.alone_seconds(request, 0, 0) == 0
-    assert admission.forecast.rate._forwards == pytest.approx(4)
+    assert admission.forecast.rate._round_forwards == pytest.approx(4)
     assert admission.forecast.rate._tokens_per_work == pytest.approx(1, rel=0.25)
     assert admission.forecast.rate.work(submit("plain", 1.0)) == 71
 
