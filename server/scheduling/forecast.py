@@ -81,8 +81,8 @@ class Forecast:
         assert kind is not None
         return places[kind].take(self.rate.steps(request.submit, request.text) if request.kind else 0.0, request.slots)
 
-    def seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
-        """Seconds until the list of a request will be ready that is not in the queue yet.
+    def new_seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
+        """Seconds until the list of a request that is not in the queue yet will be ready.
 
         Args:
             ahead: tokens that the engine works off before those of the request, or beside them.
@@ -95,9 +95,10 @@ class Forecast:
             # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.
             return alone + CAUTION * (self.rate.queue_seconds(ahead) + wait * self.rate.idle_step_seconds)
         step = self.rate.step_seconds
-        return max(self.drain(ahead + own), step + CAUTION * wait * step + max(alone, self.rate.shared_seconds(request.submit, text)))
+        own_steps = max(alone, self.rate.shared_seconds(request.submit, text))
+        return max(self.drain_seconds(ahead + own), step + CAUTION * wait * step + own_steps)
 
-    def behind(self, until: int, wait: float, other: PendingRequest) -> float:
+    def queued_seconds(self, until: int, wait: float, other: PendingRequest) -> float:
         """Seconds until the list of a request in the queue will be ready.
 
         Args:
@@ -105,11 +106,11 @@ class Forecast:
             wait: steps until the request gets a place of its kind.
         """
         if not (wait or other.kind):
-            return self.drain(until)
+            return self.drain_seconds(until)
         step = self.rate.step_seconds
-        return max(self.drain(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.submit, other.text))
+        return max(self.drain_seconds(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.submit, other.text))
 
-    def drain(self, work: int) -> float:
+    def drain_seconds(self, work: int) -> float:
         """Seconds until `work` tokens are worked off, behind the step that runs now."""
         return self.rate.step_seconds + CAUTION * self.rate.queue_seconds(work)
 
@@ -124,10 +125,10 @@ class Insertion:
         self._work = Shares.of(queue)
         self._by_kind = forecast.has_places((request, *queue))
         self._places = forecast.places(queue) if self._by_kind else {}
-        # Whether the request is there or not, those that go first wait as long, and each takes its place once.
+        # Those that go first wait equally long with the request and without it, so each takes its place once, for both.
         first = queue[: self._first_behind] if self._by_kind else ()
         self._waits_ahead = [forecast.wait_steps(self._places, other) for other in first]
-        # Behind them; `_places` are those without the request.
+        # The places once those that go first have theirs: `_places` without the request, these with it.
         self._places_with_it = {kind: taken.copy() for kind, taken in self._places.items()}
         self._wait = forecast.wait_steps(self._places_with_it, request)
 
@@ -141,25 +142,25 @@ class Insertion:
             ahead = Shares.of(queue[: self._first_behind]).beside(self._work.scored)
         before_it = ahead.until(request) - request.work - request.scored
         texts = sum(other.text for other in queue[: self._first_behind]) if request.text else 0
-        return self._forecast.seconds(before_it + texts, self._wait, request, all(other.unread for other in queue))
+        return self._forecast.new_seconds(before_it + texts, self._wait, request, all(other.unread for other in queue))
 
     def late_seconds(self, now: float) -> float:
-        """Seconds until another is ready that would be in time without the request, and late because of it; 0 if there is none."""
+        """Seconds until a queued list is ready that the request makes late, though it would be in time without it; 0 if there is none."""
         request, whole = self._request, self._work
-        scored, candidates = whole.scored, whole.scored + request.scored
-        everything = whole.all + request.work + request.scored
-        all_ready = now + self._forecast.drain(everything)
+        scored, scored_with_it = whole.scored, whole.scored + request.scored
+        all_with_it = whole.all + request.work + request.scored
+        all_ready = now + self._forecast.drain_seconds(all_with_it)
         if not self._by_kind and all(other.submit.deadline >= all_ready for other in self._queue):
             # In most queues nobody waits for a place, and then all lists are ready by then, whatever their order is.
             return 0.0
-        # Tokens of narrow and of wide lists up to and with each of the queue, and those with the request where it stands before them.
-        lanes, with_it = [0, 0], [0, 0]
+        # Tokens of narrow lists and of wide ones up to each entry of the queue, its own included, without the request and with it.
+        lanes, lanes_with_it = [0, 0], [0, 0]
         for place, other in enumerate(self._queue):
             is_behind = place >= self._first_behind
             if place == self._first_behind:
-                with_it[request.is_wide] += request.work
+                lanes_with_it[request.is_wide] += request.work
             lanes[other.is_wide] += other.work
-            with_it[other.is_wide] += other.work
+            lanes_with_it[other.is_wide] += other.work
             # Scores are later because of every list, and lists because of scores, wherever they stand in the queue.
             if not (is_behind or other.scored or (request.scored and not other.text)):
                 continue
@@ -168,14 +169,16 @@ class Insertion:
             if deadline >= all_ready and not (wait_with_it or other.kind):
                 continue
             if other.scored:
-                until, later = whole.all, everything
+                until, until_with_it = whole.all, all_with_it
             else:
                 own, others = other.is_wide, not other.is_wide
                 until = lists_until(lanes[own], lanes[others], scored) + other.text
-                later = lists_until(with_it[own], with_it[others], candidates) + other.text + (request.text if other.text else 0)
-            after = self._forecast.behind(later, wait_with_it, other)
-            if now + self._forecast.behind(until, wait, other) <= deadline < now + after:
-                return after
+                until_with_it = lists_until(lanes_with_it[own], lanes_with_it[others], scored_with_it) + other.text
+                if other.text:
+                    until_with_it += request.text
+            seconds_with_it = self._forecast.queued_seconds(until_with_it, wait_with_it, other)
+            if now + self._forecast.queued_seconds(until, wait, other) <= deadline < now + seconds_with_it:
+                return seconds_with_it
         return 0.0
 
     def _waits(self, place: int) -> tuple[float, float]:

@@ -42,7 +42,7 @@ def made_late(of: Forecast, request: PendingRequest, queue: Sequence[PendingRequ
             ]
         if not (is_behind or other.scored or (request.scored and not other.text)):
             continue
-        without, after = (of.behind(until, wait, other) for until, wait in zip(tokens, waits, strict=True))
+        without, after = (of.queued_seconds(until, wait, other) for until, wait in zip(tokens, waits, strict=True))
         if now + without <= other.submit.deadline < now + after:
             return after
     return 0.0
