@@ -17,17 +17,22 @@ _LOOK_SECONDS = 0.02
 
 
 class Drain:
-    """The requests that a server still has, and whether it takes more."""
+    """The requests that a server still has, and whether it takes more.
+
+    Attributes:
+        running: number of requests that run.
+    """
 
     def __init__(self) -> None:
-        self.draining = False
+        self._is_ending = False
         self.running = 0
-        self._given_up: set[asyncio.Task[Any]] = set()
+        # Work that may take longer than the end of a server can wait for: it is cancelled when the end begins.
+        self._long: set[asyncio.Task[Any]] = set()
 
     def begin(self) -> None:
-        """Take no requests from now on, and give up those that may take long."""
-        self.draining = True
-        for task in self._given_up:
+        """Take no requests from now on, and cancel the work that may take long."""
+        self._is_ending = True
+        for task in self._long:
             task.cancel()
 
     def check(self) -> None:
@@ -36,7 +41,7 @@ class Drain:
         Raises:
             EngineUnavailable: it takes none.
         """
-        if self.draining:
+        if self._is_ending:
             raise EngineUnavailable("The server is shutting down.", 1)
 
     @contextmanager
@@ -54,24 +59,24 @@ class Drain:
             self.running -= 1
 
     async def long(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do work that may take longer than a server that is to end can wait: it is given up then, and cleans up behind itself.
+        """Do work that may take longer than the end of a server can wait for: when the end begins, it is cancelled, and cleans up.
 
         Raises:
             EngineUnavailable: the server takes no requests any more.
         """
         with self.request():
             task = asyncio.create_task(work())
-            self._given_up.add(task)
+            self._long.add(task)
             try:
                 return await task
             except asyncio.CancelledError:
                 self.check()
                 raise
             finally:
-                self._given_up.discard(task)
+                self._long.discard(task)
 
     async def finished(self, seconds: float) -> bool:
-        """Wait until nothing runs, for so long at most; whether it came to that."""
+        """Wait until nothing runs, for so many seconds at most; True if nothing runs then."""
         end = asyncio.get_running_loop().time() + seconds
         while self.running and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(_LOOK_SECONDS)
