@@ -78,10 +78,10 @@ class Services:
         return True
 
     def check_ready(self) -> None:
-        """Say so if this server takes no requests.
+        """Check that this server takes requests.
 
         Raises:
-            ServerError: it takes none, for the reason that it says.
+            ServerError: it takes none; the message says why.
         """
         self.drain.check()
         self.catalogs.follower.check()

@@ -223,10 +223,10 @@ class KnownVersions:
         self.follower.stir()
 
     def check_brought(self) -> None:
-        """Say so if others are yet to be told to serve the catalog with which this replica begins.
+        """Check that this replica has no catalog of its start left to bring to the others.
 
         Raises:
-            EngineUnavailable: they are.
+            EngineUnavailable: it has one.
         """
         if self.own is not None and self.own.after_engine:
             raise EngineUnavailable("The catalog that this server is started with is about to be served by all.")

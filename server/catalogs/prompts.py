@@ -87,10 +87,10 @@ class CatalogPrompts:
                 raise EngineUnavailable(unserved, math.ceil(PAUSE_SECONDS)) from error
 
     def check(self) -> None:
-        """Say so if no prompts can be made for the version that is served; until they can, also while that is tried again.
+        """Check that prompts can be made for the version that is served.
 
         Raises:
-            EngineUnavailable: they can't.
+            EngineUnavailable: they can't, also while that is tried again.
         """
         if self._catalogs.active in self._failed:
             raise _no_prompts()

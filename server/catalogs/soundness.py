@@ -30,7 +30,7 @@ class Soundness:
         self._denied = False
 
     def check(self) -> None:
-        """Say so if the model makes no lists.
+        """Check that the model makes lists.
 
         Raises:
             EngineUnavailable: it makes none.

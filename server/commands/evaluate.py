@@ -191,7 +191,7 @@ def _rule(data: Path, trained: "Mapping[str, Any]", split: str | None, min_items
 
 
 def _tell_met_labels(held_out: "Split", part: str) -> None:
-    """Say so if most labels are items that lists leave out."""
+    """Warn if most labels are items that lists leave out."""
     from drafting.alignment.data.met_labels import met_labels
 
     if (met := met_labels(held_out, part)).are_most:

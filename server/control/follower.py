@@ -189,16 +189,16 @@ class Follower(Reader):
         return asyncio.ensure_future(self._moved.wait())
 
     def check_begun(self) -> None:
-        """Say so if this replica has nothing to show yet of what there is.
+        """Check that this replica has begun, so that it has something to show.
 
         Raises:
-            ReplicaBehind: it begins.
+            ReplicaBehind: it is still beginning.
         """
         if not self.begun:
             self.check()
 
     def check(self) -> None:
-        """Say so if this replica does not do what others have written.
+        """Check that this replica does what others have written.
 
         Raises:
             ReplicaBehind: it does not.
@@ -208,10 +208,10 @@ class Follower(Reader):
             raise ReplicaBehind(self.problem)
 
     def check_following(self) -> None:
-        """Say so if this replica will never do again what others write.
+        """Check that this replica still follows what others write.
 
         Raises:
-            ReplicaBehind: it will not.
+            ReplicaBehind: it never will again until it is restarted.
         """
         if self.has_ended:
             raise ReplicaBehind("it no longer follows them, for a fault that its log tells, and must be restarted.")

@@ -197,6 +197,6 @@ async def _leave(follower: Follower) -> None:
 
 
 def _log_failure(watch: "asyncio.Task[None]") -> None:
-    """Say so if a task ends that should go on for ever: nobody waits for it, so nobody else is told."""
+    """Log the failure of a task that should go on for ever: nothing waits for it, so nothing else would tell of it."""
     if not watch.cancelled() and (error := watch.exception()) is not None:
         logger.error("the task %r has failed, and no longer watches", watch.get_name(), exc_info=error)
