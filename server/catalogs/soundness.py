@@ -27,7 +27,7 @@ class Soundness:
 
     def __init__(self, catalogs: CatalogStore, engine: EngineClient) -> None:
         self._catalogs, self._engine = catalogs, engine
-        self._denied = False
+        self._is_unsound = False
 
     def check(self) -> None:
         """Check that the model makes lists.
@@ -35,25 +35,27 @@ class Soundness:
         Raises:
             EngineUnavailable: it makes none.
         """
-        if self._denied and self._in_doubt:
+        if self._is_unsound and self._in_doubt:
             raise EngineUnavailable("The model's scores are not finite (NaN or infinite), so it makes no lists.")
 
     @property
     def _in_doubt(self) -> bool:
+        """True if so many lists in a row have failed by their scores that the model may make none."""
         return self._engine.supervisor.heartbeat.not_finite >= MANY
 
     async def watch(self) -> None:
         """Ask for a list whenever there is doubt, until cancelled."""
         while True:
             await tick(LOOK_TICKS)
-            self._denied = self._in_doubt and await self._is_denied()
+            self._is_unsound = self._in_doubt and await self._own_list_fails()
 
-    async def _is_denied(self) -> bool:
+    async def _own_list_fails(self) -> bool:
+        """Ask for a list; True if it fails by its scores."""
         try:
             with self._catalogs.lease() as served:
                 await ask(self._engine, served.handle, 0, 1)
         except ScoresNotFinite:
-            if not self._denied:
+            if not self._is_unsound:
                 logger.error("the model makes no lists: its scores are not finite (NaN or infinite), whatever is asked")
             return True
         except (ServerError, TimeoutError):

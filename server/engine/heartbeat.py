@@ -41,11 +41,11 @@ class Heartbeat:
     """The silence of one engine process; times are seconds of a clock that the caller reads.
 
     Attributes:
-        looked: time of the last look.
+        looked: time at which the silence was last looked at.
         doing: what the engine said last that it does.
         silence: seconds without a sign of life.
         bound: the silence that is taken for a hang.
-        not_finite: lists in a row that the scores of the model denied, and none made since.
+        not_finite: lists that have failed since the last finished one because their scores were not finite.
     """
 
     patience: Patience
