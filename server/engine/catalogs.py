@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,7 @@ class EngineCatalogs:
         self._newest = source
         self._loader = ThreadPoolExecutor(1, "catalog")
         self._loading: dict[str, Future[EngineCatalog]] = {}
-        self._counter = ThreadPoolExecutor(1, "values")
+        self._value_reader = ThreadPoolExecutor(1, "values")
         # The values of a catalog's attribute, once a request has asked for a cap on it.
         self._values: dict[tuple[str, str], Future[ItemValues]] = {}
 
@@ -65,14 +64,14 @@ class EngineCatalogs:
         return bool(self._loading) or not all(future.done() for future in self._values.values())
 
     def has_values(self, name: str, attributes: Iterable[str]) -> bool:
-        """Whether the values of some attributes of a catalog are known; if not, they will be, without a step that waits for it."""
+        """Whether the values of some attributes of a catalog are known; those that are not are worked out from now on, beside the steps."""
         if name not in self._catalogs:
             return True
         columns = self._catalogs[name].source.catalog.attributes
         asked = [attribute for attribute in attributes if attribute in columns]
         for attribute in asked:
             if (name, attribute) not in self._values:
-                self._values[name, attribute] = self._counter.submit(partial(_values_of, columns[attribute]))
+                self._values[name, attribute] = self._value_reader.submit(_values_of, columns[attribute])
         return all(self._values[name, attribute].done() for attribute in asked)
 
     def get(self, name: str) -> EngineCatalog:
@@ -100,7 +99,7 @@ class EngineCatalogs:
             self._catalogs[catalog].filters.drop(name)
 
     def load(self, name: str, path: str) -> None:
-        """Begin to load a catalog; `loaded` tells when it is ready."""
+        """Begin to load a catalog; `take_loaded` tells when it is ready."""
         self._loading[name] = self._loader.submit(_load, self._newest, name, path)
 
     def put(self, name: str, catalog: EngineCatalog) -> None:
@@ -118,7 +117,7 @@ class EngineCatalogs:
             self._newest = list(self._catalogs.values())[-1].source
         self._values = {of: future for of, future in self._values.items() if of[0] != name}
 
-    def loaded(self) -> list[CatalogLoaded]:
+    def take_loaded(self) -> list[CatalogLoaded]:
         """Take in the catalogs that have been loaded, and say what became of each."""
         told = []
         for name, future in list(self._loading.items()):
@@ -195,7 +194,7 @@ class EngineCatalogs:
     def close(self) -> None:
         """Wait for what is under way and free the models, which all engines share."""
         self._loader.shutdown()
-        self._counter.shutdown()
+        self._value_reader.shutdown()
         self._newest.engine.close()
 
     @property

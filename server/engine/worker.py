@@ -70,7 +70,7 @@ class EngineWorker:
         self._parent = options.parent or os.getppid()
         self._draining = False
         self._stopped = False
-        self._finite = True
+        self._has_warned = False
         self._failed: list[FailedList] = []
         # Requests with caps on attributes whose values are not yet known.
         self._held: list[Submit] = []
@@ -101,7 +101,7 @@ class EngineWorker:
             cancelled = self._receive()
             if self._stopped:
                 return
-            for told in self._catalogs.loaded():
+            for told in self._catalogs.take_loaded():
                 self.send(told)
             held, self._held = self._held, []
             for message in held:
@@ -211,9 +211,9 @@ class EngineWorker:
         self._stepped = now
         self._failed += [FailedList(request_id) for request_id in step.timed_out]
         self._failed += [FailedList(request_id, not_finite=True) for request_id in step.report.failed]
-        if step.report.failed and self._finite:
+        if step.report.failed and not self._has_warned:
             logger.error("The model's scores for a request were not finite (NaN or infinite); only metrics tell of others after it.")
-            self._finite = False
+            self._has_warned = True
         news = step.finished or step.placed or self._failed
         if not (news or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return

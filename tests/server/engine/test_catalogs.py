@@ -148,7 +148,7 @@ def test_a_catalog_that_can_not_be_loaded_ends_nobody(
 
 
 def wait_for(engines: EngineCatalogs) -> list[CatalogLoaded]:
-    while not (told := engines.loaded()):
+    while not (told := engines.take_loaded()):
         time.sleep(0.01)
     return told
 
@@ -176,7 +176,7 @@ def test_a_catalog_that_is_dropped_while_it_is_loaded_is_not_taken_in(model: Pat
     engines.drop("new")
     # Whatever is under way has come to its end.
     engines.close()
-    assert engines.loaded() == []
+    assert engines.take_loaded() == []
     with pytest.raises(ValueError, match=r"^The engine has no catalog 'new'\.$"):
         engines.get("new")
 
