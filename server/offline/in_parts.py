@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -53,7 +53,7 @@ class Workers(Protocol):
 
 
 class PartMaker:
-    """A model that makes parts. As a context, it closes the model."""
+    """A model that makes parts."""
 
     def __init__(self, task: PartTask) -> None:
         """
@@ -65,7 +65,7 @@ class PartMaker:
         check_prints(task.prints, task.settings)
         self._maker = ListMaker(task.settings, task.defaults)
         if self._maker.catalog.version != task.catalog_version:
-            self._maker.__exit__()
+            self._maker.close()
             raise OfflineError(f"{task.settings.catalog} is not the catalog (version {task.catalog_version}) that the run began with.")
 
     def make(self, block: Block) -> Iterator[Made]:
@@ -81,11 +81,9 @@ class PartMaker:
             yield made
         self._parts.write(block.part, lines)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._maker.__exit__()
+    def close(self) -> None:
+        """Free the model."""
+        self._maker.close()
 
 
 class Here:
@@ -93,7 +91,7 @@ class Here:
 
     def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[Made]:
         """See `Workers`."""
-        with PartMaker(task) as maker:
+        with closing(PartMaker(task)) as maker:
             for block in blocks:
                 yield from maker.make(block)
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -28,7 +28,7 @@ class OfflineError(SetupError):
 
 
 class ListMaker:
-    """The model and the catalog, and what a run asks of them. As a context, it closes the recommender.
+    """The model and the catalog, and what a run asks of them.
 
     Attributes:
         made: the lists that it has made, and those that it could not make.
@@ -79,10 +79,8 @@ class ListMaker:
             labels.append((row, label))
             yield question
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Free the model."""
         self._recommender.close()
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -155,7 +155,7 @@ def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog,
         if place is not None and source is not None:
             for path in (place, place.resolve()):
                 _check_apart(source, str(path.parent), names_written(path.name))
-        maker = stack.enter_context(ListMaker(settings, defaults, catalog))
+        maker = stack.enter_context(closing(ListMaker(settings, defaults, catalog)))
         writer = stack.enter_context(_writer(settings, catalog, defaults, files, place))
         if writer.done:
             print(f"going on after {writer.done} users of an earlier run", file=sys.stderr)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,7 +200,7 @@ def test_a_worker_with_another_model_makes_no_parts(folder: Path, tmp_path: Path
     for path in (tmp_path / "model").iterdir():
         os.utime(path, (1, 1))
     (tmp_path / "model" / "README.md").write_text("A model.")
-    with PartMaker(task) as maker:
+    with closing(PartMaker(task)) as maker:
         next(maker.make(block))
     save_random_model(tmp_path / "model", random_catalog(), hidden=32, layers=1, seed=3)
     with pytest.raises(OtherModel, match=r"model\.safetensors is not the one that the run began with"):

@@ -105,7 +105,7 @@ class Echo(ListMaker):
                 raise KeyboardInterrupt
             yield row.text.strip()
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
 
