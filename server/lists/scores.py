@@ -29,8 +29,9 @@ class ScoreService:
     """Answers requests for scores."""
 
     def __init__(self, services: Services) -> None:
-        self._model = services.settings.model_name
-        self._timeout_ms = services.settings.timeout_ms
+        self._settings = services.settings
+        # Worked out once, as it may look at the disk.
+        self._model_name = services.settings.model_name
         self._asking = Asking(services)
         self._catalogs = services.catalogs
         self._prompts = services.prompts
@@ -78,7 +79,7 @@ class ScoreService:
             k=1,
             beam_width=1,
             excluded=[],
-            deadline=started + (body.timeout_ms or self._timeout_ms) / 1000,
+            deadline=started + (body.timeout_ms or self._settings.timeout_ms) / 1000,
             submitted=started,
             user=body.user_id,
             catalog=served.handle,
@@ -91,7 +92,7 @@ class ScoreService:
     ) -> dict[str, Any]:
         return {
             "id": finished.result.request_id,
-            "model": self._model,
+            "model": self._model_name,
             "catalog_version": served.name,
             **precision_lines(self._asking.ready.precision, STRICT),
             "items": lines,

@@ -47,12 +47,9 @@ class RecommendationService:
     """Answers recommendation requests."""
 
     def __init__(self, services: Services) -> None:
-        self._model = services.settings.model_name
-        self._blend = services.settings.blend
-        self._timeout_ms = services.settings.timeout_ms
-        self._verification = services.settings.verification
-        self._max_beam = services.settings.max_beam_width
-        self._least_beam = min(services.settings.beam_width, self._max_beam)
+        self._settings = services.settings
+        # Worked out once, as it may look at the disk.
+        self._model_name = services.settings.model_name
         self._catalogs = services.catalogs
         self._engine = services.engine
         self._asking = Asking(services)
@@ -137,7 +134,7 @@ class RecommendationService:
             k=body.k,
             beam_width=beam_width,
             excluded=[],
-            deadline=started + (body.timeout_ms or self._timeout_ms) / 1000,
+            deadline=started + (body.timeout_ms or self._settings.timeout_ms) / 1000,
             submitted=started,
             verification=rule.verification,
             seed=rule.seed,
@@ -145,7 +142,7 @@ class RecommendationService:
             user=body.user_id,
             filter=_filter(body, served),
             fresh=None if body.fresh is None else fresh_places(body.fresh, served.catalog, rule),
-            blend=blend_choice(body.blend, self._blend, served, rule),
+            blend=blend_choice(body.blend, self._settings.blend, served, rule),
             catalog=served.handle,
             think=self._text_tokens(body),
             explain=body.others if isinstance(body, ExplainRequest) else None,
@@ -193,7 +190,7 @@ class RecommendationService:
         labels = () if fresh is None else fresh.fresh
         answer: dict[str, Any] = {
             "id": result.request_id,
-            "model": self._model,
+            "model": self._model_name,
             "catalog_version": served.name,
             **precision_lines(self._asking.ready.precision, result.rule, result.tolerance),
             **rule_lines(result.rule),
@@ -209,17 +206,18 @@ class RecommendationService:
 
     def _rule(self, body: RecommendationRequest) -> SearchRule:
         try:
-            return SearchRule.choose(body.verification or self._verification, body.seed, body.temperature)
+            return SearchRule.choose(body.verification or self._settings.verification, body.seed, body.temperature)
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
 
     def _beam_width(self, body: RecommendationRequest, rule: SearchRule, catalog: Catalog) -> int:
-        """The beam width that a request names, the widest of its levels', or that of one that names none."""
-        ready = self._engine.supervisor.ready
+        """The beam width that a request names, that of its widest level if it names one for each, or the usual one if it names none."""
+        ready, most = self._engine.supervisor.ready, self._settings.max_beam_width
         if body.beam_widths is not None and len(body.beam_widths) != catalog.identifier_length - 1:
             raise InvalidRequest(levels_sentence(len(body.beam_widths), catalog.identifier_length))
-        width = body.widest or beam_width_for(body.k, rule, self._least_beam, None if ready is None else ready.widest_beam)
-        if refusal := width_refusal(width, self._max_beam):
+        usual = min(self._settings.beam_width, most)
+        width = body.widest or beam_width_for(body.k, rule, usual, None if ready is None else ready.widest_beam)
+        if refusal := width_refusal(width, most):
             raise InvalidRequest(refusal)
         return width
 
@@ -248,8 +246,10 @@ class RecommendationService:
 
 
 def _narrowest(body: RecommendationRequest, catalog: Catalog) -> int | None:
-    """The fewest prefixes that a level of the search keeps, of the levels that may leave some out; None if the search finds k where so many
-    are eligible, as one of beams of k does, and one with caps, which goes on.
+    """The smallest of the request's `beam_widths` that is smaller than its level of the trie; None if there is none.
+
+    None also stands for a search that finds k identifiers wherever k are eligible: one with a single `beam_width`, which is never smaller
+    than k, or one with caps, which goes on until it has k.
     """
     if body.beam_widths is None or body.diversity:
         return None
@@ -260,7 +260,7 @@ def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItem
     """Sentences about identifiers and fresh items of which a list has fewer than its request asks for.
 
     Args:
-        narrowest: as of `_narrowest`: a search that has found fewer has left nothing out.
+        narrowest: that of `_narrowest`; a search that has found fewer than so many has cut off nothing that is eligible.
     """
     caps = f" under the {'cap' if len(body.diversity) == 1 else 'caps'} of diversity" if body.diversity else ""
 
