@@ -46,10 +46,10 @@ class PromptFiles(msgspec.Struct):
     """What prompts are built with; see `server.engine.prompts`.
 
     Attributes:
-        tokenizer: path of a file of the tokenizers library.
-        digest: of all of it.
+        tokenizer: path of the tokenizer, a file of the library tokenizers.
+        digest: digest of all that prompts are built with.
         form: contents of `prompt.json`.
-        bos_token_id, chat_template, special_tokens, splits_special: of `drafting.prompts.tokenizer.PromptTokenizer`.
+        bos_token_id, chat_template, special_tokens, splits_special: as `drafting.prompts.tokenizer.PromptTokenizer` has them.
         start_token: the token that ends every prompt for a decoder; None for a causal model.
     """
 

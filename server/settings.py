@@ -34,9 +34,10 @@ class ConsoleOptions(BaseModel):
     """The settings of one console; they travel as JSON on its command line.
 
     Attributes:
-        url: of the server that it shows.
+        url: URL of the server that the console shows.
         remote_images: whether browsers may load the catalog's pictures from other hosts.
-        names: by which browsers may call it beside those of its machine; if there are any, by no others.
+        names: names by which browsers may call the console, beside those of its machine; without any, a console that other machines reach
+            may be called by every name.
         parent: id of the process that started it, without which it ends.
         tls_cert, tls_key: to serve browsers by HTTPS, as the server beside it is served.
     """

@@ -12,7 +12,7 @@ def kind_of(url: str, name: str) -> Kind:
     """The kind of the store that a URL names.
 
     Args:
-        name: of the store, as sentences have it: history or control.
+        name: what sentences call the store: history or control.
 
     Raises:
         ValueError: there is no such kind; the message is a sentence without passwords.

@@ -35,7 +35,7 @@ class Built(msgspec.Struct, frozen=True):
         storage: True if the artefact can't be written.
         items, identifiers, identifier_length: numbers of items, identifiers and tokens per identifier.
         content: the catalog's own version, a hash of its contents.
-        digest: of the artefact.
+        digest: digest of the artefact; empty if there is none.
     """
 
     sentence: str | None = None

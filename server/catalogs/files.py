@@ -85,7 +85,7 @@ class VersionFiles:
         """The path of a file on this machine; it is fetched if it is not here, and used now if it is (`server.catalogs.tidying`).
 
         Args:
-            digest: of its contents; None if they are not compared.
+            digest: the digest that its contents must have; None if they are not compared.
             version: name of the version that needs it.
 
         Raises:

@@ -46,7 +46,7 @@ class Placed(msgspec.Struct, frozen=True):
     Attributes:
         sentence: why there is no artefact; None if there is one.
         storage: True if the artefact can't be written.
-        digest: of the artefact.
+        digest: digest of the artefact; empty if there is none.
         taken: True if a name or an identifier belongs to another item.
         items: the new items with their identifiers.
     """

@@ -39,7 +39,7 @@ class FirstCatalog:
 
     Attributes:
         served: the version that it serves, with all filters evaluated.
-        by: who decided so; None if it does as the others.
+        by: what decided so (`BY_START`, `BY_RESTART` or `BY_RECOVERY`); None if the server does as the others.
         left: name of the version that was served last, if it is gone or can't be read; None as a rule.
     """
 

@@ -43,7 +43,7 @@ class AsyncAtspeedClient:
         """Nothing is sent yet.
 
         Args:
-            url: of the server or its gateway, such as `http://127.0.0.1:8000`.
+            url: URL of the server or its gateway, such as `http://127.0.0.1:8000`.
             key: of the server or its gateway, which gets it as `Authorization: Bearer …`; by default that of the environment variable
                 `ATSPEED_KEY`, or of the file that `ATSPEED_KEY_FILE` names.
             headers: sent with every request; an `Authorization` among them takes the place of a key of the environment.

@@ -75,10 +75,10 @@ class Origin:
     """A server and how it is asked.
 
     Attributes:
-        url: without a slash at its end.
+        url: URL of the server, without a slash at its end.
         deadline: seconds for a list, or scores, that name none; None for the server's own timeout.
         timeout: seconds that an answer may take where there is no deadline.
-        headers: of every request.
+        headers: headers of every request.
     """
 
     def __init__(

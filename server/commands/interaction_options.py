@@ -31,7 +31,7 @@ class InteractionOptions:
     """What was given of them.
 
     Attributes:
-        columns: by role, the column that was named.
+        columns: the column that was named for each role, by role.
         header: names of the columns of text without a header line.
     """
 

@@ -44,10 +44,10 @@ class Reader:
     """Reads one store.
 
     Attributes:
-        name: of this replica, unique.
+        name: name of this replica, which no other has.
         applier: tells what an empty store is filled with.
         record: the state as this replica has read it, or written it, last; `values` are the same in the store's form.
-        read: its position.
+        read: position of the store up to which the copy was read.
         asked_at: when the store was asked for it last, by the monotonic clock.
         away_since: seconds since 1970 since when the store can't be read; None if it can.
         lost: True if the store has lost its state.

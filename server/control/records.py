@@ -100,12 +100,12 @@ class Record:
     """The decoded state.
 
     Attributes:
-        form: of the values; where it is a later one than this release knows, all else is as it was before.
+        form: number of the values' form; if it is later than this release knows, all other fields are as they were before.
         created: time at which it began, seconds since 1970. What a directory holds from before may be named by a state that was lost.
-        versions: by name.
-        activations: by number.
+        versions: versions of the catalog by name.
+        activations: activations by number.
         left: versions that were left, and neither activated nor removed since.
-        began: by version of the catalog that servers were started with.
+        began: starts of servers by the version of the catalog that they were started with.
         filters: encoded meanings by name (`decode_filter`); one that has not changed is the same object.
     """
 

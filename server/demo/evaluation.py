@@ -22,7 +22,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     """Figures at length k of the target and the baselines, on the same users.
 
     Attributes:
-        beam_width: of the target's lists.
+        beam_width: beam width of the target's lists.
         users: how many users.
     """
 

@@ -29,9 +29,9 @@ class Arrival:
         """Take in a message of the process.
 
         Args:
-            options: with which it would be started now.
-            version: of the catalog in these.
-            send: gives it a message.
+            options: the options with which a process would be started now.
+            version: the version of the catalog in these options.
+            send: sends the process a message.
 
         Returns:
             `Ready` if it can serve from now on, an obstacle if it never can, None if it has still to load a catalog, or was ready before.

@@ -40,7 +40,7 @@ class EngineClient:
     """Gives requests to the engine process that its supervisor keeps running; lives in the API process's event loop.
 
     Attributes:
-        supervisor: of the engine process.
+        supervisor: keeps the engine process running, and knows its state.
         model_paths: directories of its models, which its refusals name; None for those that it has not.
     """
 
@@ -58,7 +58,7 @@ class EngineClient:
         Args:
             max_pending: requests that may be in the engine's hands, waiting and running together.
 
-        The others are those of `EngineSupervisor`.
+        All other arguments are those of `EngineSupervisor`.
         """
         self.supervisor = EngineSupervisor(options, catalog_version, metrics, self, patience=patience, on_failure=on_failure)
         self.model_paths = options.target, options.draft, options.base, options.draft_base
@@ -68,7 +68,7 @@ class EngineClient:
         # Filters that are forgotten as soon as no pending request names them.
         self._unwanted: set[DropFilter] = set()
         self._loading = OwedAnswers()
-        # Those that the engine has, by their names there.
+        # Names of the catalogs that the engine has loaded.
         self._catalogs: set[str] = set()
 
     @contextmanager

@@ -86,7 +86,7 @@ class EngineSupervisor:
         """
         Args:
             catalog_version: the version whose indices the requests will name.
-            patience: with an engine that is silent, before another is started.
+            patience: how long an engine may be silent before another is started.
             on_failure: called with a sentence when the engine can't start the first time; later it is tried again for ever.
         """
         self._options = options

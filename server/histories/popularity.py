@@ -23,8 +23,8 @@ class Popularity:
     """Items by popularity.
 
     Attributes:
-        item_ids: the most popular first.
-        weights: of each item, positive and never ascending.
+        item_ids: ids of the items, the most popular first.
+        weights: weight of each of these items, positive and never ascending.
     """
 
     item_ids: tuple[str, ...]

@@ -50,7 +50,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     """One key; a bound that is None does not bind.
 
     Attributes:
-        name: of its holder, in metrics and messages.
+        name: name of its holder, as metrics and messages tell it.
         sha256: hexadecimal digest of the file's salt and the key.
         scopes: what it is good for.
         rate: most lists and other requests in a time, of the whole fleet, such as `100/second`; a batch is as many as it has entries,

@@ -36,7 +36,7 @@ class Rates:
     def __init__(self, url: str, metrics: KeyMetrics, key_prefix: str = "atspeed:control") -> None:
         """
         Args:
-            url: of a Redis, or anything else, without which rates are this replica's own.
+            url: URL of the Redis that replicas share; with any other URL, rates are this replica's own.
             key_prefix: beginning of every Redis key.
 
         Raises:

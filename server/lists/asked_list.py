@@ -20,9 +20,9 @@ class AskedList:
         body: what the client has sent.
         served: the version of the catalog that it is answered with.
         submit: what the engine is asked; items and prompt are filled in when the user is read.
-        builder: of its prompt.
+        builder: builds the prompts of that version.
         started: monotonic seconds at which the request came.
-        filters: the sets of the filters that it names, as they were then; who deletes one of them does not disturb it.
+        filters: sets of items of the filters that the body names, as they were when it came; deleting one does not change this list.
     """
 
     body: RecommendationRequest

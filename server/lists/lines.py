@@ -27,7 +27,7 @@ def item_lines(
     Args:
         fields: attributes of the catalog that each line shall tell, where the item has them.
         fresh: lines to label as fresh; empty for none.
-        blend: of a blended list.
+        blend: scores and sources of a blended list; None for another list.
         brief: True for nothing of the catalog but the items' ids.
     """
     indices = np.fromiter((item.item for item in items), np.int64, len(items))

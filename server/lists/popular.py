@@ -32,7 +32,7 @@ class PopularItems:
     Attributes:
         leaves: `[leaves]` int64, the identifiers whose popularity is known, as leaves of the trie, the most popular first.
         scores: `[leaves]` float64, natural logarithm of their shares of all weights, where each identifier has one more than its own.
-        least_score: that of all others.
+        least_score: score of every other identifier.
     """
 
     catalog: Catalog

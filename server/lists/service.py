@@ -64,7 +64,7 @@ class RecommendationService:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
 
         Args:
-            key: of who asks, which bounds what may be asked.
+            key: the key of the client, which bounds what it may ask for; None on a server without keys.
 
         Raises:
             ServerError: as each kind of it says.

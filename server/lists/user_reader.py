@@ -58,7 +58,7 @@ class UserReader:
         """What is known of the user of a request.
 
         Args:
-            builder: of the version's prompts.
+            builder: builds the prompts of `served`.
             deadline: monotonic seconds.
             window: the newest items of the history that are read beside the prompt.
             whole: True if the whole history is read.

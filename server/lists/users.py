@@ -64,8 +64,8 @@ def user_notes(given: GivenUser, user: KnownUser, reads: Collection[str], most: 
     """Sentences about what a request says of its user that does not reach the prompt.
 
     Args:
-        reads: that of `PromptBuilder`.
-        most: items of a history that a prompt may have.
+        reads: what the prompt reads, as `PromptBuilder.reads_of` tells it.
+        most: the most items of a history that a prompt has.
     """
     if given.history is not None and len(given.history) > most:
         yield f"The model reads at most the newest {most} of the {len(given.history)} items in the history."
@@ -106,8 +106,8 @@ def known_user(
     """The user of a request.
 
     Args:
-        most: number of the newest entries of a list that a prompt may read.
-        kinds: of the newest entries of these kinds, which it may read wherever they lie in the history.
+        most: number of the newest entries of each list that a prompt may read.
+        kinds: for each kind that a prompt lists apart, the number of its newest entries, wherever they lie in the history.
         stored: what is stored of the user, for a request that names one.
     """
     unknown: dict[str, list[str]] = {}

@@ -60,7 +60,7 @@ def check_profiles(profiles: Mapping[str, Mapping[str, Value]]) -> None:
     """Refuse profiles that the API would refuse.
 
     Args:
-        profiles: by user.
+        profiles: profile of each user, by the user's id.
 
     Raises:
         InteractionError: a user's name is too long, or a profile holds what has no place in one.

@@ -26,7 +26,7 @@ class FolderFile:
     """A file below a folder.
 
     Attributes:
-        name: with / between the folders below the folder and itself.
+        name: path below the folder, with / between its parts.
         version: another one for other contents, as far as the folder tells.
     """
 

@@ -28,8 +28,8 @@ class PartTask:
     """All that making a part needs besides its block.
 
     Attributes:
-        catalog_version: of the catalog that the run began with.
-        prints: of the files of the models that it began with (`server.offline.prints`).
+        catalog_version: version of the catalog that the run began with.
+        prints: print of each of the models' files that the run began with, by path (`server.offline.prints`).
     """
 
     settings: Settings

@@ -39,7 +39,7 @@ class ListMaker:
     def __init__(self, settings: Settings, defaults: Defaults, catalog: Catalog | None = None) -> None:
         """
         Args:
-            catalog: that of the settings, if it is loaded already.
+            catalog: the catalog of the settings, if it is loaded already.
 
         Raises:
             SetupError: the parts can't be loaded.

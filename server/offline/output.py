@@ -40,7 +40,7 @@ class RunState(msgspec.Struct):
     Attributes:
         purpose: everything that the lines follow from.
         seed: drawn by chance in the first run; the next must not draw anew.
-        failure: of a run that is over, and has made no list at all.
+        failure: what a run that is over and has made no list at all says; empty for any other run.
     """
 
     purpose: str

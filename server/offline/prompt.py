@@ -13,7 +13,7 @@ class PromptToken(msgspec.Struct, frozen=True, omit_defaults=True):
         token: the token as the vocabulary has it.
         text: what the tokenizer writes for it.
         part: before, item, separator or after; of a template text or code.
-        item_id, title: of the item whose identifier it is part of.
+        item_id, title: id and title of the item whose identifier the token is part of.
     """
 
     position: int

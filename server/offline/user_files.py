@@ -56,7 +56,7 @@ class UserPlace:
     """The files that a path or a URL of users names.
 
     Attributes:
-        given: as the user wrote it.
+        given: the place as the user wrote it.
         base: path or URL of the folder that the files lie below.
         takes: whether a file is meant, by its name below the folder.
         folders: number of folders between the folder and the files.

@@ -99,7 +99,7 @@ class RedisAccess:
         """The answer of a script that writes, inside `reach`, once as many replicas have its writes as the URL says.
 
         Args:
-            share: of the time of an operation, how much replicas have.
+            share: the share of an operation's time that replicas have to confirm the writes.
         """
         wanted = self._url.wait_replicas
         if not wanted or not isinstance(self.client, Redis):

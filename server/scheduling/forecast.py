@@ -28,7 +28,7 @@ class Forecast:
     """Forecasts for one engine process; seconds count from now.
 
     Attributes:
-        rate: of the engine.
+        rate: speed of the engine, as it is known so far.
     """
 
     def __init__(self, ready: Ready) -> None:

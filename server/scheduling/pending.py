@@ -18,17 +18,19 @@ class PendingRequest:
     """A request from its admission to its end, with all that the API process knows of it; the queue is ordered by `due`.
 
     Attributes:
-        work: tokens that it is foreseen to need, those of a text aside, and those of candidates that take several steps.
-        scored: tokens of such candidates that are left: they take what lists leave, and a fixed part of each step.
-        text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
-            for them.
+        submit: what the engine is asked.
+        work: tokens that it is foreseen to need, without those of `text` and `scored`.
+        text: tokens of text that it is foreseen to write before its list, and has not written yet; only requests that write text wait for
+            them.
+        scored: tokens of candidates that take several steps and are not computed yet; lists leave them a fixed part of each step at least.
         slots: KV slots that it needs while it writes text; 0 if it writes none.
-        is_wide: True if its beams fill steps, of which it gets half then.
-        has_place: True once the engine has begun it, if it is of a kind that has so many places.
+        is_wide: True if a level of its beams is computed in pieces (`server.scheduling.wide`).
+        has_place: True once it has a place among the requests of its `kind`.
         unread: True while its stored history is being read.
-        steps: of the engine while it was pending, if it is traced; the newest ones.
-        result: its list, awaited from the moment that the engine is given the request.
-        failure: why there will be no list, if that was known before then.
+        steps: the newest steps of the engine while the request was pending, if it is traced; else None.
+        result: the request's list, to be awaited; None until the engine is given the request.
+        failure: why there will be no list, if that is known before the engine is given the request.
+        due: the time that its position in the queue follows from (`server.scheduling.order`).
         kind: the kind whose places it needs one of; None if it needs none.
     """
 

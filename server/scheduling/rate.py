@@ -37,7 +37,7 @@ class _Look:
     """Some steps that ran one after the other, added up.
 
     Attributes:
-        crowded_seconds: those of steps in which a request had to wait.
+        crowded_seconds: seconds of the steps in which a request had to wait.
     """
 
     seconds: float = 0.0

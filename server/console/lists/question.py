@@ -26,7 +26,7 @@ class Question:
     """A request in the making.
 
     Attributes:
-        user_id: whose stored history it is made for, or was before it was changed; empty until there is one.
+        user_id: id of the user whose stored history it is made for, or was before it was changed; empty until there is one.
         events: the history, oldest first.
         profile: the user's stored profile, for lists with a changed history.
         changed: True if the history is no longer the stored one, so that it is sent with the request.
