@@ -37,7 +37,7 @@ class TryIt:
         with tag("div", "", "aside"):
             with tag("div", "", "stack"):
                 with card("User"):
-                    self._user = UserForm(self._visits, self._question, self._choose)
+                    self._user = UserForm(self._visits, self._choose, self._question.user_id)
                 with card("History"):
                     self._history = tag("div", "", "stack")
                     ItemSearch(self._client, "Add an item by id or title", ADD, self._add)

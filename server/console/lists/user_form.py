@@ -6,7 +6,6 @@ from functools import partial
 from nicegui import ui
 
 from server.console.elements import main_button, tag
-from server.console.lists.question import Question
 from server.console.visits import Visits
 
 OFFERED = 8
@@ -15,10 +14,11 @@ OFFERED = 8
 class UserForm:
     """A field for a user's id, and users to choose from."""
 
-    def __init__(self, visits: Visits, question: Question, choose: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, visits: Visits, choose: Callable[[str], Awaitable[None]], user_id: str = "") -> None:
+        """`user_id` is what the field holds at first."""
         self._visits, self._choose = visits, choose
         with tag("form", "", "line").on("submit.prevent", self._submit):
-            self._field = ui.input("User id", value=question.user_id).props("outlined dense required").style("flex: 1")
+            self._field = ui.input("User id", value=user_id).props("outlined dense required").style("flex: 1")
             main_button("Show")
         self._offered = tag("div", "", "line small")
         ui.timer(0, self.offer, once=True)

@@ -54,7 +54,7 @@ class Why:
         """Make the page's parts, and fill them as soon as it is shown."""
         with card("Request"):
             with tag("div", "", "line"):
-                self._user = UserForm(self._visits, self._question, self._choose)
+                self._user = UserForm(self._visits, self._choose, self._question.user_id)
             self._history_note = tag("p", "", "soft small")
             self._form = RequestForm(self._client, self._question, self._ask)
         self._result = tag("div", "", "stack", aria_live="polite")

@@ -7,7 +7,6 @@ from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, NotFound
 from server.console.elements import ask_first, card, main_button, show_error, tag, tell
-from server.console.lists.question import Question
 from server.console.lists.user_form import UserForm
 from server.console.newest import Newest
 from server.console.operate.versions import when
@@ -25,7 +24,7 @@ class Events:
         self._histories = Newest()
         with card("Events of a user"):
             with tag("div", "", "line"):
-                UserForm(visits, Question(), self._choose)
+                UserForm(visits, self._choose)
             self._shown = tag("div", "", "stack")
 
     async def _choose(self, user_id: str) -> None:
