@@ -28,7 +28,7 @@ from server.scheduling.kinds import SCORES_TOGETHER, Kind, kinds_of, scored_toke
 from server.scheduling.order import AGEING_SECONDS, due
 from server.scheduling.places import fits
 from server.scheduling.step_engine import StepEngine
-from server.scheduling.wide import level_tokens, piece, shared_budget
+from server.scheduling.wide import level_tokens, piece_nodes, shared_budget
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
@@ -72,7 +72,7 @@ class ScheduledRequest:
         return due(self.deadline, self.arrived)
 
     def finish(self, result: BeamResult, now: float) -> FinishedList:
-        """Close the account of its time."""
+        """The finished list, with the times for which the request waited and ran."""
         return FinishedList(result, self.started - self.arrived, now - self.started)
 
 
@@ -182,7 +182,7 @@ class SpeculativeBeamScheduler:
         placed = tuple(request.request_id for request in begun if request.think is not None or request.caps)
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
-        most_nodes = self._piece
+        most_nodes = self._most_nodes
         tokens = self._engine.next_tokens(most_nodes)
         report = self._engine.step(scored_nodes=self._scored_nodes, most_nodes=most_nodes)
         self._budget.learn(tokens + report.scored_nodes, report.seconds)
@@ -200,7 +200,7 @@ class SpeculativeBeamScheduler:
     def _admit(self) -> None:
         """Take up what fits into the next step, and into those after it, in the queue's order."""
         budget = self._budget.tokens
-        tokens, levels = self._engine.next_tokens(piece(budget)), sum(self._level_tokens(entry.request) for entry in self._running)
+        tokens, levels = self._engine.next_tokens(piece_nodes(budget)), sum(self._level_tokens(entry.request) for entry in self._running)
         is_shared = any(Kind.WIDE in self._kinds(entry.request) for entry in self._running)
         overtaken: ScheduledRequest | None = None
         for entry in self._candidates():
@@ -225,16 +225,16 @@ class SpeculativeBeamScheduler:
             self._running.append(entry)
 
     def _level_tokens(self, request: BeamRequest) -> int:
-        """What a level of the request may put into later steps; nothing yet of one that writes text first."""
+        """The most tokens that a level of the request puts into later steps; 0 if it writes text first, as its levels come much later."""
         return 0 if request.think is not None else level_tokens(request, self._budget.tokens)
 
     @property
-    def _piece(self) -> int:
-        """The nodes of one request that the next step computes."""
-        return piece(self._budget.tokens, is_alone=len(self._running) + len(self._waiting) == 1)
+    def _most_nodes(self) -> int:
+        """The most nodes of one request that the next step computes."""
+        return piece_nodes(self._budget.tokens, is_alone=len(self._running) + len(self._waiting) == 1)
 
     def _candidates(self) -> Iterator[ScheduledRequest]:
-        """Those that wait and may run beside those that do, in the queue's order; where as many of a kind run as may, those of others."""
+        """The waiting requests that may run beside the running ones, in the queue's order, without those that wait for their kind."""
         full: set[Kind] = set()
         for entry in tuple(self._waiting):
             if len(self._running) == self._max_running:
@@ -243,11 +243,11 @@ class SpeculativeBeamScheduler:
             if not full & kinds and all(self._may_run(kind, entry.request) for kind in kinds):
                 yield entry
             else:
-                # None overtakes another of any kind that it is of, so one that waits for two kinds gets both.
+                # None overtakes another with which it shares a kind, so a request that waits for two kinds gets both.
                 full |= kinds
 
     def _may_be_overtaken(self, entry: ScheduledRequest) -> bool:
-        """Whether a request that waits for KV slots has not waited for long, and would have to without those that have overtaken, too."""
+        """Whether a request that waits for KV slots has not waited for long, and would have to wait even without those that overtook."""
         if self._clock() - entry.arrived >= OVERTAKEN_SECONDS:
             return False
         return not self._engine.has_room(entry.request, [other.request for other in self._running if other.overtook])
@@ -256,7 +256,7 @@ class SpeculativeBeamScheduler:
         return kinds_of(request, self._budget.tokens)
 
     def _may_run(self, kind: Kind, request: BeamRequest) -> bool:
-        """Whether those of its kind that run leave the others enough."""
+        """Whether one more request of a kind leaves the other requests enough."""
         together = [entry.request for entry in self._running if kind in self._kinds(entry.request)]
         if kind is Kind.TEXT:
             slots = request.most_tokens + sum(other.most_tokens for other in together)

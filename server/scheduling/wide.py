@@ -11,14 +11,14 @@ from verification.request import BeamRequest
 LEAST_PIECE = 256
 
 
-def piece(step_tokens: int, *, is_alone: bool = False) -> int:
-    """The nodes of one request that a step of so many tokens may compute."""
+def piece_nodes(step_tokens: int, *, is_alone: bool = False) -> int:
+    """The most nodes of one request that a step of so many tokens computes: its piece."""
     return max(LEAST_PIECE, step_tokens if is_alone else step_tokens // 2)
 
 
 def shared_budget(step_tokens: int) -> int:
     """The tokens of a step in which a wide request runs: its piece, which may be longer than a small step, and half a step for others."""
-    return max(step_tokens, piece(step_tokens) + step_tokens // 2)
+    return max(step_tokens, piece_nodes(step_tokens) + step_tokens // 2)
 
 
 def level_nodes(beam_width: int, *, has_reserved: bool) -> int:
@@ -28,14 +28,14 @@ def level_nodes(beam_width: int, *, has_reserved: bool) -> int:
 
 def is_wide(nodes: int, step_tokens: int) -> bool:
     """True if levels of so many nodes have to be cut."""
-    return nodes > piece(step_tokens)
+    return nodes > piece_nodes(step_tokens)
 
 
 def level_tokens(request: BeamRequest, step_tokens: int) -> int:
     """The most tokens that a level of a request puts into a step of so many, beside others; its prompt and its candidates aside."""
     if request.scored is not None:
         return 0
-    return min(level_nodes(request.beam_width, has_reserved=request.reserved is not None), piece(step_tokens))
+    return min(level_nodes(request.beam_width, has_reserved=request.reserved is not None), piece_nodes(step_tokens))
 
 
 def work_until(own: int, others: int) -> int:

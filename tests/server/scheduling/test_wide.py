@@ -18,7 +18,7 @@ from server.scheduling.forecast import Forecast
 from server.scheduling.kinds import Kind, kinds_of
 from server.scheduling.pending import PendingRequest
 from server.scheduling.scheduler import SpeculativeBeamScheduler
-from server.scheduling.wide import LEAST_PIECE, is_wide, level_tokens, piece
+from server.scheduling.wide import LEAST_PIECE, is_wide, level_tokens, piece_nodes
 from server.submit import FreshPlaces, Submit
 from server.try_again import TooLate
 from tests.server.fake_engine import STEPS, FakeEngine, level_nodes, make_request
@@ -144,7 +144,7 @@ def test_a_level_puts_no_more_into_a_step_than_its_piece() -> None:
     prompt = np.zeros(PROMPT, np.int64)
     for tokens, width, reserved in itertools.product((1, 180, STEP_TOKENS, 4096), (NARROW, LEAST_PIECE, WIDE, 4 * WIDE), (None, FRESH)):
         request = BeamRequest("a", prompt, 1, width, reserved=reserved)
-        assert level_tokens(request, tokens) == min(level_nodes(request), piece(tokens))
+        assert level_tokens(request, tokens) == min(level_nodes(request), piece_nodes(tokens))
 
 
 @pytest.mark.parametrize(("width", "is_fresh"), [(250, True), (251, True), (500, False), (501, False)])
@@ -152,7 +152,7 @@ def test_engine_and_api_agree_on_who_is_wide(width: int, is_fresh: bool) -> None
     """Whose level is cut: reserved places double it."""
     request = BeamRequest("a", np.zeros(PROMPT, np.int64), 1, width, reserved=FRESH if is_fresh else None)
     submit = Submit("a", [0], 1, width, [], math.inf, 0.0, fresh=FreshPlaces(0, 1) if is_fresh else None)
-    pending, expected = PendingRequest(submit, 0), level_nodes(request) > piece(STEP_TOKENS)
+    pending, expected = PendingRequest(submit, 0), level_nodes(request) > piece_nodes(STEP_TOKENS)
     Forecast(msgspec.structs.replace(READY, step_tokens=STEP_TOKENS)).foresee(pending)
     assert pending.is_wide == expected == (Kind.WIDE in kinds_of(request, STEP_TOKENS))
 
@@ -176,7 +176,7 @@ def test_a_wide_one_alone_teaches_the_budget_no_slowness() -> None:
         scheduler.submit(BeamRequest(str(number), np.zeros(PROMPT, np.int64), 1, WIDE), math.inf)
         while scheduler.busy:
             scheduler.step()
-    assert WIDE > before > piece(before)
+    assert WIDE > before > piece_nodes(before)
     assert budget.tokens == before
 
 
@@ -215,8 +215,8 @@ def test_admission_lets_narrow_ones_in_behind_wide_ones_that_they_overtake() -> 
 def test_beams_of_usual_width_are_never_cut() -> None:
     for tokens in (1, 100, 4096):
         assert not is_wide(LEAST_PIECE, tokens)
-        assert piece(tokens) >= LEAST_PIECE
-        assert piece(tokens, is_alone=True) >= piece(tokens)
+        assert piece_nodes(tokens) >= LEAST_PIECE
+        assert piece_nodes(tokens, is_alone=True) >= piece_nodes(tokens)
     assert is_wide(LEAST_PIECE + 1, 2 * LEAST_PIECE)
     assert not is_wide(2000, 4096)
     assert make_request("a").beam_width < LEAST_PIECE
