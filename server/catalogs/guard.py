@@ -25,20 +25,27 @@ logger = logging.getLogger(__name__)
 
 
 class CatalogGuard(CatalogWatch):
-    """Leaves versions."""
+    """Watches the version that is served, and leaves it for an earlier one if engines die with it."""
 
     def __init__(self, catalogs: CatalogStore, filters: NamedFilters, supervisor: EngineSupervisor, health: HealthMetrics) -> None:
         self._catalogs, self._filters, self._supervisor, self._health = catalogs, filters, supervisor, health
-        self._watch(catalogs.active)
+        self._begin(catalogs.active)
+        # Monotonic seconds since when the engine is ready; None while there is none.
         self._ready_since: float | None = None
         health.count_left(lambda: len(catalogs.left))
 
-    def _watch(self, version: ServedCatalog) -> None:
+    def _begin(self, version: ServedCatalog) -> None:
+        """Watch a version, of which nothing has been seen yet."""
         self._watched = version
+        # Engines that died with it while they started, or soon after.
         self._deaths = 0
+        # True once it has served for long: it is not left any more.
         self._proven = False
+        # Why it is to be left, once it is.
         self._reason = ""
+        # The version that the next engine loads in its place; None as a rule.
         self._trial: ServedCatalog | None = None
+        # True once another one was to be tried, until an engine comes up with the watched one again.
         self._tried = False
 
     async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
@@ -46,7 +53,7 @@ class CatalogGuard(CatalogWatch):
         active, ready_since = self._catalogs.active, self._ready_since
         self._ready_since = None
         if active is not self._watched:
-            self._watch(active)
+            self._begin(active)
         if self._trial is not None:
             logger.error("the engine did not come up with version %s either: version %s is tried again", self._trial.name, active.name)
             self._trial = self._catalogs.trying = None
@@ -75,7 +82,7 @@ class CatalogGuard(CatalogWatch):
             logger.error("version %s is left for version %s: %s", self._watched.name, self._trial.name, self._reason)
             self._catalogs.leave(self._trial, self._reason)
             self._health.open_catalog(self._trial.name, len(self._trial.catalog))
-            self._watch(self._trial)
+            self._begin(self._trial)
         elif catalog == self._watched.handle:
             self._tried = False
 
