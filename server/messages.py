@@ -83,8 +83,8 @@ class PlacesLimit(msgspec.Struct, frozen=True):
     """Places for requests that take many steps, so that they leave the others enough; one such request may always run.
 
     Attributes:
-        requests: how many that write text may run at a time, and how many with caps beside them.
-        slots: KV slots that those with a text may need together, with the longest that they may write.
+        requests: the most requests that write text and run at a time, and the most with caps that run beside them.
+        slots: the most KV slots that requests with a text may need together, counted with the longest text that each may write.
     """
 
     requests: int
@@ -95,17 +95,19 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and requests are welcome.
 
     Attributes:
-        max_items: maximum number of newest items of a history that the model reads; whether there are more matters too.
+        model: name of the target.
+        catalog_version: version of the contents of the catalog that it has loaded.
+        max_items: the most items of a history that the model reads; requests bring one more, as it matters whether there are more.
         total_slots: KV slots of the engine.
-        drafts: True if a draft model is in use.
-        identifier_length: tokens of an item.
-        forward_seconds, token_seconds: cost of a forward of the target: a fixed part, and a part per token of a full step.
+        drafts: True if the engine has a draft model.
+        identifier_length: tokens of an item's identifier.
+        forward_seconds, token_seconds: seconds of a forward of the target: a fixed part, and a part for each token of a full step.
         step_tokens: tokens that may share a step.
-        precision: precision of the target's lists.
-        normalised: what scores are normalised over.
-        places: for requests that write text before their lists, and as many for those with caps.
+        precision: numbers that the target's lists are computed in, and whether they are exact.
+        normalised: what scores are normalised over where a request does not say it.
+        places: limit of requests that write text before their lists; as many with caps may run beside them.
         longest_step_seconds: foreseen duration of the longest step that the options allow.
-        catalog_name: name of the catalog in its options.
+        catalog_name: name of the catalog that it has loaded, as requests name it.
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
         end_tokens: tokens between a text and its list.
         widest_beam: the widest beam that the plan drafts for; None for any.
@@ -135,13 +137,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):
-    """A sign of life of an engine that has nothing else to say: what it does now, or begins to do."""
+    """A sign of life of an engine that has nothing else to say; `doing` is what it does now, or begins to do."""
 
     doing: str
 
 
 class CatalogLoaded(msgspec.Struct, frozen=True, tag=True):
-    """A catalog can be named by requests from now on, or `sentence` says why it can't."""
+    """The answer to `LoadCatalog`: requests may name the catalog from now on, or `sentence` says why they can't."""
 
     name: str
     sentence: str | None = None
@@ -172,7 +174,7 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FailedList(msgspec.Struct, frozen=True, array_like=True):
-    """One request without a list: `sentence` says why, or it is None because the deadline passed, or the model's scores are not finite."""
+    """A request that has failed: `sentence` says why. Without one its deadline passed, or the model's scores were `not_finite`."""
 
     request_id: str
     sentence: str | None = None

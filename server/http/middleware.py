@@ -120,7 +120,7 @@ class ExchangeMiddleware:
         request_id = request_id_of(scope)
         logs.request_id.set(request_id.decode("ascii"))
         status = 500
-        # In a list, which is replaced by what the request writes, or waits for.
+        # The revision that the answer tells: a list, because what the request writes or waits for replaces its only element.
         revision = [self._follower.applied.revision]
         behind = behind_header(self._follower)
         written.set(revision)
@@ -193,8 +193,8 @@ class TraceMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if name := traceparent(span):
-                    message["headers"] = [*message.get("headers", ()), (b"traceparent", name.encode())]
+                if parent := traceparent(span):
+                    message["headers"] = [*message.get("headers", ()), (b"traceparent", parent.encode())]
             await send(message)
 
         method = method_of(scope)

@@ -103,7 +103,7 @@ class _Outcomes:
 
     def __init__(self, lists: Counter) -> None:
         self._lists = lists
-        # Its answer is 500 then, and the lists that have not ended are cancelled.
+        # True once a list has met a fault of the server: the request is answered with 500, and its other lists are cancelled.
         self._is_broken = False
 
     @contextmanager
