@@ -40,13 +40,13 @@ class RunningThought:
         assert self.request.think is not None
         self.think = self.request.think
         self.slots = self.sequence.slots
-        self.sequence.cut(len(self.request.prompt))
+        self.sequence.resize_prompt(len(self.request.prompt))
 
     def write(self, token: int) -> bool:
         """Take up the token that follows all that is computed; return True if the text has ended with it."""
         self.sequence.computed = self.sequence.length
         self.written.append(token)
-        self.sequence.cut(self.sequence.length + 1)
+        self.sequence.resize_prompt(self.sequence.length + 1)
         return self._is_stopped or self._has_end or len(self.written) == self.think.max_tokens
 
     def searched(self) -> BeamRequest:

@@ -134,8 +134,11 @@ class SequenceState:
         fields = self._fields[:, :length]
         self.positions, self.visible, self.slots, self.depths, self._indices, self.trie_nodes, self.origins = fields
 
-    def cut(self, length: int) -> None:
-        """Make the first `length` tokens, of which none is a node below the root, the prompt and all that there is."""
+    def resize_prompt(self, length: int) -> None:
+        """Take the first `length` tokens for the whole prompt, and forget all nodes.
+
+        A prompt that was made shorter may grow again, up to the length with which the sequence was made.
+        """
         self.prompt_length = length
         self._resize(length)
 

@@ -106,7 +106,7 @@ class ScoreStep:
             running.first = running.end
             sequence = search.sequence
             self._slots.nodes.release(sequence.slots[sequence.prompt_length :])
-            sequence.cut(sequence.prompt_length)
+            sequence.resize_prompt(sequence.prompt_length)
             sequence.computed = sequence.length
             if np.isnan(log_probs).any():
                 failed.append(search.request.request_id)
