@@ -133,9 +133,9 @@ class BeamSearch:
         return max(needed, sum(self.widths[1:-1]) - self.sequence.nodes) if self.request.caps else needed
 
     @property
-    def undrafted(self) -> IntArray:
+    def draft_uncomputed(self) -> IntArray:
         """Slots of the tokens before the beam that the draft has not computed; searches may share those of their prompts."""
-        return self.sequence.slots[self.sequence.undrafted(self.ancestors)]
+        return self.sequence.slots[self.sequence.draft_uncomputed(self.ancestors)]
 
     def computed_at(self, depth: int) -> IntArray:
         """Indices of the nodes at `depth` that the target has computed, newest first: where reading waits, rounds may repeat prefixes."""

@@ -108,17 +108,17 @@ class SequenceState:
     trie_nodes: IntArray
     origins: IntArray
 
-    def __init__(self, prompt_slots: IntArray, drafted: IntArray, computed: int = 0) -> None:
+    def __init__(self, prompt_slots: IntArray, draft_computed: IntArray, computed: int = 0) -> None:
         """
         Args:
             prompt_slots: `[prompt]` int64.
-            drafted: `[slots of the model]` int64, 1 where the draft has computed the token in a slot; it is written to.
+            draft_computed: `[slots of the model]` int64, 1 where the draft has computed the token in a slot; it is written to.
             computed: number of tokens at the beginning that are computed before; the other slots are new.
         """
         self.prompt_length = len(prompt_slots)
         self.computed, self.deepest = computed, 0
-        self._drafted = drafted
-        self._drafted[prompt_slots[computed:]] = 0
+        self._draft_computed = draft_computed
+        self._draft_computed[prompt_slots[computed:]] = 0
         # A row per field, so that those that are read together lie together.
         self._fields = np.zeros((7, self.prompt_length + ROOM), np.int64)
         self._resize(self.prompt_length)
@@ -145,7 +145,7 @@ class SequenceState:
     def drop_nodes(self) -> IntArray:
         """Forget all nodes below the root, and what any model has computed of the root itself; return the nodes' slots."""
         slots = self.slots[self.prompt_length :].copy()
-        self._drafted[self.slots[self.root]] = 0
+        self._draft_computed[self.slots[self.root]] = 0
         self._resize(self.prompt_length)
         self.computed, self.deepest = min(self.computed, self.root), 0
         return slots
@@ -178,22 +178,22 @@ class SequenceState:
         self.positions[first:] = self.root + depth
         self.visible[first:] = self.prompt_length
         self.slots[first:] = slots
-        self._drafted[slots] = 0
+        self._draft_computed[slots] = 0
         self.trie_nodes[first:] = trie_nodes
         self.depths[first:] = depth
         self.origins[first:] = origin
         self._indices[first:] = indices = np.arange(first, self.length)
         return indices
 
-    def undrafted(self, nodes: IntArray) -> IntArray:
+    def draft_uncomputed(self, nodes: IntArray) -> IntArray:
         """Indices of the tokens before the root and of those nodes that the draft has not computed."""
         indices = np.concatenate([np.arange(self.root), nodes])
-        missing: IntArray = indices[self._drafted.take(self.slots.take(indices)) == 0]
+        missing: IntArray = indices[self._draft_computed.take(self.slots.take(indices)) == 0]
         return missing
 
-    def mark_drafted(self, indices: IntArray) -> None:
+    def mark_draft_computed(self, indices: IntArray) -> None:
         """Note that the draft computes tokens."""
-        self._drafted[self.slots[indices]] = 1
+        self._draft_computed[self.slots[indices]] = 1
 
     def forward_fields(self, indices: IntArray) -> IntArray:
         """`[3, tokens]`: positions, visible, slots."""

@@ -143,7 +143,7 @@ class BeamDrafter:
         for task in tasks:
             parts.append(part := task.forward_part)
             # At once, so that a prompt that two of them share is computed once; keys are written before they are read.
-            part.sequence.mark_drafted(part.indices)
+            part.sequence.mark_draft_computed(part.indices)
         batch = forward_batch(self._tree, parts, self.model.has_encoder)
         rows = self.model.score(batch)
         rules = BatchRules.of([task.search.rule for task in tasks], device)

@@ -84,7 +84,7 @@ class DraftTask:
     def forward_part(self) -> ForwardPart:
         """The frontier, preceded by all tokens before it that the draft has not computed."""
         sequence = self.search.sequence
-        return ForwardPart(sequence, np.concatenate([sequence.undrafted(self.search.ancestors), self.frontier]), len(self.frontier))
+        return ForwardPart(sequence, np.concatenate([sequence.draft_uncomputed(self.search.ancestors), self.frontier]), len(self.frontier))
 
     def most_nodes(self, trie: ItemTrie) -> int:
         """As many nodes as the next level may have: all children of the frontier, or as many as are proposed where it is not read."""

@@ -94,7 +94,7 @@ class DraftStep:
                 group_size=len(group),
                 tokens=tokens,
                 verification=verification,
-                uncomputed=partial(_mean_undrafted, group),
+                uncomputed=partial(_mean_uncomputed, group),
                 given=given,
                 offered=offered,
                 tolerance=tolerance,
@@ -106,7 +106,7 @@ class DraftStep:
                     search.drafts = not given_up
             else:
                 # Each goes on with a round of its own.
-                rounds = [first] if len(group) == 1 else [replace(first, uncomputed=partial(_mean_undrafted, [one])) for one in group]
+                rounds = [first] if len(group) == 1 else [replace(first, uncomputed=partial(_mean_uncomputed, [one])) for one in group]
                 allocate = self._slots.nodes.allocate
                 tasks += [DraftTask(search, own, action, allocate) for search, own in zip(group, rounds, strict=True)]
         return tasks
@@ -282,6 +282,6 @@ def _group_key(search: DraftedSearch) -> GroupKey:
     return search.widths, search.depth, len(search.beam), verification, search.given, offered, search.tolerance
 
 
-def _mean_undrafted(searches: Sequence[BeamSearch]) -> float:
+def _mean_uncomputed(searches: Sequence[BeamSearch]) -> float:
     """Tokens that the draft computes for each on average; those that several share are computed once."""
-    return len(np.unique(np.concatenate([search.undrafted for search in searches]))) / len(searches)
+    return len(np.unique(np.concatenate([search.draft_uncomputed for search in searches]))) / len(searches)

@@ -81,7 +81,7 @@ class EngineSlots:
         is_spoilt: True if a change was not whole, so that owners are unknown: give nothing back any more.
         nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
         prompts: slots of prompt tokens, the root's aside.
-        drafted: `[total]` int64, 1 where the draft has computed the token in a slot; see `SequenceState`.
+        draft_computed: `[total]` int64, 1 where the draft has computed the token in a slot; see `SequenceState`.
         prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
         last_beams: what users were last given, for drafts.
         searches: all that run, and the texts that are written before others.
@@ -96,7 +96,7 @@ class EngineSlots:
         """
         self.nodes = SlotPool(nodes)
         self.prompts = SlotPool(total - nodes, first=nodes)
-        self.drafted = np.zeros(total, np.int64)
+        self.draft_computed = np.zeros(total, np.int64)
         self.prefix_cache = PrefixCache(self.prompts, shared_tokens, whole_prompts)
         self.last_beams = LastBeamsStore()
         self.searches: set[BeamSearch | RunningThought] = set()
@@ -209,7 +209,7 @@ class EngineSlots:
 
     def _continued(self, prefix: CachedPrefix, *slots: IntArray) -> SequenceState:
         """A sequence whose first tokens are computed; the others' slots follow."""
-        return SequenceState(np.concatenate([prefix.slots, *slots]), self.drafted, len(prefix))
+        return SequenceState(np.concatenate([prefix.slots, *slots]), self.draft_computed, len(prefix))
 
     def _allocate(self, prompt: int) -> IntArray:
         """Slots for so many tokens of a prompt."""
