@@ -49,12 +49,12 @@ class ForwardPart:
         return self.sequence.depths[self.indices[len(self.indices) - self.outputs :]]
 
     @property
-    def read(self) -> IntArray:
-        """Slots of the tokens that an encoder reads, of the whole prompt or none."""
+    def encoder_slots(self) -> IntArray:
+        """Slots of the tokens that an encoder reads: the prompt without its last token, or none."""
         return self.sequence.slots[self.indices[self.indices < self.sequence.root]]
 
     @property
-    def decoded(self) -> "ForwardPart":
+    def decoder_part(self) -> "ForwardPart":
         """The part without the tokens that an encoder reads."""
         return ForwardPart(self.sequence, self.indices[self.indices >= self.sequence.root], self.outputs)
 
@@ -84,11 +84,11 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart], has_encoder: bo
 
 
 def _encoder_decoder_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
-    """The decoder's tokens attend to each other in columns that begin with the root, and to the prompt before it in others."""
+    """In self-attention the columns of a request begin with its root; cross-attention has columns of its own, for the prompt before it."""
     device = tree.token.device
     roots = [part.sequence.root for part in parts]
-    read = [part.read for part in parts if part.indices[0] < part.sequence.root]
-    decoded = [part.decoded for part in parts]
+    encoded = [part.encoder_slots for part in parts if part.indices[0] < part.sequence.root]
+    decoded = [part.decoder_part for part in parts]
     counts, outputs = [len(part.indices) for part in decoded], [part.outputs for part in decoded]
     positions, visible, slots = to_device([part.sequence.forward_fields(part.indices) for part in decoded], device)
     first = on_device(np.repeat(roots, counts), device)
@@ -107,25 +107,31 @@ def _encoder_decoder_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> Tre
             [1] * len(parts),
             [part.prompt_tokens for part in decoded],
         ),
-        encoder=_encoder_batch(tree, read, _prompt_layouts(prompts, counts, first)),
+        encoder=_encoder_batch(tree, encoded, _prompt_layouts(prompts, counts, first)),
     )
 
 
 def _prompt_layouts(prompts: Sequence[IntArray], counts: Sequence[int], first: Tensor) -> tuple[AttentionLayout, ...]:
-    """So many tokens of each request attend to all of its prompt, as many columns as stand in `first`, `[tokens]`."""
+    """Lay out cross-attention, in which all tokens of a request attend to all that its encoder reads.
+
+    Args:
+        prompts: `[columns]` per request, the slots of what its encoder reads.
+        counts: tokens of each request.
+        first: `[tokens]` int64, the number of columns that each token attends to.
+    """
     if len(prompts) == 1:
         return (build_whole(prompts[0], counts[0], first.device),)
     return build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None], [len(prompt) for prompt in prompts], counts)
 
 
-def _encoder_batch(tree: TokenTree, read: Sequence[IntArray], attention: tuple[AttentionLayout, ...]) -> EncoderBatch:
+def _encoder_batch(tree: TokenTree, encoded: Sequence[IntArray], attention: tuple[AttentionLayout, ...]) -> EncoderBatch:
     device = tree.token.device
-    if not read:
+    if not encoded:
         none = arange(0, device)
         return EncoderBatch(none[:, None], none, none, attention)
-    padded = pad_stack(read, -1)
+    padded, slots = pad_stack(encoded, -1), on_device(np.concatenate(encoded), device)
     indices = on_device(np.flatnonzero(padded >= 0), device)
-    return EncoderBatch(tree.token[on_device(np.maximum(padded, 0), device)], indices, on_device(np.concatenate(read), device), attention)
+    return EncoderBatch(tree.token[on_device(np.maximum(padded, 0), device)], indices, slots, attention)
 
 
 def _ancestors(tree: TokenTree, parts: Sequence[ForwardPart], slots: Tensor) -> Tensor:
@@ -134,7 +140,7 @@ def _ancestors(tree: TokenTree, parts: Sequence[ForwardPart], slots: Tensor) -> 
 
 
 def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
-    """The last `wanted` rows of each part of a forward."""
+    """Indices of the last `wanted` rows of each part, in a forward whose parts have `counts` rows."""
     if len(counts) == 1:
         return arange(counts[0], device)[counts[0] - wanted[0] :]
     rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]

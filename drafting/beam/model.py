@@ -195,16 +195,16 @@ def build_layouts(
     trees = [len(own) - prompt for own, prompt in zip(keys, shared, strict=True)]
     if max(trees) < WIDE_TREE and (max(query_counts) <= FEW_TOKENS or len(keys) == 1):
         return (build_layout(keys, query_counts, visible, ancestors),)
-    counts, read = np.array(query_counts), np.array(prompt_queries)
-    is_wide = (np.array(trees) >= WIDE_TREE) & (counts - read >= MANY_NODES) & (not is_async(visible.device))
+    counts, of_prompts = np.array(query_counts), np.array(prompt_queries)
+    is_wide = (np.array(trees) >= WIDE_TREE) & (counts - of_prompts >= MANY_NODES) & (not is_async(visible.device))
     starts = np.cumsum(counts) - counts
-    layouts = [
-        replace(build_split(keys[each], ancestors.narrow(0, first, end - first), shared[each]), tokens=arange(end, visible.device)[first:])
-        for each in np.flatnonzero(is_wide)
-        for first, end in ((int(starts[each] + read[each]), int(starts[each] + counts[each])),)
-    ]
+    layouts = []
+    for each in np.flatnonzero(is_wide):
+        first, end = int(starts[each] + of_prompts[each]), int(starts[each] + counts[each])
+        split = build_split(keys[each], ancestors.narrow(0, first, end - first), shared[each])
+        layouts.append(replace(split, tokens=arange(end, visible.device)[first:]))
     # What is left of a request whose nodes are laid out is its prompt.
-    counts = np.where(is_wide, read, counts)
+    counts = np.where(is_wide, of_prompts, counts)
     keys = [own[:prompt] if wide else own for own, prompt, wide in zip(keys, shared, is_wide, strict=True)]
     sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
     for size in np.unique(sizes[counts > 0]):
