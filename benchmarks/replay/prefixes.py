@@ -91,7 +91,7 @@ class PrefixScorer:
 
     def _below(self, parents: Tensor, log_probs: Tensor, depth: int) -> Tensor:
         """`[parents, most children]` log-probabilities of the nodes at `depth` below trie nodes, after whose rows a forward says these."""
-        kinds = RowKinds.alike(len(parents), depth - 1, self._normalise)
+        kinds = RowKinds.uniform(len(parents), depth - 1, self._normalise)
         return continuation_log_probs(self._trie, parents, Rows.of(log_probs), kinds, self._trie.max_children[depth - 1], None)
 
     def _start(self, prompt: IntArray) -> tuple[SequenceState, Tensor]:

@@ -219,7 +219,7 @@ def _expand(
 ) -> None:
     sizes = tuple(map(len, requests)) if requests else (len(parents),)
     frontier = Frontier(torch.arange(len(parents)), parents, sizes, torch.zeros(len(parents)))
-    kinds = RowKinds.alike(len(parents), depth, Normalisation.VOCABULARY)
+    kinds = RowKinds.uniform(len(parents), depth, Normalisation.VOCABULARY)
     log_probs = continuation_log_probs(trie, parents, Rows.of(logits), kinds, trie.max_children[depth], eligible)
     expand_beam(Candidates(frontier, trie.child_offsets[parents], log_probs), K)
 

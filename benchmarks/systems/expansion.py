@@ -48,7 +48,7 @@ def make_identifiers(items: int, codes: int = CODES, *, shared: bool = False) ->
 def expand_now(trie: ItemTrie, depth: int, frontier: Frontier, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Nodes and scores of the next beam, `[k]` each, as the engine finds them."""
     nodes = frontier.trie_nodes
-    kinds = RowKinds.alike(len(nodes), depth, Normalisation.VOCABULARY)
+    kinds = RowKinds.uniform(len(nodes), depth, Normalisation.VOCABULARY)
     log_probs = continuation_log_probs(trie, nodes, Rows.of(logits), kinds, trie.max_children[depth], None)
     first_child = trie.child_offsets.index_select(0, nodes)
     selection = expand_beam(Candidates(frontier, first_child, frontier.cum_log_probs[:, None] + log_probs), k)

@@ -48,7 +48,7 @@ class RowKinds:
         return cls([part.output_depths for part in parts], over)
 
     @classmethod
-    def alike(cls, rows: int, depth: int, over: Normalisation) -> "RowKinds":
+    def uniform(cls, rows: int, depth: int, over: Normalisation) -> "RowKinds":
         """Rows after prefixes of one length."""
         return cls([np.full(rows, depth)], [over])
 

@@ -19,7 +19,7 @@ from drafting.array_types import IntArray
 from drafting.beam.tree import TokenTree
 from drafting.device import NEGATIVE_INFINITY, concat, on_device, stable_topk
 
-# Requests are expanded apart where padding makes so many times as many scores of them, and so many at least.
+# Requests are expanded in groups where padding would make more than so many times as many scores, and more than so many in all.
 PADDING_SHARE = 4
 MUCH_PADDING = 1 << 16
 
@@ -172,14 +172,14 @@ def expand_beam(candidates: Candidates, k: int) -> Selection:
 
 
 def expand_beams(candidates: Candidates, counts: Sequence[int]) -> Selection:
-    """Select the best continuations of each request, so many of each at least, and none or further ones in the columns behind."""
+    """Select at least `counts[r]` best continuations of each request r; the columns behind them hold further ones, or none (-1)."""
     frontier, k = candidates.frontier, max(counts)
-    groups = alike(frontier.sizes, counts, candidates.cum_log_probs.shape[1])
+    groups = groups_of_like_size(frontier.sizes, counts, candidates.cum_log_probs.shape[1])
     if len(groups) == 1:
         return expand_beam(candidates, k)
     requests, device = len(counts), frontier.slots.device
     lowest = torch.full((requests, k), NEGATIVE_INFINITY, device=device)
-    # What there is not stands below the request's first prefix, as it would anywhere in its own tree.
+    # A continuation that is missing (-1) gets the request's first prefix as its parent, which is in the request's own tree.
     first = frontier.slots.take(on_device(np.cumsum(frontier.sizes) - frontier.sizes, device))
     scores = None if candidates.scores is None else lowest.clone()
     found = Selection(first[:, None].repeat(1, k), torch.full_like(lowest, -1, dtype=torch.int64), lowest, scores)
@@ -189,18 +189,18 @@ def expand_beams(candidates: Candidates, counts: Sequence[int]) -> Selection:
     return found
 
 
-def alike(sizes: Sequence[int], counts: Sequence[int], width: int) -> list[IntArray]:
-    """Requests to expand together, `[requests]` int64 each: all, or those of about one size that want about as many.
+def groups_of_like_size(sizes: Sequence[int], counts: Sequence[int], width: int) -> list[IntArray]:
+    """Groups of requests to expand together, `[requests]` int64 each: one of all, or several by size where padding would cost much.
 
     Args:
-        sizes: prefixes of each.
-        counts: continuations that each wants.
+        sizes: prefixes of each request.
+        counts: continuations that each request wants.
         width: the most children of a prefix.
     """
     own, wanted = np.array(sizes), np.array(counts)
     together = len(own) * int(own.max() * width + wanted.max())
     if together <= max(PADDING_SHARE * int(own.sum() * width + wanted.sum()), MUCH_PADDING):
         return [np.arange(len(own))]
-    # Powers of two.
+    # Sizes between the same powers of two are alike.
     kinds = np.frexp(own)[1] * 64 + np.frexp(wanted)[1]
     return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]

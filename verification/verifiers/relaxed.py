@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from drafting.beam.continuations import child_nodes
-from drafting.beam.expand import Candidates, Selection, alike
+from drafting.beam.expand import Candidates, Selection, groups_of_like_size
 from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
 from drafting.beam.ranking import BatchRules
 from drafting.device import NEGATIVE_INFINITY, arange, find_nodes, on_device
@@ -72,7 +72,7 @@ def select_relaxed(
         widths: how many each of the relaxed requests keeps.
     """
     requests, whole, width = np.array(list(widths)), candidates.frontier, candidates.cum_log_probs.shape[1]
-    for group in alike([whole.sizes[request] for request in requests], list(widths.values()), width):
+    for group in groups_of_like_size([whole.sizes[request] for request in requests], list(widths.values()), width):
         members = requests[group]
         rows = on_device(members, whole.slots.device)
         asked = None if draft is None else draft.index_select(0, whole.prefixes_of(members))

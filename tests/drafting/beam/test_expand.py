@@ -30,7 +30,7 @@ def log_probs_of(
     depth: int = 0,
 ) -> torch.Tensor:
     """Of prefixes of one length, from all logits."""
-    return continuation_log_probs(trie, nodes, Rows.of(logits), RowKinds.alike(len(nodes), depth, over), width, eligible)
+    return continuation_log_probs(trie, nodes, Rows.of(logits), RowKinds.uniform(len(nodes), depth, over), width, eligible)
 
 
 @st.composite
@@ -139,7 +139,7 @@ def test_rows_of_a_large_vocabulary_are_the_same_to_the_bit_beside_others_of_oth
     logits, width = torch.from_numpy(rng.normal(size=(40, 9000)).astype(np.float32) * 5), max(trie.max_children)
     kinds = RowKinds([np.tile([0, 1], 20)], [Normalisation.VOCABULARY])
     for rows in (Rows.of(logits), Rows(logits, ProjectedHead(9000))):
-        alike = RowKinds.alike(40, 0, Normalisation.VOCABULARY)
+        alike = RowKinds.uniform(40, 0, Normalisation.VOCABULARY)
         alone = continuation_log_probs(trie, torch.zeros(40, dtype=torch.int64), rows, alike, width, None)
         beside = continuation_log_probs(trie, torch.tensor([0, 1] * 20), rows, kinds, width, None)
         assert torch.equal(beside[::2], alone[::2])
