@@ -24,7 +24,8 @@ from verification.engine.explain import ExplainStep
 from verification.engine.finish import FinishStep, FurtherRound
 from verification.engine.forward_step import ForwardStep
 from verification.engine.open import OpenStep
-from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
+from verification.engine.reserved import nodes_needed, parts_of
+from verification.engine.running import RunningSearches
 from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
 from verification.lengths import width_refusal
@@ -46,7 +47,7 @@ class SpeculativeBeamEngine:
         plan: draft plan.
         slots: of all engines on the same models.
         normalise: what log-probabilities of target and draft are normalised over, where a request does not say it.
-        max_beam_width: the widest beam of a request.
+        max_beam_width: the widest beam of a request, for which there are slots; wider ones are refused.
     """
 
     def __init__(
@@ -66,7 +67,6 @@ class SpeculativeBeamEngine:
         Args:
             shared_tokens: tokens at the beginning of every prompt.
             slots: of the engine that this one is a successor of.
-            max_beam_width: widest beam of a request, for which there are slots; wider ones are refused.
             known_tokens: tokens from 0 on that target and draft have embeddings of; None if the target has no logits of others.
         """
         self.target, self.trie = target, trie
