@@ -125,13 +125,13 @@ class SpeculativeBeamEngine:
 
     def _advance(self, searches: Sequence[BeamSearch], scored_nodes: int | None, most_nodes: int | None) -> StepReport:
         started = time.perf_counter()
-        cut = self._running.cut(most_nodes)
-        whole = [search for search in searches if search not in cut]
+        pieces = self._running.pieces(most_nodes)
+        whole = [search for search in searches if search not in pieces]
         tasks = self._drafting.plan(whole, self.plan, self.next_tokens(most_nodes))
         cost = self._drafting.draft(tasks, self.plan)
         drafted = time.perf_counter()
         scoring = self._scoring.grow(scored_nodes)
-        tokens = self._forwards.run([*searches, *scoring], cut)
+        tokens = self._forwards.run([*searches, *scoring], pieces)
         computed = time.perf_counter()
         results = self._verifier.verify(whole, self._drafting.drafter, self._drafting.unread)
         self._explaining.observe(results)

@@ -27,9 +27,13 @@ class ForwardStep:
         self._table = table
         self._thinking = thinking
 
-    def run(self, searches: Sequence[BeamSearch], cut: Mapping[BeamSearch, int]) -> int:
-        """Run the target over all that it has not computed, of those that are `cut` over so many nodes; return the number of tokens."""
-        parts = [ForwardPart.uncomputed(search.sequence, cut.get(search)) for search in searches]
+    def run(self, searches: Sequence[BeamSearch], pieces: Mapping[BeamSearch, int]) -> int:
+        """Run the target over all that it has not computed, and return the number of tokens.
+
+        Args:
+            pieces: searches of which only so many nodes are computed.
+        """
+        parts = [ForwardPart.uncomputed(search.sequence, pieces.get(search)) for search in searches]
         batch = forward_batch(self._tree, parts + self._thinking.parts, self._target.has_encoder)
         rows = self._thinking.choose(self._target.score(batch))
         if not parts:

@@ -37,19 +37,23 @@ class RunningSearches:
         """The searches that a step advances."""
         return [search for searches in self._searches.values() for search in searches if search not in self._ended]
 
-    def cut(self, most_nodes: int | None) -> dict[BeamSearch, int]:
-        """The searches that a step does not advance, because it computes no more than so many nodes of a request, with their part of it."""
+    def pieces(self, most_nodes: int | None) -> dict[BeamSearch, int]:
+        """The searches of which the next forward computes only a piece of a level, and how many nodes that is; they are not verified.
+
+        Args:
+            most_nodes: how many nodes of one request are computed at most; None for all.
+        """
         found: dict[BeamSearch, int] = {}
         if most_nodes is not None:
             for searches in self._searches.values():
                 unfinished = [search for search in searches if search not in self._ended]
-                part = max(most_nodes // max(len(unfinished), 1), 1)
-                found |= {search: part for search in unfinished if search.sequence.uncomputed_nodes > part}
+                piece = max(most_nodes // max(len(unfinished), 1), 1)
+                found |= {search: piece for search in unfinished if search.sequence.uncomputed_nodes > piece}
         return found
 
     def uncomputed(self, most_nodes: int | None = None) -> int:
-        """Tokens of theirs in the next forward, drafts aside, if it computes so many nodes of a request."""
-        beyond = sum(search.sequence.uncomputed_nodes - part for search, part in self.cut(most_nodes).items())
+        """Tokens of the searches in the next forward, drafts aside, if it computes at most so many nodes of a request."""
+        beyond = sum(search.sequence.uncomputed_nodes - piece for search, piece in self.pieces(most_nodes).items())
         return sum(search.sequence.uncomputed for search in self.unfinished()) - beyond
 
     def resume(self, search: BeamSearch) -> None:
