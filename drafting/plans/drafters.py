@@ -68,11 +68,10 @@ class Proposals:
         for (sequence, indices), row in zip(self.added, nodes, strict=False):
             sequence.trie_nodes[indices] = row[: len(indices)]
 
-    def check(self) -> "Proposals":
-        """Itself; raise DraftNotFinite if, by what was read, the draft's logits are not finite."""
+    def check(self) -> None:
+        """Raise DraftNotFinite if the draft's logits are not finite, by what was read."""
         if not self.is_finite:
             raise DraftNotFinite("The draft's scores are not finite (NaN or infinite).")
-        return self
 
 
 class TrieDrafter:
@@ -163,7 +162,8 @@ class BeamDrafter:
         if waits:
             return proposals
         proposals.take(*on_host(proposals.tensors))
-        return proposals.check()
+        proposals.check()
+        return proposals
 
     def accept(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
         """Add the best `widths` proposals of each task."""

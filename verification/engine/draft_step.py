@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +35,32 @@ from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
 
-# Widths, depth, prefixes, verification, given drafts in the tree and those offered, tolerance: on these a plan's first decision depends.
-GroupKey = tuple[tuple[int, ...], int, int, Verification, Given, Given, Tolerance | None]
+
+class GroupKey(NamedTuple):
+    """What a plan's first decision for a search depends on; attributes as of `DraftRound`."""
+
+    widths: tuple[int, ...]
+    depth: int
+    nodes: int
+    verification: Verification
+    given: Given
+    offered: Given
+    tolerance: Tolerance | None
+
+
+class RankedProposals(NamedTuple):
+    """The proposals for a level of one search, until the target has selected.
+
+    Attributes:
+        proposals: those of all searches that were drafted for together.
+        row: the row of this search in them.
+        levels, bonus: as in `LevelOutcome`.
+    """
+
+    proposals: Proposals
+    row: int
+    levels: int
+    bonus: float
 
 
 @dataclass
@@ -67,8 +92,8 @@ class DraftStep:
         self._given = GivenStep(tree, trie, slots)
         self.drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
         self.unread: list[Proposals] = []
-        # By search and depth: the proposals, the search's row in them, the levels before them in the round, and the bonus they were given.
-        self._proposed: dict[tuple[DraftedSearch, int], tuple[Proposals, int, int, float]] = {}
+        # By search and depth of the level.
+        self._proposed: dict[tuple[DraftedSearch, int], RankedProposals] = {}
 
     def plan(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> list[DraftTask]:
         """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together; the forward has `tokens` without."""
@@ -85,20 +110,9 @@ class DraftStep:
             if search.depth < search.last_depth:
                 groups[_group_key(search), 0 if plan.decides_by_group else number].append(search)
         tasks = []
-        for ((widths, depth, nodes, verification, given, offered, tolerance), _), group in groups.items():
-            first = DraftRound(
-                widths=widths,
-                depth=depth,
-                nodes=nodes,
-                sharing=sharing,
-                group_size=len(group),
-                tokens=tokens,
-                verification=verification,
-                uncomputed=partial(_mean_uncomputed, group),
-                given=given,
-                offered=offered,
-                tolerance=tolerance,
-            )
+        for (key, _), group in groups.items():
+            uncomputed = partial(_mean_uncomputed, group)
+            first = DraftRound(**key._asdict(), sharing=sharing, group_size=len(group), tokens=tokens, uncomputed=uncomputed)
             action = plan.action(first, self.drafter is not None)
             if action is Action.STOP:
                 given_up = plan.gives_up(first)
@@ -107,8 +121,7 @@ class DraftStep:
             else:
                 # Each goes on with a round of its own.
                 rounds = [first] if len(group) == 1 else [replace(first, uncomputed=partial(_mean_uncomputed, [one])) for one in group]
-                allocate = self._slots.nodes.allocate
-                tasks += [DraftTask(search, own, action, allocate) for search, own in zip(group, rounds, strict=True)]
+                tasks += [DraftTask(search, own, action, self._slots.nodes.allocate) for search, own in zip(group, rounds, strict=True)]
         return tasks
 
     def draft(self, tasks: list[DraftTask], plan: Plan) -> DraftCost:
@@ -247,7 +260,7 @@ class DraftStep:
         for row, task in enumerate(tasks):
             task.search.draft_forwards += 1
             if plan.learns:
-                self._proposed[task.search, task.round.next_depth] = proposals, row, task.round.levels, bonuses[row]
+                self._proposed[task.search, task.round.next_depth] = RankedProposals(proposals, row, task.round.levels, bonuses[row])
             scores = None if proposals.scores is None else proposals.scores[row]
             most = min(task.most_nodes(self._trie), wanted[row]) if scores is None else int(np.count_nonzero(np.isfinite(scores)))
             new = task.new(proposals.nodes[row]) if plan.learns and proposals.nodes is not None else None
@@ -279,7 +292,7 @@ class DraftStep:
 
 def _group_key(search: DraftedSearch) -> GroupKey:
     offered, verification = sources_of(search.offered), search.rule.verification
-    return search.widths, search.depth, len(search.beam), verification, search.given, offered, search.tolerance
+    return GroupKey(search.widths, search.depth, len(search.beam), verification, search.given, offered, search.tolerance)
 
 
 def _mean_uncomputed(searches: Sequence[BeamSearch]) -> float:
