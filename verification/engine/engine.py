@@ -242,7 +242,7 @@ class SpeculativeBeamEngine:
     @property
     def cached_slots(self) -> int:
         """Key/value slots in the prefix cache, which requests may take."""
-        return self.slots.prefix_cache.slots
+        return self.slots.prefix_cache.held_slots
 
     def needs(self, request: BeamRequest) -> tuple[int, int]:
         """Slots that a request takes at most, beside those that all requests share: of prompts, the root included, and of nodes."""

@@ -123,7 +123,7 @@ class EngineSlots:
     @property
     def used(self) -> int:
         """Slots that running searches own."""
-        return self.prompts.used + self.nodes.used - self.prefix_cache.slots
+        return self.prompts.used + self.nodes.used - self.prefix_cache.held_slots
 
     @property
     def spare_nodes(self) -> int:

@@ -26,14 +26,14 @@ class OutOfSlots(RuntimeError):
 
 
 class SlotPool:
-    """A stack of free slots; one slot holds the keys and values of one token in every layer.
+    """A stack of free slots. A slot holds the keys and values of one token in every layer.
 
-    Whenever all are free they are in order again, because what lies side by side is read in place.
+    When all are free they are put in order again, because keys and values that lie side by side can be read in place.
 
     Attributes:
         total: number of slots.
-        first: the number of the first.
-        most_used: the most slots that were in use at a time since all were last free; all that were are among so many from `first` on.
+        first: the number of the first slot.
+        most_used: since all slots were last free, the most that were in use at a time; only the first `most_used` slots were.
     """
 
     def __init__(self, total: int, first: int = 0) -> None:
@@ -119,7 +119,7 @@ class CachedPrefix:
     Attributes:
         tokens: `[tokens]` int64.
         slots: `[tokens]` int64, where their keys and values are.
-        shared_length: number of slots at the beginning that all entries share.
+        shared_length: number of slots at the beginning that are shared by all entries of the cache.
     """
 
     tokens: IntArray
@@ -148,8 +148,8 @@ class PrefixCache:
     A prompt that an encoder reads is known as a whole or not at all, because all its tokens attend to each other.
 
     Attributes:
-        slots: slots that the cache holds.
-        evictable: those of them that become free when the cache gives them up; no running request shares them.
+        held_slots: number of slots that the cache holds.
+        evictable: number of those that become free when the cache gives them up, because no running request shares them.
     """
 
     def __init__(self, pool: SlotPool, common: IntArray | None = None, whole: bool = False) -> None:
@@ -160,12 +160,12 @@ class PrefixCache:
         self._whole = whole
         self._shared = EMPTY
         self._held = np.zeros(pool.total, bool)
-        self.slots = 0
+        self.held_slots = 0
         self.evictable = 0
 
     @property
     def pinned(self) -> int:
-        """The slots of the prefix shared by all prompts, which are never freed."""
+        """Number of slots of the prefix shared by all prompts, which are never freed."""
         return len(self._shared)
 
     def known(self, key: str | None, prompt: IntArray) -> int:
@@ -194,7 +194,7 @@ class PrefixCache:
         common = len(self._common)
         if common and not len(self._shared) and common_prefix(self._common, prompt.tokens) == common:
             self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], common)
-            self.slots += common
+            self.held_slots += common
             prompt = CachedPrefix(prompt.tokens, prompt.slots, common)
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         is_more = self._whole or len(prompt) >= len(entry) or common_prefix(entry.tokens, prompt.tokens) < len(prompt)
@@ -211,9 +211,9 @@ class PrefixCache:
         if key is not None:
             self.forget(key)
 
-    def make_room(self, slots: int) -> None:
-        """Evict until so many slots are free, or nothing is left to evict."""
-        while self._pool.free < slots and self._prompts:
+    def make_room(self, count: int) -> None:
+        """Evict prompts until `count` slots are free, or nothing is left to evict."""
+        while self._pool.free < count and self._prompts:
             self.forget(next(iter(self._prompts)))
 
     def forget(self, key: str) -> None:
@@ -231,15 +231,15 @@ class PrefixCache:
 
     def _hold(self, slots: IntArray) -> None:
         self._held[slots - self._pool.first] = True
-        self.slots += len(slots)
+        self.held_slots += len(slots)
 
     def _give_up(self, slots: IntArray) -> None:
         self._held[slots - self._pool.first] = False
-        self.slots -= len(slots)
+        self.held_slots -= len(slots)
         self._pool.release(slots)
 
     def _recount(self, slots: IntArray, change: Callable[[IntArray], None]) -> None:
-        """Keep `evictable` true while something changes about some slots."""
+        """Apply `change` to some slots, and bring `evictable` up to date."""
         if not len(slots):
             return
         before = self._evictable_of(slots)

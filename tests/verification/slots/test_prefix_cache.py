@@ -32,9 +32,9 @@ def test_the_common_prefix_is_shared_and_the_rest_given_back_when_the_request_en
     assert cache.known("bob", np.array([1, 2, 3, 9, 9])) == 0
     known = cache.take("ann", np.array([1, 2, 3, 9, 9]))
     np.testing.assert_array_equal(known.slots, prompt.slots[:3])
-    assert (cache.slots, cache.evictable, pool.free) == (5, 2, 15)
+    assert (cache.held_slots, cache.evictable, pool.free) == (5, 2, 15)
     cache.keep("ann", computed(pool, [1, 2, 3, 9], known))
-    assert (cache.slots, cache.evictable, pool.free) == (4, 4, 16)
+    assert (cache.held_slots, cache.evictable, pool.free) == (4, 4, 16)
 
 
 def test_two_requests_of_a_user_at_once_find_the_same() -> None:
@@ -84,12 +84,12 @@ def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> Non
             cache.make_room(data.draw(st.integers(0, 24)))
         read = {int(slot) for _, _, known, new in running for slot in (*known.slots[known.shared_length :], *new)}
         kept = pool.used - len(read)
-        assert kept == cache.evictable + cache.pinned <= cache.slots
+        assert kept == cache.evictable + cache.pinned <= cache.held_slots
         assert len({int(slot) for _, _, _, new in running for slot in new}) == sum(len(new) for *_, new in running)
     for user, _, known, new in running:
         pool.release(new)
         cache.keep(user, known)
-    assert pool.used == cache.slots == cache.pinned + cache.evictable
+    assert pool.used == cache.held_slots == cache.pinned + cache.evictable
     cache.clear()
     assert pool.used == cache.pinned
 
@@ -110,9 +110,9 @@ def test_what_everybody_begins_with_is_kept_once() -> None:
     known = cache.take("ann", np.array([7, 8, 5, 6]))
     np.testing.assert_array_equal(known.slots, first.slots[:2])
     cache.keep("ann", computed(pool, [7, 8, 5], known))
-    assert (cache.slots, pool.free) == (3, 17)
+    assert (cache.held_slots, pool.free) == (3, 17)
     cache.clear()
-    assert (cache.slots, pool.free) == (2, 18)
+    assert (cache.held_slots, pool.free) == (2, 18)
 
 
 def test_a_copy_of_what_everybody_begins_with_leaves_the_room_that_was_seen() -> None:
@@ -129,7 +129,7 @@ def test_a_copy_of_what_everybody_begins_with_leaves_the_room_that_was_seen() ->
     np.testing.assert_array_equal(known.slots, [*first.slots[:2], second.slots[2]])
     cache.make_room(len(prompt) - 1 - len(known))
     cache.keep("bob", computed(pool, prompt[:-1].tolist(), known))
-    assert (cache.slots, cache.evictable, pool.free) == (8, 6, 0)
+    assert (cache.held_slots, cache.evictable, pool.free) == (8, 6, 0)
 
 
 def test_what_everybody_begins_with_leaves_room_for_the_longest_prompt(speculation: Speculation) -> None:
@@ -172,7 +172,7 @@ def test_one_user_is_forgotten_and_what_runs_keeps_what_it_reads() -> None:
     for key in ("ann", "ann", "nobody"):
         cache.forget(key)
     assert [cache.known(user, np.array([1, 2, token, 9])) for user, token in (("ann", 3), ("bob", 4))] == [2, 3]
-    assert (cache.slots, cache.evictable, pool.free) == (3, 1, 16)
+    assert (cache.held_slots, cache.evictable, pool.free) == (3, 1, 16)
     cache.drop(None, running)
     assert pool.free == 17
 
