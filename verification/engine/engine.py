@@ -24,7 +24,7 @@ from verification.engine.explain import ExplainStep
 from verification.engine.finish import FinishStep, FurtherRound
 from verification.engine.forward_step import ForwardStep
 from verification.engine.open import OpenStep
-from verification.engine.reserved import nodes_needed, parts_of
+from verification.engine.reserved import nodes_needed, split_request
 from verification.engine.running import RunningSearches
 from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
@@ -263,7 +263,7 @@ class SpeculativeBeamEngine:
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts and candidates to score aside."""
         prompt = len(request.prompt) - self.slots.prefix_cache.known(request.cache_key, request.prompt)
-        return prompt + len(parts_of(request)) - 1 + request.blended_nodes
+        return prompt + len(split_request(request)) - 1 + request.blended_nodes
 
     def next_tokens(self, most_nodes: int | None = None) -> int:
         """Tokens in the next forward, drafts and candidates of requests for scores aside, if it computes so many nodes of a request."""

@@ -15,7 +15,7 @@ from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
 from verification.engine.blend import BlendStep
 from verification.engine.explain import ExplainStep
-from verification.engine.reserved import parts_of
+from verification.engine.reserved import split_request
 from verification.request import BeamRequest
 from verification.search import BeamSearch, beam_widths
 from verification.slots.engine_slots import EngineSlots, whole_prompt
@@ -52,7 +52,7 @@ class OpenStep:
             known: the prompt, where it has been computed; None to look for its beginning in the prefix cache.
         """
         searches: list[BeamSearch] = []
-        for part in parts_of(request):
+        for part in split_request(request):
             search = self._slots.open(part, beam_widths(part, self._trie), self._eligibility(part), known)
             search.drafts = plan is not None and plan.drafts_for(part.cache_key)
             search.normalise = request.normalise or self._normalise

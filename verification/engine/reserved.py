@@ -24,8 +24,8 @@ from verification.verifiers.verifier import VerifyResult
 Scores = TypeVar("Scores", FloatArray, DoubleArray)
 
 
-def parts_of(request: BeamRequest) -> list[BeamRequest]:
-    """The searches of a request: itself, and one for its reserved places."""
+def split_request(request: BeamRequest) -> list[BeamRequest]:
+    """A request as one for each of its searches: itself, and one for its reserved places if it has some."""
     if (reserved := request.reserved) is None:
         return [request]
     return [
@@ -44,10 +44,10 @@ def parts_of(request: BeamRequest) -> list[BeamRequest]:
 
 
 def nodes_needed(request: BeamRequest, trie: ItemTrie) -> int:
-    """Nodes that a request comes to without drafts, roots and those of its candidates included."""
+    """The most tree nodes of a request without drafts: with the roots of its searches, and with the prefixes of its candidates."""
     if request.scored is not None:
         return 1 + request.scored.nodes
-    return sum(1 + sum(beam_widths(part, trie)[1:-1]) for part in parts_of(request)) + request.blended_nodes
+    return sum(1 + sum(beam_widths(part, trie)[1:-1]) for part in split_request(request)) + request.blended_nodes
 
 
 def joined(parts: Sequence[VerifyResult], every: bool = False) -> VerifyResult:

@@ -21,7 +21,7 @@ from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists, model_scores
 from tests.speculation import noisy_copy, run
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.engine.reserved import merge, parts_of
+from verification.engine.reserved import merge, split_request
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
@@ -191,7 +191,7 @@ def test_places_are_searched_for_with_the_same_widths(small: tuple[Recommender, 
     for number in range(6):
         fresh = ItemSet.of(rng.random(items) < 0.1)
         request = recommender.request(str(number), [number, 7], 12, reserved=ReservedPlaces(5, fresh), beam_widths=(4, 30))
-        alone = [run(recommender.engine, [part], rng)[part.request_id] for part in parts_of(request)]
+        alone = [run(recommender.engine, [part], rng)[part.request_id] for part in split_request(request)]
         leaves = [np.array([trie.leaf_of_item[item.item] for item in part.firsts]) for part in alone]
         scores = [np.array([item.score for item in part.firsts], np.float32) for part in alone]
         nodes, expected = merge(leaves[0], scores[0], leaves[1], scores[1], 12)
