@@ -32,11 +32,11 @@ _VOCABULARY = _NORMALISATIONS.index(Normalisation.VOCABULARY)
 
 @dataclass(frozen=True)
 class RowKinds:
-    """The kinds of the rows of a forward, known on the host, part by part.
+    """For the rows of a forward, part by part: how long their prefixes are and what they normalise over. The host knows this.
 
     Attributes:
-        depths: of each part `[rows]` int64, lengths of the prefixes.
-        over: what the rows of each part normalise over.
+        depths: for each part `[rows]` int64, the lengths of the prefixes of its rows.
+        over: for each part, what its rows normalise over.
     """
 
     depths: Sequence[IntArray]
@@ -44,12 +44,12 @@ class RowKinds:
 
     @classmethod
     def of(cls, parts: Sequence[ForwardPart], over: Sequence[Normalisation]) -> "RowKinds":
-        """The kinds of the rows that the parts of a forward want, each of which normalises as `over` says."""
+        """The kinds of the output rows of a forward's parts; `over` has an entry for each part."""
         return cls([part.output_depths for part in parts], over)
 
     @classmethod
     def uniform(cls, rows: int, depth: int, over: Normalisation) -> "RowKinds":
-        """Rows after prefixes of one length."""
+        """So many rows, all after prefixes of one length, that normalise over the same."""
         return cls([np.full(rows, depth)], [over])
 
     @property
@@ -58,10 +58,10 @@ class RowKinds:
         return Normalisation.VOCABULARY in self.over
 
     def groups(self, are_whole: bool, device: torch.device) -> Iterator["RowKind"]:
-        """The kinds among them.
+        """Group the rows by kind.
 
         Args:
-            are_whole: rows that normalise over the vocabulary are one kind, whatever their depths.
+            are_whole: True if rows that normalise over the vocabulary are of one kind whatever their depths, because all logits are made.
         """
         depths = concat(self.depths)
         one = self.over[0] if len(set(self.over)) == 1 else None
@@ -83,8 +83,8 @@ class RowKind:
     """Rows that are computed together.
 
     Attributes:
-        depths: lengths of their prefixes, ascending; more than one only of rows that normalise over the vocabulary.
-        rows: `[rows]` int64, which of the forward's they are; None for all.
+        depths: the lengths of their prefixes, ascending; several only where they normalise over the vocabulary.
+        rows: `[rows]` int64, their indices among all rows of the forward; None for all of them.
     """
 
     depths: tuple[int, ...]
@@ -98,7 +98,7 @@ class Continuations:
 
     Attributes:
         rows: as in `RowKind`.
-        log_probs: `[rows, width]` float32, as `continuation_log_probs`; as wide as prefixes of their length have children at most.
+        log_probs: `[rows, width]` float32, as of `continuation_log_probs`; `width` is the most children of a prefix of these lengths.
     """
 
     rows: Tensor | None
@@ -115,10 +115,10 @@ def continuation_log_probs(
     has none to normalise by, all of the row's children are NaN: its first column tells, whatever constrained decoding masks.
 
     Args:
-        nodes: `[rows]` int64, of the depths that `kinds` says.
-        rows: after each node.
+        nodes: `[rows]` int64 trie nodes, whose depths are those in `kinds`.
+        rows: of the forward, one after each node.
         width: at least the number of children of every node.
-        eligible: children that may be entered; None for all.
+        eligible: the children that may be entered; None if all may.
     """
     log_probs: Tensor | None = None
     for part in continuations(trie, nodes, rows, kinds, eligible):
@@ -151,7 +151,7 @@ def continuations(trie: ItemTrie, nodes: Tensor, rows: Rows, kinds: RowKinds, el
 def _of_kind(
     trie: ItemTrie, kind: RowKind, nodes: Tensor, rows: Rows, normaliser: Tensor | None, eligible: BatchEligibility | None
 ) -> Tensor:
-    """`[rows, width]`; `normaliser` of rows over the vocabulary, None where it is small."""
+    """`[rows, width]` for one kind; `normaliser` is `[rows]`, for a large vocabulary that rows normalise over, else None."""
     width = max(trie.max_children[depth] for depth in kind.depths)
     if kind.depths == (0,):
         log_probs = _below_root(trie, kind.over, rows, normaliser)
@@ -177,7 +177,7 @@ def _below_root(trie: ItemTrie, over: Normalisation, rows: Rows, normaliser: Ten
 
 
 def _below_nodes(trie: ItemTrie, kind: RowKind, rows: Rows, tokens: Tensor, padding: Tensor, normaliser: Tensor | None) -> Tensor:
-    """Children `tokens`, `[rows, width]`, of which those are none that `padding` masks."""
+    """Log-probabilities of the children `tokens`, `[rows, width]`; `padding` masks those that are no children."""
     if kind.over is not Normalisation.VOCABULARY:
         return _below_level(trie, kind, rows, tokens, padding)
     if normaliser is None:
@@ -192,7 +192,7 @@ def _below_nodes(trie: ItemTrie, kind: RowKind, rows: Rows, tokens: Tensor, padd
 
 
 def _below_level(trie: ItemTrie, kind: RowKind, rows: Rows, tokens: Tensor, padding: Tensor) -> Tensor:
-    """The same where tokens outside the catalog count for nothing."""
+    """As `_below_nodes`, where rows normalise over the level or over children, so that no other token has a probability."""
     level = trie.level_tokens[kind.depths[0]]
     logits, columns = rows.project(level), level.columns(tokens)
     if kind.over is Normalisation.LEVEL:
@@ -205,7 +205,8 @@ def _below_level(trie: ItemTrie, kind: RowKind, rows: Rows, tokens: Tensor, padd
 
 
 def _correction(numbers: Tensor, normaliser: Tensor | None) -> Tensor:
-    """`[rows, 1]` to add to numbers: less the normaliser, and NaN where something is not finite (0 times a finite number is 0)."""
+    """`[rows, 1]` to add to numbers: minus the normaliser, if there is one; NaN where something in the row is not finite."""
+    # 0 times a finite number is 0, any other gives NaN.
     lowest = numbers.amin(1, keepdim=True)
     if normaliser is None:
         return lowest.mul_(0)

@@ -29,11 +29,11 @@ class Frontier:
     """The beams of several requests, expanded together.
 
     Attributes:
-        slots: `[P]` int64 tree nodes, request by request, best first.
-        trie_nodes: `[P]` int64.
-        sizes: `[R]`, prefixes of each request.
-        cum_log_probs: `[P]` float32; -inf where there is no prefix, so none follows.
-        scores: `[P]` float32, what sampled searches rank by; None where no search samples.
+        slots: `[P]` int64, the tree nodes of the prefixes, request by request, best first.
+        trie_nodes: `[P]` int64, the trie nodes of the prefixes.
+        sizes: `[R]`, number of prefixes of each request.
+        cum_log_probs: `[P]` float32; -inf where there is no prefix, so that nothing continues it.
+        scores: `[P]` float32, by which sampled searches rank; None where no search samples.
         asked: `[P]` int64, 1 where the draft was asked for the continuations in this round, for relaxed verification.
     """
 
@@ -80,7 +80,7 @@ class Frontier:
 
 
 class _Ranked:
-    """What `Candidates` and `Selection` are ranked by."""
+    """The ranking of `Candidates` and `Selection`."""
 
     cum_log_probs: Tensor
     scores: Tensor | None
@@ -93,12 +93,12 @@ class _Ranked:
 
 @dataclass(frozen=True)
 class Candidates(_Ranked):
-    """The continuations of a frontier; -inf where none exists.
+    """The continuations of a frontier, with -inf for those that do not exist or are not allowed.
 
     Attributes:
-        first_child: `[P]` int64; children are neighbours, so column c is the trie node `first_child + c`.
+        first_child: `[P]` int64, the trie node of column 0; children are consecutive, so column c is the trie node `first_child + c`.
         cum_log_probs: `[P, width]` float32.
-        scores: `[P, width]` float32, what ranks them; None where that is `cum_log_probs`.
+        scores: `[P, width]` float32, by which they are ranked; None where they are ranked by `cum_log_probs`.
     """
 
     frontier: Frontier
@@ -130,7 +130,7 @@ class Candidates(_Ranked):
         frontier, width = self.frontier, self.cum_log_probs.shape[1]
         ranks, children = indices.div(width, rounding_mode="floor"), indices.remainder(width)
         if indices.shape[1] > max(frontier.sizes) * width:
-            # Padding, which stands behind all continuations where there are fewer than are wanted.
+            # The indices of padding, which are chosen where there are fewer continuations than are wanted, are beyond the last prefix.
             ranks.clamp_(max=max(frontier.sizes) - 1)
         parents = ranks if len(frontier.sizes) == 1 else frontier.rows.gather(1, ranks)
         missing = best == NEGATIVE_INFINITY
@@ -146,10 +146,10 @@ class Selection(_Ranked):
     """The k best continuations of each request, best first.
 
     Attributes:
-        parent_slots: `[R, k]` int64, the tree nodes that are continued.
+        parent_slots: `[R, k]` int64, the tree node that each continues.
         nodes: `[R, k]` int64 trie nodes; -1 where a request has fewer than k.
-        cum_log_probs: `[R, k]` float32; -inf there.
-        scores: `[R, k]` float32, what ranks them; None where that is `cum_log_probs`.
+        cum_log_probs: `[R, k]` float32; -inf where there is none.
+        scores: `[R, k]` float32, by which they are ranked; None where they are ranked by `cum_log_probs`.
     """
 
     parent_slots: Tensor

@@ -18,8 +18,8 @@ from drafting.array_types import IntArray
 from drafting.beam.rows import Rows
 from drafting.device import arange, concat, is_async, on_device, pad_stack
 
-# Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
-# that differ by less than this factor are.
+# Requests with at most so many new tokens (beams, and prompts of which most is cached) are laid out together. Longer ones are laid out
+# together with those whose lengths differ by less than this factor.
 FEW_TOKENS = 32
 LENGTH_FACTOR = 4
 # On a CPU, a request with at least so many tree nodes, of which so many are new, is laid out in two parts: its prompt, which all nodes see,
@@ -33,16 +33,16 @@ class AttentionLayout:
     """Queries, keys and mask of some requests of a forward, padded to rows of one length.
 
     Attributes:
-        queries: `[requests, queries]` int64, the tokens of these requests, counted among themselves; padding repeats one of them.
-        indices: `[tokens]` int64, the index of each of these tokens in the flattened `queries`.
+        queries: `[requests, queries]` int64, the tokens of each request, numbered within this layout; padding repeats one of them.
+        indices: `[tokens]` int64, where each token of the layout stands in the flattened `queries`.
         keys: `[requests, columns]` int64 key/value slots; padding repeats the request's first, for what is masked is multiplied by 0, and
             another request's may hold NaN.
         mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
-        tokens: `[tokens]` int64, these tokens' rows in the forward.
+        tokens: `[tokens]` int64, the row in the forward of each token of the layout.
         biases: `[requests, heads, queries, columns]` float32 to add to the scores of attention; None for none.
         first: the first key/value slot, where there is one request and its slots follow each other; else None.
         sees_all: True if every query attends to all keys, and no biases are added.
-        further: other keys that the same tokens attend to as well, as if they stood beside these; None for none.
+        further: a layout of further keys for the same tokens, which attend to both as if all keys stood in one row; None for none.
     """
 
     queries: Tensor
@@ -86,9 +86,9 @@ class EncoderBatch:
 
     Attributes:
         tokens: `[requests, longest]` int64 token ids of the prompts that are new; padding is any token.
-        indices: `[tokens]` int64, the index in the flattened `tokens` of each that is no padding.
-        slots: `[tokens]` int64, where the keys and values of these are written.
-        attention: layouts of the decoder's tokens with the columns that they attend to in their requests' prompts, new or not.
+        indices: `[tokens]` int64, where the tokens that are no padding stand in the flattened `tokens`.
+        slots: `[tokens]` int64, where the keys and values of the tokens in `indices` are written.
+        attention: layouts of cross-attention, from the decoder's tokens to the prompts of their requests, new or not.
     """
 
     tokens: Tensor
@@ -112,8 +112,8 @@ class TreeBatch:
         tokens: `[tokens]` int64 token ids.
         positions: `[tokens]` int64 position ids.
         slots: `[tokens]` int64, where keys and values are written.
-        outputs: `[outputs]` int64, the rows after which the next token is wanted; None for all.
-        attention: each token is in one of the layouts.
+        outputs: `[outputs]` int64, rows of the tokens after which the next token is to be predicted; None for all.
+        attention: layouts of self-attention; each token is in exactly one of them.
         encoder: the encoder's part of the forward, for models that have one.
     """
 
@@ -131,7 +131,7 @@ class TreeBatch:
 
     @cached_property
     def written(self) -> Tensor | slice:
-        """`slots`; on a CPU, where reading them is free, as a range if they follow each other: that is written to in much less time."""
+        """`slots` to write to. On a CPU, slots that follow each other are a slice, because writing to that takes much less time."""
         first = None if is_async(self.slots.device) else _first(self.slots.numpy())
         return self.slots if first is None else slice(first, first + len(self.slots))
 
@@ -189,8 +189,8 @@ def build_layouts(
     For the other arguments see `build_layout`.
 
     Args:
-        shared: leading columns of each request that are its prompt's; further ones are nodes.
-        prompt_queries: leading tokens of each request that are its prompt's; further ones are nodes.
+        shared: number of columns at the beginning of each request that are its prompt's; the others are nodes.
+        prompt_queries: number of tokens at the beginning of each request that are its prompt's; the others are nodes.
     """
     trees = [len(own) - prompt for own, prompt in zip(keys, shared, strict=True)]
     if max(trees) < WIDE_TREE and (max(query_counts) <= FEW_TOKENS or len(keys) == 1):
@@ -218,12 +218,12 @@ def build_layouts(
 
 
 def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> AttentionLayout:
-    """Lay out requests of which the tokens stand together, in the order of `keys`.
+    """Lay out requests whose tokens follow each other, request by request in the order of `keys`.
 
     Args:
         keys: `[columns]` per request, the key/value slots of its sequence.
         query_counts: tokens of each request.
-        visible: `[tokens]` int64, how many leading columns (of the prompt) each token attends to.
+        visible: `[tokens]` int64, how many columns from the beginning (of the prompt) each token attends to.
         ancestors: `[tokens, depth]` int64, further columns that each token attends to, its own among them.
     """
     device = visible.device
@@ -251,7 +251,7 @@ def build_split(keys: IntArray, ancestors: Tensor, shared: int) -> AttentionLayo
     """
     device, count = ancestors.device, len(ancestors)
     order, slots = arange(count, device), on_device(keys, device)
-    # An ancestor that stands there repeatedly is seen once.
+    # The last ancestor of a row repeats, and is attended to once.
     is_first = torch.ones(ancestors.shape, dtype=torch.bool, device=device)
     is_first[:, 1:] = ancestors[:, 1:] != ancestors[:, :-1]
     own = AttentionLayout(order[:, None], order, slots.take(ancestors), is_first[:, None, None], order)
@@ -259,12 +259,12 @@ def build_split(keys: IntArray, ancestors: Tensor, shared: int) -> AttentionLayo
 
 
 def build_whole(keys: IntArray, queries: int, device: torch.device) -> AttentionLayout:
-    """Lay out so many tokens of one request, all of which attend to all of its columns."""
+    """Lay out `queries` tokens of one request, all of which attend to all columns of `keys`."""
     order = arange(queries, device)
     everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, queries, len(keys))
     return AttentionLayout(order[None], order, on_device(keys[None], device), everything, order, first=_first(keys), sees_all=True)
 
 
 def _first(slots: IntArray) -> int | None:
-    """The first of slots that follow each other; None for others."""
+    """The first slot, if the others follow it without a gap; else None."""
     return int(slots[0]) if (slots[1:] - slots[:-1] == 1).all() else None

@@ -14,14 +14,14 @@ from enum import StrEnum
 from typing import Literal
 
 MOST_SEEDS = 2**63
-# Beams and lists are no wider and no longer, whatever a server has memory for.
+# The widest beam and the longest list that may be asked for, however much memory there is.
 WIDEST_BEAM = 5000
 LONGEST_LIST = 2000
-# The widest beam that there is memory for, where it is not said otherwise.
+# The widest beam for which memory is set aside by default.
 MAX_BEAM_WIDTH = 256
-# The beam of requests that name none and ask for fewer items: measured lists are nearly as good as those of far wider beams.
+# The beam width of requests that name none and ask for fewer items: in measurements, lists of far wider beams are hardly better.
 SERVED_BEAM_WIDTH = 50
-# Beyond it a JavaScript client reads another number than the one that was sent.
+# A JavaScript client reads a larger one as another number than was sent.
 LARGEST_JSON_INTEGER = 2**53 - 1
 
 
@@ -59,11 +59,11 @@ NormaliseName = Literal["auto", "vocabulary", "children", "level"]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a strict list may be from plain beam search's, so that it takes fewer forwards; one of both bounds suffices.
+    """How far a strict list may be from plain beam search's, so that it takes fewer forwards. A list need keep to only one of the bounds.
 
     Attributes:
-        items: of the k identifiers, so many at most are others.
-        mass: the identifiers that are missing have at most this share of the exact list's probability.
+        items: the most of the k identifiers that may differ from those of the exact list.
+        mass: the largest share of the exact list's probability that the identifiers missing from the list may have.
     """
 
     items: int = 0

@@ -21,9 +21,9 @@ from drafting.array_types import IntArray
 from drafting.device import arange, concat, on_device
 from drafting.trie.arrays import ROOT
 
-# Tree nodes that there is room for at first: a plain search of usual width needs no more.
+# Tree nodes for which a new sequence has room: enough for a plain search of usual width. For more, its tables grow.
 ROOM = 64
-# Unlike any trie node, and unlike the -1 of none.
+# Stands for the trie node of a drafted prefix that the host has not read; -1 stands for no prefix.
 UNREAD = -2
 
 
@@ -33,7 +33,8 @@ class Origin(IntEnum):
     Attributes:
         TARGET: the request, whose prompt it is, or the target's selection.
         CANDIDATE: a candidate that the request brings for the target to score.
-        LAST, ITEMS, CHILDREN, BEAM: a draft: what the user's last search kept, a retriever's items, the trie, or the draft model.
+        LAST, ITEMS, CHILDREN, BEAM: a draft, made from what the user's last search kept, from a retriever's items, from the trie, or by
+            the draft model.
     """
 
     TARGET = 0
@@ -50,9 +51,10 @@ class TokenTree:
     Attributes:
         token: `[slots]` int64.
         cum_log_prob: `[slots]` float32, cumulative log-probability of the prefix by the model that last selected it.
-        score: `[slots]` float32, what a sampled search ranks the prefix by: its perturbed log-probability.
-        trie_node: `[slots]` int64; the trie's root for a root, and a leaf for a node that stands for no prefix.
-        ancestors: `[slots, depth]` int64, indices in the sequence of ancestors and itself; the last one repeats.
+        score: `[slots]` float32, the perturbed log-probability by which a sampled search ranks the prefix.
+        trie_node: `[slots]` int64, the trie node of the prefix: the trie's root for a root; a leaf for a node that stands for no prefix.
+        ancestors: `[slots, depth]` int64, the indices in the sequence of the token's ancestors below the root and of itself, from the top;
+            the last one repeats.
     """
 
     def __init__(self, slots: int, depth: int, device: torch.device) -> None:
@@ -79,7 +81,7 @@ class TokenTree:
         self.ancestors.index_copy_(0, slots, torch.where(inherited, self.ancestors.index_select(0, parents), indices[:, None]))
 
     def set_scores(self, slots: Tensor, cum_log_probs: Tensor, scores: Tensor | None) -> None:
-        """Write `[nodes]` float32 each; no scores where no search samples."""
+        """Write the ranking of nodes, `[nodes]` float32 each; `scores` is None where no search samples."""
         self.cum_log_prob.index_copy_(0, slots, cum_log_probs)
         if scores is not None:
             self.score.index_copy_(0, slots, scores)
@@ -93,7 +95,7 @@ class SequenceState:
         computed: number of tokens at the beginning that the target has computed.
         deepest: the largest depth of a node.
         positions: `[length]` int64 position ids; prompt length + depth - 1 for a node.
-        visible: `[length]` int64, number of leading tokens that each attends to; the prompt for a node.
+        visible: `[length]` int64, how many tokens from the beginning each token attends to; for a node the whole prompt.
         slots: `[length]` int64 key/value slots.
         depths: `[length]` int64; 0 for the prompt.
         trie_nodes: `[length]` int64; the trie's root for the prompt, -1 for a node that stands for no prefix, `UNREAD` where only the
@@ -113,7 +115,7 @@ class SequenceState:
         Args:
             prompt_slots: `[prompt]` int64.
             draft_computed: `[slots of the model]` int64, 1 where the draft has computed the token in a slot; it is written to.
-            computed: number of tokens at the beginning that are computed before; the other slots are new.
+            computed: number of tokens at the beginning that the target has computed already; the slots of the others are new.
         """
         self.prompt_length = len(prompt_slots)
         self.computed, self.deepest = computed, 0
@@ -143,7 +145,7 @@ class SequenceState:
         self._resize(length)
 
     def drop_nodes(self) -> IntArray:
-        """Forget all nodes below the root, and what any model has computed of the root itself; return the nodes' slots."""
+        """Forget all nodes below the root, and that the root was computed by any model; return the slots of the nodes."""
         slots = self.slots[self.prompt_length :].copy()
         self._draft_computed[self.slots[self.root]] = 0
         self._resize(self.prompt_length)
@@ -167,11 +169,11 @@ class SequenceState:
 
     @property
     def uncomputed_nodes(self) -> int:
-        """Number of tree nodes among them, the root included."""
+        """Number of tree nodes, the root included, that the target has not computed."""
         return self.length - max(self.computed, self.root)
 
     def append(self, slots: IntArray, depth: int | IntArray, trie_nodes: IntArray, origin: int | IntArray = Origin.TARGET) -> IntArray:
-        """Add nodes of one depth, or ascending by `[nodes]` depths, and return their indices."""
+        """Add nodes, all of one depth or of `[nodes]` ascending depths, and return their indices."""
         first = self.length
         self._resize(first + len(slots))
         self.deepest = max(self.deepest, int(np.max(depth, initial=0)))
@@ -186,13 +188,13 @@ class SequenceState:
         return indices
 
     def draft_uncomputed(self, nodes: IntArray) -> IntArray:
-        """Indices of the tokens before the root and of those nodes that the draft has not computed."""
+        """Indices of what the draft has not computed: of the tokens before the root, and of these nodes."""
         indices = np.concatenate([np.arange(self.root), nodes])
         missing: IntArray = indices[self._draft_computed.take(self.slots.take(indices)) == 0]
         return missing
 
     def mark_draft_computed(self, indices: IntArray) -> None:
-        """Note that the draft computes tokens."""
+        """Note that the draft computes these tokens."""
         self._draft_computed[self.slots[indices]] = 1
 
     def forward_fields(self, indices: IntArray) -> IntArray:
@@ -200,7 +202,7 @@ class SequenceState:
         return self._fields[:3].take(indices, axis=1)
 
     def beam_fields(self, indices: IntArray, asked: IntArray | None = None) -> IntArray:
-        """`[2, tokens]`: slots, and 1 for those among `asked`, indices of tokens below which the draft was asked in this round."""
+        """`[2, tokens]`: slots, and 1 for tokens in `asked` (indices of those below which the draft was asked in this round), else 0."""
         return np.stack([self.slots.take(indices), np.zeros_like(indices) if asked is None else np.isin(indices, asked)])
 
     def node_fields(self, indices: IntArray) -> IntArray:
