@@ -32,7 +32,7 @@ from drafting.trie.item_trie import ItemTrie
 
 
 class DraftNotFinite(RuntimeError):
-    """The draft model has gone wrong: what it says can't be compared."""
+    """The draft model's scores are NaN or infinite, so that they can't be ranked."""
 
 
 @dataclass
@@ -41,11 +41,13 @@ class Proposals:
 
     Attributes:
         selection: the best continuations of each request's frontier, best first.
-        ranking: `[requests, proposals]` float32, what they are ordered by.
-        first: `[prefixes]` float32, NaN where the draft's logits are not finite.
-        tokens: tokens of the draft's forward.
-        nodes, scores: `[requests, proposals]` int64 and float32, nodes and ranking on the host once they are read; -1 and -inf pad.
-        added: for each request its sequence, and the indices in it of the best proposals, which were added before they were read.
+        ranking: `[requests, proposals]` float32, the scores with bonuses by which the selection is ordered.
+        first: `[prefixes]` float32, the log-probability of the first child of each prefix: NaN where the draft's logits are not finite.
+        tokens: number of tokens in the draft's forward.
+        nodes, scores: `[requests, proposals]` int64 and float32, the trie nodes of `selection` and `ranking` on the host, padded with -1
+            and -inf; None until they are read.
+        added: where proposals are added before they are read: for each request its sequence, and their indices in it, best first.
+        is_finite: False if it was read that the draft's logits are not finite.
     """
 
     selection: Selection
@@ -59,11 +61,11 @@ class Proposals:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All that `take` wants of the device."""
+        """What `take` takes, still on the device."""
         return self.selection.nodes, self.ranking, self.first
 
     def take(self, nodes: IntArray, scores: FloatArray, first: FloatArray) -> None:
-        """Make known what was read."""
+        """Keep what was read of `tensors`, also in the sequences to which proposals were added."""
         self.nodes, self.scores, self.is_finite = nodes, scores, not np.isnan(first).any()
         for (sequence, indices), row in zip(self.added, nodes, strict=False):
             sequence.trie_nodes[indices] = row[: len(indices)]
@@ -101,7 +103,7 @@ class TrieDrafter:
         _add_level(self._tree, self._trie, tasks, nodes, *sent.unbind(0))
 
     def _add_best(self, tasks: Sequence[DraftTask]) -> Proposals:
-        """Children of the best prefixes first, because the host can't know how many there are."""
+        """Add as many children as there is room for, those of the best prefixes first: the host can't know how many there are."""
         widths = np.array([task.most_nodes(self._trie) for task in tasks])
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=False)
         log_probs = child_mask(self._trie, frontier.trie_nodes, width, eligible)
@@ -125,17 +127,19 @@ class BeamDrafter:
         self._tree = tree
         self._trie = trie
         self.model = model
-        # Row per slot so far: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
+        # A row for each slot up to the highest so far: the draft's cumulative log-probabilities of a node's continuations. Only relaxed
+        # searches read it.
         self._log_probs: Tensor | None = None
 
     def propose(self, tasks: Sequence[DraftTask], counts: Sequence[int], raised: Raised) -> Proposals:
-        """The best continuations, at least so many, of each task's frontier, after one forward of the draft; read, unless that waits.
+        """The best continuations of each task's frontier, after one forward of the draft. They are read at once, unless reading waits.
 
         Args:
-            raised: which of them come sooner than by what the draft says.
+            counts: how many continuations each task wants at least.
+            raised: the continuations whose scores are raised, so that they rank higher than by the draft alone.
 
         Raises:
-            DraftNotFinite: it was read that the draft's logits are not finite.
+            DraftNotFinite: the draft's logits are not finite, if they were read.
         """
         device = self._tree.token.device
         parts = []
@@ -170,7 +174,7 @@ class BeamDrafter:
         _add_proposals(self._tree, self._trie, tasks, proposals, widths)
 
     def cum_log_probs(self, slots: Tensor, width: int) -> Tensor | None:
-        """`[rows, width]` float32 of the continuations of nodes that the draft has scored; None if it has for no sampled search."""
+        """`[rows, width]` float32, the draft's cumulative log-probabilities of continuations; None if it has scored no sampled search."""
         return None if self._log_probs is None else self._log_probs[slots.clamp(max=len(self._log_probs) - 1), :width]
 
     def close(self) -> None:
@@ -178,7 +182,7 @@ class BeamDrafter:
         self.model.close()
 
     def _keep(self, slots: Tensor, cum_log_probs: Tensor, highest: int) -> None:
-        """Keep rows of `slots`, none of which is higher than `highest`."""
+        """Keep what the draft says below nodes, `[slots, width]`, to be read again; no slot is higher than `highest`."""
         if self._log_probs is None or highest >= len(self._log_probs):
             table = torch.empty(0, max(self._trie.max_children), device=slots.device) if self._log_probs is None else self._log_probs
             self._log_probs = grown(table, highest + 1, len(self._tree.token))
@@ -191,7 +195,7 @@ def _add_proposals(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], 
     rows = concat([np.arange(row * count, row * count + width) for row, width in enumerate(widths.tolist())])
     best = on_device(rows, tree.token.device)
     nodes = [np.full(width, UNREAD) if known is None else known[row, :width] for row, width in enumerate(widths.tolist())]
-    # The -1 of a proposal that there is not becomes the last node, a leaf.
+    # A missing proposal (-1) becomes the last trie node, which is a leaf.
     slots = _add_level(tree, trie, tasks, nodes, selected.nodes.take(best).remainder_(trie.nodes), selected.parent_slots.take(best))
     tree.set_scores(slots, selected.cum_log_probs.take(best), None if selected.scores is None else selected.scores.take(best))
     for task in tasks:
@@ -201,7 +205,7 @@ def _add_proposals(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], 
 
 
 def _below(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], sampled: bool) -> tuple[Frontier, BatchEligibility | None, int]:
-    """The frontiers of all tasks, which of their continuations may be entered, and the most that a prefix has."""
+    """The frontiers of all tasks, which of their children may be entered (None: all), and the most children that a prefix may have."""
     frontier = Frontier.of(tree, [task.search.sequence.beam_fields(task.frontier) for task in tasks], sampled)
     eligible = BatchEligibility.of([task.search.eligibility for task in tasks], trie.nodes, frontier.sizes)
     return frontier, eligible, max(trie.max_children[task.round.next_depth - 1] for task in tasks)
@@ -210,15 +214,15 @@ def _below(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], sampled:
 def _add_level(
     tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], known: Sequence[IntArray], nodes: Tensor, parents: Tensor
 ) -> Tensor:
-    """Put the next level below each task's frontier: nodes that are there are taken up again, the others added.
+    """Make the next level the frontier of each task: nodes that are in the tree already are used again, the others added.
 
     Args:
-        known: trie nodes to add, of each task, as far as the host knows them.
-        nodes: `[nodes]` int64, all of them in order.
+        known: for each task `[n]` int64, the trie nodes of the level; `UNREAD` where the host does not know them.
+        nodes: `[nodes]` int64, the trie nodes of all tasks' levels, on the device.
         parents: `[nodes]` int64, the slots of their parents.
 
     Returns:
-        `[nodes]` int64 slots.
+        `[nodes]` int64, the slots of all of them.
     """
     device = parents.device
     new = [task.extend(row) for task, row in zip(tasks, known, strict=True)]

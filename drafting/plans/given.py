@@ -29,7 +29,7 @@ class Given(Flag):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the sources in it, as plans and usage have them."""
+        """The names of the sources, as plans and usage call them."""
         return tuple(str(source.name).lower() for source in self)
 
 
@@ -38,14 +38,15 @@ class GivenPrefixes:
     """The prefixes that each source proposes for one search.
 
     Attributes:
-        nodes: by source, `[n]` int64 trie nodes between root and leaves, ascending and so by depth; none is empty.
+        nodes: for each choice of sources, `[n]` int64 trie nodes between root and leaves, ascending, which also orders them by depth. No
+            choice is empty.
     """
 
     nodes: Mapping[Given, IntArray]
 
     @classmethod
     def of(cls, last: IntArray, items: IntArray) -> "GivenPrefixes":
-        """From the nodes that each source proposes, perhaps none; where both propose some, their union is a third choice."""
+        """The prefixes of a search from the nodes that each source proposes; where both propose some, their union is a third choice."""
         nodes = {source: found for source, found in ((Given.LAST, last), (Given.ITEMS, items)) if len(found)}
         if len(nodes) > 1:
             nodes[Given.LAST | Given.ITEMS] = np.union1d(last, items)
@@ -53,11 +54,11 @@ class GivenPrefixes:
 
     @property
     def sizes(self) -> dict[Given, int]:
-        """Nodes of each choice."""
+        """Number of nodes of each choice."""
         return {source: len(nodes) for source, nodes in self.nodes.items()}
 
     def covers(self, beam: IntArray) -> dict[Given, BoolArray]:
-        """Which prefixes of a beam are given, `[n]` bool, by choice."""
+        """For each choice, `[n]` bool: which prefixes of a beam, `[n]` int64 trie nodes, are among its nodes."""
         return {source: find_sorted(beam, nodes) >= 0 for source, nodes in self.nodes.items()}
 
 
@@ -68,13 +69,13 @@ def sources_of(given: GivenPrefixes | None) -> Given:
 
 @dataclass(frozen=True)
 class GivenOutcome:
-    """Whether a source holds a level that the target has selected, so that it would have been accepted with the source in the tree.
+    """Whether a choice of sources holds all that the target has selected at a level, so that the level is accepted if they are in the tree.
 
     Attributes:
         source: the choice of sources.
-        width, depth: prefixes that the target keeps, and of which level.
-        levels: levels above it, one after the other, whose beams the source holds.
-        covered: whether it holds this one.
+        width, depth: number of prefixes that the target keeps at the level, and its depth.
+        levels: number of consecutive levels right above this one that the sources hold, too.
+        covered: True if they hold this one.
         verification: how drafts are verified.
     """
 
@@ -93,7 +94,7 @@ def outcomes_of(
 
     Args:
         beam: `[n]` int64, the prefixes of the level.
-        covered: levels above it, one after the other, that a choice holds; brought up to this one.
+        covered: for each choice, the number of consecutive levels right above this one that it holds; written to, to include this one.
     """
     outcomes = []
     for source, held in given.covers(beam).items():

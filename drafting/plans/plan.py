@@ -15,7 +15,7 @@ from drafting.plans.given import Given, GivenOutcome
 from drafting.plans.running_costs import StepTimes
 
 MOST_PROPOSALS = 256
-# A level that more prefixes are kept of is drafted by so many times as many proposals, at most.
+# A level at which the target keeps many prefixes is drafted by at most so many times as many proposals.
 PROPOSALS_SHARE = 2
 
 
@@ -38,24 +38,25 @@ class DraftRound:
 
     Attributes:
         widths: prefixes that the target keeps at each depth, the root included.
-        depth: of the beam that the target has selected.
-        nodes: prefixes in the frontier, below which the next level grows; the beam at first.
-        sharing: requests that share the target's forward.
-        group_size: those among them that began like this one and still draft, itself included; they are decided on together at first, and
-            share the cost of drafting.
-        tokens: in the target's forward before anything is drafted, those of all requests together.
+        depth: the depth of the beam that the target has selected.
+        nodes: number of prefixes in the frontier, below which the next level grows; at first the frontier is the beam.
+        sharing: number of searches that share the target's forward.
+        group_size: number of those, this one included, that began this round in the same state and still draft. They are decided on
+            together at first, and share the cost of drafting.
+        tokens: tokens of all requests in the target's forward, without what is drafted in this round.
         verification: how drafts are verified.
-        uncomputed: counts the tokens before the frontier that the draft has not computed, per request; asked only where a draft seems worth
-            asking, because counting takes longer than deciding.
-        levels: levels that have grown in this round.
-        drafted: nodes that they have added.
-        unranked: whether the frontier holds nodes that the draft has not scored, so that it cannot go on from them.
-        most_children: nodes that drafting children adds where the host does not know the frontier, and so not their number; else None.
+        uncomputed: function that counts the tokens before the frontier that the draft has not computed, on average over the group. It
+            is called only where asking the draft seems worth it, because counting takes longer than deciding.
+        levels: number of levels that have been drafted in this round.
+        drafted: number of nodes that these levels have added.
+        unranked: True if the frontier holds nodes that the draft has not scored, so that it cannot go on from them.
+        most_children: number of nodes that drafting children adds where the host has not read the frontier, and so cannot count its
+            children; None where it has.
         certainty: the plan's estimate that the target's beam reaches the frontier without a miss.
-        exploring: whether the plan tries what it would not do by what it has learned.
-        given: sources whose drafts are in the tree from the search's first round on.
-        offered: sources that propose something for the search, whether it is in the tree or not.
-        tolerance: how far its list may be from plain beam search's.
+        exploring: True if the round is a trial, in which the plan may do what it would not do by what it has learned.
+        given: the sources of the given drafts that are in the tree, from the search's first round on.
+        offered: all sources that propose something for the search, in the tree or not.
+        tolerance: how far the search's list may be from plain beam search's; None for exactly that list.
     """
 
     widths: tuple[int, ...]
@@ -92,16 +93,18 @@ class LevelOutcome:
     """The target's selection at a level for which the draft had made proposals.
 
     Attributes:
-        depth: of the level.
+        depth: the depth of the level.
         ranks: `[selected]` int64, the rank of each selected prefix among the proposals; -1 for one that was not proposed.
-        scores: `[proposals]` float32, the draft's scores with the bonus, best first; -inf pads.
-        levels: levels of the round before it.
+        scores: `[proposals]` float32, the draft's scores of the proposals, bonus included, best first; -inf pads.
+        levels: number of levels that the round had drafted above this one.
         verification: how the draft was verified.
-        covered: by choice of given drafts, `[selected]` bool, which of the prefixes these hold, so that nobody needs to propose them.
-        held: by choice of given drafts, `[proposals]` bool, which of the proposals these hold.
-        bonus: what the scores are raised by where the target kept a proposal when it was last asked for the user.
-        tolerance: how far the list may be from plain beam search's.
-        shares: `[selected]` float64, what each prefix takes of the level's part of the tolerance if it is missing; None without one.
+        covered: for each choice of given drafts, `[selected]` bool: True for selected prefixes that are among the given ones, so that the
+            draft need not propose them.
+        held: for each choice of given drafts, `[proposals]` bool: True for proposals that are among the given ones.
+        bonus: nats by which `scores` are raised for proposals that the target kept when it was last asked for the user.
+        tolerance: how far the search's list may be from plain beam search's; None for exactly that list.
+        shares: `[selected]` float64, the share of the level's part of the tolerance that each prefix takes if it was not drafted; None
+            without a tolerance.
     """
 
     depth: int
@@ -117,10 +120,10 @@ class LevelOutcome:
 
 
 class Plan:
-    """Decides what is drafted; this one stops at once and learns nothing.
+    """Decides what is drafted. By default, a plan stops at once and learns nothing.
 
     Attributes:
-        name: in settings and answers.
+        name: the plan's name in settings and answers.
     """
 
     name: str
@@ -146,23 +149,23 @@ class Plan:
         return False
 
     def drafts_for(self, key: str | None) -> bool:
-        """False if nothing will be drafted for a search that begins, whose user has a key or none, so that it need not be asked about."""
+        """False if a search that begins runs without drafts, and the plan is not asked about its rounds; `key` is its user's, if any."""
         return True
 
     def wants_last(self, state: DraftRound, key: str) -> bool:
-        """True if what was kept of a user is wanted for a search that begins, and its own beams for the next one."""
+        """True if a search that begins is to be offered what was kept of its user, and to keep its own beams for the user's next search."""
         return self.uses_last
 
     def misses_last(self, state: DraftRound) -> None:
-        """Learn that nothing was kept of the user of a search that begins, although it was wanted."""
+        """Learn that for a search that begins nothing was kept of its user, although the plan wanted it."""
 
     def given(self, state: DraftRound, offered: Mapping[Given, float]) -> Given:
-        """Choose the sources of given drafts for a search that begins; `offered` are the nodes of each choice."""
+        """Choose the sources of given drafts for a search that begins; `offered` has the number of nodes of each choice."""
         return Given.NONE
 
     @property
     def decides_by_group(self) -> bool:
-        """True if rounds of equal state at their start have the same decision, which is then made once for all of them."""
+        """True if rounds that begin in the same state get the same first action, which is then decided once for all of them."""
         return True
 
     def most_proposals(self, width: int) -> int:
@@ -188,34 +191,34 @@ class Plan:
         return Action.STOP
 
     def gives_up(self, state: DraftRound) -> bool:
-        """True if a search, for whose round nothing is drafted, need not be asked about at its other levels either."""
+        """True if nothing is to be drafted in the later rounds of a search either, after one for which nothing is."""
         return False
 
     def bonus(self, state: DraftRound) -> float:
-        """Nats by which the scores of proposals for the next level are raised that the target kept when it was last asked for the user."""
+        """Nats by which to raise the scores of those proposals for the next level that the target kept when last asked for the user."""
         return 0.0
 
     def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
         """Number of the draft's proposals to keep, the best first, at most `most_proposals`; 0 ends the round.
 
         Args:
-            scores: `[proposals]` float32 with the bonus, -inf pads; None where the host would have to wait for them.
-            new: `[proposals]` bool, which of them are not in the tree yet; None if that is not known.
+            scores: `[proposals]` float32, bonus included, best first; -inf pads. None where the host would have to wait for them.
+            new: `[proposals]` bool, True for proposals that are not in the tree yet; None if all are new or that is not known.
         """
         return 0
 
     def sample(self, levels: int) -> range:
-        """Those of so many levels of a step whose outcomes it wants."""
+        """Which of the `levels` levels that a step has verified the plan wants to learn from."""
         return range(levels)
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         """Learn from the target's selections."""
 
     def learn_given(self, outcomes: Sequence[GivenOutcome]) -> None:
-        """Learn what given drafts are worth, also those that were not taken."""
+        """Learn what given drafts would have been worth, in the tree or not."""
 
     def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
-        """Learn how many children the prefixes at `state` had."""
+        """Learn how many children prefixes have: `parents` of them had `children`, which are the frontier of `state` now."""
 
     def learn_times(self, times: StepTimes) -> None:
         """Learn how long a step took."""

@@ -25,8 +25,8 @@ class Proposed(NamedTuple):
     """The proposals of the draft for one level in one round.
 
     Attributes:
-        above: indices of the prefixes below which it was asked.
-        nodes: indices of what it proposed, as far as that was taken.
+        above: indices in the sequence of the prefixes below which the draft was asked.
+        nodes: indices in the sequence of those proposals that were taken.
     """
 
     above: IntArray
@@ -55,14 +55,14 @@ class DraftedSearch(Protocol):
 
 @dataclass
 class DraftTask:
-    """One search's round.
+    """The drafting of one search in one round.
 
     Attributes:
-        round: state of the drafting in this round.
-        action: action for the next level.
-        allocate: takes key/value slots.
-        frontier: indices of the prefixes below which the next level grows; the beam at first.
-        is_read: whether the host knows them.
+        round: the state by which the plan decides.
+        action: how the next level grows.
+        allocate: takes so many key/value slots for nodes.
+        frontier: indices in the sequence of the prefixes below which the next level grows; the beam at first.
+        is_read: True if the host knows which prefixes the frontier holds.
     """
 
     search: DraftedSearch
@@ -77,7 +77,7 @@ class DraftTask:
 
     @property
     def frontier_slots(self) -> IntArray:
-        """`[frontier]` int64."""
+        """`[frontier]` int64, the key/value slots of the frontier."""
         return self.search.sequence.slots[self.frontier]
 
     @property
@@ -87,13 +87,13 @@ class DraftTask:
         return ForwardPart(sequence, np.concatenate([sequence.draft_uncomputed(self.search.ancestors), self.frontier]), len(self.frontier))
 
     def most_nodes(self, trie: ItemTrie) -> int:
-        """As many nodes as the next level may have: all children of the frontier, or as many as are proposed where it is not read."""
+        """The most nodes that the next level may have: all children of the frontier, or where that is not read, no more than proposals."""
         depth = self.round.next_depth
         most = min(self.round.nodes * trie.max_children[depth - 1], trie.level_size(depth))
         return most if self.is_read else min(most, most_proposals(self.round.widths[depth]))
 
     def new(self, trie_nodes: IntArray) -> BoolArray | None:
-        """`[nodes]` bool, which prefixes of the next depth are not in the tree yet; None if none of that depth is."""
+        """`[nodes]` bool, True for prefixes of the next depth that are not in the tree; None if the tree has none of that depth."""
         sequence = self.search.sequence
         known = sequence.trie_nodes[sequence.depths == self.round.next_depth]
         return find_in_array(trie_nodes, known) < 0 if len(known) else None
