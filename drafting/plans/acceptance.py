@@ -38,10 +38,10 @@ class Expected:
     """What to expect if all proposals within each gap are drafted, `[bonuses, gaps]` or `[gaps]` each.
 
     Attributes:
-        chances: that the level is accepted.
-        kept: the share of the target's beam that is drafted.
-        counts: proposals that are drafted.
-        new: those of them that are not in the tree yet.
+        chances: the chance that the level is accepted.
+        kept: the share of the target's beam that is among the drafted.
+        counts: the number of proposals that are drafted.
+        new: the number of those that are not in the tree yet.
     """
 
     chances: DoubleArray
@@ -50,7 +50,7 @@ class Expected:
     new: DoubleArray
 
     def with_bonus(self, bonus: int) -> "Expected":
-        """`[gaps]` for one of `BONUSES`."""
+        """The same for one bonus, `[gaps]` each; `bonus` is its index in `BONUSES`."""
         return Expected(self.chances[bonus], self.kept[bonus], self.counts[bonus], self.new[bonus])
 
 
@@ -59,13 +59,13 @@ class WantedGaps:
     """Statistics of one kind of level.
 
     Attributes:
-        prior: `[bonuses, gaps]` chance that the wanted gap is within each gap, before anything was seen; one row may stand for all.
-        has_bonus: whether proposals may be ranked with any of `BONUSES`, or with the first alone, which is none.
+        prior: `[bonuses, gaps]` or `[1, gaps]`, before anything was seen the chance that a level wants no more than each gap.
+        has_bonus: True if proposals may be ranked with each of `BONUSES`; False if with the first alone, which is 0.
         seen: number of levels seen; old ones count less.
-        within: `[bonuses, gaps]` how many of them wanted no more than each gap.
-        kept: `[bonuses, gaps]` the mean share of the target's beam within each gap, or given.
-        counts: `[bonuses, gaps]` the mean number of proposals within each gap.
-        new: `[bonuses, gaps]` the mean number of those among them that given drafts in the tree do not hold.
+        within: `[bonuses, gaps]`, how many of the levels seen wanted no more than each gap.
+        kept: `[bonuses, gaps]`, the mean share of the target's beam that is within each gap or given.
+        counts: `[bonuses, gaps]`, the mean number of proposals within each gap; None before anything was seen.
+        new: `[bonuses, gaps]`, the mean number of these that are not among the given drafts in the tree; None before anything was seen.
     """
 
     prior: DoubleArray
@@ -116,11 +116,11 @@ class WantedGaps:
 
 @dataclass
 class Coverage:
-    """How often given drafts alone hold the target's beam of one kind of level.
+    """How often the given drafts alone hold all of the target's beam, for one kind of level.
 
     Attributes:
         seen: number of levels seen; old ones count less.
-        covered: how many of them were held.
+        covered: how many of them the given drafts held.
     """
 
     seen: float = 0.0
@@ -140,7 +140,7 @@ class Coverage:
 
 
 def first_gaps(outcome: LevelOutcome) -> IntArray:
-    """`[bonuses, proposals]` index of the first gap that each proposal lies within, ranked with each bonus; beyond the last, their number.
+    """`[bonuses, proposals]`, the index of the first gap that each proposal lies within, for each bonus; `len(GAPS)` if it is beyond all.
 
     There is one row where no proposal can have a bonus.
     """
@@ -157,7 +157,7 @@ def first_gaps(outcome: LevelOutcome) -> IntArray:
 
 
 def within_gaps(scores: FloatArray, k: int) -> IntArray:
-    """`[gaps]` how many of the proposals lie within each gap of the k-th best; `scores` are `[proposals]`, best first, -inf pads."""
+    """`[gaps]`, how many proposals lie within each gap below the k-th best; `scores` are `[proposals]`, best first, -inf pads."""
     real = scores[np.isfinite(scores)]
     if not len(real):
         return np.zeros(len(GAPS), np.int64)
@@ -167,7 +167,7 @@ def within_gaps(scores: FloatArray, k: int) -> IntArray:
 
 
 def new_within(counts: IntArray, new: BoolArray | None) -> DoubleArray:
-    """`[gaps]` how many of the best `counts` proposals are new; `new` are `[proposals]`, None for all of them."""
+    """`[gaps]`, how many of the `counts` best proposals are new; `new` is `[proposals]`, None if all are."""
     if new is None:
         return counts.astype(float)
     found: DoubleArray = np.append(0.0, np.cumsum(new))[counts]
@@ -175,7 +175,12 @@ def new_within(counts: IntArray, new: BoolArray | None) -> DoubleArray:
 
 
 def _tolerated(wanted: IntArray, shares: DoubleArray) -> IntArray:
-    """`[bonuses]` the least gap beyond which prefixes, that want `[bonuses, n]`, take no more than the level's part of a tolerance."""
+    """`[bonuses]`, the least gap for which the prefixes beyond it together take no more than the level's part of a tolerance.
+
+    Args:
+        wanted: `[bonuses, n]`, the gap that each prefix asks for.
+        shares: `[n]`, the share of that part that each prefix takes if it is missing.
+    """
     order = np.argsort(-wanted, axis=1, kind="stable")
     spared = (shares[order].cumsum(1) <= 1 + ROUNDING).sum(1, keepdims=True)
     # Where all are spared, no gap is wanted.
@@ -185,7 +190,7 @@ def _tolerated(wanted: IntArray, shares: DoubleArray) -> IntArray:
 
 
 def _counts(first: IntArray) -> DoubleArray:
-    """`[bonuses, gaps]` how many lie within each gap, of `[bonuses, n]` first gaps that hold them; beyond the last, within none."""
+    """`[bonuses, gaps]`, how many of n prefixes lie within each gap; `first` is `[bonuses, n]`, as of `first_gaps`."""
     bins = len(GAPS) + 1
     places = (first + bins * np.arange(len(first))[:, None]).ravel()
     counts: DoubleArray = np.bincount(places, minlength=bins * len(first)).reshape(-1, bins)[:, :-1].cumsum(1).astype(float)

@@ -77,17 +77,17 @@ class CostCurve:
         return self.fixed + self.per_token * max(tokens - self.free, 0.0)
 
     def tokens_within(self, seconds: float) -> float:
-        """The number of tokens of a forward that takes `seconds`; 0 if even an empty forward takes longer."""
+        """The number of tokens of a forward that takes `seconds`; 0 if a forward without tokens takes longer."""
         if seconds < self.fixed:
             return 0.0
         return self.free + (seconds - self.fixed) / self.per_token if self.per_token else float("inf")
 
     def mean_per_token(self, tokens: int) -> float:
-        """Seconds that each of so many tokens adds to a forward on average, the fixed part aside."""
+        """Mean seconds of a token in a forward of so many tokens, without the fixed part."""
         return (self.seconds(tokens) - self.fixed) / tokens
 
     def differs(self, other: "CostCurve", by: float) -> bool:
-        """True if the other curve differs by more than a share at a small or a large forward, so that plans may differ."""
+        """True if the curves differ by more than a share, `by`, for a small or for a large forward, so that plans may differ."""
         large = 256 + self.free
         return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > by for tokens in (1, large))
 
@@ -104,9 +104,9 @@ class ForwardCosts:
         target: cost of a forward of the target, with preparation and reading of results.
         draft: cost of a forward of the draft, with preparation and reading of results; None without a draft.
         children: seconds to draft the children of a level for one request, without the target's tokens.
-        further_children: seconds that each further request adds to that in the same step.
+        further_children: seconds by which `children` grows with each further request of the same step.
         level: seconds to verify one more level in a step.
-        last: seconds of a search for looking at what its user was last given, beside the forwards: finding and weighing it, learning what
+        last: seconds that a search takes, apart from forwards, for its user's last list: finding and weighing it, learning what
             it was worth, and keeping what the next search will find.
     """
 
@@ -122,7 +122,7 @@ class ForwardCosts:
         return self.children_together(1, requests) / requests
 
     def children_together(self, times: int, requests: int) -> float:
-        """Seconds to draft the children of a level so many times, of so many requests in all."""
+        """Seconds to draft children `times` times, for `requests` requests in all."""
         return times * self.children + (requests - times) * self.further_children
 
 
@@ -131,22 +131,24 @@ class LevelValues:
     """The values of the levels below a state of a round.
 
     Attributes:
-        savings: by depth, seconds saved when the level is accepted.
-        computed: by depth, seconds saved when all of its beam was drafted, but the level is rejected: what was is not computed again.
-        beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
-            draft.
-        bonus: by (depth, levels before it in the round), which of `acceptance.BONUSES` is worth most; absent without a draft.
-        fan_out: by depth of the parents, children per prefix.
-        children_cost: seconds to draft the children of a level.
-        token: seconds of one token of the target, beyond the free ones.
-        room: nodes of each level that are free.
-        draft_token: seconds of one token of the draft, beyond the free ones.
-        draft_room: tokens that are free in a forward of the draft.
+        savings: for each depth, the seconds that are saved if the level is accepted.
+        computed: for each depth, the seconds in which the target computes the whole beam of the level. A level that is rejected saves the
+            share of these that its drafted prefixes have: they are not computed again.
+        beam: for each (depth, levels above it in the round), the seconds that the draft's beam is worth at each of `CERTAINTIES`; empty
+            without a draft.
+        bonus: for each (depth, levels above it in the round), the index of the bonus in `acceptance.BONUSES` that is worth most; empty
+            without a draft.
+        fan_out: for each depth, the mean number of children of a prefix.
+        children_cost: seconds to draft the children of a level, for one search.
+        token: seconds that each token beyond the free ones adds to a forward of the target.
+        room: number of nodes of each level that are free.
+        draft_token: seconds that each token beyond the free ones adds to a forward of the draft.
+        draft_room: number of a search's tokens that are free in a forward of the draft.
         last_depth: the deepest level that is drafted.
-        given: by (depth, levels before it in the round), seconds won by given drafts from there on, where all above is accepted; absent
-            where there are none.
-        weighed: by depth and nodes, what `weigh` has answered at the beginning of rounds.
-        given_up: by the depth of a beam, whether nothing is worth drafting in the rounds behind this one.
+        given: for each (depth, levels above it in the round), the seconds that given drafts win from there on if all levels above are
+            accepted; empty without given drafts.
+        weighed: for each (depth, nodes), what `weigh` has answered at the beginning of rounds.
+        given_up: for each depth at which a round begins, whether nothing is worth drafting in all later rounds.
     """
 
     savings: dict[int, float]
@@ -165,7 +167,7 @@ class LevelValues:
     given_up: dict[int, bool] = field(default_factory=dict)
 
     def price(self, nodes: DoubleArray) -> DoubleArray:
-        """Seconds of the target for so many nodes of a level."""
+        """Seconds that so many nodes of a level add to the target's forward."""
         return self.token * np.maximum(nodes - self.room, 0)
 
     def draft_price(self, tokens: DoubleArray | float) -> DoubleArray:
@@ -173,7 +175,7 @@ class LevelValues:
         return self.draft_token * np.maximum(tokens - self.draft_room, 0)
 
     def weigh(self, depth: int, levels: int, certainty: float, nodes: int) -> tuple[float, float]:
-        """Seconds won by drafting the level `depth` by children, and by the draft's beam; cached at the start of rounds."""
+        """Seconds won by drafting the level `depth` by all children, and by the draft's beam; kept for the beginnings of other rounds."""
         if levels == 0 and (depth, nodes) in self.weighed:
             return self.weighed[depth, nodes]
         certain, many = np.array([certainty]), np.array([float(nodes)])
@@ -183,7 +185,7 @@ class LevelValues:
         return weight
 
     def children(self, depth: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
-        """Seconds won by drafting all children of `nodes` prefixes as the level `depth`, and further levels where that pays too."""
+        """Seconds won by drafting all children of `nodes` prefixes as the level `depth`, and further levels by children where that pays."""
         if depth > self.last_depth:
             return np.zeros_like(nodes)
         grown = nodes * self.fan_out[depth - 1]
@@ -199,9 +201,9 @@ class LevelValues:
         return np.maximum(won, certainty * self.stopping(depth))
 
     def stopping(self, depth: int) -> float:
-        """Seconds won by drafting nothing from a level on, which is what given drafts win; for a beam that is certain.
+        """Seconds won by drafting nothing from a level on: what given drafts win there, if all levels above are accepted.
 
-        Where levels above were drafted, given drafts need not have held them, so it is as where the round begins.
+        Where levels above were drafted, given drafts may not hold them, so they count as they do at the beginning of a round.
         """
         return self.given.get((depth, 0), 0.0)
 
@@ -214,5 +216,5 @@ class LevelValues:
 
 
 def room_of_level(free: float, levels: int) -> float:
-    """Free nodes of each of some levels; a power of two, so that batches of about one size share values."""
+    """Free nodes of each level, if `levels` levels share `free`; a power of two, so that batches of about one size share values."""
     return 2.0 ** math.floor(math.log2(free / levels)) if free >= levels else 0.0

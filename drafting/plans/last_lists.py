@@ -1,4 +1,4 @@
-"""Whether users' last lists are worth looking at: what they win, compared with the time that finding, weighing and keeping them takes.
+"""Whether users' last lists are worth looking at: the time that they save, against the time that finding, weighing and keeping them takes.
 
 Invariants: every look is weighed, also one that found nothing, because keeping lists takes as long for users who do not come back. The
 lists of some users are looked at whatever was learned, so that the planner notices when lists begin to help; these are always the same
@@ -13,7 +13,7 @@ from drafting.lru import LruMap
 from drafting.plans.plan import DraftRound
 from drafting.plans.running_costs import RunningMean
 
-# Searches that look before that is judged, and the users of whom one is always looked at.
+# So many searches look before it is decided whether looking pays; and of so many users, the lists of one are always looked at.
 LEAST_LOOKS = 32
 LOOK_AT_USERS = 16
 # Requests choose widths, so their kinds are bounded; what was used longest ago is forgotten.
@@ -28,21 +28,21 @@ class LastLists:
     _are_wanted: bool = True
 
     def add(self, state: DraftRound, seconds: float) -> None:
-        """Note what a search that begins wins by its user's last list; 0 if there is none."""
+        """Note how many seconds a search that begins wins by its user's last list; 0 if there is none."""
         worth = self._worth.get(key := _key(state)) or self._worth.keep(key, RunningMean())
         worth.add(1, seconds)
 
     def are_wanted(self, state: DraftRound, user: str, cost: float) -> bool:
-        """True if one user's is to be looked at for a search that begins, which takes `cost` seconds."""
+        """True if the user's last list is to be looked at for a search that begins; looking takes `cost` seconds."""
         worth = self._worth.get(_key(state))
         self._are_wanted = worth is None or worth.seen < LEAST_LOOKS or max(worth.mean, 0.0) >= cost
         return self.may_be_wanted(user)
 
     def may_be_wanted(self, user: str) -> bool:
-        """True if it was wanted for the search before, or the user is one of those of whom it always is."""
+        """True if last lists were wanted for the search that last asked, or this user's is always looked at."""
         return self._are_wanted or crc32(user.encode()) % LOOK_AT_USERS == 0
 
 
 def _key(state: DraftRound) -> tuple[Verification, tuple[int, ...], int]:
-    """Searches for which last lists are worth about the same."""
+    """What searches have in common for which last lists are worth about the same."""
     return state.verification, state.widths, state.sharing.bit_length()

@@ -24,14 +24,14 @@ REFRESH_SHARE = 0.1
 REFRESH_EVERY = 256
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
-# Levels of one step that are learned from, about; those of large batches say much the same, and each takes time.
+# About so many levels of a step are learned from: those of large batches say much the same, and each takes time.
 LEARNED_AT_ONCE = 16
 LEVEL_KINDS = 3
 # Requests choose widths and tolerances, so their kinds are bounded; what was used longest ago is forgotten.
 MOST_GAPS = 2048
 
-# Of searches that share what was learned: how drafts are verified, the sources offered, those in the tree, and about how far lists may
-# differ (`nearness`).
+# What searches that share statistics have in common: how drafts are verified, the sources offered, those in the tree, and about how far
+# lists may differ (`nearness`).
 GapKind = tuple[Verification, Given, Given, tuple[float, float] | None]
 
 
@@ -40,7 +40,7 @@ class Learned:
     """Statistics of all searches.
 
     Attributes:
-        fan_out: by depth, a first guess at the children of a prefix.
+        fan_out: for each depth, a first guess at the number of children of a prefix.
     """
 
     fan_out: Sequence[float]
@@ -57,15 +57,15 @@ class Learned:
         return Learned(fan_out, self._gaps, self._coverage)
 
     def refresh(self) -> bool:
-        """True, and once only, if so much was learned since the last time that plans may differ."""
+        """True if so much was learned since this was last true that plans may differ."""
         if self._unused <= min(REFRESH_EVERY, REFRESH_SHARE * self._levels):
             return False
         self._unused = 0
         return True
 
     def sample(self, levels: int) -> range:
-        """Those of a step's levels that are learned from: every so many, beginning with another one each time, so that all depths have
-        their turn."""
+        """The indices of the step's levels that are learned from: one in so many, beginning with another one each time, so that all depths
+        have their turn."""
         apart = max(-(-levels // LEARNED_AT_ONCE), 1)
         self._turn += 1
         return range((self._turn - 1) % apart, levels, apart)
@@ -92,22 +92,22 @@ class Learned:
                 self._coverage[key].learn(outcome.covered)
 
     def learn_children(self, depth: int, width: int, children: float) -> None:
-        """Add how many children prefixes at `depth`, of which `width` are kept, had on average."""
+        """Add the mean number of children of some prefixes at `depth`, where the target keeps `width`."""
         known = self.children(depth, width)
         self._grow(1)
         self._children[depth, bucket(width)] = known + FAN_OUT_SHARE * (children - known)
 
     def children(self, depth: int, width: int) -> float:
-        """Children per prefix at `depth`, where `width` are kept."""
+        """Mean number of children of a prefix at `depth`, where the target keeps `width`."""
         return self._children.get((depth, bucket(width)), self.fan_out[depth])
 
     def covered(self, verification: Verification, source: Given, width: int, depth: int, levels: int) -> float:
-        """The chance that what is given alone accepts a level."""
+        """The chance that a level is accepted by the given drafts of `source` alone."""
         key = verification, source, bucket(width), depth, min(levels, LEVEL_KINDS - 1)
         return self._coverage[key].chance if key in self._coverage else 0.0
 
     def gaps(self, kind: GapKind, width: int, depth: int, levels: int) -> WantedGaps:
-        """Which gaps a level wants of the draft."""
+        """The statistics of the gaps that a level wants of the draft."""
         levels = min(levels, LEVEL_KINDS - 1)
         key = kind, bucket(width), depth, levels
         if (found := self._gaps.get(key)) is None:
@@ -126,7 +126,7 @@ class Learned:
 
 
 def nearness(tolerance: Tolerance | None) -> tuple[float, float] | None:
-    """Tolerances that share what was learned: both bounds, rounded to powers of two."""
+    """A key for tolerances that share statistics: the binary logarithms of both bounds, rounded; -inf for a bound of 0."""
     if tolerance is None:
         return None
     items, mass = (round(math.log2(bound)) if bound else -math.inf for bound in (tolerance.items, tolerance.mass))
@@ -135,5 +135,5 @@ def nearness(tolerance: Tolerance | None) -> tuple[float, float] | None:
 
 @lru_cache(maxsize=4096)
 def bucket(width: int) -> int:
-    """Beam widths that share what was learned."""
+    """A key for beam widths that share statistics."""
     return round(4 * float(np.log2(width)))

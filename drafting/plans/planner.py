@@ -67,8 +67,8 @@ class Planner(Plan):
         self._learned, self._running = Learned(self.fan_out), RunningCosts(self.costs)
 
     def successor(self, fan_out: Sequence[float]) -> "Planner":
-        """A planner for another catalog on the same machine, with these costs, and with what drafts were accepted: that is a matter of the
-        models, so it holds for other items of identifiers of one length."""
+        """A planner for another catalog on the same machine, with the same costs. It shares what was learned of the acceptance of drafts if
+        identifiers have the same length: acceptance depends on the models, and little on the items."""
         planner = Planner(self.costs, fan_out, self.follows_clock, self.items)
         if len(fan_out) == len(self.fan_out):
             planner._learned = self._learned.successor(fan_out)
@@ -114,7 +114,7 @@ class Planner(Plan):
         return best
 
     def _begun(self, state: DraftRound, source: Given, offered: Given, nodes: float) -> float:
-        """Seconds won by a search that begins with so many given nodes in its tree."""
+        """Seconds won by a search that begins with `nodes` given nodes, those of `source`, in its tree."""
         state = replace(state, given=source, offered=offered, drafted=int(nodes))
         values, first = self._values(state, self.costs.draft is not None), state.next_depth
         by_children, by_beam = values.weigh(first, 0, 1.0, state.nodes)
@@ -214,7 +214,7 @@ class Planner(Plan):
         """Seconds won by drafting all proposals within each gap, with the best that can follow.
 
         Args:
-            certainty: that all levels above are accepted; broadcast against `expected`, as is what is returned.
+            certainty: the chance that all levels above are accepted; it and the result are broadcast against `expected`.
         """
         accepted = certainty * expected.chances
         won: DoubleArray = accepted * values.savings[depth] + (certainty - accepted) * expected.kept * values.computed[depth]
@@ -236,8 +236,8 @@ class Planner(Plan):
         return self._known_values.get(key) or self._known_values.keep(key, self._look_ahead(state, has_draft, group_size, room, trial))
 
     def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float, trial: ForwardCosts | None) -> LevelValues:
-        """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free; a trial has costs
-        of its own."""
+        """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free. `trial` are costs
+        to plan by in place of the current ones, if the round is one."""
         costs = trial or self.costs
         target, draft = costs.target, costs.draft if has_draft else None
         widths, last, sharing = state.widths, state.last_depth, state.sharing

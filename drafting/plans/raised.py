@@ -29,7 +29,7 @@ class Raised:
     bonuses: FloatArray
 
     def rank(self, selection: Selection, trie_nodes: int) -> tuple[Selection, Tensor]:
-        """The selection by its ranking with bonuses, and that ranking, `[requests, k]` float32; equal ones keep their order.
+        """The selection, ordered by its ranking with bonuses, and that ranking, `[requests, k]` float32. Equal ones keep their order.
 
         Args:
             trie_nodes: number of nodes of the trie.
@@ -37,8 +37,8 @@ class Raised:
         device, requests = selection.nodes.device, len(self.nodes)
         if not any(len(nodes) for nodes in self.nodes):
             return selection, selection.ranking
-        # Requests one behind the other, so that one sorted row holds what is raised for all. The -1 of a proposal that there is not comes
-        # to a leaf of the request before, and no leaf is raised.
+        # The nodes of each request are shifted by a range of their own, so that one sorted row holds what is raised for all. A missing
+        # proposal (-1) becomes a leaf in the range of the request before, and no leaf is raised.
         starts = trie_nodes * np.arange(requests)
         keys = on_device(concat([nodes + start for nodes, start in zip(self.nodes, starts.tolist(), strict=True)]), device)
         wanted = selection.nodes + on_device(starts, device)[:, None]

@@ -15,20 +15,21 @@ import numpy as np
 
 from drafting.plans.costs import SHORTEST, CostCurve, ForwardCosts
 
-# Sizes, on top of what is free, at which a first measurement counts as one forward each: half with a further level, half without.
+# The first measurement counts as one forward of each of these numbers of tokens, beyond the free ones: half of it with a further level
+# to verify, half without.
 PRIOR_TOKENS = (1, 16, 64, 256)
 PRIOR_WEIGHT = 0.5
 # After about 200 forwards, one weighs a third of a new one.
 FADING = 0.995
-# What takes longer than so many times the mean of steps, when some were seen, was interrupted.
+# What takes longer than so many times the mean, once so many steps were seen, was interrupted.
 OUTLIER = 4.0
 FEWEST_STEPS = 8
-# This share of the steps that verify several levels is timed; and so it is of the others, after so many of them in a row. After so many
-# steps of both kinds the costs are looked at anew.
+# Of the steps that verify several levels, this share is timed. Those that verify one level are all timed at first, but after so many of
+# them in a row the same share only. After so many steps of both kinds the costs are looked at anew.
 TIMED_SHARE = 0.25
 ALL_TIMED = 8
 LOOK_AT_TIMES_EVERY = 32
-# What was not timed for so many steps costs at most this share of the target's fixed part in a trial: little enough to be tried.
+# In a trial, what was not timed for so many steps counts as at most this share of the target's fixed part: cheap enough to be tried.
 UNTIMED_STEPS = 1024
 TRIAL_SHARE = 0.1
 # Costs that have changed by a smaller share are left as they are: plans would hardly change, and all of them would be made anew.
@@ -43,11 +44,13 @@ class StepTimes:
 
     Attributes:
         target_tokens, target_seconds: tokens and time of the target's forward, with preparation and reading of results.
-        draft_forwards, draft_tokens, draft_seconds: forwards, tokens and time of drafting, and of learning from what was proposed.
-        levels: levels that were verified beyond the first.
-        searches, last_seconds: searches that began to look for what their users were last given, and the time of all that do.
-        children: how often children were drafted, for all that did so together; 0 where the draft was asked as well.
-        parents, children_seconds: searches whose children were drafted, each time counted, and the time of it all, with the decisions.
+        draft_forwards, draft_tokens, draft_seconds: forwards and tokens of the draft, and the time of drafting and of learning from it.
+        levels: number of levels that were verified after the first.
+        searches: number of searches that began in this step and looked for their users' last lists.
+        last_seconds: time that last lists took in this step, for all searches.
+        children: how often children were drafted, each time for all searches that wanted them; 0 if the draft was asked as well.
+        parents: number of searches for which children were drafted, over all these times.
+        children_seconds: time of drafting children, decisions included.
     """
 
     target_tokens: int
@@ -72,7 +75,7 @@ class RunningCurve:
     """
 
     def __init__(self, start: CostCurve, level: float = 0.0) -> None:
-        """`level`: seconds for each further level that is verified behind a forward, as first measured."""
+        """`level`: first measurement of the seconds that each further level takes to verify after a forward."""
         self._free = start.free
         self._prior, self._seen = [0.0] * 9, [0.0] * 9
         for tokens in PRIOR_TOKENS:
@@ -80,11 +83,11 @@ class RunningCurve:
                 _accumulate(self._prior, (1, tokens, levels), start.seconds(start.free + tokens) + levels * level, 1.0, PRIOR_WEIGHT)
 
     def add(self, forwards: int, tokens: int, seconds: float, levels: int = 0) -> None:
-        """Note forwards, about equally long ones, that took so many seconds together, with the further levels that were verified."""
+        """Note forwards of about the same length, with their tokens, their seconds and further levels verified, each over all of them."""
         _accumulate(self._seen, (forwards, max(tokens - forwards * self._free, 0.0), levels), seconds, FADING)
 
     def fit(self) -> tuple[CostCurve, float]:
-        """The curve through what was seen last, and the seconds of a further level."""
+        """The curve through what was seen lately, and the seconds of a further level."""
         ff, ft, fl, tt, tl, ll, *sums = (seen + prior for seen, prior in zip(self._seen, self._prior, strict=True))
         found = np.linalg.solve(np.array([[ff, ft, fl], [ft, tt, tl], [fl, tl, ll]]), np.array(sums))
         fixed, per_token, level = np.maximum(found, 0.0).tolist()
@@ -100,10 +103,10 @@ def _accumulate(sums: list[float], parts: tuple[float, float, float], seconds: f
 
 
 class RunningMean:
-    """The mean of values that are told in steps, some values each or none, of which old ones fade.
+    """The mean of values that are added step by step, any number in each step; old ones fade.
 
     Attributes:
-        seen: number of values.
+        seen: number of values, of which old ones count less.
     """
 
     def __init__(self) -> None:
@@ -111,30 +114,30 @@ class RunningMean:
         self._sum = 0.0
 
     def add(self, count: int, total: float) -> None:
-        """Add a step of so many values with a sum."""
+        """Add a step with `count` values, whose sum is `total`."""
         self.seen, self._sum = FADING * self.seen + count, FADING * self._sum + total
 
     @property
     def mean(self) -> float:
-        """0 before anything was added."""
+        """The mean; 0 before anything was added."""
         return self._sum / self.seen if self.seen else 0.0
 
 
 class RunningShare:
-    """How many times as long as at first something takes; the first measurement counts as one of each value that is told."""
+    """How many times as long something takes now as when it was first measured; that measurement counts as one value."""
 
     def __init__(self) -> None:
         self._expected, self._seen = 0.0, 0.0
 
     def add(self, expected: float, seconds: float) -> None:
-        """Note what took so many seconds, and would have taken `expected` at first; an interruption is cut off."""
+        """Note that something took so many seconds, where by the first measurement `expected` would do; interruptions are cut short."""
         if not self._expected:
             self._expected = self._seen = expected
         self._expected, self._seen = FADING * self._expected + expected, FADING * self._seen + min(seconds, OUTLIER * expected * self.share)
 
     @property
     def share(self) -> float:
-        """1 before anything was told."""
+        """The ratio; 1 before anything was noted."""
         return self._seen / self._expected if self._expected else 1.0
 
 
@@ -142,7 +145,7 @@ class RunningCosts:
     """All costs of a machine.
 
     Attributes:
-        costs: as they were last looked at.
+        costs: the costs as of the last look.
     """
 
     def __init__(self, costs: ForwardCosts) -> None:
@@ -152,7 +155,7 @@ class RunningCosts:
         self._last, self._last_of_steps = RunningMean(), RunningMean()
         self._first_costs, self._children = costs, RunningShare()
         self._steps = self._plain_steps = 0
-        # Steps since the last one that told what it takes.
+        # For each cost, the number of steps since one was last timed for it.
         self._untimed = {"draft": 0, "children": 0, "level": 0}
 
     def lose_draft(self) -> None:

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 
 from drafting.plans.plan import DraftRound
 
-# Forwards and not rounds, because few share the draft's of a trial, and at each depth, or trials would fall on one that comes by in step
-# with them.
+# Counted in forwards and not in rounds, because few searches share the draft's forward in a trial; and for each depth apart, or all trials
+# might fall on one depth that comes round in step with them.
 EXPLORE_EVERY = 128
-# After so many rounds, one after the other, for which nothing was drafted, a search in so many is planned for: deciding takes time as well.
+# After so many rounds in a row without drafts, only one search in so many is planned for, because deciding takes time as well.
 IDLE_ROUNDS = 64
 PLAN_WHEN_IDLE = 8
 
 
 @dataclass
 class Trials:
-    """Counts rounds in forwards: each is its part of the one that it shares."""
+    """Counts the forwards of the target between trials; a round counts as its part of the forward that it shares."""
 
     _waited: dict[int, float] = field(default_factory=dict)
     _sharing: int = 1
@@ -36,25 +36,25 @@ class Trials:
         return is_due
 
     def skip_rounds(self, depths: Iterable[int], state: DraftRound) -> None:
-        """Count a round at each depth that is planned by what was learned."""
+        """Count a round at each depth towards its next trial."""
         for depth in depths:
             self._waited[depth] = self._waited.get(depth, 0.0) + state.group_size / state.sharing
 
     def are_due(self, depths: Iterable[int], forwards: float = 1.0) -> bool:
-        """True if a trial is due at one of the depths after so many forwards more."""
+        """True if a trial is due at one of the depths within so many further forwards."""
         return any(self._waited.get(depth, 0.0) + forwards >= EXPLORE_EVERY for depth in depths)
 
     def end(self, drafted: bool) -> None:
-        """Note whether anything is drafted for a round or a search that begins and is no trial."""
+        """Note whether anything is drafted for a round, or a search, that begins and is no trial."""
         self._idle_rounds = 0 if drafted else self._idle_rounds + 1
 
     @property
     def are_idle(self) -> bool:
-        """True if nothing was drafted for long."""
+        """True if nothing was drafted for `IDLE_ROUNDS` rounds."""
         return self._idle_rounds >= IDLE_ROUNDS
 
     def skip_search(self) -> bool:
-        """True if a search that begins while nothing is drafted need not be planned for, which is then counted."""
+        """True if a search that begins while drafting is idle is not to be planned for; its forwards are counted then."""
         self._idle_searches += 1
         part = 1 / self._sharing
         if self._idle_searches % PLAN_WHEN_IDLE == 0 or self.are_due(self._waited, part):
