@@ -63,7 +63,7 @@ class LookAhead:
         """Begin with the rejected level.
 
         Args:
-            nodes, log_probs: `[n]` int64 and float32, the beam, and what may stand in for it behind, best first.
+            nodes, log_probs: `[n]` int64 and float32, the beam, and behind it what may stand in for some of it, best first.
             drafted: `[n]` bool, which of them are in the tree.
             width: of the beam.
         """
@@ -75,10 +75,10 @@ class LookAhead:
         """Go on to the next level.
 
         Args:
-            nodes: `[n]` int64, the best continuations of the drafted prefixes above, best first; the `width` best, and more where what is
-                behind them may stand in for some.
+            nodes: `[n]` int64, the best continuations of the drafted prefixes above, best first: the `width` best, and more if those
+                may stand in for some of these.
             log_probs: `[n]` float32.
-            width: how many plain beam search selects.
+            width: how many prefixes plain beam search selects at this level.
             drafted: `[n]` bool, which of them are in the tree; None at the leaves.
         """
         self._first, self._last = self._trie.first_child[self._first], self._trie.first_child[self._last]
@@ -96,7 +96,7 @@ class LookAhead:
                 self._cut_off(depth, max(width - int(np.count_nonzero(self._is_below_certain)), 0))
 
     def is_within(self, tolerance: Tolerance, k: int) -> bool:
-        """True if the list of the last level, of k items, is within a bound."""
+        """True if the last level, a list of k items, is within one of the tolerance's bounds."""
         if len(self._nodes) < k:
             return False
         uncertain = k - int(np.count_nonzero(self._certain))
@@ -115,14 +115,14 @@ class LookAhead:
         self._last = np.concatenate([self._last, missing + 1])
 
     def _cut_off(self, depth: int, most: int) -> None:
-        """Of what is less likely than a whole level, `most` may be selected by plain beam search."""
+        """Note that plain beam search may select `most` prefixes of a level from those that are no likelier than all known ones."""
         first, last = self._trie.level_starts[depth : depth + 2]
         self._missing = np.concatenate([self._missing, np.full(most, self._probabilities[-1])])
         self._first = np.concatenate([self._first, np.full(most, first)])
         self._last = np.concatenate([self._last, np.full(most, last)])
 
     def _unknown(self, probabilities: DoubleArray) -> DoubleArray:
-        """`[n]`, the most descendants of missing prefixes at this level that are as likely as each of some probabilities."""
+        """`[n]`, for each probability, how many descendants of missing prefixes at this level may have it or a larger one, at most."""
         most, below = np.empty(len(probabilities)), (self._last - self._first).astype(np.float64)
         rows = max(1, _PAIRS // max(1, len(below)))
         for start in range(0, len(most), rows):
@@ -135,14 +135,14 @@ class LookAhead:
 def shares_of(
     trie: TrieArrays, tolerance: Tolerance, nodes: IntArray, log_probs: FloatArray, depth: int, listed: FloatArray, levels: int
 ) -> DoubleArray:
-    """`[n]`, the share of a level's part of a tolerance that each prefix takes, by the proof, if it is missing; as if all below was known.
+    """`[n]`, the share of a level's part of a tolerance that each prefix takes if it is missing, by the proof and with all below known.
 
     All levels of a round take from one tolerance, so each may take an even part of it, but at least one item.
 
     Args:
         nodes, log_probs: `[n]` int64 and float32, the level's beam.
         listed: `[k]` float32, log-probabilities of the list, best first.
-        levels: that take from the tolerance.
+        levels: number of levels that share the tolerance.
     """
     probabilities, last_listed = np.exp(log_probs.astype(np.float64)), np.exp(listed.astype(np.float64))
     shares = np.full(len(nodes), np.inf)

@@ -37,13 +37,13 @@ class VerifiedLevel:
     """The next level of R searches, on the device.
 
     Attributes:
-        ahead: number of levels above it that the host has not read.
-        sizes: prefixes above it, of each search.
-        first: `[prefixes]` float32, the log-probability of each one's first child: NaN where the target's logits are not finite.
-        drafted: per search, indices of the level's nodes that the target has computed.
-        drafted_fields: `[R, 3, most]` int64, their `BeamSearch.node_fields`; -2 pads. None if there are none.
-        selection: `[R, k]`, the target's beams, and behind them what else is selected.
-        hits: `[R, k]` int64, where these stand among the drafted, -1 for a prefix that does not; None if none was drafted.
+        ahead: number of levels between the beams that the host knows and this level: 0 where it is the next one.
+        sizes: for each search, the number of prefixes above the level.
+        first: `[prefixes]` float32, the log-probability of the first child of each of these: NaN where the target's logits are not finite.
+        drafted: for each search, the indices in its sequence of the nodes at this level that the target has computed.
+        drafted_fields: `[R, 3, most]` int64, `BeamSearch.node_fields` of these nodes; -2 pads. None if there are no such nodes.
+        selection: `[R, k]`, the target's beams; behind a beam the next best prefixes, as many as its search asks for or more.
+        hits: `[R, k]` int64, where each selected prefix stands among the drafted nodes; -1 if it does not. None if there are no such nodes.
     """
 
     searches: Sequence[BeamSearch]
@@ -63,13 +63,13 @@ class ContinuationTable:
     """
 
     def __init__(self, trie: ItemTrie, slots: SlotPool, device: torch.device) -> None:
-        """`slots` are those of the nodes."""
+        """`slots` is the pool from which nodes take their slots."""
         self._trie = trie
         self._slots = slots
         self._log_probs = torch.zeros(min(FEWEST_ROWS, slots.total), max(trie.max_children), device=device)
 
     def write(self, slots: Tensor, trie_nodes: Tensor, rows: Rows, kinds: RowKinds, eligible: BatchEligibility | None) -> None:
-        """Keep what a forward says after nodes; see `continuation_log_probs`."""
+        """Keep the log-probabilities after nodes in `slots`; for the other arguments see `continuation_log_probs`."""
         if self._slots.most_used > len(self._log_probs):
             self._log_probs = grown(self._log_probs, self._slots.most_used, self._slots.total)
         for part in continuations(self._trie, trie_nodes, rows, kinds, eligible):
@@ -77,11 +77,11 @@ class ContinuationTable:
             self._log_probs[:, : part.log_probs.shape[1]].index_copy_(0, of_kind, part.log_probs)
 
     def read(self, slots: Tensor, width: int) -> Tensor:
-        """`[slots, width]` of nodes written before; anything beyond the most children of a node of their depth."""
+        """`[slots, width]`, the rows of nodes that were written before; columns that no node of their depth has may hold anything."""
         return self._log_probs[:, :width].index_select(0, slots)
 
     def at(self, slots: Tensor, columns: Tensor) -> Tensor:
-        """`[n]`, of one child each, which is number `columns` of its parent's."""
+        """`[n]`, the log-probability of one child of each node: the one in column `columns` of the row."""
         return self._log_probs[slots, columns]
 
 
@@ -96,8 +96,8 @@ class LevelVerifier:
         self._looks_ahead = is_async(self._device)
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifiedLevel]:
-        """The next level; where reading waits, also the level below of those searches for which this one was drafted, and so on. The levels
-        below are looked at, too, of searches that may end without all of their beams."""
+        """Verify the next level of all searches; where reading waits, also the level below for searches of which this one was drafted, and
+        so on. Searches with a tolerance are always looked at further below, because they may end without all of their beams."""
         rules = self._rules(searches)
         beams = [search.beam_fields(search.beam, search.depth) for search in searches]
         frontier = Frontier.of(self._tree, beams, sampled=rules is not None)
@@ -107,7 +107,7 @@ class LevelVerifier:
         return levels
 
     def _verify_below(self, level: VerifiedLevel, drafter: BeamDrafter | None) -> VerifiedLevel | None:
-        """The level below for searches that had this one drafted, as if they accepted it; None if there are none."""
+        """Verify the level below for searches of which this one was drafted, as if it was accepted; None if there are none."""
         if level.hits is None or level.drafted_fields is None:
             return None
         looks = [self._looks_ahead or search.tolerance is not None for search in level.searches]
@@ -120,12 +120,12 @@ class LevelVerifier:
         k = level.hits.shape[1]
         hidden = level.hits < 0
         if any(search.tolerance is not None for search in searches):
-            # What is beside a beam stands in for what of it was not drafted.
+            # Prefixes behind the beam are hidden, unless some of the beam was not drafted, for which they stand in.
             widths = [search.widths[search.depth + level.ahead + 1] for search in level.searches]
             is_beside = arange(k, self._device) >= on_device(np.array(widths), self._device)[:, None]
             hidden |= is_beside & ~(hidden & ~is_beside).any(1, keepdim=True)
         beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
-        # A prefix that was not drafted is taken for the best one, and nothing follows from it.
+        # A prefix that was not drafted has no slot, so it gets that of the best one; it is hidden, and nothing follows from it.
         hits = torch.where(level.hits < 0, level.hits[:, :1], level.hits).clamp_(min=0)[:, None].expand(-1, 2, -1)
         slots, asked = level.drafted_fields[:, :2].gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
         rules = self._rules(searches)
@@ -138,7 +138,7 @@ class LevelVerifier:
     def _verify(
         self, searches: Sequence[BeamSearch], ahead: int, frontier: Frontier, rules: BatchRules | None, drafter: BeamDrafter | None
     ) -> VerifiedLevel:
-        """Select as many prefixes as any search asks for."""
+        """Select from the continuations of `frontier`, and look for what is selected among the drafted nodes."""
         depths = [search.depth + ahead for search in searches]
         drafted = [search.computed_at(depth + 1) for search, depth in zip(searches, depths, strict=True)]
         fields = None

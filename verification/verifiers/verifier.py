@@ -25,7 +25,7 @@ from verification.verifiers.level import ContinuationTable, LevelVerifier, Verif
 
 
 class Selected(NamedTuple):
-    """Prefixes of one level that the target has selected, or nearly: `nodes`, `cum_log_probs` and `hits` as in `VerifyResult`."""
+    """Prefixes of one level that the target has selected or nearly selected; attributes as of `VerifyResult`."""
 
     nodes: IntArray
     cum_log_probs: FloatArray
@@ -37,16 +37,16 @@ class VerifyResult:
     """The target's selection for one search at one level, on the host.
 
     Attributes:
-        row: row of the search in the level.
-        depth: depth of the level.
-        nodes: `[n]` int64 trie nodes, best first.
+        row: the row of the search in the `VerifiedLevel`.
+        depth: the depth of the level.
+        nodes: `[n]` int64, the trie nodes of the selected prefixes, best first.
         cum_log_probs: `[n]` float32.
-        drafted: `[d]` int64, indices of the level's nodes in the search's tree.
-        hits: `[n]` int64, where they stand among the drafted; -1 for a prefix that was not drafted.
-        beside: the best prefixes behind them, as far as the search asks for them; see `BeamSearch.selected`.
-        finite: False if the target's logits after the prefixes above are not: then the search ends, and the rest says nothing.
-        finished: True if the search ends with these prefixes.
-        accepted: True if all were drafted, so that the next level can be verified without a forward.
+        drafted: `[d]` int64, the indices in the search's sequence of the nodes at this level that the target has computed.
+        hits: `[n]` int64, where each selected prefix stands in `drafted`; -1 for one that was not drafted.
+        beside: the next best prefixes, as many as the search asks for; see `BeamSearch.selected`.
+        finite: False if the target's logits after the prefixes above are not finite: then the search ends, and nothing else here counts.
+        finished: True if the search ends with this level.
+        accepted: True if all selected prefixes were drafted, so that the next level can be verified without a forward.
     """
 
     search: BeamSearch
@@ -63,7 +63,7 @@ class VerifyResult:
 
     @property
     def ahead(self) -> Selected:
-        """The prefixes that a look-ahead goes by: the beam, and what is beside it where some of the beam was not drafted."""
+        """The prefixes by which a look-ahead goes on: the beam, and if some of it was not drafted also the prefixes beside it."""
         beam, beside = Selected(self.nodes, self.cum_log_probs, self.hits), self.beside
         if (self.hits >= 0).all():
             return beam
@@ -72,13 +72,13 @@ class VerifyResult:
 
     @property
     def used(self) -> IntArray:
-        """Indices of the drafted nodes among these."""
+        """Indices in the sequence of those prefixes of `ahead` that were drafted."""
         hits = self.ahead.hits
         return self.drafted[hits[hits >= 0]]
 
     @property
     def kept(self) -> IntArray:
-        """`[n + m]` int64 trie nodes, for the next search of the user."""
+        """`[n + m]` int64, the trie nodes of the beam and of what is beside it, for drafts of the user's next search."""
         return np.concatenate([self.nodes, self.beside.nodes])
 
 
@@ -86,7 +86,7 @@ class Verifier:
     """Verifies levels for all running searches at once.
 
     Attributes:
-        levels: how many, one after the other, were verified last.
+        levels: how many levels, one after the other, the last call of `verify` has verified.
     """
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, slots: EngineSlots) -> None:
@@ -97,7 +97,7 @@ class Verifier:
         self.levels = 0
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None, unread: Sequence[Proposals] = ()) -> list[VerifyResult]:
-        """Take every search as far down as it can go; relaxed ones compare with `drafter`. What is `unread` is read on the way."""
+        """Take every search as far down as it can go. Relaxed ones compare with `drafter`; proposals in `unread` are read on the way."""
         results: list[VerifyResult] = []
         self.levels = 0
         while searches:
@@ -115,7 +115,7 @@ class Verifier:
         return results
 
     def _end_early(self, found_by_level: Sequence[Sequence[VerifyResult]]) -> list[VerifyResult]:
-        """The lists of searches that may differ, behind the levels that are plain beam search's."""
+        """The results of searches with a tolerance that end early: the levels of plain beam search, and then the list."""
         tolerant: defaultdict[BeamSearch, list[VerifyResult]] = defaultdict(list)
         for result in chain.from_iterable(found_by_level):
             if result.search.tolerance is not None:
@@ -147,8 +147,8 @@ class Verifier:
         return *found[: accepted + 1], below[-1]
 
     def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], ahead: set[BeamSearch]) -> None:
-        """Make the selected prefixes the beams; write those that are read again into the tree, which are not those of searches whose next
-        level has been verified already, `ahead`."""
+        """Make the selected prefixes the beams, and write into the tree those that are read there: not those of searches in `ahead`, whose
+        next level has been verified already, if they accepted this one."""
         moved = []
         for result in results:
             if result.finished:
