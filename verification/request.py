@@ -72,8 +72,8 @@ class ReservedPlaces:
     """Places of a list that only some items may take.
 
     Attributes:
-        places: how many identifiers; fewer where fewer are eligible.
-        items: all among the request's `allowed_items`.
+        places: number of identifiers; fewer are listed where fewer are eligible.
+        items: the items that may take these places, all of them among the request's `allowed_items`.
     """
 
     places: int
@@ -88,12 +88,12 @@ class Think:
     left out, or because it has become too long.
 
     Attributes:
-        max_tokens: the most tokens that the target writes.
-        end: `[n]` int64, at least one: the text has ended when it ends with these very tokens.
-        after: `[n]` int64, the tokens between the end and the beams.
-        stops: tokens that end the text as well, such as the end of a sequence.
-        rule: strict writes the token of the highest logit, the smallest id among equals; other rules sample from the vocabulary, by their
-            seed and temperature.
+        max_tokens: the most tokens that the target may write.
+        end: `[n]` int64, at least one token: the text is complete when its last tokens are these.
+        after: `[n]` int64, the tokens between `end` and the beams.
+        stops: other tokens that complete the text, such as the end of a sequence.
+        rule: a strict one writes the token with the highest logit, of equal ones that with the smallest id; others sample from the
+            vocabulary, by their seed and temperature.
     """
 
     max_tokens: int
@@ -108,10 +108,10 @@ class Think:
 
     @classmethod
     def of(cls, thinking: ThinkingTokens | None, max_tokens: int, stops: frozenset[int], rule: SearchRule) -> "Think":
-        """A text of so many tokens at most, as the target's `prompt.json` says.
+        """A text of at most `max_tokens` tokens, written as the target's `prompt.json` says.
 
         Raises:
-            ValueError: it says nothing of texts, or that they are shorter; the message is a sentence.
+            ValueError: the file says nothing of texts, or allows fewer tokens; the message is a sentence.
         """
         if thinking is None:
             raise ValueError("This model can't think before a list: its prompt.json has no field think.")
@@ -121,7 +121,7 @@ class Think:
 
     @property
     def most_tokens(self) -> int:
-        """The most tokens that the prompt grows by."""
+        """The most tokens by which the prompt may grow."""
         return self.max_tokens + len(self.end) + len(self.after)
 
 
@@ -131,9 +131,9 @@ class Thought:
 
     Attributes:
         tokens: token ids of the text, its end left out.
-        written: number of tokens that the target wrote, one a forward; those that end the text count.
+        written: number of tokens that the target wrote, one in each forward, those that end the text included.
         prompt_tokens: tokens of the prompt before the text.
-        cached_tokens: those of them that were found in the prefix cache.
+        cached_tokens: number of these that were found in the prefix cache.
     """
 
     tokens: tuple[int, ...]
@@ -150,22 +150,23 @@ class BeamRequest:
         request_id: unique among running requests.
         prompt: `[tokens]` int64, at least one.
         k: identifiers to return.
-        beam_width: prefixes kept at each level, at least `k`; the most, where levels have widths of their own.
+        beam_width: prefixes kept at each level, at least `k`; the largest of `beam_widths` where these are given.
         excluded_items: `[n]` int64, catalog indices of items that must not be returned.
-        rule: ranking of prefixes and verification of drafts.
+        rule: how prefixes are ranked and drafts verified.
         cache_key: requests of one key share prompts in the prefix cache; None keeps nothing.
         allowed_items: the only items that may be returned; None allows all.
-        catalog: its name, where one model serves several.
-        reserved: places for some items only, in strict lists; see `verification.engine.reserved`.
+        catalog: the name of the catalog, where one model serves several.
+        reserved: places of a strict list that only some items may take; see `verification.engine.reserved`.
         think: text that the target writes before the search begins; None for none.
-        thought: what it has written, once it has.
+        thought: the text that it has written, once it has.
         blend: candidates that a strict list is blended with; see `verification.engine.blend`.
-        explain: prefixes beside the beam that an explanation tells of each level; None for no explanation.
-        scored: candidates whose log-probabilities are asked for in place of a list, where k and beam width are 1.
+        explain: number of prefixes beside the beam that an explanation shows of each level; None for no explanation.
+        scored: candidates whose log-probabilities are asked for in place of a list; then k and beam width are 1.
         beam_widths: prefixes kept at each level but the last, the last of them at least `k`; None for `beam_width` at all of them. Where
             an upper one is smaller than `k`, a list may be shorter although more items are eligible.
-        normalise: what its log-probabilities are normalised over; None for what the engine does.
-        caps: how many items of a value the list may have, of each attribute at most once; see `verification.engine.capped`.
+        normalise: what log-probabilities are normalised over; None for the engine's default.
+        caps: how many items with the same value of an attribute the list may have, one cap for an attribute; see
+            `verification.engine.capped`.
         tolerance: how far a strict list may be from plain beam search's; None for exactly that list. Lists with reserved places, a blend,
             caps or an explanation are exact in any case.
         retrieved: `[n]` int64, catalog indices of a retriever's best items, best first, for plans that draft some; they change no list.
@@ -210,17 +211,17 @@ class BeamRequest:
             raise ValueError("Places can only be reserved in strict lists.")
 
     def forgotten(self) -> "BeamRequest":
-        """A copy without `cache_key`, so that nothing of it is cached."""
+        """A copy without `cache_key`, so that nothing of the request is cached."""
         return replace(self, cache_key=None)
 
     @property
     def last_width(self) -> int:
-        """Prefixes that are kept at the last level but one."""
+        """Number of prefixes that are kept at the last level but one."""
         return self.beam_widths[-1] if self.beam_widths else self.beam_width
 
     @property
     def own_tokens(self) -> int:
-        """Tokens of the prompt before any text of the target."""
+        """Number of tokens of the prompt, without any text of the target."""
         return len(self.prompt) if self.thought is None else self.thought.prompt_tokens
 
     @property
@@ -230,12 +231,12 @@ class BeamRequest:
 
     @property
     def blended_nodes(self) -> int:
-        """Tree nodes of the candidates that it is blended with."""
+        """Number of tree nodes for the candidates that the list is blended with."""
         return 0 if self.blend is None else self.blend.prefixes
 
     @property
     def candidates(self) -> int:
-        """Items that it brings for the target to score."""
+        """Number of items that the request brings for the target to score."""
         if self.scored is not None:
             return len(self.scored.rows)
         return 0 if self.blend is None else self.blend.items

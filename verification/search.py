@@ -31,9 +31,9 @@ ROUND_SEEDS = 0x1E3779B97F4A7C15
 
 
 def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
-    """Prefixes kept at each depth from the root on: no more than a level has nodes, and k at the last, or with caps all that are found.
+    """Prefixes kept at each depth from the root on: at most as many as the level has nodes. At the last, k; with caps a whole beam.
 
-    Where candidates are scored there is no beam, and what a step has room for is set aside as one level.
+    A request for scores has no beam: the candidates' prefixes that a step has room for are set aside as one level.
     """
     if request.scored is not None:
         return 1, request.scored.nodes, 1
@@ -47,29 +47,30 @@ class BeamSearch:
     """The state of one search.
 
     Attributes:
-        request: without its key as soon as its user is forgotten.
-        rule: ranking of prefixes and verification of drafts.
+        request: what is searched for; its key is removed if its user is forgotten meanwhile.
+        rule: how prefixes are ranked and drafts verified.
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
         eligibility: the trie nodes that the search may enter.
-        cached_tokens: prompt tokens that were computed before, by other requests.
-        shared_length: slots at the start of the sequence that this search does not own.
-        beam: indices of the prefixes selected last, best first; the root at first.
-        ancestors: indices of the prefixes selected before, the root first.
+        cached_tokens: number of prompt tokens that other requests had computed before.
+        shared_length: number of slots at the beginning of the sequence that this search does not own.
+        beam: indices in the sequence of the prefixes selected last, best first; the root at first.
+        ancestors: indices in the sequence of all prefixes selected before, level by level, the root first.
         depth: depth of the beam.
-        drafts: whether its tree may be drafted.
+        drafts: True if nodes may be drafted for the search.
         normalise: what its log-probabilities are normalised over.
         tolerance: how far its list may be from plain beam search's; None for exactly that list.
-        untaught: outcomes of levels of a search with a tolerance, with the log-probabilities of their prefixes, until its list is known.
-        keeps_beams: whether what it keeps and nearly keeps is wanted as a draft of its user's next search.
-        kept: trie nodes of these, level by level.
+        untaught: for a search with a tolerance, what the plan learns from when the list is known: the outcome of each level, with the trie
+            nodes and log-probabilities of its beam.
+        keeps_beams: True if the prefixes that it keeps and nearly keeps are wanted as drafts of its user's next search.
+        kept: the trie nodes of these prefixes, level by level.
         offered: given drafts for its first round; None where there are none.
-        given: which of them are in the tree.
-        covered: by choice of them, levels above the next one, one after the other, whose beams they hold.
-        rounds: how often it has begun.
+        given: the sources of those that are in the tree.
+        covered: for each choice of given drafts, the number of consecutive levels right above the next one whose beams it holds.
+        rounds: how often the search has begun; more than once for some lists with caps.
         target_forwards, draft_forwards, drafted_nodes, accepted_depths: as in `Usage`.
-        used: by `Origin`, nodes of its tree that the target's beams came to.
-        drafted_by: kinds of drafts that have added nodes: `beam`, `children`, `items`, `last`.
-        proposed: by depth, what the draft has proposed in this round; without the levels at which it was not asked, or nothing was taken.
+        used: for each `Origin`, the number of nodes that the target's beams have used.
+        drafted_by: the kinds of drafts that have added nodes, of `beam`, `children`, `items` and `last`.
+        proposed: by depth, what the draft has proposed in this round; only levels at which it was asked, and something was taken.
     """
 
     request: BeamRequest
@@ -113,22 +114,22 @@ class BeamSearch:
         return len(self.widths) - 2
 
     def selected(self, depth: int) -> int:
-        """Prefixes at `depth` that are wanted of the target's selection: its beam, and what it nearly keeps."""
+        """Number of prefixes at `depth` that the target is to select: the beam, and where that is wanted what it nearly keeps."""
         width, is_wanted = self.widths[depth], self.keeps_beams or self.tolerance is not None
         return max(FEWEST_KEPT, KEPT_SHARE * width) if is_wanted and depth <= self.last_depth else width
 
     def ahead(self, depth: int) -> int:
-        """Prefixes at `depth` from which a look-ahead goes on: the beam, and with a tolerance what may stand in for some of it."""
+        """Number of prefixes at `depth` from which a look-ahead goes on: the beam, and with a tolerance what may stand in for some."""
         return self.widths[depth] if self.tolerance is None else self.selected(depth)
 
     def take_given(self, source: Given) -> None:
-        """Note that given drafts are in the tree."""
+        """Note that the given drafts of `source` are in the tree."""
         self.given = source
         self.drafted_by |= set(source.names)
 
     @property
     def reserved_nodes(self) -> int:
-        """Nodes that a plain search may still need, beside its own; with caps, those of a further round as well."""
+        """Number of nodes that the search may still need without drafts, beside those that it has; with caps, also for a further round."""
         needed = sum(self.widths[self.depth + 1 : -1])
         return max(needed, sum(self.widths[1:-1]) - self.sequence.nodes) if self.request.caps else needed
 
@@ -138,28 +139,28 @@ class BeamSearch:
         return self.sequence.slots[self.sequence.draft_uncomputed(self.ancestors)]
 
     def computed_at(self, depth: int) -> IntArray:
-        """Indices of the nodes at `depth` that the target has computed, newest first: where reading waits, rounds may repeat prefixes."""
+        """Indices of the nodes at `depth` that the target has computed, the newest first, because unread drafts may repeat prefixes."""
         if depth > self.sequence.deepest:
             return NOTHING
         return np.flatnonzero(self.sequence.depths[: self.sequence.computed] == depth)[::-1]
 
     def beam_fields(self, indices: IntArray, depth: int) -> IntArray:
-        """`SequenceState.beam_fields` of nodes at `depth`; only relaxed verification asks where the draft was asked."""
+        """`SequenceState.beam_fields` of nodes at `depth`. Only relaxed verification needs to know below which the draft was asked."""
         below = self.proposed.get(depth + 1) if self.rule.verification is Verification.RELAXED else None
         return self.sequence.beam_fields(indices, None if below is None else below.above)
 
     def node_fields(self, indices: IntArray, depth: int) -> IntArray:
-        """`[3, nodes]`: `beam_fields` of nodes at `depth`, and 1 for those that the draft has proposed in this round, or 0 as there."""
+        """`[3, nodes]`: `beam_fields` of nodes at `depth`, and for relaxed verification 1 for those that the draft proposed this round."""
         here = self.proposed.get(depth) if self.rule.verification is Verification.RELAXED else None
         proposed = np.zeros_like(indices) if here is None else np.isin(indices, here.nodes)
         return np.concatenate([self.beam_fields(indices, depth), proposed[None]])
 
     def descend(self, nodes: IntArray, drafted: IntArray, hits: IntArray, allocate: Callable[[int], IntArray]) -> None:
-        """Make trie nodes, `[n]`, of the next level the beam.
+        """Make prefixes of the next level the beam; `nodes` are their trie nodes, `[n]` int64, best first.
 
         Args:
-            drafted: indices of the drafted nodes.
-            hits: `[n]`, where `nodes` stand among these; -1 for one that was not drafted and is appended to the sequence.
+            drafted: indices in the sequence of the drafted nodes of the level.
+            hits: `[n]`, where each of `nodes` stands in `drafted`; -1 for one that was not drafted, which is appended to the sequence.
             allocate: takes node slots.
         """
         missing = hits < 0
@@ -176,13 +177,13 @@ class BeamSearch:
             self.accepted_depths.append(self.depth)
 
     def count_used(self, indices: IntArray) -> None:
-        """Note nodes of the tree that the target has selected."""
+        """Count nodes that the target has selected, by origin."""
         self.used += np.bincount(self.sequence.origins[indices], minlength=len(Origin))
 
     def restart(self, eligibility: Eligibility) -> IntArray:
-        """Begin again behind the same prompt, among other nodes and with other noise; return the slots that are free with that.
+        """Begin again behind the same prompt, with another eligibility and other noise; return the slots of the nodes that are given up.
 
-        What is known of the root is of the nodes that were eligible, so it is computed anew.
+        The root is computed anew, because what is known of it holds for what was eligible before.
         """
         self.eligibility, self.rule = eligibility, self.rule.numbered(ROUND_SEEDS)
         self.beam, self.ancestors, self.depth = np.array([self.sequence.root]), NOTHING, 0
@@ -191,7 +192,7 @@ class BeamSearch:
         return self.sequence.drop_nodes()
 
     def absorb(self, other: "BeamSearch", *, beside: bool = True) -> None:
-        """Take over the cost of another search of the request: nodes add up, forwards were shared if it ran `beside` this one."""
+        """Take over the cost of another search of the request. Nodes add up, and so do forwards unless both ran side by side."""
         self.drafted_nodes += other.drafted_nodes
         self.used += other.used
         self.drafted_by |= other.drafted_by

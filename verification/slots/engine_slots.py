@@ -53,8 +53,9 @@ def widest_beam(trie: ItemTrie, nodes: int, most: int) -> int:
 def check_capacity(trie: ItemTrie, chosen_for: ItemTrie, nodes: int, widest: int) -> None:
     """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen.
 
-    They hold plain requests at least as wide as they did for the other, up to `widest`; one with reserved places or a blend may be refused.
-    A table of continuations may come to what the other's may, which was not asked when the engine started.
+    They must hold plain requests at least as wide as for the other catalog, up to `widest`; wide ones with reserved places or a blend may
+    be refused later.
+    The table of continuations may be as large as for the other catalog, for which its size was not checked, or as `MOST_TABLE_BYTES`.
     """
     is_narrower = widest_beam(trie, nodes, widest) < widest_beam(chosen_for, nodes, widest)
     fan_out = max(trie.max_children)
@@ -75,16 +76,17 @@ class EngineSpoilt(SetupError):
 class EngineSlots:
     """Slots of tree nodes, which come first, and of prompts.
 
-    As a context, a change of owners that must be whole: once one has ended with an exception, all others raise `EngineSpoilt`.
+    As a context manager, it guards a change of owners, which must be whole: if a block ends with an exception, all later ones raise
+    `EngineSpoilt`.
 
     Attributes:
-        is_spoilt: True if a change was not whole, so that owners are unknown: give nothing back any more.
-        nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
-        prompts: slots of prompt tokens, the root's aside.
+        is_spoilt: True if a change was interrupted, so that nobody knows which slots are owned, and none may be given back.
+        nodes: slots of tree nodes. A root has one, because its continuations are kept as those of other nodes are.
+        prompts: slots of all other prompt tokens.
         draft_computed: `[total]` int64, 1 where the draft has computed the token in a slot; see `SequenceState`.
         prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
         last_beams: what users were last given, for drafts.
-        searches: all that run, and the texts that are written before others.
+        searches: all searches that run, and the texts that are written before other searches.
     """
 
     def __init__(self, total: int, nodes: int, shared_tokens: IntArray | None = None, whole_prompts: bool = False) -> None:
@@ -131,14 +133,19 @@ class EngineSlots:
         return self.nodes.free - sum(search.reserved_nodes for search in self.searches)
 
     def has_room(self, needed: tuple[int, int], freed: Iterable[tuple[int, int]] = ()) -> bool:
-        """True if so many prompt tokens, beside those that all share, and nodes fit now, or would once those `freed` were."""
+        """True if a request fits now, or would once others are gone.
+
+        Args:
+            needed: number of prompt tokens, the root included and those that all prompts share left out; number of nodes.
+            freed: the same for each of the others.
+        """
         prompt, nodes = needed
         for other_prompt, other_nodes in freed:
             prompt, nodes = prompt - other_prompt, nodes - other_nodes
         return prompt - 1 <= self.prompts.free + self.prefix_cache.evictable and nodes <= self.spare_nodes
 
     def fits(self, prompt: int, nodes: int) -> bool:
-        """True if so many prompt tokens, beside those that all share, and nodes would fit in an idle engine."""
+        """True if so many prompt tokens, without those that all prompts share, and nodes would fit in an idle engine."""
         return prompt - 1 <= self.prompts.total - self.prefix_cache.pinned and nodes <= self.nodes.total
 
     def open(
@@ -147,7 +154,7 @@ class EngineSlots:
         """Begin a search.
 
         Args:
-            known: the beginning of its prompt, if it is known from elsewhere than the prefix cache: `whole_prompt`, `end_thought`.
+            known: the computed beginning of its prompt, as of `whole_prompt` or `end_thought`; None to look in the prefix cache.
 
         Raises:
             OutOfSlots: too few are free; ask `has_room` first.
@@ -160,7 +167,7 @@ class EngineSlots:
         return search
 
     def open_thought(self, request: BeamRequest, nodes: int) -> RunningThought:
-        """Begin a text, and set aside all that it and the search behind it, of so many nodes, may come to need.
+        """Begin a text, and set aside all slots that it may need, and `nodes` nodes for the search after it.
 
         Raises:
             OutOfSlots: too few are free; ask `has_room` first.
@@ -172,15 +179,15 @@ class EngineSlots:
         return thought
 
     def end_thought(self, thought: RunningThought, prompt: IntArray) -> CachedPrefix:
-        """Take back the slots that a text has not come to; the computed beginning of `prompt` is the caller's, for `open`."""
+        """Take back the slots that a text has not used; return the computed beginning of `prompt`, which is now the caller's."""
         self.searches.remove(thought)
         computed = thought.sequence.computed
         self.prompts.release(thought.slots[computed:])
         return CachedPrefix(prompt[:computed], thought.slots[:computed], thought.shared_length)
 
     def close(self, owners: Iterable[BeamSearch | RunningThought], keep: bool) -> bool:
-        """Take back the slots of a request's searches or text; its prompt stays in the prefix cache, if it is to be kept, without any text
-        of the target. False if nothing is taken back, because the engine is spoilt."""
+        """Take back the slots of a request's searches or text. With `keep`, the prompt stays in the prefix cache, without any text
+        of the target. False if nothing was taken back, because the engine is spoilt."""
         if self.is_spoilt:
             return False
         with self:
@@ -189,11 +196,11 @@ class EngineSlots:
         return True
 
     def restart(self, search: BeamSearch, eligibility: Eligibility) -> None:
-        """Let a search begin again behind its prompt; what it may come to need is still set aside, see `BeamSearch.reserved_nodes`."""
+        """Let a search begin again behind its prompt. The nodes that it may need are still set aside: see `BeamSearch.reserved_nodes`."""
         self.nodes.release(search.restart(eligibility))
 
     def forget(self, key: str) -> None:
-        """Forget what is cached and kept of a key; requests that run keep what they share of its prompt, and leave nothing behind."""
+        """Forget the cached prompt and the last beams of a key. Its requests that run go on, and leave nothing behind."""
         self.prefix_cache.forget(key)
         self.last_beams.forget(key)
         for running in self.searches:
@@ -201,18 +208,18 @@ class EngineSlots:
                 running.request = running.request.forgotten()
 
     def forget_all(self) -> None:
-        """Forget what is cached and kept of all, as `forget` does of one."""
+        """Do as `forget` for all keys."""
         self.prefix_cache.clear()
         self.last_beams.clear()
         for running in self.searches:
             running.request = running.request.forgotten()
 
     def _continued(self, prefix: CachedPrefix, *slots: IntArray) -> SequenceState:
-        """A sequence whose first tokens are computed; the others' slots follow."""
+        """A sequence that begins with a computed prefix; `slots` are those of the tokens after it."""
         return SequenceState(np.concatenate([prefix.slots, *slots]), self.draft_computed, len(prefix))
 
     def _allocate(self, prompt: int) -> IntArray:
-        """Slots for so many tokens of a prompt."""
+        """Allocate slots for so many tokens of a prompt, for which cached prompts may be evicted."""
         self.prefix_cache.make_room(prompt)
         return self.prompts.allocate(prompt)
 
@@ -227,7 +234,7 @@ class EngineSlots:
             self._give_back(owner, owner.sequence.slots[:root], keep)
 
     def _give_back(self, owner: BeamSearch | RunningThought, slots: IntArray, keep: bool) -> None:
-        """Release what is not computed, and what the target has written: the next request's prompt has another text behind it, or none."""
+        """Leave a prompt to the prefix cache, but release what is not computed and any text of the target, which no other prompt has."""
         request = owner.request
         computed = min(owner.sequence.computed, len(slots), request.own_tokens)
         self.prompts.release(slots[computed:])

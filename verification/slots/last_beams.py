@@ -17,7 +17,7 @@ from drafting.lru import LruMap
 from drafting.trie.arrays import ROOT, children_of, find_sorted
 from drafting.trie.item_trie import ItemTrie
 
-# Nodes that are kept of all users together: a node takes 12 bytes. Each user counts as `USER_NODES` more, for what is kept beside nodes.
+# Nodes that are kept for all users together; a node takes 12 bytes. Each user counts as `USER_NODES` nodes more, for what else is kept.
 MOST_NODES = 2**22
 USER_NODES = 64
 NONE: IntArray = np.empty(0, np.int64)
@@ -28,11 +28,11 @@ class LastBeams:
     """The prefixes of one user.
 
     Attributes:
-        trie: the one that `nodes` are of; whoever serves it keeps it.
-        nodes: `[n]` int32, ascending, with each one all above it but the root.
-        tokens: `[n]` int32, on the edge to each.
-        parents: `[n]` int32, indices of the nodes above; -1 for the root.
-        levels: number of nodes of each depth from 1 on.
+        trie: the trie that `nodes` are of, which is kept alive by whoever serves it.
+        nodes: `[n]` int32, ascending; with each node all nodes above it but the root.
+        tokens: `[n]` int32, the token on the edge to each node.
+        parents: `[n]` int32, the index of each node's parent in `nodes`; -1 if that is the root.
+        levels: for each depth from 1 on, the number of nodes.
     """
 
     trie: "ReferenceType[ItemTrie]"
@@ -46,7 +46,7 @@ class LastBeams:
 
     @classmethod
     def of(cls, trie: ItemTrie, nodes: IntArray) -> "LastBeams":
-        """The prefixes that end in trie nodes, `[n]` int64; the nodes are as in `LastBeams.nodes`."""
+        """The prefixes that end in `nodes`, `[n]` int64, ascending and with all nodes above them."""
         ends = np.searchsorted(nodes, trie.level_starts[1:-1])
         parents = np.full(len(nodes), -1)
         for depth, (first, last) in enumerate(pairwise(ends[1:].tolist()), start=2):
@@ -59,7 +59,7 @@ class LastBeams:
         if len(self.levels) != trie.depth - 1:
             return NONE
         codes = find_sorted(self.tokens, trie.token_ids)
-        # Below a prefix that is gone there is none; the root is looked up as the last one.
+        # Of each node its node in the other trie; -1 for one that is gone, below which none is left. The last entry, index -1, is the root.
         found = np.full(len(self) + 1, -1)
         found[-1] = ROOT
         ends = np.cumsum([0, *self.levels])
@@ -81,12 +81,12 @@ class LastBeamsStore:
         return len(self._kept)
 
     def keep(self, key: str, trie: ItemTrie, nodes: IntArray) -> None:
-        """Replace what is kept of a key; what is larger than all memory is not kept."""
+        """Replace what is kept for a key, unless it is more than may be kept in all."""
         if 0 < len(nodes) <= self._kept.most - USER_NODES:
             self._kept.keep(key, LastBeams.of(trie, nodes))
 
     def find(self, key: str, trie: ItemTrie) -> IntArray:
-        """The nodes of a trie that are kept of a key, `[n]` int64, ascending, with each one all above it but the root."""
+        """The nodes of a trie that are kept for a key, `[n]` int64, ascending; with each node all nodes above it but the root."""
         kept = self._kept.get(key)
         if kept is None:
             return NONE
