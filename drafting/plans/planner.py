@@ -237,7 +237,7 @@ class Planner(Plan):
 
     def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float, trial: ForwardCosts | None) -> LevelValues:
         """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free. `trial` are costs
-        to plan by in place of the current ones, if the round is one."""
+        to plan by in place of the current ones, if the round is a trial."""
         costs = trial or self.costs
         target, draft = costs.target, costs.draft if has_draft else None
         widths, last, sharing = state.widths, state.last_depth, state.sharing

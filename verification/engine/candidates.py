@@ -38,8 +38,8 @@ class CandidateTree:
         add_prefixes(self._tree, self._trie, self._slots.nodes, [prefixes])
 
     def log_probs(self, grown: Sequence[tuple[SequenceState, IntArray]]) -> list[FloatArray]:
-        """`[candidates]` float32 for each sequence and its candidates, once the target has computed them; NaN where it has gone wrong, -inf
-        for one that the request may not have."""
+        """`[candidates]` float32 for each sequence and its candidates, once the target has computed them; NaN where its logits were not
+        finite, -inf for a candidate that the request may not have."""
         if not grown:
             return []
         places = on_device(concat([self._places(sequence, paths) for sequence, paths in grown]), self._tree.token.device)
@@ -49,7 +49,7 @@ class CandidateTree:
         return np.split(totals, np.cumsum([len(paths) for _, paths in grown])[:-1])
 
     def _places(self, sequence: SequenceState, paths: IntArray) -> IntArray:
-        """`[2, candidates * depth]`, where the table has the tokens of each candidate: the slot of the node above, and the column."""
+        """`[2, candidates * depth]`, where the table has each step of each candidate: the slot of the node above it, and the column."""
         above = np.column_stack([np.full(len(paths), ROOT), paths[:, :-1]])
         end = sequence.root + 1 + int(unshared_prefixes(paths).sum())
         slots = sequence.slots[sequence.root + np.searchsorted(sequence.trie_nodes[sequence.root : end], above)]

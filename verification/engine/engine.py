@@ -45,7 +45,7 @@ class SpeculativeBeamEngine:
         target: the model whose lists these are.
         trie: trie of the catalog.
         plan: draft plan.
-        slots: of all engines on the same models.
+        slots: the key/value slots, which all engines on the same models share.
         normalise: what log-probabilities of target and draft are normalised over, where a request does not say it.
         max_beam_width: the widest beam of a request, for which there are slots; wider ones are refused.
     """
@@ -66,8 +66,8 @@ class SpeculativeBeamEngine:
 
         Args:
             shared_tokens: tokens at the beginning of every prompt.
-            slots: of the engine that this one is a successor of.
-            known_tokens: tokens from 0 on that target and draft have embeddings of; None if the target has no logits of others.
+            slots: those of the engine that this one succeeds; None for new ones.
+            known_tokens: of so many token ids, from 0 on, target and draft have embeddings; None if the target has logits of these alone.
         """
         self.target, self.trie = target, trie
         self.normalise, self.max_beam_width, self._known_tokens = normalise, max_beam_width, known_tokens
@@ -112,8 +112,8 @@ class SpeculativeBeamEngine:
         """Advance every running request, if there is one.
 
         Args:
-            scored_nodes: prefixes of candidates to compute for requests for scores, about; None for as many as there is room for.
-            most_nodes: tree nodes of one request that are computed in this step; a wider level goes on in the next, without drafts.
+            scored_nodes: about how many prefixes to compute for requests for scores; None for as many as there is room for.
+            most_nodes: the most tree nodes of one request to compute; a wider level goes on in the next step, without drafts.
 
         Raises:
             EngineSpoilt: an earlier step, of this engine or another on the same models, was interrupted.
@@ -245,7 +245,7 @@ class SpeculativeBeamEngine:
         return self.slots.prefix_cache.held_slots
 
     def needs(self, request: BeamRequest) -> tuple[int, int]:
-        """Slots that a request takes at most, beside those that all requests share: of prompts, the root included, and of nodes."""
+        """The most slots that a request takes: of prompts, with the root and without what all requests share, and of nodes."""
         return request.most_tokens - self.slots.prefix_cache.known_to_all(request.prompt), nodes_needed(request, self.trie)
 
     def has_room(self, request: BeamRequest, ended: Sequence[BeamRequest] = ()) -> bool:
@@ -261,12 +261,12 @@ class SpeculativeBeamEngine:
         return width_refusal(request.beam_width, self.max_beam_width) or self.plan.refusal(request.beam_width)
 
     def tokens_needed(self, request: BeamRequest) -> int:
-        """Tokens that a request adds to its first forward, drafts and candidates to score aside."""
+        """Tokens that a request adds to its first forward, without drafts and candidates to score."""
         prompt = len(request.prompt) - self.slots.prefix_cache.known(request.cache_key, request.prompt)
         return prompt + len(split_request(request)) - 1 + request.blended_nodes
 
     def next_tokens(self, most_nodes: int | None = None) -> int:
-        """Tokens in the next forward, drafts and candidates of requests for scores aside, if it computes so many nodes of a request."""
+        """Tokens in the next forward, without drafts and candidates to score, if it computes at most so many nodes of a request."""
         return self._running.uncomputed(most_nodes) + self._thinking.uncomputed + self._scoring.uncomputed
 
     @property

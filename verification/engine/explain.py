@@ -41,12 +41,12 @@ class _Beam:
 
 @dataclass(frozen=True)
 class _Told:
-    """The prefixes of a level that an explanation tells.
+    """The prefixes of a level that an explanation shows.
 
     Attributes:
         nodes: `[n]` int64 trie nodes, the beam's first.
         cum_log_probs: `[n]` float32.
-        indices: `[n]` int64, of the nodes in the sequence; -1 for a prefix that is not there.
+        indices: `[n]` int64, where the prefixes stand in the sequence; -1 for one that does not.
         beam: number of prefixes in the beam.
     """
 
@@ -102,7 +102,7 @@ class ExplainStep:
         return tuple(levels)
 
     def _level(self, search: BeamSearch, depth: int, beam: _Beam, above: _Told, others: int) -> tuple[ExplainedLevel, _Told]:
-        """One level, and its prefixes; `above` are those of the level above it that are in the tree."""
+        """Explain one level; return also its prefixes. `above` are the prefixes of the level above it that are in the tree."""
         here = np.flatnonzero(search.sequence.depths == depth)
         candidates, is_leaf = _candidates(search, depth), depth > search.last_depth
         grown = candidates if is_leaf else search.sequence.trie_nodes[here]
@@ -168,7 +168,7 @@ def _candidates(search: BeamSearch, depth: int) -> IntArray:
 
 
 def _beam_indices(search: BeamSearch, depth: int, beam: _Beam) -> IntArray:
-    """Indices of a level's beam in the sequence, -1 for a last level, whose prefixes are not."""
+    """`[beam]`, where a level's beam stands in the sequence; -1 at the last level, whose prefixes do not."""
     if beam.finished:
         return np.full(len(beam.nodes), -1)
     descended = np.concatenate([search.ancestors, search.beam])
@@ -177,7 +177,7 @@ def _beam_indices(search: BeamSearch, depth: int, beam: _Beam) -> IntArray:
 
 
 def _indices(search: BeamSearch, here: IntArray, nodes: IntArray) -> IntArray:
-    """Indices in the sequence of trie nodes, `here` being those of their depth; -1 for a prefix that is not there."""
+    """`[nodes]`, where trie nodes stand in the sequence, -1 for those that do not; `here` are the indices of all nodes of their depth."""
     found = find_in_array(nodes, search.sequence.trie_nodes[here])
     there = found >= 0
     found[there] = here[found[there]]

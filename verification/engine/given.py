@@ -26,7 +26,7 @@ class LastTimes:
     """The time that users' last lists took in one step.
 
     Attributes:
-        searches: those that looked for one.
+        searches: number of searches that looked for one.
         before, after: seconds before the target's forward, and after it.
     """
 
@@ -45,11 +45,11 @@ class GivenStep:
         self._times = LastTimes()
 
     def give(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int, sharing: int) -> int:
-        """Add to searches that begin what the plan takes of the drafts that are given for them; return how many nodes.
+        """Add the given drafts that the plan chooses to the trees of searches that begin; return the number of nodes.
 
         Args:
-            tokens: in the target's forward without them.
-            sharing: searches that share it.
+            tokens: number of tokens in the target's forward without them.
+            sharing: number of searches that share the forward.
         """
         started, chosen, is_last_wanted = time.perf_counter(), [], False
         for search in searches:
@@ -70,7 +70,7 @@ class GivenStep:
         return nodes
 
     def take_times(self) -> LastTimes:
-        """Those of the step that ends here."""
+        """The times of the step that ends here; those of the next one begin at 0."""
         taken, self._times = self._times, LastTimes()
         return taken
 

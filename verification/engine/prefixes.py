@@ -22,8 +22,8 @@ class Prefixes:
     """Prefixes to add to one sequence.
 
     Attributes:
-        nodes: `[n]` int64 trie nodes between root and leaves, ascending, with each one all above it but the root.
-        origins: `[n]` int64, the `Origin` of each one that is new, or one for all.
+        nodes: `[n]` int64 trie nodes between root and leaves, ascending; with each node all nodes above it but the root.
+        origins: `[n]` int64, the `Origin` of each node, for those that are new; or one for all.
     """
 
     sequence: SequenceState
@@ -39,7 +39,7 @@ class Prefixes:
 
 
 def add_prefixes(tree: TokenTree, trie: ItemTrie, pool: SlotPool, grown: Sequence[Prefixes]) -> list[int]:
-    """Add what is new, in one transfer; return the number of new nodes of each sequence."""
+    """Add the prefixes that are not in their sequence yet, in one transfer; return how many these are for each sequence."""
     rows = [_add(trie, pool, prefixes) for prefixes in grown]
     sent = on_device(np.concatenate(rows), tree.token.device)
     slots, nodes = sent[:, 0], sent[:, 1]
@@ -50,7 +50,7 @@ def add_prefixes(tree: TokenTree, trie: ItemTrie, pool: SlotPool, grown: Sequenc
 
 
 def _add(trie: ItemTrie, pool: SlotPool, prefixes: Prefixes) -> IntArray:
-    """Append the new nodes to a sequence; return of each its slot, the trie node and the indices of ancestors: `[new, 2 + depth]`."""
+    """Append the new nodes to a sequence; return `[new, 2 + depth]`: slot, trie node and indices of ancestors of each."""
     sequence, nodes, indices = prefixes.sequence, prefixes.nodes, prefixes.known
     new = indices < 0
     depths = np.searchsorted(trie.level_starts, nodes, side="right") - 1

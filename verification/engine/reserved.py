@@ -51,7 +51,7 @@ def nodes_needed(request: BeamRequest, trie: ItemTrie) -> int:
 
 
 def joined(parts: Sequence[VerifyResult], every: bool = False) -> VerifyResult:
-    """The list of a request as one result; with `every`, all that its searches have found, however many."""
+    """Join the results of a request's searches into one: its list, or with `every` all that they have found."""
     general, *others = parts
     if not others:
         return general
@@ -66,8 +66,8 @@ def merge(general: IntArray, general_scores: Scores, reserved: IntArray, reserve
     """Join two lists, `[leaves]` each and best first: all of `reserved`, filled up to k with the best others of `general`.
 
     Returns:
-        at most k leaves and their scores, best first; what only one list has comes behind what is in the general one at equal scores, so
-        that a general list which has all of the reserved one comes out as it is.
+        at most k leaves and their scores, best first. At equal scores those of the general list come first, so that a general list which
+        has all of the reserved one comes out as it is.
     """
     is_reserved = np.isin(general, reserved)
     others = np.cumsum(~is_reserved)

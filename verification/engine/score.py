@@ -76,7 +76,7 @@ class ScoreStep:
         return sum(running.search.sequence.uncomputed for running in self._running.values())
 
     def grow(self, nodes: int | None) -> list[BeamSearch]:
-        """Add the prefixes of the next candidates to the trees, so many in all, or as many as there is room for; return the searches."""
+        """Add the prefixes of the next candidates to the trees, about `nodes` in all, or as many as fit; return the searches."""
         self.nodes = 0
         for number, running in enumerate(self._running.values()):
             share = running.scored.nodes
@@ -92,10 +92,10 @@ class ScoreStep:
         return [running.search for running in self._running.values()]
 
     def take(self) -> tuple[tuple[BeamResult, ...], list[str]]:
-        """Keep what a forward says of its candidates, whose nodes are free again.
+        """Keep what a forward says of its candidates, and release their nodes.
 
         Returns:
-            the scores of the requests whose candidates are all scored, and the ids of those for which the target's logits are not finite;
+            the scores of requests whose candidates are all scored, and the ids of requests for which the target's logits are not finite;
             both are to be removed.
         """
         grown = [(running.search.sequence, running.paths) for running in self._running.values()]

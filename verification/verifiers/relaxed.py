@@ -37,7 +37,7 @@ class LevelNoise:
 
     Attributes:
         accept: uniform, compared with p / q.
-        keep: its order says which of too many accepted are kept.
+        keep: uniform; if too many are accepted, those with the largest numbers are kept.
         residual: Gumbel; the best of log-probability plus noise are a draw without replacement.
     """
 
@@ -68,8 +68,8 @@ def select_relaxed(
     Args:
         selection: `[R, k]`, at first what a strict search would select; written to.
         proposed: `[R, most]` int64 trie nodes of the next level that the draft has proposed in this round, -2 pads; None if there are none.
-        draft: `[P, width]` cumulative log-probabilities by the draft, anything for a prefix that it has not scored; None without a draft.
-        widths: how many each of the relaxed requests keeps.
+        draft: `[P, width]`, the draft's cumulative log-probabilities, anything for a prefix that it has not scored; None without a draft.
+        widths: for each row that is a relaxed request, how many prefixes it keeps.
     """
     requests, whole, width = np.array(list(widths)), candidates.frontier, candidates.cum_log_probs.shape[1]
     for group in groups_of_like_size([whole.sizes[request] for request in requests], list(widths.values()), width):
