@@ -13,13 +13,17 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.commands.core import AsyncScript
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from server.redis.client import close_client, open_client
 from server.redis.url import RedisUrl
 
-# Connections that lead to a replica are given up no more often: making them anew costs the requests that read.
+# Connections that lead to a replica are given up no more often, nor is the layout of a Cluster read: making connections anew costs the
+# requests that read.
 _ANEW_SECONDS = 1.0
+# What a Cluster says where servers of it are gone.
+_GONE = (RedisConnectionError, ClusterDownError, RedisClusterException)
 
 
 class RedisAccess:
@@ -52,6 +56,7 @@ class RedisAccess:
         self.client = open_client(self._url, timeout_seconds, connections)
         self._turns = asyncio.Semaphore(connections)
         self._anew_at = 0.0
+        self._is_layout_doubted = False
 
     @property
     def address(self) -> str:
@@ -75,8 +80,7 @@ class RedisAccess:
         try:
             async with asyncio.timeout(seconds), self._turns:
                 if isinstance(self.client, RedisCluster):
-                    # Commands that discover the layout concurrently close each other's connections, so discover it once before.
-                    await self.client.initialize()
+                    await self._read_layout(self.client)
                 yield
         except TimeoutError as error:
             await self._ask_anew()
@@ -84,6 +88,8 @@ class RedisAccess:
         # That a Cluster has no server which answers is no RedisError.
         except (RedisError, RedisClusterException) as error:
             await self._leave_replica(error)
+            if isinstance(error, _GONE):
+                self._doubt_layout()
             reason = str(error).rstrip(".").replace(". ", "; ")
             kind = self._full if isinstance(error, OutOfMemoryError) else self._unavailable
             raise kind(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error
@@ -117,8 +123,27 @@ class RedisAccess:
             raise self._unavailable(f"Redis at {self.address} has stored a write on {reached} of the {wanted} replicas that must have it.")
         return answer
 
+    async def _read_layout(self, cluster: RedisCluster) -> None:
+        """Find out who has which slot, at first and where that is doubted."""
+        # Commands that discover the layout concurrently close each other's connections, so discover it once before.
+        await cluster.initialize()
+        if self._is_layout_doubted:
+            self._is_layout_doubted = False
+            await cluster.nodes_manager.initialize()
+
+    def _doubt_layout(self) -> None:
+        """Have the next operation on a Cluster find out who has which slot.
+
+        redis-py does so after a command that gets no connection, but neither after a pipeline nor where the time of an operation is over,
+        as with a server that is gone with its machine.
+        """
+        if isinstance(self.client, RedisCluster) and time.monotonic() >= self._anew_at:
+            self._anew_at = time.monotonic() + _ANEW_SECONDS
+            self._is_layout_doubted = True
+
     async def _ask_anew(self) -> None:
-        """Ask the Sentinels before the next operation: a master that has been replaced goes on for seconds before it is told."""
+        """Ask who the master is before the next operation: one that has been replaced goes on for seconds before it is told."""
+        self._doubt_layout()
         if isinstance(self.client, Redis) and isinstance(self.client.connection_pool, SentinelConnectionPool):
             await self._connect_anew(self.client)
 

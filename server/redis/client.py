@@ -150,7 +150,7 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
         case Topology.CLUSTER:
             nodes = [ClusterNode(host, port) for host, port in url.nodes]
             # A slot that has moved is asked of where it is now, however many have: redis-py would close all connections, of commands that
-            # wait for an answer too, at every fifth. A server that is gone has the layout read anew all the same.
+            # wait for an answer too, at every fifth. `server.redis.access` has the layout read anew where a server is gone.
             cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), reinitialize_steps=0, **common, **login, **tls)
             if url.tls:
                 # The class for connections to the servers that it will find, and to those that it asks for them.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ReadOnlyError, RedisError
 
 from server.redis.access import RedisAccess
@@ -93,6 +94,35 @@ async def test_slots_that_have_moved_close_no_connection(redis_cluster: RedisClu
         async with access.reach():
             assert [await cluster.get(key) for key in keys] == [key.encode() for key in keys]
     assert closed == []
+    await access.close()
+
+
+@pytest.mark.parametrize("stands_still", [False, True])
+async def test_who_has_a_slot_is_asked_anew_where_a_server_of_a_cluster_is_gone(
+    redis_cluster: RedisClusterServers, *, stands_still: bool
+) -> None:
+    """redis-py asks anew neither after a pipeline, as a read of a user is one, nor after an operation whose time is over."""
+    access = RedisAccess(redis_cluster.url, 10, 4, "histories", HistoryUnavailable)
+    cluster = access.client
+    assert isinstance(cluster, RedisCluster)
+
+    async def read() -> object:
+        async with access.reach():
+            one = cluster.pipeline(transaction=False)
+            one.get("asked")
+            (answer,) = await one.execute(raise_on_error=False)
+            return answer
+
+    async def wait_in_vain() -> object:
+        async with access.reach():
+            raise TimeoutError
+
+    assert await read() is None
+    # As if another server had had the slot until now.
+    cluster.nodes_manager.slots_cache[cluster.keyslot("asked")] = [ClusterNode("127.0.0.1", free_port())]
+    with pytest.raises(HistoryUnavailable, match="did not answer within" if stands_still else "cannot serve histories"):
+        await (wait_in_vain() if stands_still else read())
+    assert await read() is None
     await access.close()
 
 
