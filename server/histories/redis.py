@@ -16,7 +16,8 @@ anew where it is missing or does not fit.
 A member that is none of ours is passed over by reads, and reported: it must not cost the user the rest of the history.
 
 Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `wait_replicas`, a write
-is acknowledged when so many replicas have it, a deletion too; Sentinel promotes the replica with the most data.
+is acknowledged when so many replicas have it, a deletion too, also one that finds nothing: it may repeat one that they do not have yet.
+Sentinel promotes the replica with the most data.
 
 A Redis that evicts keys when its memory is full (`maxmemory-policy` other than `noeviction`) may lose a user, or only the profile, or the
 ids that make appends idempotent.
@@ -40,7 +41,7 @@ from drafting.undecodable import UNDECODABLE
 from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import Profile
-from server.histories.redis_scripts import APPEND, DELETE, DELETE_EVENTS, DELETE_PROFILE, LIMIT_LIFE, PUT_PROFILE
+from server.histories.redis_scripts import APPEND, DELETE, DELETE_EVENTS, DELETE_PROFILE, LIMIT_LIFE, PUT_PROFILE, WRITE_NOTHING
 from server.redis.access import RedisAccess
 from server.try_again import HistoryUnavailable
 
@@ -101,6 +102,7 @@ class RedisHistoryStore:
         self._delete_profile = self._redis.register_script(DELETE_PROFILE)
         self._limit_life = self._redis.register_script(LIMIT_LIFE)
         self._put_profile = self._redis.register_script(PUT_PROFILE)
+        self._write_nothing = self._redis.register_script(WRITE_NOTHING)
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
         if not events:
@@ -214,7 +216,11 @@ class RedisHistoryStore:
 
     async def _write(self, script: AsyncScript, user_id: str, args: Sequence[str | bytes | int | float]) -> Any:
         async with self._reach(user_id):
-            return await self._access.write(script, self._keys(user_id), args)
+            answer = await self._access.write(script, self._keys(user_id), args)
+            if answer == 0 and self._access.is_confirmed:
+                # From 7.2 on, Redis waits for no replica where the connection has written nothing.
+                await self._access.write(self._write_nothing, [f"{{{self._key_prefix}:}}:nothing"], [])
+            return answer
 
     def _keys(self, user_id: str) -> tuple[str, str, str, str]:
         # The prefix is inside the tag, so for every user id, even an empty one or with braces, the keys share a tag that is not empty.

@@ -124,3 +124,6 @@ if deleted > 0 then
 end
 return deleted
 """
+
+# KEYS: one that nothing is kept under. It leaves nothing; the first DEL has a Redis without memory take the rest.
+WRITE_NOTHING = "redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[1], '') redis.call('DEL', KEYS[1])"

@@ -11,7 +11,7 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
 from server.errors import HistoryDamaged
-from server.histories import Event, StoredUser, open_history_store
+from server.histories import Event, EventChoice, StoredUser, open_history_store
 from server.histories import redis as redis_store
 from server.try_again import HistoryUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
@@ -214,6 +214,13 @@ async def test_a_write_is_acknowledged_only_when_a_replica_has_it(start_redis):
         assert await patient.delete_profile("ann") is True
         assert await admin.exists("{atspeed:history:ann}:profile") == 0
         assert await patient.delete("ann") is True
+        assert await admin.keys("*") == []
+        async with Redis(port=master.port, protocol=2) as there:
+            for repeated in (patient.delete, patient.delete_profile, partial(patient.delete_events, chosen=EventChoice("a"))):
+                written = (await there.info("persistence"))["rdb_changes_since_last_save"]
+                # It may repeat one that the replica does not have yet, and Redis waits for what this connection has written.
+                assert not await repeated("ann")
+                assert (await there.info("persistence"))["rdb_changes_since_last_save"] > written
         assert await admin.keys("*") == []
     await patient.close()
     await store.close()
