@@ -33,8 +33,8 @@ _SCHEMA = (
 )
 _LAST = "(SELECT max(rowid) FROM histories WHERE user_id = :user_id)"
 _READ = f"SELECT checksum, history FROM histories WHERE rowid = {_LAST} AND (expires_at IS NULL OR expires_at > :now)"
-_SIZE = f"SELECT length(history) FROM histories WHERE rowid = {_LAST}"
-# Damage may make other types of values.
+# Damage may make other types of values, and no value.
+_SIZE = f"SELECT ifnull(length(history), 0) FROM histories WHERE rowid = {_LAST}"
 _SCAN = """SELECT rowid, ifnull(CAST(user_id AS TEXT), ''), expires_at IS NULL OR expires_at > :now, checksum, history FROM histories
 WHERE rowid >= :start ORDER BY rowid LIMIT :users"""
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
