@@ -149,9 +149,9 @@ class SqliteHistoryStore:
         limited, rows = 0, [0]
         if self._retention.ttl_seconds is None:
             return limited
-        until = time.time() + self._retention.ttl_seconds
         while True:
-            # A reader looks for them, as other writers wait for as long as a transaction looks.
+            # From each look on, as events come meanwhile. A reader looks, as other writers wait for as long as a transaction does.
+            until = time.time() + self._retention.ttl_seconds
             look = partial(find_longer, until, rows[-1], _USERS_PER_TRANSACTION)
             rows, is_any = await self._answer(self._reading.submit(self._with_reader, look))
             if not rows:

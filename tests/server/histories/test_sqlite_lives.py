@@ -73,6 +73,27 @@ async def test_who_was_deleted_behind_a_damaged_page_stays_so_when_what_came_lat
     await store.close()
 
 
+async def test_who_gets_an_event_while_lives_are_limited_stays_as_long_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = [begun := time.time()]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+    # More than are looked at together.
+    await store.append_many({f"<{number}>": [Event("a", 1.0)] for number in range(60)})
+    await store.close()
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db", ttl_seconds=3000)
+    clock[0] = begun + 50
+    await store.append("ann", [Event("b", 2.0)])
+    clock[0] = begun
+
+    def tell(_: int) -> None:
+        clock[0] = begun + 60
+
+    assert await store.limit_lives(tell, [].append) == 60
+    clock[0] = begun + 3049
+    assert await store.read("ann") == [Event("b", 2.0)]
+    await store.close()
+
+
 async def test_a_row_that_another_process_has_written_meanwhile_is_not_hidden(tmp_path: Path):
     """Its deletion failed because of a page beside it, and its user came again before the row was to be hidden."""
     store = open_history_store(f"sqlite:///{tmp_path}/histories.db", ttl_seconds=3000)
