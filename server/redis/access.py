@@ -125,10 +125,14 @@ class RedisAccess:
 
     async def _read_layout(self, cluster: RedisCluster) -> None:
         """Find out who has which slot, at first and where that is doubted."""
+        is_doubted, self._is_layout_doubted = self._is_layout_doubted, False
+        if is_doubted:
+            # All that were found may have other addresses by now; redis-py asks only them, and the URL may have names.
+            for node in cluster.startup_nodes:
+                cluster.nodes_manager.startup_nodes.setdefault(node.name, node)
         # Commands that discover the layout concurrently close each other's connections, so discover it once before.
         await cluster.initialize()
-        if self._is_layout_doubted:
-            self._is_layout_doubted = False
+        if is_doubted:
             await cluster.nodes_manager.initialize()
 
     def _doubt_layout(self) -> None:

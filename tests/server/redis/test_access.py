@@ -97,6 +97,16 @@ async def test_slots_that_have_moved_close_no_connection(redis_cluster: RedisClu
     await access.close()
 
 
+async def read(access: RedisAccess) -> object:
+    """What a Cluster has under the key `asked`, by a pipeline, as a user is read."""
+    assert isinstance(access.client, RedisCluster)
+    async with access.reach():
+        one = access.client.pipeline(transaction=False)
+        one.get("asked")
+        (answer,) = await one.execute(raise_on_error=False)
+        return answer
+
+
 @pytest.mark.parametrize("stands_still", [False, True])
 async def test_who_has_a_slot_is_asked_anew_where_a_server_of_a_cluster_is_gone(
     redis_cluster: RedisClusterServers, *, stands_still: bool
@@ -106,23 +116,31 @@ async def test_who_has_a_slot_is_asked_anew_where_a_server_of_a_cluster_is_gone(
     cluster = access.client
     assert isinstance(cluster, RedisCluster)
 
-    async def read() -> object:
-        async with access.reach():
-            one = cluster.pipeline(transaction=False)
-            one.get("asked")
-            (answer,) = await one.execute(raise_on_error=False)
-            return answer
-
     async def wait_in_vain() -> object:
         async with access.reach():
             raise TimeoutError
 
-    assert await read() is None
+    assert await read(access) is None
     # As if another server had had the slot until now.
     cluster.nodes_manager.slots_cache[cluster.keyslot("asked")] = [ClusterNode("127.0.0.1", free_port())]
     with pytest.raises(HistoryUnavailable, match="did not answer within" if stands_still else "cannot serve histories"):
-        await (wait_in_vain() if stands_still else read())
-    assert await read() is None
+        await (wait_in_vain() if stands_still else read(access))
+    assert await read(access) is None
+    await access.close()
+
+
+async def test_a_cluster_whose_servers_all_have_other_addresses_is_found_by_its_url(redis_cluster: RedisClusterServers) -> None:
+    access = RedisAccess(redis_cluster.url, 10, 4, "histories", HistoryUnavailable)
+    cluster = access.client
+    assert isinstance(cluster, RedisCluster)
+    assert await read(access) is None
+    # As if all that were found had been started anew elsewhere.
+    gone = ClusterNode("127.0.0.1", free_port())
+    cluster.nodes_manager.startup_nodes = {gone.name: gone}
+    cluster.nodes_manager.slots_cache[cluster.keyslot("asked")] = [gone]
+    with pytest.raises(HistoryUnavailable, match="cannot serve histories"):
+        await read(access)
+    assert await read(access) is None
     await access.close()
 
 
