@@ -91,7 +91,9 @@ class RedisAccess:
             if isinstance(error, _GONE):
                 self._doubt_layout()
             reason = str(error).rstrip(".").replace(". ", "; ")
-            kind = self._full if isinstance(error, OutOfMemoryError) else self._unavailable
+            # Redis 6 says it of a script behind what script that was.
+            is_full = isinstance(error, OutOfMemoryError) or "OOM command not allowed" in reason
+            kind = self._full if is_full else self._unavailable
             raise kind(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error
 
     async def write(

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from server.redis.access import RedisAccess
 from server.redis.client import Sentinels
-from server.try_again import HistoryUnavailable
+from server.try_again import ControlFull, ControlUnavailable, HistoryUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisClusterServers, RedisServer, free_port, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
@@ -182,4 +182,14 @@ async def test_a_write_that_comes_to_a_replica_gives_up_the_connections_to_it(
         assert [await connections_after_a_refusal() for _ in range(2)] == [first + 1, first + 2]
         await admin.replicaof("NO", "ONE")
         await put()
+    await access.close()
+
+
+async def test_a_redis_without_memory_is_full_in_the_words_of_redis_6_too() -> None:
+    access = RedisAccess("redis://127.0.0.1:1", 10, 4, "the control store", ControlUnavailable, ControlFull)
+    full = "OOM command not allowed when used memory > 'maxmemory'."
+    for error in OutOfMemoryError(full), ResponseError(f"Error running script (call to f_8a7d): @user_script: 37: -{full}"):
+        with pytest.raises(ControlFull, match="maxmemory"):
+            async with access.reach():
+                raise error
     await access.close()
