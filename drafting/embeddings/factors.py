@@ -1,6 +1,7 @@
 """Truncated singular value decomposition of sparse matrices, and rows of unit length.
 
-Invariant: the same matrix and seed give the same factors, up to the rounding of floats.
+Invariant: the same matrix and seed give the same factors, up to the rounding of floats. A row that says nothing in the directions that are
+kept is zero, and not what rounding has left of it.
 """
 
 import numpy as np
@@ -8,6 +9,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from drafting.array_types import FloatArray
+
+# So much smaller than the largest of them, a singular value or a row of factors is what rounding has left in float64.
+_ROUNDING = 1e-10
 
 
 def left_factors(matrix: csr_array, dims: int, seed: int, power: float = 1.0) -> FloatArray:
@@ -22,13 +26,18 @@ def left_factors(matrix: csr_array, dims: int, seed: int, power: float = 1.0) ->
     if not matrix.count_nonzero():
         # ARPACK finds no direction in it.
         return np.zeros((matrix.shape[0], min(dims, smallest)), np.float32)
+    exact = matrix.astype(np.float64)
     if dims >= smallest:
-        left, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        left, values, _ = np.linalg.svd(exact.toarray(), full_matrices=False)
     else:
         start = np.random.default_rng(seed).uniform(-1, 1, smallest)
-        left, values, _ = svds(matrix.astype(np.float64), k=dims, v0=start)
+        left, values, _ = svds(exact, k=dims, v0=start)
         left, values = left[:, ::-1], values[::-1]
-    return np.ascontiguousarray(left * values**power, np.float32)
+    factors = left * np.where(values > _ROUNDING * values[0], values, 0.0) ** power
+    lengths = np.linalg.norm(factors, axis=1)
+    # Or `unit_rows` would make a random direction of it.
+    factors[lengths < _ROUNDING * lengths.max()] = 0.0
+    return np.ascontiguousarray(factors, np.float32)
 
 
 def unit_rows(matrix: FloatArray) -> FloatArray:

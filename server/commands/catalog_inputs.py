@@ -77,6 +77,8 @@ def embedded(parts: "Split", items: "ItemList", sources: "Sources") -> "FloatArr
         matrix = embed_items(parts, items, sources, bar.update)
     if unknown := int((~matrix.any(axis=1)).sum()):
         typer.echo(
-            f"{unknown:,} items have neither an interaction that counts nor a text: their place among the others says nothing.", err=True
+            f"{unknown:,} items have neither an interaction that counts nor a text, or none that ties them to others: their place among "
+            "the others says nothing.",
+            err=True,
         )
     return matrix

@@ -1,6 +1,7 @@
 """Embeddings of items: what is alike by interactions, by texts and by both, on data whose structure is known."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,14 @@ def test_without_order_items_are_as_alike_as_what_speaks_for_them(grouped: Inter
     np.testing.assert_allclose(embeddings @ embeddings.T, expected / np.outer(lengths, lengths), atol=1e-3)
 
 
-def test_an_item_that_nobody_met_is_zero(grouped: Interactions) -> None:
-    embeddings = from_interactions(grouped, ITEMS + 2, 8)
-    assert not embeddings[ITEMS:].any()
-    assert embeddings[:ITEMS].any(axis=1).all()
+@pytest.mark.parametrize("dims", [8, 2 * ITEMS])
+def test_an_item_that_nobody_met_is_zero_wherever_it_stands(grouped: Interactions, dims: int) -> None:
+    """Among the first as well, where a decomposition leaves rounding errors."""
+    unmet = [1, 4, ITEMS + 1]
+    met = np.delete(np.arange(ITEMS + 3), unmet).astype(np.int32)
+    embeddings = from_interactions(replace(grouped, items=met[grouped.items]), ITEMS + 3, dims)
+    assert not embeddings[unmet].any()
+    assert embeddings[met].any(axis=1).all()
 
 
 def test_factors_approximate_the_products_of_rows_as_well_as_their_rank_allows() -> None:
@@ -103,6 +108,15 @@ def test_factors_approximate_the_products_of_rows_as_well_as_their_rank_allows()
     np.testing.assert_allclose(np.linalg.norm(factors, axis=0), values[:5], rtol=1e-5)
     everything = left_factors(csr_array(dense), 40, seed=0)
     np.testing.assert_allclose(everything @ everything.T, dense @ dense.T, atol=1e-4)
+
+
+def test_a_row_that_no_kept_direction_reaches_is_zero() -> None:
+    """It is at right angles to all others, which say more."""
+    dense = np.zeros((31, 13))
+    dense[0, 0], dense[1:, 1:] = 0.01, np.random.default_rng(1).normal(size=(30, 12))
+    factors, others = left_factors(csr_array(dense), 5, seed=0), left_factors(csr_array(dense[1:, 1:]), 5, seed=0)
+    assert not factors[0].any()
+    np.testing.assert_allclose(factors[1:] @ factors[1:].T, others @ others.T, atol=1e-4)
 
 
 @pytest.mark.parametrize("dims", [5, 40])
@@ -117,6 +131,7 @@ def test_texts_of_one_kind_are_alike_and_a_title_without_words_is_zero() -> None
     embeddings = from_texts([*titles, "", "!"], 8)
     assert purity(embeddings[:ITEMS], GROUP) == 1.0
     assert not embeddings[ITEMS:].any()
+    assert not from_texts(["", *titles], 8)[0].any(), "among the first a decomposition leaves rounding errors"
 
 
 def test_texts_hold_titles_first_and_name_numbers_and_entries_of_lists() -> None:
