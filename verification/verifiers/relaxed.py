@@ -26,9 +26,9 @@ from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
 from drafting.beam.ranking import BatchRules
 from drafting.device import NEGATIVE_INFINITY, arange, find_nodes, on_device
 
-# Wider than any two draws are apart: Gumbel noise in float64 stays within 40 of 0, and the logarithm of a probability above -700.
+# Wider than a draw from the residual can lie below one from p: Gumbel noise in float64 stays within 40 of 0, and the logarithm of what is
+# left of a probability above -750.
 TIER = 10_000.0
-SMALLEST = 1e-300
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelN
     accepted = drafted & (q > 0) & (noise.accept * q <= p)
     residual = torch.where(accepted, 0.0, (p - q).clamp(min=0))
     # One order for all cases: the accepted at random, then a draw from the residual, then one from what is left of p.
-    drawn = torch.where(residual > 0, residual, p).clamp(min=SMALLEST).log() + noise.residual
+    # At low temperatures p is 0 in float64 for most continuations, and its logarithm still tells them apart.
+    drawn = torch.where(residual > 0, residual.log(), target.double().log_softmax(1)) + noise.residual
     tier = torch.where(accepted, 2, torch.where(residual > 0, 1, 0))
     order = torch.where(accepted, noise.keep, drawn) + TIER * tier
     order = order.masked_fill(target == NEGATIVE_INFINITY, NEGATIVE_INFINITY)

@@ -93,6 +93,17 @@ def test_a_level_without_any_continuation_does_not_raise() -> None:
     assert verify_relaxed(nothing, nothing, torch.zeros(2, 3, dtype=torch.bool), noise, torch.tensor([2, 1]), 2).shape == (2, 2)
 
 
+def test_what_is_too_unlikely_for_a_float_is_drawn_by_its_probability_too() -> None:
+    """As at low temperatures: three of four probabilities are 0 in float64, and that of e^-2000 is far below the others."""
+    target = torch.tensor([[0.0, -800.0, -2000.0, -900.0]])
+    even = torch.full((1, 4), 0.5, dtype=torch.float64)
+    noise = LevelNoise(even, even, torch.tensor([[0.0, 0.0, 30.0, 20.0]], dtype=torch.float64))
+    nothing, none_drafted = torch.full_like(target, float("-inf")), torch.zeros(1, 4, dtype=torch.bool)
+    for k, expected in ((2, [0, 1]), (3, [0, 1, 3])):
+        chosen = verify_relaxed(target, nothing, none_drafted, noise, torch.tensor([k]), k)
+        assert chosen.tolist() == [expected]
+
+
 def test_a_perfect_draft_loses_the_best_continuation() -> None:
     """What makes the rule no sampler: with p = q every drafted continuation is accepted, and a random k of them are kept."""
     draws, places, k = 4000, 40, 5
