@@ -62,7 +62,8 @@ def evaluate(
     blend: Annotated[
         str | None,
         typer.Option(
-            help="Its weights, separated by commas. Of several, validation users choose, so neither model may have learnt what they met.",
+            help="Its weights, separated by commas. Of several, validation users choose, so neither models nor identifiers may have learnt "
+            "what they met.",
             show_default=_WEIGHTS,
         ),
     ] = None,
@@ -126,8 +127,10 @@ def evaluate(
         if target is not None and neighbours is not None and beside is not None:
             refuse_learnt(neighbours, beside.model.fit, settings.part)
             check_source(beside.model, data, rule)
-            for path, learnt in ((target, fit), (neighbours, beside.model.fit)) if len(weights) > 1 else ():
-                refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
+            if len(weights) > 1 and settings.part != "valid":
+                for path, learnt in ((target, fit), (neighbours, beside.model.fit)):
+                    refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
+                refuse_learnt_identifiers(catalog, items, data, rule, "valid", _ONE_WEIGHT)
     except SetupError as error:
         fail(str(error))
     drafts = {} if target is None else _drafts(draft or [], target, base)

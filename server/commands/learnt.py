@@ -34,8 +34,11 @@ def warn_of_baselines(fit: str, part: str) -> None:
         )
 
 
-def refuse_learnt_identifiers(path: Path, catalog: "Catalog", data: Path, rule: "SplitRule", part: str) -> None:
+def refuse_learnt_identifiers(path: Path, catalog: "Catalog", data: Path, rule: "SplitRule", part: str, instead: str = "") -> None:
     """End the command if the identifiers of a catalog know the labels of a part; say so where it is only possible.
+
+    Args:
+        instead: what else can be done than what is said of the catalog.
 
     Raises:
         SetupError: what they know can't be read.
@@ -45,7 +48,7 @@ def refuse_learnt_identifiers(path: Path, catalog: "Catalog", data: Path, rule: 
     if (doubt := doubt_of(path, catalog, data, rule, part)) is None:
         return
     if doubt.sure:
-        fail(doubt.sentence)
+        fail(f"{doubt.sentence}{instead}")
     typer.echo(doubt.sentence, err=True)
 
 

@@ -358,6 +358,23 @@ def test_identifiers_are_not_judged_by_what_made_them(folder: Path, tmp_path: Pa
     assert "were made from other interactions" in doubted.output.replace("\n", " ")
 
 
+def test_weights_of_a_blend_are_not_chosen_by_what_made_the_identifiers(folder: Path, tmp_path: Path) -> None:
+    catalog, model = tmp_path / "catalog.jsonl", tmp_path / "model.neighbours.safetensors"
+    shutil.copy(folder / "catalog.jsonl", catalog)
+    items, source = load_catalog(catalog), source_of(folder / "data", SplitRule())
+    write_learnt(learnt_file(catalog), Learnt(items.version, "train+valid", source))
+    near = np.roll(np.eye(len(items), dtype=np.float32), 7, axis=1)
+    neighbour_model(near, items.item_ids, kind="knn", decay=0.5, window=5, fit="train", source=source).save(model)
+    flags = ("--catalog", str(catalog), "--neighbours", str(model), "--k", "1", "--timed", "0", "--baselines", "none")
+    refused = run(folder, *flags, "--blend", "1,2")
+    assert refused.exit_code == 1
+    told = refused.output.replace("\n", " ")
+    assert "were made from the part valid, too" in told
+    assert "Or pass --blend one weight" in told
+    done = run(folder, *flags, "--blend", "1")
+    assert done.exit_code == 0, done.output
+
+
 def test_a_target_is_judged_by_the_split_that_it_was_trained_with(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     shutil.copytree(folder / "target", target)
