@@ -5,8 +5,8 @@ fine. Similar items therefore share the beginning of their identifiers, which a 
 
 Invariant: an item's code at a level is the centroid nearest to its residual, by the same arithmetic in `residual_kmeans` and in
 `Codebooks.encode`, so a new item gets the codes that it would have had; but with balanced levels an item may have another, because its
-nearest was full. The same embeddings and seed give the same codes: k-means runs on one thread, because summing floats in another order may
-move an item between two centroids.
+nearest was full, and another last one where collisions were resolved. The same embeddings and seed give the same codes: k-means runs on
+one thread, because summing floats in another order may move an item between two centroids.
 """
 
 import warnings
@@ -152,8 +152,8 @@ def residual_kmeans(
 
     Args:
         embeddings: `[items, dims]`, finite.
-        resolve_collisions: make identifiers unique by moving all but the closest item of a shared one to the nearest free code of the
-            last level; otherwise items may share an identifier.
+        resolve_collisions: make identifiers unique: behind a prefix where items share one, all items claim codes of the last level anew,
+            so that one which shared none may move as well; otherwise items may share an identifier.
         balanced: bound how many items a code of a level has, see `drafting.catalog.balance`; resolving collisions may undo
             it on the last.
         on_level: called with the number of each level when it is done.
@@ -210,7 +210,8 @@ def _kmeans(points: Floats, clusters: int, seed: int) -> Floats:
 
 
 def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
-    """Make identifiers unique, prefix by prefix: an item that is nearer to a code claims it first.
+    """Make identifiers unique, prefix by prefix, and leave prefixes alone where they are: an item that is nearer to a code claims it first,
+    whether the code was its own or not.
 
     Raises:
         CodebookError: more items share a prefix of all but the last level than the last level has codes.

@@ -100,6 +100,9 @@ def test_one_level_of_claims_by_hand() -> None:
     distances = np.array([[0.0, 1.0, 25.0], [0.1, 0.9, 24.0], [25.0, 16.0, 0.0]], np.float32)
     # Item 0 is nearest to code 0 and takes it; item 1 wanted it too and takes the next nearest that is free.
     assert _claim(distances).tolist() == [0, 1, 2]
+    # Here the next nearest is code 1, and item 2, which had it and shared it with nobody, is further from it and moves.
+    distances = np.array([[0.0, 9.0, 25.0], [1.0, 4.0, 16.0], [25.0, 5.0, 6.0]], np.float32)
+    assert _claim(distances).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
