@@ -32,7 +32,7 @@ def from_interactions(known: Interactions, items: int, dims: int, seed: int = 0)
 
 
 def from_ease(known: Interactions, items: int) -> csr_array:
-    """`[items, items]`: the items that speak most for each, transposed weights of EASE."""
+    """`[items, items]`: what speaks for each item, the transposed weights of EASE, of which each item that speaks keeps its largest."""
     return csr_array(largest(ease(known, items, L2), NEIGHBOURS).T)
 
 
