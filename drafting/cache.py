@@ -43,3 +43,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         building.replace(path)
     finally:
         building.unlink(missing_ok=True)
+
+
+def takes_directory(path: Path) -> bool:
+    """True if a whole directory can be moved to `path`, which is no folder by way of `.` or `..`, and none where a disk is mounted."""
+    return path.name not in ("", "..") and not path.is_mount()

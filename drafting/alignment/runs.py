@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from drafting.alignment.settings import TrainingError
+from drafting.cache import takes_directory
 from drafting.undecodable import UNDECODABLE
 
 TRAINING_FILE = "training.json"
@@ -79,7 +80,7 @@ class RunDirectory:
 
     def refuse_existing(self, overwrite: bool) -> None:
         """Raise `TrainingError` if nothing can be moved to `out`, or it may not be replaced; cheap, so call it before loading anything."""
-        if self.out.name in ("", "..") or self.out.is_mount():
+        if not takes_directory(self.out):
             raise TrainingError(f"No {self.what} can be moved to {self.out}, as is done when it is whole: name a directory in it.")
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return

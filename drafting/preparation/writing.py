@@ -23,6 +23,7 @@ from drafting.alignment.data.details import VALUE
 from drafting.alignment.data.loading import PARQUET_FILE
 from drafting.alignment.data.profiles import PROFILE_FILES, USER
 from drafting.alignment.data.record import ITEMS_FILE, RECORD_FILE
+from drafting.cache import takes_directory
 from drafting.catalog.item_list import ITEM_KEY
 from drafting.errors import InteractionError
 from drafting.preparation.events import Events
@@ -46,7 +47,7 @@ def check_out(out: Path, overwrite: bool) -> None:
             raise InteractionError(f"{out} already exists and was not made by `atspeed prepare`: choose another name.")
         if not overwrite:
             raise InteractionError(f"{out} already exists: choose another name, or pass --overwrite to replace it and all that is in it.")
-    if out.name in ("", "..") or out.is_mount():
+    if not takes_directory(out):
         raise InteractionError(f"No directory can be moved to {out}, as is done when it is whole: name one in it.")
     try:
         with TemporaryDirectory(prefix=f".{out.name}.new-", dir=parent):

@@ -595,6 +595,16 @@ def test_identifiers_that_know_the_validation_part_are_not_compared(tmp_path: Pa
     assert run("convert", tmp_path / "train0.jsonl", "--out", tmp_path / "train0.catalog").exit_code == 0
 
 
+def check_goes_with_catalog(beside: Path, out: Path, *build: object) -> None:
+    """A build in the place of a catalog asks for what lies beside that one, and removes it with the catalog."""
+    assert f"{beside} already exists" in run(*build).output
+    assert beside.exists()
+    built = run(*build, "--overwrite")
+    assert built.exit_code == 0, built.output
+    assert len(load_catalog(out)) == ITEMS
+    assert not beside.exists()
+
+
 def test_the_record_of_a_catalog_goes_with_it(tmp_path: Path, data: Path, embeddings: Path) -> None:
     """Else `evaluate` would doubt identifiers that have learnt nothing of any interactions."""
     out, record = tmp_path / "catalog.jsonl", tmp_path / "catalog.learnt.json"
@@ -603,12 +613,7 @@ def test_the_record_of_a_catalog_goes_with_it(tmp_path: Path, data: Path, embedd
     out.unlink()
     anew = (*flags, "--embeddings", embeddings, "--items", data / "items.jsonl")
     (tmp_path / "catalog.codebooks.safetensors").unlink()
-    assert f"{record} already exists" in run(*anew).output
-    assert record.exists()
-    built = run(*anew, "--overwrite")
-    assert built.exit_code == 0, built.output
-    assert len(load_catalog(out)) == ITEMS
-    assert not record.exists()
+    check_goes_with_catalog(record, out, *anew)
 
 
 def test_codebooks_go_with_the_catalog_that_they_made(tmp_path: Path, embeddings: Path, items: Path) -> None:
@@ -619,12 +624,7 @@ def test_codebooks_go_with_the_catalog_that_they_made(tmp_path: Path, embeddings
     assert codebooks.exists()
     out.unlink()
     anew = (*flags, "--item-token")
-    assert f"{codebooks} already exists" in run(*anew).output
-    assert codebooks.exists()
-    built = run(*anew, "--overwrite")
-    assert built.exit_code == 0, built.output
-    assert len(load_catalog(out)) == ITEMS
-    assert not codebooks.exists()
+    check_goes_with_catalog(codebooks, out, *anew)
 
 
 def test_build_takes_the_items_of_another_catalog(tmp_path: Path, data: Path) -> None:
