@@ -21,6 +21,19 @@ PLAN_FORM = re.compile(
 )
 
 
+def drafts_items(plan: str) -> bool:
+    """True if the plan of a name drafts items of a neighbour model."""
+    return "items:" in plan
+
+
+def refusal_without_server(plan: str) -> str | None:
+    """Reason why lists that no server makes can't be by the plan of a name, as a sentence; None if they can.
+
+    Only servers ask a neighbour model: elsewhere nothing would be drafted, yet beams would be as narrow as the plan asks for.
+    """
+    return f"The plan {plan} drafts items of a neighbour model, as servers alone do: choose another --plan." if drafts_items(plan) else None
+
+
 class PlanError(SetupError):
     """A plan that does not exist; the message is a sentence."""
 

@@ -85,6 +85,7 @@ def evaluate(
     from drafting.neighbours.candidates import CatalogNeighbours
     from drafting.neighbours.model import NeighbourModel
     from drafting.neighbours.source_check import check_source
+    from drafting.plans.fixed_plan import refusal_without_server
 
     if blend is not None and neighbours is None:
         fail("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")
@@ -94,8 +95,8 @@ def evaluate(
         directory.check(overwrite=overwrite)
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
-    if "items:" in settings.plan:
-        fail(f"The plan {settings.plan} drafts items of a neighbour model, as servers alone do: choose another --plan.")
+    if refusal := refusal_without_server(settings.plan):
+        fail(refusal)
     lengths = sorted(whole_numbers("--k", k, LONGEST_LIST))
     rules = tuple(map(Verification, chosen("kind of verification", modes, list(Verification))))
     if not draft and (rules, settings.plan) != ((Verification.STRICT,), EvaluationSettings().plan):

@@ -11,6 +11,7 @@ from drafting.array_types import BoolArray, IntArray
 from drafting.beam.rule import SearchRule, Verification
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourError, NeighbourModel
+from drafting.plans.fixed_plan import drafts_items
 from drafting.trie.item_set import ItemSet
 from server.catalogs.filters import passes
 from server.catalogs.served import ServedCatalog
@@ -32,7 +33,7 @@ def load_neighbours(settings: Settings) -> NeighbourModel | None:
         raise NeighbourError(
             "--draft-items counts items of a neighbour model: name its file with --neighbours, or leave --draft-items out."
         )
-    if "items:" in settings.plan:
+    if drafts_items(settings.plan):
         raise NeighbourError("The plan drafts items of a neighbour model: name its file with --neighbours, or choose another plan.")
     if settings.blend:
         raise NeighbourError("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")

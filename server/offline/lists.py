@@ -12,6 +12,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from drafting.neighbours.candidates import Blending, CatalogNeighbours
+from drafting.plans.fixed_plan import refusal_without_server
 from server.engine.loading import load_recommender
 from server.lists.blend import check_known, load_neighbours
 from server.lists.lines import item_lines, rule_lines, usage_lines
@@ -98,9 +99,8 @@ def blending_of(settings: Settings, catalog: Catalog) -> Blending | None:
         NeighbourError: the neighbour model can't be used, or was made for another catalog.
         OfflineError: nothing says how much it weighs, or lists are sampled; or the plan drafts its items.
     """
-    if "items:" in settings.plan:
-        # Nothing would be drafted, yet beams would be as narrow as the plan asks for.
-        raise OfflineError(f"The plan {settings.plan} drafts items of a neighbour model, as servers alone do: choose another --plan.")
+    if refusal := refusal_without_server(settings.plan):
+        raise OfflineError(refusal)
     if (model := load_neighbours(settings)) is None:
         return None
     if settings.blend is None:
