@@ -118,8 +118,8 @@ class BeamSearch:
         width, is_wanted = self.widths[depth], self.keeps_beams or self.tolerance is not None
         return max(FEWEST_KEPT, KEPT_SHARE * width) if is_wanted and depth <= self.last_depth else width
 
-    def ahead(self, depth: int) -> int:
-        """Number of prefixes at `depth` from which a look-ahead goes on: the beam, and with a tolerance what may stand in for some."""
+    def continued(self, depth: int) -> int:
+        """Number of prefixes at `depth` that the level below continues while unread: the beam, and with a tolerance also its stand-ins."""
         return self.widths[depth] if self.tolerance is None else self.selected(depth)
 
     def take_given(self, source: Given) -> None:

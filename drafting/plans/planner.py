@@ -233,11 +233,11 @@ class Planner(Plan):
         group_size = 1 << state.group_size.bit_length() - 1
         trial = self._running.on_trial(self.costs) if state.exploring else None
         key = _kind(state), state.widths, state.sharing, group_size, has_draft, trial, room
-        return self._known_values.get(key) or self._known_values.keep(key, self._look_ahead(state, has_draft, group_size, room, trial))
+        return self._known_values.get(key) or self._known_values.keep(key, self._new_values(state, has_draft, group_size, room, trial))
 
-    def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float, trial: ForwardCosts | None) -> LevelValues:
-        """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free. `trial` are costs
-        to plan by in place of the current ones, if the round is a trial."""
+    def _new_values(self, state: DraftRound, has_draft: bool, group_size: int, room: float, trial: ForwardCosts | None) -> LevelValues:
+        """Plan searches of one kind from the deepest level up (backward induction), for a round with `room` free nodes of each level.
+        `trial` are costs to plan by in place of the current ones, if the round is a trial."""
         costs = trial or self.costs
         target, draft = costs.target, costs.draft if has_draft else None
         widths, last, sharing = state.widths, state.last_depth, state.sharing

@@ -27,9 +27,9 @@ TOLERANCE = 1e-5
 SMALL, LARGE = 1e-3, 1e9
 # Tokens and rows of whose logits the exponentials are summed at a time: so many stay in a processor's cache while they are.
 SUMMED_TOKENS, SUMMED_ROWS = 4096, 512
-# The same of a device that is given its work ahead, where launches cost more than caches save. With the product in half precision, 192 MiB
+# The same of an asynchronous device, where launches cost more than caches save. With the product in half precision, 192 MiB
 # are there at a time, and some 640 for a host that is exact.
-AHEAD_TOKENS, AHEAD_ROWS = 32768, 1024
+ASYNC_TOKENS, ASYNC_ROWS = 32768, 1024
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class LinearHead:
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`."""
-        normaliser, rows = (self._careful_normaliser, AHEAD_ROWS) if is_async(states.device) else (self._normaliser, SUMMED_ROWS)
+        normaliser, rows = (self._careful_normaliser, ASYNC_ROWS) if is_async(states.device) else (self._normaliser, SUMMED_ROWS)
         return torch.cat([normaliser(part) for part in torch.split(states, rows)])
 
     def _normaliser(self, states: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class LinearHead:
 
     def _blocks(self, states: Tensor) -> Iterator[Tensor]:
         """The logits of one block of tokens after the other, of the type of sums, to be written to."""
-        step = AHEAD_TOKENS if is_async(states.device) else SUMMED_TOKENS
+        step = ASYNC_TOKENS if is_async(states.device) else SUMMED_TOKENS
         for first in range(0, self.vocabulary, step):
             part = self._part(first, min(first + step, self.vocabulary))
             yield self._multiply(states, *part) if self.block_rows is None else self._multiply(states, *part).double()

@@ -45,7 +45,7 @@ _PAIRS = 1 << 16
 
 
 class LookAhead:
-    """A proof that goes down level by level; all levels are of one search."""
+    """A look-ahead of one search, with its proof: from the rejected level down, level by level."""
 
     def __init__(self, trie: TrieArrays) -> None:
         self._trie = trie

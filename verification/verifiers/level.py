@@ -37,7 +37,7 @@ class VerifiedLevel:
     """The next level of R searches, on the device.
 
     Attributes:
-        ahead: number of levels between the beams that the host knows and this level: 0 where it is the next one.
+        levels_above: number of levels between the beams that the host knows and this level: 0 where it is the next one.
         sizes: for each search, the number of prefixes above the level.
         first: `[prefixes]` float32, the log-probability of the first child of each of these: NaN where the target's logits are not finite.
         drafted: for each search, the indices in its sequence of the nodes at this level that the target has computed.
@@ -47,7 +47,7 @@ class VerifiedLevel:
     """
 
     searches: Sequence[BeamSearch]
-    ahead: int
+    levels_above: int
     sizes: Sequence[int]
     first: Tensor
     drafted: Sequence[IntArray]
@@ -93,7 +93,7 @@ class LevelVerifier:
         self._trie = trie
         self._table = table
         self._device = tree.token.device
-        self._looks_ahead = is_async(self._device)
+        self._reading_waits = is_async(self._device)
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifiedLevel]:
         """Verify the next level of all searches; where reading waits, also the level below for searches of which this one was drafted, and
@@ -110,18 +110,18 @@ class LevelVerifier:
         """Verify the level below for searches of which this one was drafted, as if it was accepted; None if there are none."""
         if level.hits is None or level.drafted_fields is None:
             return None
-        looks = [self._looks_ahead or search.tolerance is not None for search in level.searches]
+        looks = [self._reading_waits or search.tolerance is not None for search in level.searches]
         rows = [row for row, indices in enumerate(level.drafted) if len(indices) and looks[row]]
         if not rows:
             return None
         searches = [level.searches[row] for row in rows]
-        depths = [search.depth + level.ahead + 1 for search in searches]
-        sizes = tuple(search.ahead(depth) for search, depth in zip(searches, depths, strict=True))
+        depths = [search.depth + level.levels_above + 1 for search in searches]
+        sizes = tuple(search.continued(depth) for search, depth in zip(searches, depths, strict=True))
         k = level.hits.shape[1]
         hidden = level.hits < 0
         if any(search.tolerance is not None for search in searches):
             # Prefixes behind the beam are hidden, unless some of the beam was not drafted, for which they stand in.
-            widths = [search.widths[search.depth + level.ahead + 1] for search in level.searches]
+            widths = [search.widths[search.depth + level.levels_above + 1] for search in level.searches]
             is_beside = arange(k, self._device) >= on_device(np.array(widths), self._device)[:, None]
             hidden |= is_beside & ~(hidden & ~is_beside).any(1, keepdim=True)
         beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
@@ -133,13 +133,13 @@ class LevelVerifier:
         trie_nodes = self._tree.trie_node.index_select(0, slots)
         cum_log_probs = level.selection.cum_log_probs.masked_fill(hidden, NEGATIVE_INFINITY).take(beams)
         frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, scores, asked)
-        return self._verify(searches, level.ahead + 1, frontier, rules, drafter)
+        return self._verify(searches, level.levels_above + 1, frontier, rules, drafter)
 
     def _verify(
-        self, searches: Sequence[BeamSearch], ahead: int, frontier: Frontier, rules: BatchRules | None, drafter: BeamDrafter | None
+        self, searches: Sequence[BeamSearch], levels_above: int, frontier: Frontier, rules: BatchRules | None, drafter: BeamDrafter | None
     ) -> VerifiedLevel:
         """Select from the continuations of `frontier`, and look for what is selected among the drafted nodes."""
-        depths = [search.depth + ahead for search in searches]
+        depths = [search.depth + levels_above for search in searches]
         drafted = [search.computed_at(depth + 1) for search, depth in zip(searches, depths, strict=True)]
         fields = None
         if any(map(len, drafted)):
@@ -163,7 +163,7 @@ class LevelVerifier:
             proposed = None if nodes is None or fields is None else nodes.masked_fill(fields[:, 2] != 1, -2)
             select_relaxed(candidates, selection, rules, proposed, draft, {row: widths[row] for row in relaxed})
         hits = None if nodes is None else find_nodes(selection.nodes, nodes)
-        return VerifiedLevel(searches, ahead, frontier.sizes, log_probs[:, 0], drafted, fields, selection, hits)
+        return VerifiedLevel(searches, levels_above, frontier.sizes, log_probs[:, 0], drafted, fields, selection, hits)
 
     def _rules(self, searches: Sequence[BeamSearch]) -> BatchRules | None:
         return BatchRules.of([search.rule for search in searches], self._device)

@@ -62,7 +62,7 @@ class VerifyResult:
     accepted: bool
 
     @property
-    def ahead(self) -> Selected:
+    def look_ahead_prefixes(self) -> Selected:
         """The prefixes by which a look-ahead goes on: the beam, and if some of it was not drafted also the prefixes beside it."""
         beam, beside = Selected(self.nodes, self.cum_log_probs, self.hits), self.beside
         if (self.hits >= 0).all():
@@ -72,8 +72,8 @@ class VerifyResult:
 
     @property
     def used(self) -> IntArray:
-        """Indices in the sequence of those prefixes of `ahead` that were drafted."""
-        hits = self.ahead.hits
+        """Indices in the sequence of those of `look_ahead_prefixes` that were drafted."""
+        hits = self.look_ahead_prefixes.hits
         return self.drafted[hits[hits >= 0]]
 
     @property
@@ -108,7 +108,7 @@ class Verifier:
             waiting = set(searches) - {result.search for result in ended}
             for level, found, below in zip(levels, found_by_level, [*levels[1:], None], strict=True):
                 decided = [result for result in found if result.search in waiting]
-                self._descend(level, decided, ahead=set() if below is None else set(below.searches))
+                self._descend(level, decided, verified_below=set() if below is None else set(below.searches))
                 results += decided
                 waiting -= {result.search for result in decided if not result.accepted}
             searches = [search for search in searches if search in waiting]
@@ -131,10 +131,10 @@ class Verifier:
             return ()
         assert search.tolerance is not None
         proof = LookAhead(self._trie)
-        nodes, log_probs, hits = rejected[0].ahead
+        nodes, log_probs, hits = rejected[0].look_ahead_prefixes
         proof.reject(nodes, log_probs, hits >= 0, search.widths[rejected[0].depth])
         for result in below:
-            nodes, log_probs, hits = result.ahead
+            nodes, log_probs, hits = result.look_ahead_prefixes
             drafted = hits >= 0 if result.depth <= search.last_depth else None
             proof.descend(nodes, log_probs, result.depth, search.widths[result.depth], drafted)
         if not proof.is_within(search.tolerance, search.widths[-1]):
@@ -146,15 +146,15 @@ class Verifier:
             search.kept += [result.kept for result in below[:-1]]
         return *found[: accepted + 1], below[-1]
 
-    def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], ahead: set[BeamSearch]) -> None:
-        """Make the selected prefixes the beams, and write into the tree those that are read there: not those of searches in `ahead`, whose
-        next level has been verified already, if they accepted this one."""
+    def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], verified_below: set[BeamSearch]) -> None:
+        """Make the selected prefixes the beams, and write into the tree those that are read there: not those of `verified_below`, searches
+        whose next level has been verified already, if they accepted this one."""
         moved = []
         for result in results:
             if result.finished:
                 continue
             result.search.descend(result.nodes, result.drafted, result.hits, self._slots.nodes.allocate)
-            if result.search not in ahead or not result.accepted:
+            if result.search not in verified_below or not result.accepted:
                 moved.append(result)
         if moved:
             self._write(level.selection, moved)
@@ -193,7 +193,7 @@ def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[
         broken = np.logical_or.reduceat(np.isnan(first), list(accumulate(level.sizes[:-1], initial=0))).tolist()
         found = []
         for row, (search, selected, is_broken) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), broken, strict=True)):
-            depth = search.depth + level.ahead + 1
+            depth = search.depth + level.levels_above + 1
             n = min(search.widths[depth], selected)
             finished = depth > search.last_depth or not n or is_broken
             accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())

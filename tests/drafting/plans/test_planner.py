@@ -202,19 +202,19 @@ def test_every_depth_has_its_trials(depths: int, sharing: int) -> None:
 
 
 def test_what_children_taught_is_not_worked_out_anew_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, look_ahead, looked = planner(balance=50, draft=None), Planner._look_ahead, []
+    plan, new_values, planned = planner(balance=50, draft=None), Planner._new_values, []
 
     def counted(self: Planner, here: DraftRound, *args: float) -> LevelValues:
-        looked.append(here)
-        return look_ahead(self, here, *args)
+        planned.append(here)
+        return new_values(self, here, *args)
 
-    monkeypatch.setattr(Planner, "_look_ahead", counted)
+    monkeypatch.setattr(Planner, "_new_values", counted)
     for _ in range(1000):
         here = start(depth=2)
         assert plan.action(here, has_draft=False) is Action.CHILDREN
         here.levels = 1
         plan.learn_children(here, parents=10, children=17)
-    assert 10 < len(looked) < 100
+    assert 10 < len(planned) < 100
 
 
 def test_a_draft_that_is_always_right_is_asked_for_every_level() -> None:

@@ -193,17 +193,17 @@ def engine_of(pair: Speculation, plan: str = "none", normalise: Normalisation = 
     return SpeculativeBeamEngine(pair.target, pair.tries[DEPTH], pair.draft, FixedPlan.parse(plan), normalise=normalise)
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.verification.value)
-def test_every_plan_gives_the_plain_list(pair: Speculation, rule: SearchRule, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where levels are drafted and verified ahead, so that some nodes stand for no prefix; samples are those over the vocabulary."""
+def test_every_plan_gives_the_plain_list(pair: Speculation, rule: SearchRule, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where levels are drafted and verified unread, so that some nodes stand for no prefix; samples are those over the vocabulary."""
     requests = pair.requests(12, np.random.default_rng(1), rule)
     plain = run(engine_of(pair), requests, np.random.default_rng(0))
     if rule is not STRICT:
         sampled = run(engine_of(pair, normalise=Normalisation.VOCABULARY), requests, np.random.default_rng(0))
         assert_lists(sampled, plain)
     for module in ("drafting.plans.drafters", "verification.verifiers.level"):
-        monkeypatch.setattr(f"{module}.is_async", lambda device: ahead)
+        monkeypatch.setattr(f"{module}.is_async", lambda device: waits)
     planners = [pair.planner(DEPTH, costs) for costs in COSTS]
     plans = [*planners, *map(FixedPlan.parse, PLANS)] if rule.verification is not Verification.RELAXED else [FixedPlan.parse("none")]
     engine = engine_of(pair)
@@ -222,13 +222,13 @@ def assert_lists(results: dict[str, BeamResult], expected: dict[str, BeamResult]
             assert ours.item == other.item or abs(ours.score - other.score) < 1e-5
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("plan", ["none", "trie", "beam:20+children"])
 def test_a_request_whose_scores_are_not_finite_fails_alone(
-    pair: Speculation, folders: Path, plan: str, ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Speculation, folders: Path, plan: str, waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("drafting.device", "drafting.plans.drafters", "verification.verifiers.level"):
-        monkeypatch.setattr(f"{module}.is_async", lambda device: ahead)
+        monkeypatch.setattr(f"{module}.is_async", lambda device: waits)
     host = TransformersHost(damage(folders / "target", tmp_path, [UNKNOWN]), slots=pair.target.total_slots)
     requests = requests_of(pair)
     engine = SpeculativeBeamEngine(host, pair.tries[DEPTH], pair.draft, FixedPlan.parse(plan), normalise=CHILDREN)

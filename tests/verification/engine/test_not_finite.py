@@ -89,15 +89,15 @@ def outcomes(engine: SpeculativeBeamEngine, requests: list[BeamRequest], togethe
     return results, failed
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("plan", ["none", "trie", "beam:20+children"])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.verification.value)
 def test_a_request_fails_alone(
-    pair: Speculation, damaged: TransformersHost, plan: str, rule: SearchRule, ahead: bool, monkeypatch: pytest.MonkeyPatch
+    pair: Speculation, damaged: TransformersHost, plan: str, rule: SearchRule, waits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where levels are verified ahead, as on a GPU."""
+    """Also where levels are verified before those above are read, as on a GPU."""
     for module in ("drafting.device", "drafting.plans.drafters", "verification.verifiers.level"):
-        monkeypatch.setattr(f"{module}.is_async", lambda device: ahead)
+        monkeypatch.setattr(f"{module}.is_async", lambda device: waits)
     requests = requests_of(pair, rule)
     expected = {}
     for request in requests:

@@ -54,7 +54,7 @@ class RandomModel:
             nodes = self.best(nodes, width)
         return nodes
 
-    def ahead(self, drafted: np.ndarray) -> tuple[LookAhead, IntArray]:
+    def look_ahead(self, drafted: np.ndarray) -> tuple[LookAhead, IntArray]:
         """The look-ahead from the root, and the list that it comes to."""
         proof, nodes = LookAhead(self.trie), np.zeros(1, np.int64)
         for depth, width in enumerate(self.widths.tolist(), start=1):
@@ -76,7 +76,7 @@ def test_no_bound_is_ever_broken(cases: int) -> None:
     for _ in range(cases):
         model = RandomModel(rng)
         exact, k = model.exact(), int(model.widths[-1])
-        proof, found = model.ahead(rng.random(model.trie.nodes) < rng.choice([0.5, 0.8, 0.95]))
+        proof, found = model.look_ahead(rng.random(model.trie.nodes) < rng.choice([0.5, 0.8, 0.95]))
         masses = np.exp(model.log_probs[exact].astype(float))
         missing = ~np.isin(exact, found)
         lost = float(masses[missing].sum() / masses.sum()) if len(exact) else 0.0
@@ -95,17 +95,17 @@ def test_no_bound_is_ever_broken(cases: int) -> None:
 
 def test_descendants_of_missing_prefixes_are_counted_in_little_memory() -> None:
     rng = np.random.default_rng(5)
-    ahead = LookAhead(ItemTrie.build(rng.integers(2, 9, size=(40, 3))))
-    ahead._missing = np.append(rng.random(1000), 0.0)
-    ahead._first = rng.integers(0, 50, 1001)
-    ahead._last = ahead._first + rng.integers(0, 9, 1001)
+    proof = LookAhead(ItemTrie.build(rng.integers(2, 9, size=(40, 3))))
+    proof._missing = np.append(rng.random(1000), 0.0)
+    proof._first = rng.integers(0, 50, 1001)
+    proof._last = proof._first + rng.integers(0, 9, 1001)
     probabilities = np.append(rng.random(500) / 9, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        fitting = np.floor(ahead._missing / probabilities[:, None] * (1 + ROUNDING))
-    expected = np.fmin(fitting, ahead._last - ahead._first).sum(1)
+        fitting = np.floor(proof._missing / probabilities[:, None] * (1 + ROUNDING))
+    expected = np.fmin(fitting, proof._last - proof._first).sum(1)
     tracemalloc.start()
     try:
-        found = ahead._unknown(probabilities)
+        found = proof._unknown(probabilities)
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -125,7 +125,7 @@ def test_prefixes_of_the_last_level_whose_shares_fit_may_be_missing(items: int) 
         first, end = model.trie.level_starts[depth : depth + 2]
         drafted = np.ones(model.trie.nodes, bool)
         drafted[first:end] = rng.random(end - first) < 0.8
-        proof, found = model.ahead(drafted)
+        proof, found = model.look_ahead(drafted)
         beam = np.zeros(1, np.int64)
         for width in model.widths[:-1].tolist():
             beam = model.best(beam, width)

@@ -1,4 +1,4 @@
-"""Levels verified ahead, as where reading waits for the device, against levels verified one by one."""
+"""Levels verified before those above are read, as where reading waits for the device, against levels verified and read one by one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,9 +28,9 @@ RULES = [STRICT, SearchRule(Verification.GUMBEL, seed=3, temperature=0.7), Searc
 def both(make_engine: Callable[[], SpeculativeBeamEngine], requests: list[BeamRequest], plans: list[FixedPlan]) -> dict[str, BeamResult]:
     """Runs the requests both ways, in the same batches and under the same plans, which change from step to step; the results are one."""
     found = []
-    for ahead in (False, True):
+    for waits in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("verification.verifiers.level.is_async", lambda device, ahead=ahead: ahead)
+            patch.setattr("verification.verifiers.level.is_async", lambda device, waits=waits: waits)
             engine = make_engine()
         found.append(run(engine, requests, np.random.default_rng(2), list(plans)))
     assert found[0] == found[1]
@@ -38,7 +38,7 @@ def both(make_engine: Callable[[], SpeculativeBeamEngine], requests: list[BeamRe
 
 
 @pytest.mark.parametrize("depth", SWEPT_DEPTHS)
-def test_verifying_ahead_changes_neither_lists_nor_what_they_cost(
+def test_verifying_before_reading_changes_neither_lists_nor_what_they_cost(
     speculation: Speculation, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests of all rules side by side, many of which reject what was drafted."""

@@ -115,12 +115,12 @@ def test_a_perfect_draft_loses_the_best_continuation() -> None:
 
 
 def relaxed_lists(
-    speculation: Speculation, first: Plan | str, later: Plan | str, *, ahead: bool, loses_draft: bool = False
+    speculation: Speculation, first: Plan | str, later: Plan | str, *, waits: bool, loses_draft: bool = False
 ) -> dict[str, list[int]]:
     """Lists whose first round is drafted by one plan and all others by another one, with the draft at hand in these or not."""
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("verification.verifiers.level.is_async", lambda device: ahead)
+        patch.setattr("verification.verifiers.level.is_async", lambda device: waits)
         engine = speculation.engine(4, first)
     for seed in range(12):
         prompt = np.concatenate([[1], speculation.identifiers[rng.integers(150, size=3)].reshape(-1)])
@@ -134,18 +134,18 @@ def relaxed_lists(
     return {result.request_id: [item.item for item in result.items] for result in found}
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_a_draft_that_is_asked_and_of_which_nothing_is_taken_changes_no_list(speculation: Speculation, ahead: bool) -> None:
-    plain = relaxed_lists(speculation, "none", "none", ahead=ahead)
-    assert relaxed_lists(speculation, Asks(0), Asks(0), ahead=ahead) == plain
-    assert relaxed_lists(speculation, Asks(0), "trie", ahead=ahead) == plain
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_draft_that_is_asked_and_of_which_nothing_is_taken_changes_no_list(speculation: Speculation, waits: bool) -> None:
+    plain = relaxed_lists(speculation, "none", "none", waits=waits)
+    assert relaxed_lists(speculation, Asks(0), Asks(0), waits=waits) == plain
+    assert relaxed_lists(speculation, Asks(0), "trie", waits=waits) == plain
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_only_what_the_draft_has_proposed_in_a_round_is_its_sample(speculation: Speculation, ahead: bool) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_only_what_the_draft_has_proposed_in_a_round_is_its_sample(speculation: Speculation, waits: bool) -> None:
     """What it was asked in an earlier round counts no more, be there children in the tree, what that round has left, or both."""
     first = Asks(9, 30, 30)
-    without = relaxed_lists(speculation, first, "none", ahead=ahead, loses_draft=True)
-    assert without != relaxed_lists(speculation, "none", "none", ahead=ahead)
+    without = relaxed_lists(speculation, first, "none", waits=waits, loses_draft=True)
+    assert without != relaxed_lists(speculation, "none", "none", waits=waits)
     for later in ("none", "trie", Asks(0)):
-        assert relaxed_lists(speculation, first, later, ahead=ahead) == without
+        assert relaxed_lists(speculation, first, later, waits=waits) == without
