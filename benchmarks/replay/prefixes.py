@@ -9,7 +9,7 @@ from torch import Tensor
 
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.continuations import RowKinds, continuation_log_probs
-from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.expand import Frontier, ScoredContinuations, expand_beam
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
 from drafting.beam.rows import Rows
@@ -77,7 +77,7 @@ class PrefixScorer:
                 slots = on_device(sequence.slots[indices], self._model.device)
                 frontier = Frontier(slots, parents, (len(indices),), scores)
                 below = self._below(parents, log_probs, depth)
-                selection = expand_beam(Candidates(frontier, trie.child_offsets[parents], below + scores[:, None]), most)
+                selection = expand_beam(ScoredContinuations(frontier, trie.child_offsets[parents], below + scores[:, None]), most)
                 nodes_of[depth - 1], scores_of[depth - 1] = selection.nodes[0].cpu().numpy(), selection.cum_log_probs[0].cpu().numpy()
                 kept = min(width, int((selection.nodes[0] >= 0).sum()))
                 parents, scores = selection.nodes[0, :kept], selection.cum_log_probs[0, :kept]

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from drafting.beam.continuations import RowKinds, continuation_log_probs
-from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.expand import Frontier, ScoredContinuations, expand_beam
 from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation
 from drafting.catalog.artefact import load_artefact, save_artefact
@@ -221,7 +221,7 @@ def _expand(
     frontier = Frontier(torch.arange(len(parents)), parents, sizes, torch.zeros(len(parents)))
     kinds = RowKinds.uniform(len(parents), depth, Normalisation.VOCABULARY)
     log_probs = continuation_log_probs(trie, parents, Rows.of(logits), kinds, trie.max_children[depth], eligible)
-    expand_beam(Candidates(frontier, trie.child_offsets[parents], log_probs), K)
+    expand_beam(ScoredContinuations(frontier, trie.child_offsets[parents], log_probs), K)
 
 
 def _median_ms(work: Callable[[], object]) -> float:

@@ -22,7 +22,7 @@ from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
 from drafting.array_types import IntArray
 from drafting.beam.continuations import RowKinds, continuation_log_probs
-from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.expand import Frontier, ScoredContinuations, expand_beam
 from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation
 from drafting.device import MANY_STRETCHES, STRETCH
@@ -51,7 +51,7 @@ def expand_now(trie: ItemTrie, depth: int, frontier: Frontier, logits: Tensor, k
     kinds = RowKinds.uniform(len(nodes), depth, Normalisation.VOCABULARY)
     log_probs = continuation_log_probs(trie, nodes, Rows.of(logits), kinds, trie.max_children[depth], None)
     first_child = trie.child_offsets.index_select(0, nodes)
-    selection = expand_beam(Candidates(frontier, first_child, frontier.cum_log_probs[:, None] + log_probs), k)
+    selection = expand_beam(ScoredContinuations(frontier, first_child, frontier.cum_log_probs[:, None] + log_probs), k)
     return selection.nodes[0], selection.cum_log_probs[0]
 
 

@@ -63,7 +63,7 @@ class CoverageLevels:
         return torch.zeros(len(trie_nodes), size + 1, dtype=torch.bool, device=device).scatter_(1, columns, exists)[:, :size]
 
     def _per_tree(self, drafted: Tensor, taught: Tensor, trees: Tensor, beam_width: int) -> tuple[Tensor, Tensor]:
-        """All continuations of a level, one row per tree, `[trees, candidates]`: scores of the draft, and which ones the teacher keeps."""
+        """All continuations of a level, a row per tree, `[trees, continuations]`: scores of the draft, and which ones the teacher keeps."""
         _, owner, counts = torch.unique_consecutive(trees, return_inverse=True, return_counts=True)
         rank = torch.arange(len(trees), device=trees.device) - (counts.cumsum(0) - counts)[owner]
         shape = (len(counts), int(counts.max()), drafted.shape[1])

@@ -79,13 +79,13 @@ def top_reverse_kl(
 def coverage(scores: Tensor, wanted: Tensor, reach: int, margin: float = 1.0) -> Tensor:
     """AtSpeed-C: for strict acceptance all of the target's top K must be among the draft's top N = `reach`.
 
-    This holds exactly if at most N - K other candidates score higher than the worst of the K. Per row (one level of one tree), the bar is
-    the (N - K + 1)-th best of the others, and the loss is softplus(bar - min_{y wanted} score(y) + margin): the worst beam counts, as in
+    This holds exactly if at most N - K other continuations score higher than the worst of the K. Per row (one level of one tree), the bar
+    is the (N - K + 1)-th best of the others, and the loss is softplus(bar - min_{y wanted} score(y) + margin): the worst beam counts, as in
     verification, and no wanted beam is pushed down. Rows with too few others to fill the top N do not count.
 
     Args:
-        scores: `[rows, candidates]` cumulative log-probabilities under the draft; -inf where there is no candidate.
-        wanted: `[rows, candidates]` bool, the target's top K.
+        scores: `[rows, continuations]` cumulative log-probabilities under the draft; -inf where there is none.
+        wanted: `[rows, continuations]` bool, the target's top K.
     """
     rivals = scores.masked_fill(wanted, float("-inf")).topk(min(reach + 1, scores.shape[-1]), dim=-1).values
     rank = (reach - wanted.sum(-1)).clamp(min=0)

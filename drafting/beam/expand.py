@@ -80,7 +80,7 @@ class Frontier:
 
 
 class _Ranked:
-    """The ranking of `Candidates` and `Selection`."""
+    """The ranking of `ScoredContinuations` and `Selection`."""
 
     cum_log_probs: Tensor
     scores: Tensor | None
@@ -92,7 +92,7 @@ class _Ranked:
 
 
 @dataclass(frozen=True)
-class Candidates(_Ranked):
+class ScoredContinuations(_Ranked):
     """The continuations of a frontier, with -inf for those that do not exist or are not allowed.
 
     Attributes:
@@ -111,8 +111,8 @@ class Candidates(_Ranked):
             shapes = tuple(self.first_child.shape), tuple(self.cum_log_probs.shape)
             raise ValueError(f"First children {shapes[0]} and log-probabilities {shapes[1]} must share rows.")
 
-    def of_requests(self, requests: IntArray) -> "Candidates":
-        """The candidates of some requests alone, in the order of `requests`."""
+    def of_requests(self, requests: IntArray) -> "ScoredContinuations":
+        """The continuations of some requests alone, in the order of `requests`."""
         if len(requests) == len(self.frontier.sizes):
             return self
         whole, prefixes = self.frontier, self.frontier.prefixes_of(requests)
@@ -123,7 +123,7 @@ class Candidates(_Ranked):
         slots, trie_nodes, cum_log_probs = (each[prefixes] for each in (whole.slots, whole.trie_nodes, whole.cum_log_probs))
         sizes = tuple(whole.sizes[request] for request in requests)
         frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, take(whole.scores), take(whole.asked))
-        return Candidates(frontier, self.first_child[prefixes], self.cum_log_probs[prefixes], take(self.scores))
+        return ScoredContinuations(frontier, self.first_child[prefixes], self.cum_log_probs[prefixes], take(self.scores))
 
     def select(self, best: Tensor, indices: Tensor) -> "Selection":
         """The continuations at `indices`, `[R, k]` int64, of the flattened ranking, whose scores are `best`."""
@@ -166,25 +166,25 @@ class Selection(_Ranked):
             table[:, : values.shape[1]].index_copy_(0, requests, values)
 
 
-def expand_beam(candidates: Candidates, k: int) -> Selection:
+def expand_beam(continuations: ScoredContinuations, k: int) -> Selection:
     """Select the k best continuations of each request."""
-    return candidates.select(*stable_topk(candidates.frontier.flatten(candidates.ranking, k), k))
+    return continuations.select(*stable_topk(continuations.frontier.flatten(continuations.ranking, k), k))
 
 
-def expand_beams(candidates: Candidates, counts: Sequence[int]) -> Selection:
+def expand_beams(continuations: ScoredContinuations, counts: Sequence[int]) -> Selection:
     """Select at least `counts[r]` best continuations of each request r; the columns behind them hold further ones, or none (-1)."""
-    frontier, k = candidates.frontier, max(counts)
-    groups = groups_of_like_size(frontier.sizes, counts, candidates.cum_log_probs.shape[1])
+    frontier, k = continuations.frontier, max(counts)
+    groups = groups_of_like_size(frontier.sizes, counts, continuations.cum_log_probs.shape[1])
     if len(groups) == 1:
-        return expand_beam(candidates, k)
+        return expand_beam(continuations, k)
     requests, device = len(counts), frontier.slots.device
     lowest = torch.full((requests, k), NEGATIVE_INFINITY, device=device)
     # A continuation that is missing (-1) gets the request's first prefix as its parent, which is in the request's own tree.
     first = frontier.slots.take(on_device(np.cumsum(frontier.sizes) - frontier.sizes, device))
-    scores = None if candidates.scores is None else lowest.clone()
+    scores = None if continuations.scores is None else lowest.clone()
     found = Selection(first[:, None].repeat(1, k), torch.full_like(lowest, -1, dtype=torch.int64), lowest, scores)
     for group in groups:
-        part = expand_beam(candidates.of_requests(group), max(counts[request] for request in group))
+        part = expand_beam(continuations.of_requests(group), max(counts[request] for request in group))
         found.put(on_device(group, device), part)
     return found
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from drafting.beam.continuations import child_nodes
-from drafting.beam.expand import Candidates, Frontier
+from drafting.beam.expand import Frontier, ScoredContinuations
 from drafting.beam.gumbel import Stream, gumbel_noise, perturb
 from drafting.beam.rule import SearchRule, Verification
 from drafting.device import NEGATIVE_INFINITY, on_device
@@ -46,7 +46,7 @@ class BatchRules:
         )
 
 
-def rank(frontier: Frontier, first_child: Tensor, log_probs: Tensor, rules: BatchRules | None, stream: Stream) -> Candidates:
+def rank(frontier: Frontier, first_child: Tensor, log_probs: Tensor, rules: BatchRules | None, stream: Stream) -> ScoredContinuations:
     """Score the continuations of a frontier.
 
     Args:
@@ -57,7 +57,7 @@ def rank(frontier: Frontier, first_child: Tensor, log_probs: Tensor, rules: Batc
     """
     cumulative = frontier.cum_log_probs[:, None] + log_probs
     if rules is None or frontier.scores is None:
-        return Candidates(frontier, first_child, cumulative)
+        return ScoredContinuations(frontier, first_child, cumulative)
     gumbel, relaxed = rules.gumbel[frontier.requests], rules.relaxed[frontier.requests]
     seeds, temperatures = rules.seeds[frontier.requests], rules.temperatures[frontier.requests]
     sampled = frontier.cum_log_probs[:, None] + renormalised(log_probs, temperatures)
@@ -65,7 +65,7 @@ def rank(frontier: Frontier, first_child: Tensor, log_probs: Tensor, rules: Batc
     shared = perturb(sampled, frontier.scores, gumbel_noise(seeds, nodes, Stream.SHARED)).float()
     drawn = (sampled + gumbel_noise(seeds, nodes, stream)).float()
     scores = torch.where(gumbel[:, None], shared, torch.where(relaxed[:, None], drawn, cumulative))
-    return Candidates(frontier, first_child, torch.where((gumbel | relaxed)[:, None], sampled, cumulative), scores)
+    return ScoredContinuations(frontier, first_child, torch.where((gumbel | relaxed)[:, None], sampled, cumulative), scores)
 
 
 def renormalised(log_probs: Tensor, temperatures: Tensor) -> Tensor:

@@ -108,8 +108,8 @@ class TrieDrafter:
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=False)
         log_probs = child_mask(self._trie, frontier.trie_nodes, width, eligible)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
-        candidates = rank(frontier, first_child, log_probs, None, Stream.DRAFT)
-        selection = expand_beams(candidates, widths.tolist())
+        scored = rank(frontier, first_child, log_probs, None, Stream.DRAFT)
+        selection = expand_beams(scored, widths.tolist())
         proposals = Proposals(selection, selection.ranking, log_probs[:, 0])
         _add_proposals(self._tree, self._trie, tasks, proposals, widths)
         return proposals
@@ -158,10 +158,10 @@ class BeamDrafter:
             # Nothing may be looked up outside the trie before the host sees that the draft has gone wrong.
             first, log_probs = first.clone(), log_probs.masked_fill_(log_probs.isnan(), NEGATIVE_INFINITY)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
-        candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
+        scored = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
-            self._keep(frontier.slots, candidates.cum_log_probs, max(int(task.frontier_slots.max()) for task in tasks))
-        selection, ranking = raised.rank(expand_beams(candidates, counts), self._trie.nodes)
+            self._keep(frontier.slots, scored.cum_log_probs, max(int(task.frontier_slots.max()) for task in tasks))
+        selection, ranking = raised.rank(expand_beams(scored, counts), self._trie.nodes)
         proposals = Proposals(selection, ranking, first, batch.size)
         if waits:
             return proposals

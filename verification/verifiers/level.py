@@ -154,14 +154,14 @@ class LevelVerifier:
         if min(widths_below) < width:
             ends = on_device(np.repeat(widths_below, frontier.sizes), self._device)
             log_probs.masked_fill_(arange(width, self._device) >= ends[:, None], NEGATIVE_INFINITY)
-        candidates = rank(frontier, first_child, log_probs, rules, Stream.RESIDUAL)
-        selection = expand_beams(candidates, [search.selected(depth + 1) for search, depth in zip(searches, depths, strict=True)])
+        scored = rank(frontier, first_child, log_probs, rules, Stream.RESIDUAL)
+        selection = expand_beams(scored, [search.selected(depth + 1) for search, depth in zip(searches, depths, strict=True)])
         relaxed = [row for row, search in enumerate(searches) if search.rule.verification is Verification.RELAXED]
         if rules is not None and relaxed:
             widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
             draft = None if drafter is None else drafter.cum_log_probs(frontier.slots, width)
             proposed = None if nodes is None or fields is None else nodes.masked_fill(fields[:, 2] != 1, -2)
-            select_relaxed(candidates, selection, rules, proposed, draft, {row: widths[row] for row in relaxed})
+            select_relaxed(scored, selection, rules, proposed, draft, {row: widths[row] for row in relaxed})
         hits = None if nodes is None else find_nodes(selection.nodes, nodes)
         return VerifiedLevel(searches, levels_above, frontier.sizes, log_probs[:, 0], drafted, fields, selection, hits)
 

@@ -8,7 +8,7 @@ without replacement from max(0, p - q).
 Only what the draft has proposed in this round counts as drafted, and q is what the draft said when it was asked. Other nodes of the tree,
 such as children or nodes of an earlier round, are not samples of q. Where nothing was proposed the target draws from p, as without a draft.
 
-This is *not* distribution-preserving: choosing k of the accepted at random lets weak candidates replace strong ones, even with a perfect
+This is *not* distribution-preserving: choosing k of the accepted at random lets weak continuations replace strong ones, even with a perfect
 draft. For an exact sample use the rule `gumbel`. Invariant: k continuations come back whenever k exist; where the residual runs out, as it
 does on small levels, the rest is drawn from p.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from drafting.beam.continuations import child_nodes
-from drafting.beam.expand import Candidates, Selection, groups_of_like_size
+from drafting.beam.expand import ScoredContinuations, Selection, groups_of_like_size
 from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
 from drafting.beam.ranking import BatchRules
 from drafting.device import NEGATIVE_INFINITY, arange, find_nodes, on_device
@@ -56,7 +56,7 @@ class LevelNoise:
 
 
 def select_relaxed(
-    candidates: Candidates,
+    continuations: ScoredContinuations,
     selection: Selection,
     rules: BatchRules,
     proposed: Tensor | None,
@@ -71,7 +71,7 @@ def select_relaxed(
         draft: `[P, width]`, the draft's cumulative log-probabilities, anything for a prefix that it has not scored; None without a draft.
         widths: for each row that is a relaxed request, how many prefixes it keeps.
     """
-    requests, whole, width = np.array(list(widths)), candidates.frontier, candidates.cum_log_probs.shape[1]
+    requests, whole, width = np.array(list(widths)), continuations.frontier, continuations.cum_log_probs.shape[1]
     for group in groups_of_like_size([whole.sizes[request] for request in requests], list(widths.values()), width):
         members = requests[group]
         rows = on_device(members, whole.slots.device)
@@ -80,22 +80,24 @@ def select_relaxed(
         selection.put(
             rows,
             _select(
-                candidates.of_requests(members), rules.seeds.index_select(0, rows), own, asked, [widths[request] for request in members]
+                continuations.of_requests(members), rules.seeds.index_select(0, rows), own, asked, [widths[request] for request in members]
             ),
         )
 
 
-def _select(candidates: Candidates, seeds: Tensor, proposed: Tensor | None, draft: Tensor | None, widths: list[int]) -> Selection:
+def _select(
+    continuations: ScoredContinuations, seeds: Tensor, proposed: Tensor | None, draft: Tensor | None, widths: list[int]
+) -> Selection:
     """What relaxed searches select, under their seeds; see `select_relaxed`."""
-    frontier, k = candidates.frontier, max(widths)
-    target = frontier.flatten(candidates.cum_log_probs, k)
-    below = child_nodes(candidates.first_child, candidates.cum_log_probs.shape[1])[frontier.rows].flatten(1)
+    frontier, k = continuations.frontier, max(widths)
+    target = frontier.flatten(continuations.cum_log_probs, k)
+    below = child_nodes(continuations.first_child, continuations.cum_log_probs.shape[1])[frontier.rows].flatten(1)
     nodes = torch.nn.functional.pad(below, (0, target.shape[1] - below.shape[1]))
     if draft is None or frontier.asked is None:
-        draft = torch.full_like(candidates.cum_log_probs, NEGATIVE_INFINITY)
+        draft = torch.full_like(continuations.cum_log_probs, NEGATIVE_INFINITY)
     else:
         # Where the target has no continuation the draft has none: what is there is older, of a wider batch or another prefix.
-        known = (frontier.asked == 1)[:, None] & (candidates.cum_log_probs > NEGATIVE_INFINITY)
+        known = (frontier.asked == 1)[:, None] & (continuations.cum_log_probs > NEGATIVE_INFINITY)
         draft = draft.masked_fill(~known, NEGATIVE_INFINITY)
     indices = verify_relaxed(
         target,
@@ -105,8 +107,8 @@ def _select(candidates: Candidates, seeds: Tensor, proposed: Tensor | None, draf
         on_device(np.array(widths), nodes.device),
         k,
     )
-    ranking = frontier.flatten(candidates.ranking, k)
-    return candidates.select(ranking.gather(1, indices), indices)
+    ranking = frontier.flatten(continuations.ranking, k)
+    return continuations.select(ranking.gather(1, indices), indices)
 
 
 def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelNoise, widths: Tensor, k: int) -> Tensor:

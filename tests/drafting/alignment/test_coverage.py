@@ -48,8 +48,8 @@ def walked(logits: Tensor, batch: Batch, trie: ItemTrie, levels: LevelCodes, set
         for node in (batch["node_level"] == level + 1).nonzero()[:, 0].tolist():
             scores[node] = children_of[int(batch["node_parent"][node]), int(batch["node_trie"][node])]
         of_level = []
-        for candidates in per_tree.values():
-            ranked = sorted(candidates, key=lambda pair: -pair[1])
+        for continuations in per_tree.values():
+            ranked = sorted(continuations, key=lambda pair: -pair[1])
             wanted, others = ranked[: settings.beam_width], sorted((q for q, _ in ranked[settings.beam_width :]), reverse=True)
             place = max(settings.reach - len(wanted), 0)
             if place < len(others):

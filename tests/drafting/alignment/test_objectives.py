@@ -55,7 +55,7 @@ def test_atspeed_s_of_the_teacher_itself_leaves_the_density_alone() -> None:
 
 
 def test_coverage_by_hand() -> None:
-    # The draft keeps two: no other candidate may score higher than the worst of the target's two beams, -4, but one scores -2.
+    # The draft keeps two: no other continuation may score higher than the worst of the target's two beams, -4, but one scores -2.
     scores = torch.tensor([[-1.0, -2.0, -3.0, -4.0]]).double()
     wanted = torch.tensor([[True, False, False, True]])
     found = objectives.coverage(scores, wanted, reach=2, margin=1.0)

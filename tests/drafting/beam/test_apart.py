@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drafting.beam.expand import Candidates, Frontier, Selection, expand_beam, expand_beams
+from drafting.beam.expand import Frontier, ScoredContinuations, Selection, expand_beam, expand_beams
 
 WIDTH = 64
 SIZES = [10] * 50 + [1000] + [1] * 5
@@ -29,7 +29,7 @@ class LargestTensor(TorchDispatchMode):
         return made
 
 
-def candidates(sizes: Sequence[int], sampled: bool) -> list[Candidates]:
+def continuations(sizes: Sequence[int], sampled: bool) -> list[ScoredContinuations]:
     """Of all requests, and then of each alone; scores tie often."""
     rng = np.random.default_rng(0)
     log_probs = torch.from_numpy(-rng.integers(0, 500, (sum(sizes), WIDTH)).astype(np.float32) / 10)
@@ -41,7 +41,7 @@ def candidates(sizes: Sequence[int], sampled: bool) -> list[Candidates]:
         own = tuple(sizes) if not found else (last - first,)
         here = prefixes[first:last]
         frontier = Frontier(here + 7, here, own, torch.zeros(last - first), None if scores is None else torch.zeros(last - first))
-        found.append(Candidates(frontier, here * WIDTH, log_probs[first:last], None if scores is None else scores[first:last]))
+        found.append(ScoredContinuations(frontier, here * WIDTH, log_probs[first:last], None if scores is None else scores[first:last]))
     return found
 
 
@@ -54,7 +54,7 @@ def row(selection: Selection, request: int, count: int) -> list[list[float]]:
 
 @pytest.mark.parametrize("sampled", [False, True])
 def test_narrow_beams_beside_a_wide_one_are_expanded_as_alone(sampled: bool) -> None:
-    together, *alone = candidates(SIZES, sampled)
+    together, *alone = continuations(SIZES, sampled)
     with LargestTensor() as largest:
         selection = expand_beams(together, COUNTS)
     for request, (each, count) in enumerate(zip(alone, COUNTS, strict=True)):
@@ -66,7 +66,7 @@ def test_narrow_beams_beside_a_wide_one_are_expanded_as_alone(sampled: bool) -> 
 
 
 def test_beams_of_about_one_size_are_expanded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    (together, *_), calls = candidates([10] * 30 + [20] * 3 + [1] * 4, sampled=False), []
-    monkeypatch.setattr("drafting.beam.expand.expand_beam", lambda candidates, k: calls.append(k) or expand_beam(candidates, k))
+    (together, *_), calls = continuations([10] * 30 + [20] * 3 + [1] * 4, sampled=False), []
+    monkeypatch.setattr("drafting.beam.expand.expand_beam", lambda continuations, k: calls.append(k) or expand_beam(continuations, k))
     expand_beams(together, [10] * 30 + [20] * 3 + [10] * 4)
     assert calls == [20]

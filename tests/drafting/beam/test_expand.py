@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from drafting import device
 from drafting.beam.continuations import RowKinds, continuation_log_probs
-from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.expand import Frontier, ScoredContinuations, expand_beam
 from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation
 from drafting.device import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
@@ -59,7 +59,7 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     frontier = Frontier(100 + torch.arange(len(flat)), torch.tensor(flat), tuple(sizes), scores)
     eligible = BatchEligibility.of(excluded, trie.nodes, sizes)
     totals = log_probs_of(trie, torch.tensor(flat), logits, trie.max_children[level], eligible, depth=level) + scores[:, None]
-    selection = expand_beam(Candidates(frontier, trie.child_offsets[torch.tensor(flat)], totals), k)
+    selection = expand_beam(ScoredContinuations(frontier, trie.child_offsets[torch.tensor(flat)], totals), k)
     starts = np.cumsum(sizes) - sizes
     log_probs = logits.log_softmax(1)
     for request, beam in enumerate(beams):
@@ -71,7 +71,7 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
                     score = float(totals[row, child - int(trie.child_offsets[node])])
                     assert abs(score - float(scores[row] + log_probs[row, trie.token[child]])) < 1e-5
                     expected.append((rank, child, score))
-        expected.sort(key=lambda candidate: -candidate[2])
+        expected.sort(key=lambda continuation: -continuation[2])
         expected = expected[:k]
         size = len(expected)
         assert selection.parent_slots[request, :size].tolist() == [100 + int(starts[request]) + rank for rank, _, _ in expected]
@@ -227,7 +227,7 @@ def test_over_children_only_what_is_read_makes_a_row_nan(token: int, value: floa
 
 def test_carriers_check_their_shapes() -> None:
     with pytest.raises(ValueError, match="share rows"):
-        Candidates(Frontier(torch.zeros(2), torch.zeros(2), (2,), torch.zeros(2)), torch.zeros(3), torch.zeros(2, 2))
+        ScoredContinuations(Frontier(torch.zeros(2), torch.zeros(2), (2,), torch.zeros(2)), torch.zeros(3), torch.zeros(2, 2))
 
 
 def test_nodes_are_found_where_they_stand_and_what_pads_is_found_nowhere() -> None:
