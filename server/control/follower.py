@@ -101,7 +101,7 @@ class Follower(Reader):
         """
         asked_at = time.monotonic()
         try:
-            write = await self.store.write(self.read, self.name, changes)
+            write = await self.store.write(self.read_position, self.name, changes)
         except ControlUnavailable as error:
             if self.away_since is None and self._refusal != str(error):
                 # Whether the store is away is found out by reading, which goes on where only writes are refused.
@@ -113,13 +113,13 @@ class Follower(Reader):
         self._heard_at = asked_at
         self._move()
         if (told := written.get()) is not None:
-            told[:] = [self.read.revision]
+            told[:] = [self.read_position.revision]
 
     async def catch_up(self) -> None:
         """Apply all that the store holds; call it with `changing` held. Raises as `decide`."""
         await self.read_on()
         assert self.applier is not None
-        if self.applied == self.read and self.problem is None and not self.applier.has_more:
+        if self.applied == self.read_position and self.problem is None and not self.applier.has_more:
             self._heard_at = self.asked_at
             return
         if self.record.form > FORM:
@@ -223,7 +223,7 @@ class Follower(Reader):
         return ReplicaBehind(problem)
 
     def _move(self) -> None:
-        self.applied = self.read
+        self.applied = self.read_position
         self._moved.set()
         self._moved = asyncio.Event()
 
@@ -242,4 +242,4 @@ class Follower(Reader):
             await asyncio.sleep(RETRY_SECONDS / 4)
 
     def _seen(self) -> Position | None:
-        return None if self.lost or self.read == NOWHERE else self.read
+        return None if self.lost or self.read_position == NOWHERE else self.read_position

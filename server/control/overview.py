@@ -36,8 +36,8 @@ class ControlOverview:
     def look(self) -> None:
         """Note and measure once."""
         follower = self._follower
-        if not self._seen or self._seen[-1][0] != follower.read:
-            self._seen.append((follower.read, time.monotonic()))
+        if not self._seen or self._seen[-1][0] != follower.read_position:
+            self._seen.append((follower.read_position, time.monotonic()))
         self._metrics.up.set(follower.away_since is None)
         self._metrics.lost.set(follower.lost)
         self._metrics.revision.set(follower.applied.revision)
@@ -45,7 +45,7 @@ class ControlOverview:
 
     def behind_seconds(self, position: Position) -> float:
         """Seconds since when the store has, as far as this replica has read it, what a replica at `position` has not."""
-        current = self._follower.read.generation
+        current = self._follower.read_position.generation
         newer = [at for seen, at in self._seen if seen.generation == current and not position.has(seen)]
         return time.monotonic() - newer[0] if newer else 0.0
 
@@ -76,10 +76,10 @@ class ControlOverview:
         Raises:
             ReplicaBehind: this replica has read none yet.
         """
-        if self._follower.read == NOWHERE:
+        if self._follower.read_position == NOWHERE:
             raise ReplicaBehind("it has not read the control store yet.")
         # A thread, as filters may be hundreds of MiB; of a copy, as what is written meanwhile must not come between.
-        return await asyncio.to_thread(backup.pack, State(self._follower.read, dict(self._follower.values)))
+        return await asyncio.to_thread(backup.pack, State(self._follower.read_position, dict(self._follower.values)))
 
     async def restore(self, file: bytes) -> Position:
         """Put the state of a file in place of what the store holds; all replicas follow.
@@ -89,7 +89,7 @@ class ControlOverview:
             ControlUnavailable: the store does not answer; it may be restored.
         """
         saved = await asyncio.to_thread(backup.unpack, file)
-        least = max(saved.position.revision, self._follower.read.revision)
+        least = max(saved.position.revision, self._follower.read_position.revision)
         restored = await self._follower.store.replace(saved.values, least)
         if (told := written.get()) is not None:
             told[:] = [restored.position.revision]

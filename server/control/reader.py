@@ -47,7 +47,7 @@ class Reader:
         name: name of this replica, which no other has.
         applier: tells what an empty store is filled with.
         record: the state as this replica has read it, or written it, last; `values` are the same in the store's form.
-        read: position of the store up to which the copy was read.
+        read_position: position of the store up to which the copy was read.
         asked_at: when the store was asked for it last, by the monotonic clock.
         away_since: seconds since 1970 since when the store can't be read; None if it can.
         lost: True if the store has lost its state.
@@ -60,7 +60,7 @@ class Reader:
         self.applier: Applier | None = None
         self.record = Record()
         self.values: dict[str, bytes] = {}
-        self.read = NOWHERE
+        self.read_position = NOWHERE
         self.asked_at = time.monotonic()
         self.away_since: float | None = None
         self.lost = False
@@ -77,7 +77,7 @@ class Reader:
         """
         asked_at = time.monotonic()
         try:
-            if begins or self.read == NOWHERE or await self.store.position() != self.read:
+            if begins or self.read_position == NOWHERE or await self.store.position() != self.read_position:
                 is_confirmed = await self._read_more(begins=begins)
                 if not is_confirmed:
                     return
@@ -106,7 +106,7 @@ class Reader:
     async def _read_more(self, *, begins: bool) -> bool:
         """Read what has come; False if that is not confirmed."""
         is_confirmed = True
-        writes = None if begins or self.read == NOWHERE else await self.store.writes(self.read)
+        writes = None if begins or self.read_position == NOWHERE else await self.store.writes(self.read_position)
         if writes is None:
             state = await self._read_state()
             try:
@@ -120,7 +120,7 @@ class Reader:
             if writes is None:
                 raise ControlConflict
             record = await asyncio.to_thread(checked, state.values)
-            self.values, self.record, self.read = dict(state.values), record, state.position
+            self.values, self.record, self.read_position = dict(state.values), record, state.position
         for write in writes:
             # Tried by itself, so that a write of which a part is damaged leaves the copy as it is.
             await asyncio.to_thread(checked, write.changes, self.record.form)
@@ -129,7 +129,7 @@ class Reader:
 
     async def _read_state(self) -> State:
         state = await self.store.state()
-        if state is None and self.read != NOWHERE:
+        if state is None and self.read_position != NOWHERE:
             if not self.lost:
                 logger.error("the control store has lost its state, which this server still has: nothing can be changed")
             self.lost = True
@@ -156,7 +156,7 @@ class Reader:
             else:
                 self.values[key] = value
         self.record.take(write.changes)
-        self.read = write.position
+        self.read_position = write.position
 
     def away(self, error: ControlUnavailable) -> ControlUnavailable:
         """Note that the store can't be read, and return the error."""

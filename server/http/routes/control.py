@@ -31,8 +31,8 @@ def control_routes(services: Services) -> APIRouter:
             replica=follower.name,
             store="away" if follower.away_since is not None else "lost" if follower.lost else "ok",
             away_since=follower.away_since,
-            generation=follower.read.generation,
-            revision=follower.read.revision,
+            generation=follower.read_position.generation,
+            revision=follower.read_position.revision,
             replicas=[line(replica) for replica in replicas],
         )
 

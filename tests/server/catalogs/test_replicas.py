@@ -567,7 +567,7 @@ async def test_a_state_that_is_lost_is_not_followed_and_can_be_restored(tmp_path
     with pytest.raises(ControlEmpty):
         await newcomer
     assert await control.state() is None
-    await control.replace(kept.values, kept.read.revision)
+    await control.replace(kept.values, kept.read_position.revision)
     await two.filters.put("more", ["item-2"])
     await follow(one)
     assert [each.name for each in one.filters.all()] == ["few", "more"]

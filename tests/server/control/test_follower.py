@@ -85,7 +85,7 @@ async def test_what_is_not_confirmed_is_not_applied(store: Unsure):
     await catch_up(two)
     await put(one, "sure")
     await catch_up(two)
-    position = one.read
+    position = one.read_position
     await store.write(position, "who was not answered", {"filter/open": MEANING})
     store.is_confirmed = False
     with pytest.raises(ControlUnavailable):
@@ -192,7 +192,9 @@ async def test_who_begins_anew_waits_for_the_one_before_it_to_be_silent(store: U
     one, _ = follower_of(store, replica_name())
     await catch_up(one)
     host, number, _ = one.name.split("/")
-    former = Replica(f"{host}/{number}/0123456789abcdef", one.read, ready=True, problem=None, started_at=0.0, software="", version="")
+    former = Replica(
+        f"{host}/{number}/0123456789abcdef", one.read_position, ready=True, problem=None, started_at=0.0, software="", version=""
+    )
     await store.announce(former)
     assert not await one.is_alone()
     async with asyncio.timeout(5):
@@ -204,7 +206,9 @@ async def test_what_a_later_release_writes_in_a_form_of_its_own_is_not_read(stor
     await catch_up(one)
     await put(one, "few")
     form = msgspec.msgpack.encode(FORM + 1)
-    await store.write(one.read, "a later release", {WRITTEN_IN: form, "filter/few": b"2", "version/x": b"no version of this release"})
+    await store.write(
+        one.read_position, "a later release", {WRITTEN_IN: form, "filter/few": b"2", "version/x": b"no version of this release"}
+    )
     for follower in (one, late):
         with pytest.raises(ReplicaBehind, match="a later release of the server has written what this one can't read: update it"):
             await put(follower, "more")
@@ -228,7 +232,7 @@ async def test_a_change_before_which_others_write_again_and_again_is_given_up_an
     async def judge() -> None:
         nonlocal judged
         judged += 1
-        await store.write(one.read, "another", {"filter/few": encode_filter(f"price < {judged}")})
+        await store.write(one.read_position, "another", {"filter/few": encode_filter(f"price < {judged}")})
         await one.write({"filter/few": MEANING})
 
     async with one.changing:

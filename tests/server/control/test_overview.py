@@ -103,7 +103,7 @@ async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tupl
     await a.put("one", ONE)
     await a.put("two", TWO)
     await b.follow()
-    before = b.follower.read
+    before = b.follower.read_position
     empty(tmp_path / "control.db")
     for replica in two:
         with pytest.raises(ControlLost, match="restore"):
@@ -151,13 +151,15 @@ async def test_a_write_that_is_damaged_is_taken_as_a_store_that_is_away_until_an
     await a.follow()
     file = await a.overview.backup()
     await b.follow()
-    await b.follower.store.write(b.follower.read, "someone", version_added("shop", VersionRecord("f", 1.0)) | {damaged: b"none of these"})
+    await b.follower.store.write(
+        b.follower.read_position, "someone", version_added("shop", VersionRecord("f", 1.0)) | {damaged: b"none of these"}
+    )
     following = asyncio.create_task(a.follower.follow())
     async with asyncio.timeout(20):
         while a.metric("up"):
             await asyncio.sleep(0.001)
         assert not a.follower.record.versions
-        assert a.follower.read == a.follower.applied
+        assert a.follower.read_position == a.follower.applied
         with pytest.raises(ControlUnavailable, match="restore"):
             await b.follow()
         await a.overview.restore(file)
@@ -177,7 +179,7 @@ async def test_who_has_stopped_to_follow_for_a_fault_is_behind_for_longer_and_lo
     await a.follow()
     assert a.follower.is_current
     monkeypatch.setattr(a, "apply", fail)
-    await a.follower.store.write(a.follower.read, "another", {"filter/one": ONE})
+    await a.follower.store.write(a.follower.read_position, "another", {"filter/one": ONE})
     with pytest.raises(RuntimeError):
         await a.follower.follow()
     before = a.metric("behind_seconds")
@@ -252,7 +254,7 @@ async def test_a_restored_state_replaces_what_was_written_since(two: tuple[Repli
     await b.put("one", TWO)
     await b.put("two", TWO)
     restored = await a.overview.restore(file)
-    assert restored.revision > b.follower.read.revision
+    assert restored.revision > b.follower.read_position.revision
     await b.follow()
     assert b.follower.values == {"filter/one": ONE}
 

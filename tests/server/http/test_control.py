@@ -43,9 +43,9 @@ async def test_a_server_shows_itself_and_the_others(bench: Bench):
     await follower.store.announce(other)
     told = (await bench.client.get("/v1/control")).json()
     assert (told["replica"], told["store"], told["away_since"]) == (follower.name, "ok", None)
-    assert (told["generation"], told["revision"]) == (follower.read.generation, follower.read.revision)
+    assert (told["generation"], told["revision"]) == (follower.read_position.generation, follower.read_position.revision)
     own, shown = told["replicas"]
-    assert (own["name"], own["revision"], own["behind_seconds"]) == (follower.name, follower.read.revision, 0)
+    assert (own["name"], own["revision"], own["behind_seconds"]) == (follower.name, follower.read_position.revision, 0)
     assert (shown["name"], shown["ready"], shown["problem"], shown["version"]) == ("zz", False, "It has another model.", "films")
     follower.away_since = 1234.5
     told = (await bench.client.get("/v1/control")).json()
@@ -64,7 +64,7 @@ async def test_a_backup_is_restored_and_may_be_larger_than_other_bodies(bench: B
     assert len(file) > 3_000_000
     answer = await bench.client.put("/v1/control/backup", content=file)
     restored = answer.json()
-    assert restored["revision"] == int(answer.headers["x-control-revision"]) == follower.read.revision + 1
+    assert restored["revision"] == int(answer.headers["x-control-revision"]) == follower.read_position.revision + 1
     state = await follower.store.state()
     assert state is not None
     assert (state.position.generation, state.values) == (restored["generation"], follower.values)
