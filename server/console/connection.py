@@ -45,7 +45,7 @@ class ConsoleProtocol(LimitedProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         # Its place is for the WebSocket, which takes it at once.
-        self._limits.leave(self, self._address)
+        self._client_connections.leave(self, self._address)
         super().handle_websocket_upgrade()
 
 
@@ -64,15 +64,15 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         self._address = self.client[0] if self.client else ""
-        self.config.limits.enter(self, self._address)
+        self.config.client_connections.enter(self, self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.config.limits.leave(self, self._address)
+        self.config.client_connections.leave(self, self._address)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.read_due = self.loop.time() + self.config.limits.body_seconds
+        self.read_due = self.loop.time() + self.config.client_connections.body_seconds
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -39,7 +39,7 @@ class HandshakeProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._loop = _loop or asyncio.get_running_loop()
-        self._config, self._connections = config, server_state.connections
+        self._config, self._protocols = config, server_state.connections
         self._next = self.protocol(config, server_state, app_state, _loop)
         self._address = ""
         self._early: list[bytes] = []
@@ -49,12 +49,12 @@ class HandshakeProtocol(asyncio.Protocol):
         self._transport = transport
         client = get_remote_addr(transport)
         self._address = client[0] if client else ""
-        self.due = self._loop.time() + self._config.limits.header_seconds
-        if (refusal := self._config.limits.enter(self, self._address)) and not self._config.limits.may_linger(self):
-            self._config.limits.refused(refusal)
+        self.due = self._loop.time() + self._config.client_connections.header_seconds
+        if (refusal := self._config.client_connections.enter(self, self._address)) and not self._config.client_connections.may_linger(self):
+            self._config.client_connections.refused(refusal)
             transport.abort()
             return
-        self._connections.add(self)  # type: ignore[arg-type]
+        self._protocols.add(self)  # type: ignore[arg-type]
         assert self._config.context is not None
         # Its first part must be done at once: what the client sends before that would come here.
         begun = self._loop.start_tls(transport, self, self._config.context, server_side=True)
@@ -79,8 +79,8 @@ class HandshakeProtocol(asyncio.Protocol):
             # Whatever it was, the client has gone, or speaks no TLS that this server does.
             encrypted = None
         finally:
-            self._connections.discard(self)
-            self._config.limits.leave(self, self._address)
+            self._protocols.discard(self)
+            self._config.client_connections.leave(self, self._address)
         if encrypted is None or encrypted.is_closing():
             self._transport.abort()
             return

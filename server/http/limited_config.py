@@ -17,7 +17,7 @@ class LimitedConfig(uvicorn.Config):
     def __init__(
         self,
         app: Any,
-        connections: Connections,
+        client_connections: Connections,
         certificate: Certificate | None = None,
         unauthorized: Unauthorized | None = None,
         **options: Any,
@@ -25,8 +25,8 @@ class LimitedConfig(uvicorn.Config):
         """`unauthorized` is that of a server with keys; `options` are uvicorn's, with the protocol of a new connection among them."""
         if certificate is not None:
             options |= {"ssl_certfile": certificate.chain, "ssl_keyfile": certificate.key}
-        super().__init__(app, timeout_keep_alive=math.ceil(connections.idle_seconds), **options)
-        self.limits, self.certificate, self.unauthorized = connections, certificate, unauthorized
+        super().__init__(app, timeout_keep_alive=math.ceil(client_connections.idle_seconds), **options)
+        self.client_connections, self.certificate, self.unauthorized = client_connections, certificate, unauthorized
         self.context: ssl.SSLContext | None = None
 
     def load(self) -> None:

@@ -24,7 +24,7 @@ class LimitedServer(FollowingServer):
         return self._limited.context
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        watch = asyncio.get_running_loop().create_task(self._limited.limits.watch(), name="connections")
+        watch = asyncio.get_running_loop().create_task(self._limited.client_connections.watch(), name="connections")
         try:
             await super().serve(sockets)
         finally:

@@ -54,7 +54,7 @@ class LimitedProtocol(HttpToolsProtocol):
     ) -> None:
         self._caller = Caller()
         super().__init__(config, server_state, app_state | {CALLER: self._caller}, _loop)
-        self._limits, self._unauthorized = config.limits, config.unauthorized
+        self._client_connections, self._unauthorized = config.client_connections, config.unauthorized
         self._address = ""
         self._in_headers = self._in_body = self._refused = False
         self._header_bytes = self._dropped = 0
@@ -64,12 +64,12 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = PipelineFlow(transport, self.pipeline)
         self._address = self.client[0] if self.client else ""
-        self.due = self.loop.time() + self._limits.header_seconds
-        if refusal := self._limits.enter(self, self._address):
+        self.due = self.loop.time() + self._client_connections.header_seconds
+        if refusal := self._client_connections.enter(self, self._address):
             self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._limits.leave(self, self._address)
+        self._client_connections.leave(self, self._address)
         super().connection_lost(exc)
         self._caller.leave()
 
@@ -84,20 +84,25 @@ class LimitedProtocol(HttpToolsProtocol):
         self._header_bytes = self._header_bytes + len(data) if begun else len(data)
         super().data_received(data)
         # What comes after the headers and is no body is the frame of its chunks, and trailers, which are kept as headers are.
-        if begun and (self._in_headers or self._in_body) and self._header_bytes > self._limits.header_bytes and not self._refused:
-            self._refuse(self._limits.too_large)
+        if (
+            begun
+            and (self._in_headers or self._in_body)
+            and self._header_bytes > self._client_connections.header_bytes
+            and not self._refused
+        ):
+            self._refuse(self._client_connections.too_large)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_headers = True
-        self.due = self.loop.time() + self._limits.header_seconds
+        self.due = self.loop.time() + self._client_connections.header_seconds
 
     def on_headers_complete(self) -> None:
-        if self._header_bytes > self._limits.header_bytes:
+        if self._header_bytes > self._client_connections.header_bytes:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if size > self._limits.header_bytes:
-                self._refuse(self._limits.too_large)
-                raise ValueError(self._limits.too_large.sentence)
+            if size > self._client_connections.header_bytes:
+                self._refuse(self._client_connections.too_large)
+                raise ValueError(self._client_connections.too_large.sentence)
         self._in_headers = False
         self._header_bytes = 0
         self.due = math.inf
@@ -147,7 +152,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.read_due = self.loop.time() + self._limits.body_seconds
+        self.read_due = self.loop.time() + self._client_connections.body_seconds
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -166,9 +171,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._close()
         elif self._answering():
             # The headers of the next request wait for the answer to this one.
-            self.due = now + self._limits.header_seconds
+            self.due = now + self._client_connections.header_seconds
         elif self._in_headers:
-            self._refuse(self._limits.too_slow)
+            self._refuse(self._client_connections.too_slow)
         else:
             self.transport.close()
             self.due = now + LINGER_SECONDS
@@ -187,14 +192,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._answering():
             self.due = math.inf
         elif self._in_headers:
-            self.due = self.loop.time() + self._limits.header_seconds
+            self.due = self.loop.time() + self._client_connections.header_seconds
         else:
             # An answer can come before all of the body, which is then read and dropped, so that the client gets to reading the answer.
             reading = self.cycle is not None and self.cycle.more_body
-            self.due = self.loop.time() + (self._limits.body_seconds if reading else self._limits.idle_seconds)
+            self.due = self.loop.time() + (self._client_connections.body_seconds if reading else self._client_connections.idle_seconds)
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._limits.refused(refusal)
+        self._client_connections.refused(refusal)
         if not self._may_tell() or self.transport.is_closing():
             self._close()
             return
@@ -213,7 +218,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Close the connection, once its client has sent all and read the last answer."""
-        if self._limits.may_linger(self):
+        if self._client_connections.may_linger(self):
             self._refused = True
             self.due = self.loop.time() + LINGER_SECONDS
             # TLS has no half of a connection that could be closed.

@@ -100,4 +100,4 @@ def test_the_console_is_run_with_these_limits_and_by_its_own_names(monkeypatch: 
     (config,) = configs
     assert (config.http, config.ws) == (ConsoleProtocol, CountedWebSocket)
     assert isinstance(config.app, OwnNames)
-    assert config.limits.idle_seconds == ConsoleLimits().idle_seconds
+    assert config.client_connections.idle_seconds == ConsoleLimits().idle_seconds
