@@ -52,10 +52,10 @@ class LookAhead:
         self._nodes: IntArray = np.empty(0, np.int64)
         self._certain: BoolArray = np.empty(0, bool)
         self._is_possible: BoolArray = np.empty(0, bool)
-        # Of all missing prefixes: probability, and the range of their descendants at the depth of the last level.
-        self._missing: DoubleArray = np.empty(0)
-        self._first: IntArray = np.empty(0, np.int64)
-        self._last: IntArray = np.empty(0, np.int64)
+        # Of all missing prefixes: their probabilities, and the ranges of their descendants at the depth of the level that came last.
+        self._missing_probabilities: DoubleArray = np.empty(0)
+        self._missing_starts: IntArray = np.empty(0, np.int64)
+        self._missing_ends: IntArray = np.empty(0, np.int64)
         self._probabilities: DoubleArray = np.empty(0)
         self._is_below_certain: BoolArray = np.empty(0, bool)
 
@@ -81,7 +81,7 @@ class LookAhead:
             width: how many prefixes plain beam search selects at this level.
             drafted: `[n]` bool, which of them are in the tree; None at the leaves.
         """
-        self._first, self._last = self._trie.first_child[self._first], self._trie.first_child[self._last]
+        self._missing_starts, self._missing_ends = self._trie.first_child[self._missing_starts], self._trie.first_child[self._missing_ends]
         probabilities = np.exp(log_probs.astype(np.float64))
         rows = find_in_array(self._trie.parents(nodes, depth), self._nodes)
         assert (rows >= 0).all()
@@ -103,32 +103,32 @@ class LookAhead:
         if not uncertain or uncertain <= tolerance.items:
             return True
         least = self._probabilities[-1]
-        likely = np.sort(self._missing[self._missing * (1 + ROUNDING) >= least])[-uncertain:]
+        likely = np.sort(self._missing_probabilities[self._missing_probabilities * (1 + ROUNDING) >= least])[-uncertain:]
         lost = float(likely.sum())
         lost += 0.0 if self._is_below_certain.all() else (uncertain - len(likely)) * float(least)
         return lost * (1 + ROUNDING) <= tolerance.mass * float(self._probabilities[self._certain].sum())
 
     def _miss(self, nodes: IntArray, probabilities: DoubleArray, drafted: BoolArray) -> None:
         missing = nodes[~drafted]
-        self._missing = np.concatenate([self._missing, probabilities[~drafted]])
-        self._first = np.concatenate([self._first, missing])
-        self._last = np.concatenate([self._last, missing + 1])
+        self._missing_probabilities = np.concatenate([self._missing_probabilities, probabilities[~drafted]])
+        self._missing_starts = np.concatenate([self._missing_starts, missing])
+        self._missing_ends = np.concatenate([self._missing_ends, missing + 1])
 
     def _cut_off(self, depth: int, most: int) -> None:
         """Note that plain beam search may select `most` prefixes of a level from those that are no likelier than all known ones."""
-        first, last = self._trie.level_starts[depth : depth + 2]
-        self._missing = np.concatenate([self._missing, np.full(most, self._probabilities[-1])])
-        self._first = np.concatenate([self._first, np.full(most, first)])
-        self._last = np.concatenate([self._last, np.full(most, last)])
+        start, end = self._trie.level_starts[depth : depth + 2]
+        self._missing_probabilities = np.concatenate([self._missing_probabilities, np.full(most, self._probabilities[-1])])
+        self._missing_starts = np.concatenate([self._missing_starts, np.full(most, start)])
+        self._missing_ends = np.concatenate([self._missing_ends, np.full(most, end)])
 
     def _unknown(self, probabilities: DoubleArray) -> DoubleArray:
         """`[n]`, for each probability, how many descendants of missing prefixes at this level may have it or a larger one, at most."""
-        most, below = np.empty(len(probabilities)), (self._last - self._first).astype(np.float64)
-        rows = max(1, _PAIRS // max(1, len(below)))
+        most, descendants = np.empty(len(probabilities)), (self._missing_ends - self._missing_starts).astype(np.float64)
+        rows = max(1, _PAIRS // max(1, len(descendants)))
         for start in range(0, len(most), rows):
             with np.errstate(divide="ignore", invalid="ignore"):
-                fitting = np.floor(self._missing / probabilities[start : start + rows, None] * (1 + ROUNDING))
-            most[start : start + rows] = np.fmin(fitting, below).sum(1)
+                fitting = np.floor(self._missing_probabilities / probabilities[start : start + rows, None] * (1 + ROUNDING))
+            most[start : start + rows] = np.fmin(fitting, descendants).sum(1)
         return most
 
 
@@ -144,16 +144,16 @@ def shares_of(
         listed: `[k]` float32, log-probabilities of the list, best first.
         levels: number of levels that share the tolerance.
     """
-    probabilities, last_listed = np.exp(log_probs.astype(np.float64)), np.exp(listed.astype(np.float64))
+    probabilities, list_probabilities = np.exp(log_probs.astype(np.float64)), np.exp(listed.astype(np.float64))
     shares = np.full(len(nodes), np.inf)
     if tolerance.items:
-        first, last = nodes, nodes + 1
+        starts, ends = nodes, nodes + 1
         for _ in range(trie.depth - depth):
-            first, last = trie.first_child[first], trie.first_child[last]
+            starts, ends = trie.first_child[starts], trie.first_child[ends]
         # Items from this rank on may be others.
-        least = last_listed[-1 - min(tolerance.items, len(listed) - 1)]
-        shares = np.fmin(np.floor(probabilities / least), last - first) / tolerance.items * min(levels, tolerance.items)
+        least = list_probabilities[-1 - min(tolerance.items, len(listed) - 1)]
+        shares = np.fmin(np.floor(probabilities / least), ends - starts) / tolerance.items * min(levels, tolerance.items)
     if tolerance.mass:
-        lost = np.where(probabilities >= last_listed[-1], probabilities, 0.0)
-        shares = np.fmin(shares, lost / (tolerance.mass * last_listed.sum()) * levels)
+        lost = np.where(probabilities >= list_probabilities[-1], probabilities, 0.0)
+        shares = np.fmin(shares, lost / (tolerance.mass * list_probabilities.sum()) * levels)
     return shares

@@ -96,13 +96,13 @@ def test_no_bound_is_ever_broken(cases: int) -> None:
 def test_descendants_of_missing_prefixes_are_counted_in_little_memory() -> None:
     rng = np.random.default_rng(5)
     proof = LookAhead(ItemTrie.build(rng.integers(2, 9, size=(40, 3))))
-    proof._missing = np.append(rng.random(1000), 0.0)
-    proof._first = rng.integers(0, 50, 1001)
-    proof._last = proof._first + rng.integers(0, 9, 1001)
+    proof._missing_probabilities = np.append(rng.random(1000), 0.0)
+    proof._missing_starts = rng.integers(0, 50, 1001)
+    proof._missing_ends = proof._missing_starts + rng.integers(0, 9, 1001)
     probabilities = np.append(rng.random(500) / 9, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        fitting = np.floor(proof._missing / probabilities[:, None] * (1 + ROUNDING))
-    expected = np.fmin(fitting, proof._last - proof._first).sum(1)
+        fitting = np.floor(proof._missing_probabilities / probabilities[:, None] * (1 + ROUNDING))
+    expected = np.fmin(fitting, proof._missing_ends - proof._missing_starts).sum(1)
     tracemalloc.start()
     try:
         found = proof._unknown(probabilities)
