@@ -42,7 +42,7 @@ class Proposals:
     Attributes:
         selection: the best continuations of each request's frontier, best first.
         ranking: `[requests, proposals]` float32, the scores with bonuses by which the selection is ordered.
-        first: `[prefixes]` float32, the log-probability of the first child of each prefix: NaN where the draft's logits are not finite.
+        first_log_probs: `[prefixes]` float32, of the first child of each prefix: NaN where the draft's logits are not finite.
         tokens: number of tokens in the draft's forward.
         nodes, scores: `[requests, proposals]` int64 and float32, the trie nodes of `selection` and `ranking` on the host, padded with -1
             and -inf; None until they are read.
@@ -52,7 +52,7 @@ class Proposals:
 
     selection: Selection
     ranking: Tensor
-    first: Tensor
+    first_log_probs: Tensor
     tokens: int = 0
     nodes: IntArray | None = None
     scores: FloatArray | None = None
@@ -62,11 +62,11 @@ class Proposals:
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """What `take` takes, still on the device."""
-        return self.selection.nodes, self.ranking, self.first
+        return self.selection.nodes, self.ranking, self.first_log_probs
 
-    def take(self, nodes: IntArray, scores: FloatArray, first: FloatArray) -> None:
+    def take(self, nodes: IntArray, scores: FloatArray, first_log_probs: FloatArray) -> None:
         """Keep what was read of `tensors`, also in the sequences to which proposals were added."""
-        self.nodes, self.scores, self.is_finite = nodes, scores, not np.isnan(first).any()
+        self.nodes, self.scores, self.is_finite = nodes, scores, not np.isnan(first_log_probs).any()
         for (sequence, indices), row in zip(self.added, nodes, strict=False):
             sequence.trie_nodes[indices] = row[: len(indices)]
 
@@ -153,16 +153,16 @@ class BeamDrafter:
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=rules is not None)
         kinds = RowKinds.of(parts, [task.search.normalise for task in tasks])
         log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, rows, kinds, width, eligible)
-        first, waits = log_probs[:, 0], is_async(device)
+        first_log_probs, waits = log_probs[:, 0], is_async(device)
         if waits:
             # Nothing may be looked up outside the trie before the host sees that the draft has gone wrong.
-            first, log_probs = first.clone(), log_probs.masked_fill_(log_probs.isnan(), NEGATIVE_INFINITY)
+            first_log_probs, log_probs = first_log_probs.clone(), log_probs.masked_fill_(log_probs.isnan(), NEGATIVE_INFINITY)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         scored = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
             self._keep(frontier.slots, scored.cum_log_probs, max(int(task.frontier_slots.max()) for task in tasks))
         selection, ranking = raised.rank(expand_beams(scored, counts), self._trie.nodes)
-        proposals = Proposals(selection, ranking, first, batch.size)
+        proposals = Proposals(selection, ranking, first_log_probs, batch.size)
         if waits:
             return proposals
         proposals.take(*on_host(proposals.tensors))

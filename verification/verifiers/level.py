@@ -39,7 +39,7 @@ class VerifiedLevel:
     Attributes:
         levels_above: number of levels between the beams that the host knows and this level: 0 where it is the next one.
         sizes: for each search, the number of prefixes above the level.
-        first: `[prefixes]` float32, the log-probability of the first child of each of these: NaN where the target's logits are not finite.
+        first_log_probs: `[prefixes]` float32, of the first child of each of these: NaN where the target's logits are not finite.
         drafted: for each search, the indices in its sequence of the nodes at this level that the target has computed.
         drafted_fields: `[R, 3, most]` int64, `BeamSearch.node_fields` of these nodes; -2 pads. None if there are no such nodes.
         selection: `[R, k]`, the target's beams; behind a beam the next best prefixes, as many as its search asks for or more.
@@ -49,7 +49,7 @@ class VerifiedLevel:
     searches: Sequence[BeamSearch]
     levels_above: int
     sizes: Sequence[int]
-    first: Tensor
+    first_log_probs: Tensor
     drafted: Sequence[IntArray]
     drafted_fields: Tensor | None
     selection: Selection
@@ -110,21 +110,17 @@ class LevelVerifier:
         """Verify the level below for searches of which this one was drafted, as if it was accepted; None if there are none."""
         if level.hits is None or level.drafted_fields is None:
             return None
-        looks = [self._reading_waits or search.tolerance is not None for search in level.searches]
-        rows = [row for row, indices in enumerate(level.drafted) if len(indices) and looks[row]]
+        goes_on = [self._reading_waits or search.tolerance is not None for search in level.searches]
+        rows = [row for row, indices in enumerate(level.drafted) if len(indices) and goes_on[row]]
         if not rows:
             return None
         searches = [level.searches[row] for row in rows]
-        depths = [search.depth + level.levels_above + 1 for search in searches]
-        sizes = tuple(search.continued(depth) for search, depth in zip(searches, depths, strict=True))
+        sizes = tuple(search.continued(search.depth + level.levels_above + 1) for search in searches)
         k = level.hits.shape[1]
+        beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
         hidden = level.hits < 0
         if any(search.tolerance is not None for search in searches):
-            # Prefixes behind the beam are hidden, unless some of the beam was not drafted, for which they stand in.
-            widths = [search.widths[search.depth + level.levels_above + 1] for search in level.searches]
-            is_beside = arange(k, self._device) >= on_device(np.array(widths), self._device)[:, None]
-            hidden |= is_beside & ~(hidden & ~is_beside).any(1, keepdim=True)
-        beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
+            hidden |= self._needless_stand_ins(level, hidden)
         # A prefix that was not drafted has no slot, so it gets that of the best one; it is hidden, and nothing follows from it.
         hits = torch.where(level.hits < 0, level.hits[:, :1], level.hits).clamp_(min=0)[:, None].expand(-1, 2, -1)
         slots, asked = level.drafted_fields[:, :2].gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
@@ -134,6 +130,12 @@ class LevelVerifier:
         cum_log_probs = level.selection.cum_log_probs.masked_fill(hidden, NEGATIVE_INFINITY).take(beams)
         frontier = Frontier(slots, trie_nodes, sizes, cum_log_probs, scores, asked)
         return self._verify(searches, level.levels_above + 1, frontier, rules, drafter)
+
+    def _needless_stand_ins(self, level: VerifiedLevel, missing: Tensor) -> Tensor:
+        """`[R, k]` bool, prefixes behind a beam that has none missing, for which they would stand in; `missing` is `[R, k]` bool."""
+        widths = [search.widths[search.depth + level.levels_above + 1] for search in level.searches]
+        is_beside = arange(missing.shape[1], self._device) >= on_device(np.array(widths), self._device)[:, None]
+        return is_beside & ~(missing & ~is_beside).any(1, keepdim=True)
 
     def _verify(
         self, searches: Sequence[BeamSearch], levels_above: int, frontier: Frontier, rules: BatchRules | None, drafter: BeamDrafter | None
@@ -147,23 +149,27 @@ class LevelVerifier:
             rows = [search.node_fields(indices, depth + 1) for search, indices, depth in levels]
             fields = on_device(pad_stack(rows, -2), self._device)
         nodes = None if fields is None else self._tree.trie_node[fields[:, 0]].masked_fill_(fields[:, 0] < 0, -2)
-        widths_below = [self._trie.max_children[depth] for depth in depths]
-        width = max(widths_below)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
-        log_probs = self._table.read(frontier.slots, width)
-        if min(widths_below) < width:
-            ends = on_device(np.repeat(widths_below, frontier.sizes), self._device)
-            log_probs.masked_fill_(arange(width, self._device) >= ends[:, None], NEGATIVE_INFINITY)
+        log_probs = self._child_log_probs(frontier, depths)
         scored = rank(frontier, first_child, log_probs, rules, Stream.RESIDUAL)
         selection = expand_beams(scored, [search.selected(depth + 1) for search, depth in zip(searches, depths, strict=True)])
         relaxed = [row for row, search in enumerate(searches) if search.rule.verification is Verification.RELAXED]
         if rules is not None and relaxed:
-            widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
-            draft = None if drafter is None else drafter.cum_log_probs(frontier.slots, width)
+            draft = None if drafter is None else drafter.cum_log_probs(frontier.slots, log_probs.shape[1])
             proposed = None if nodes is None or fields is None else nodes.masked_fill(fields[:, 2] != 1, -2)
-            select_relaxed(scored, selection, rules, proposed, draft, {row: widths[row] for row in relaxed})
+            select_relaxed(scored, selection, rules, proposed, draft, {row: searches[row].widths[depths[row] + 1] for row in relaxed})
         hits = None if nodes is None else find_nodes(selection.nodes, nodes)
         return VerifiedLevel(searches, levels_above, frontier.sizes, log_probs[:, 0], drafted, fields, selection, hits)
+
+    def _child_log_probs(self, frontier: Frontier, depths: Sequence[int]) -> Tensor:
+        """`[P, width]` float32, of each child given its prefix; -inf in columns that no prefix of its length has."""
+        widths = [self._trie.max_children[depth] for depth in depths]
+        log_probs = self._table.read(frontier.slots, max(widths))
+        if min(widths) < max(widths):
+            # They may hold what an earlier node of the slot has left.
+            ends = on_device(np.repeat(widths, frontier.sizes), self._device)
+            log_probs.masked_fill_(arange(max(widths), self._device) >= ends[:, None], NEGATIVE_INFINITY)
+        return log_probs
 
     def _rules(self, searches: Sequence[BeamSearch]) -> BatchRules | None:
         return BatchRules.of([search.rule for search in searches], self._device)

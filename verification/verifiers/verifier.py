@@ -1,7 +1,8 @@
 """Verification, the second half of speculative decoding: moves beams down as many levels as the target has log-probabilities for.
 
 Invariant: all searches of a step are verified together, level by level; one whose new beam was drafted goes on to its next level, the
-others wait for the next forward. What was verified below a rejected level leaves no trace.
+others wait for the next forward. What was verified below a rejected level leaves no trace, unless a look-ahead proves its list to be close
+enough: it was verified as if that level was accepted.
 """
 
 from collections import defaultdict
@@ -181,25 +182,44 @@ class Verifier:
 
 def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[list[VerifyResult]]:
     """The results of all levels, in one transfer with the proposals that the host has not seen."""
-    tensors = [(level.first, level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
+    tensors = [(level.first_log_probs, level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
     wanted = [tensor for level in tensors for tensor in level if tensor is not None]
     arrays = iter(on_host([tensor for proposals in unread for tensor in proposals.tensors] + wanted))
     for proposals in unread:
         proposals.take(next(arrays), next(arrays), next(arrays))
     results = []
     for level in levels:
-        first, nodes, cum_log_probs = next(arrays), next(arrays), next(arrays)
+        first_log_probs, nodes, cum_log_probs = next(arrays), next(arrays), next(arrays)
         hits = np.full(nodes.shape, -1) if level.hits is None else next(arrays)
-        broken = np.logical_or.reduceat(np.isnan(first), list(accumulate(level.sizes[:-1], initial=0))).tolist()
-        found = []
-        for row, (search, selected, is_broken) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), broken, strict=True)):
-            depth = search.depth + level.levels_above + 1
-            n = min(search.widths[depth], selected)
-            finished = depth > search.last_depth or not n or is_broken
-            accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())
-            best = nodes[row, :n], cum_log_probs[row, :n], level.drafted[row], hits[row, :n]
-            further = slice(n, min(search.selected(depth), selected))
-            beside = Selected(nodes[row, further], cum_log_probs[row, further], hits[row, further])
-            found.append(VerifyResult(search, row, depth, *best, beside, not is_broken, finished, accepted))
-        results.append(found)
+        results.append(_results_of(level, first_log_probs, nodes, cum_log_probs, hits))
     return results
+
+
+def _results_of(
+    level: VerifiedLevel, first_log_probs: FloatArray, nodes: IntArray, cum_log_probs: FloatArray, hits: IntArray
+) -> list[VerifyResult]:
+    """The results of one level from what was read of it; `hits` are -1 where no node was drafted."""
+    starts = list(accumulate(level.sizes[:-1], initial=0))
+    broken = np.logical_or.reduceat(np.isnan(first_log_probs), starts).tolist()
+    found = []
+    for row, (search, selected, is_broken) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), broken, strict=True)):
+        depth = search.depth + level.levels_above + 1
+        width = min(search.widths[depth], selected)
+        beside = slice(width, min(search.selected(depth), selected))
+        finished = depth > search.last_depth or not width or is_broken
+        found.append(
+            VerifyResult(
+                search=search,
+                row=row,
+                depth=depth,
+                nodes=nodes[row, :width],
+                cum_log_probs=cum_log_probs[row, :width],
+                drafted=level.drafted[row],
+                hits=hits[row, :width],
+                beside=Selected(nodes[row, beside], cum_log_probs[row, beside], hits[row, beside]),
+                finite=not is_broken,
+                finished=finished,
+                accepted=not finished and level.hits is not None and bool((hits[row, :width] >= 0).all()),
+            )
+        )
+    return found
