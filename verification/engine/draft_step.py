@@ -147,13 +147,13 @@ class DraftStep:
     def times(self, tokens: int, levels: int, seconds: float, draft_seconds: float, cost: DraftCost) -> StepTimes:
         """The parts of a step of so many seconds, in which the target has computed `tokens`, and `levels` of drafts were verified."""
         last = self._given.take_times()
-        after, before = seconds - draft_seconds - last.after - cost.learning, draft_seconds - last.before + cost.learning
-        last_seconds = last.before + last.after
-        times = StepTimes(tokens, after, cost.forwards, cost.tokens, before, levels, searches=last.searches, last_seconds=last_seconds)
+        target_seconds = seconds - draft_seconds - last.after - cost.learning
+        drafting_seconds = draft_seconds - last.before + cost.learning
+        times = StepTimes(tokens, target_seconds, cost.forwards, cost.tokens, drafting_seconds, levels, last.searches, last.seconds)
         if cost.forwards or not cost.children:
             # What the draft takes beside its forwards and what children take can't be told apart where both are drafted.
             return times
-        return replace(times, draft_seconds=0.0, children=cost.children, parents=cost.parents, children_seconds=before)
+        return replace(times, draft_seconds=0.0, children=cost.children, parents=cost.parents, children_seconds=drafting_seconds)
 
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         """Tell the plan what the target selected of this step's proposals, all of which have been read, and of what was given."""

@@ -34,6 +34,11 @@ class LastTimes:
     before: float = 0.0
     after: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Both together."""
+        return self.before + self.after
+
 
 class GivenStep:
     """Gives drafts to the searches of one engine, and counts what they cost."""
