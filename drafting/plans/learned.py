@@ -111,14 +111,22 @@ class Learned:
         levels = min(levels, LEVEL_KINDS - 1)
         key = kind, bucket(width), depth, levels
         if (found := self._gaps.get(key)) is None:
-            verification, offered, source, tolerance = kind
-            prior, beside = PRIOR[None], (verification, offered if source else Given.NONE, Given.NONE, None)
-            if levels or tolerance or offered:
-                # What is known of rounds that begin nearer, or else of exact lists, or else of drafts with nothing given beside.
-                nearest = kind if levels else (verification, offered, source, None) if tolerance else beside
-                prior = self.gaps(nearest, width, depth, max(levels - 1, 0)).expected(width).chances
-            found = self._gaps.keep(key, WantedGaps(prior, Given.LAST in offered))
+            found = self._gaps.keep(key, self._new_gaps(kind, width, depth, levels))
         return found
+
+    def _new_gaps(self, kind: GapKind, width: int, depth: int, levels: int) -> WantedGaps:
+        """New statistics: their prior is what is known of rounds that begin a level nearer, or else of exact lists, or else of searches for
+        which less is given."""
+        verification, offered, source, tolerance = kind
+        nearest: GapKind | None = None
+        if levels:
+            nearest = kind
+        elif tolerance:
+            nearest = verification, offered, source, None
+        elif offered:
+            nearest = verification, offered if source else Given.NONE, Given.NONE, None
+        prior = PRIOR[None] if nearest is None else self.gaps(nearest, width, depth, max(levels - 1, 0)).expected(width).chances
+        return WantedGaps(prior, Given.LAST in offered)
 
     def _grow(self, levels: int) -> None:
         self._levels += levels
