@@ -139,6 +139,15 @@ def test_a_bar_is_reached_by_both_figures_or_missed(tmp_path: Path) -> None:
     assert [line.split(" | ")[-2:] for line in alone] == [["0.95", "reached |"], ["1.00", "missed |"]]
 
 
+def test_a_bar_that_is_missed_beside_some_baselines_is_not_open(tmp_path: Path) -> None:
+    """What the others find can only lower a share."""
+    compared = Compared([evaluated(0.0185, {})], [evaluated(0.5, {"EASE": 0.02})])
+    text = write_table({"beauty": compared}, tmp_path / "results", seeds=1).read_text()
+    assert "SASRec, GRU4Rec of beauty" in text
+    rows = [line for line in text.splitlines() if line.startswith(("| target", "| blended"))]
+    assert [line.split(" | ")[-2:] for line in rows] == [["0.95", "missed |"], ["1.08", "open |"]]
+
+
 def test_what_is_done_is_kept_and_nothing_begins_after_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = DataSet("beauty", tmp_path / "data")
     monkeypatch.setattr(quality, "data_set", lambda *_: source)
