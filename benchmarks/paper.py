@@ -177,7 +177,8 @@ def write_report(results: Path, drafted: Drafted, compared: Compared, seconds: M
         "Every list leaves out what its user has met.",
         "## The target beside the baselines",
         f"{compared.targets[0].users:,} test users. The target and the baselines have learnt train and validation; the validation part "
-        "chose epochs, weight and settings. The figure after ± is the standard error over users.",
+        "chose epochs, weight and settings. The figure after ± is the standard error over users. SASRec and GRU4Rec are not among these "
+        "baselines: `atspeed evaluate --baselines sasrec,gru4rec` makes them, and [quality.md](quality.md) has those of Beauty and Games.",
         table(compared),
         "## Accepted steps of every draft, K = 10, N = 40",
         to_markdown(acceptance).strip(),

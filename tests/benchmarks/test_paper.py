@@ -165,6 +165,7 @@ def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> Non
     assert "--precision bfloat16`, soft labels of the neighbour model (`--neighbours`) and the [recipe of its base]" in text
     assert "| target, 1 seed | 0.0300 ± 0.0100 |  | 0.0150 ± 0.0050 |  | 1.50, 3.00 |\n" in text
     assert "| EASE (l2 5) | 0.0200 ± 0.0200 |" in text
+    assert "SASRec and GRU4Rec are not among these baselines" in text
     assert "| 300 | sft | auto | 6.50 (2.00) | 11.50 (2.00) |" in text
     for plot in ("objectives", "steps", "speed"):
         assert f"(shop-{plot}.png)" in text
