@@ -15,6 +15,7 @@ from drafting.catalog.catalog import Catalog
 from verification.evaluation.report import BaselineRow, Quality
 from verification.evaluation.users import HeldOut, held_out
 
+# Those that are computed at once; networks train for minutes.
 BASELINES = ("popular", "knn", "ease")
 
 
@@ -45,7 +46,8 @@ class Evaluation(msgspec.Struct, frozen=True):
             f"Recall@{self.k} on the film that each of {self.users} users watched last: target {_figure(self.target)}; best baseline "
             f"{_figure(self.best.quality)} ({self.best.name}; {others}).\nThe target finds "
             f"{self.target.recall / max(self.best.quality.recall, 1e-9):.2f} times what that baseline finds. All lists leave out what a "
-            "user has seen before, and nothing has learned from the last films."
+            "user has seen before, and nothing has learned from the last films. GRU4Rec and SASRec, which train for minutes and may find "
+            "more, are not among these baselines: see docs/results/quality.md."
         )
 
 

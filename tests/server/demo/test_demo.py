@@ -123,6 +123,7 @@ def test_the_target_beats_the_most_popular_films_and_stands_beside_the_best_base
     assert figures.best.quality.recall == max(recalls.values())
     assert f"target {figures.target.recall:.3f} ± {figures.target.recall_error:.3f}; best baseline " in figures.sentence
     assert all(f"{name} " in figures.sentence or f"({name};" in figures.sentence for name in recalls)
+    assert "GRU4Rec and SASRec" in figures.sentence
 
 
 def test_the_most_popular_list_by_hand(demo: Demo, movielens: MovieLens) -> None:
