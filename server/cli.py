@@ -20,6 +20,9 @@ def main() -> None:
         # Read where tqdm is imported.
         os.environ.setdefault("TQDM_MININTERVAL", _LOG_SECONDS)
     try:
+        from server.engine.processors import bound_linear_algebra
+
+        bound_linear_algebra()
         from server.commands.app import app
 
         app()

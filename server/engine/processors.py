@@ -16,6 +16,15 @@ def usable_processors(cgroups: Path = CGROUPS) -> int:
     return max(1, int(min(len(os.sched_getaffinity(0)), _quota(cgroups))))
 
 
+def bound_linear_algebra() -> None:
+    """Let numpy's linear algebra use no more threads than there are usable processors; its library (OpenBLAS) knows of no quota.
+
+    Call it before numpy is imported, which reads the number once. What the environment says goes first.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_processors()))
+
+
 def train_with_threads(threads: int | None = None) -> None:
     """Load torch for training on so many threads; by default `OMP_NUM_THREADS`, else all usable processors.
 

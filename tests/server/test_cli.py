@@ -31,12 +31,31 @@ def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback(module: str)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def forget(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Take variables out of the environment; what is set in their place is gone behind the test."""
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 @pytest.mark.parametrize(("terminal", "seconds"), [(True, None), (False, "10")])
 def test_progress_bars_are_written_into_a_log_now_and_then(monkeypatch: pytest.MonkeyPatch, terminal: bool, seconds: str | None) -> None:
-    # Set first, so that it is gone again behind the test.
-    monkeypatch.setenv("TQDM_MININTERVAL", "")
-    monkeypatch.delenv("TQDM_MININTERVAL")
+    forget(monkeypatch, "TQDM_MININTERVAL", "OPENBLAS_NUM_THREADS")
     monkeypatch.setattr(os, "isatty", lambda descriptor: terminal and descriptor == 2)
     monkeypatch.setattr("server.commands.app.app", lambda: None)
     main()
     assert os.environ.get("TQDM_MININTERVAL") == seconds
+
+
+@pytest.mark.parametrize(("environment", "threads"), [({}, "3"), ({"OMP_NUM_THREADS": "1"}, None), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+def test_linear_algebra_keeps_to_the_quota_of_the_container(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], threads: str | None
+) -> None:
+    """EASE on 64 processors with a quota of three would be stopped by the kernel most of the time."""
+    forget(monkeypatch, "TQDM_MININTERVAL", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("server.engine.processors.usable_processors", lambda: 3)
+    monkeypatch.setattr("server.commands.app.app", lambda: None)
+    main()
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == threads
