@@ -16,7 +16,7 @@ from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers, war
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail
 from server.commands.values import chosen, whole_numbers, words
-from server.engine.processors import usable_processors
+from server.engine.processors import let_waiting_threads_sleep, usable_processors
 from server.settings import MOST_WEIGHT
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
 
@@ -135,6 +135,10 @@ def evaluate(
     except SetupError as error:
         fail(str(error))
     drafts = {} if target is None else _drafts(draft or [], target, base)
+    networks = not set(compared) <= set(CLOSED_FORMS)
+    if networks and (target is None or not settings.timed):
+        # They train for long, beside other work; and what is timed is not slowed down.
+        let_waiting_threads_sleep()
     typer.echo("Loading the libraries …" if target is None else "Loading the models …")
     try:
         from server.engine.loading import memory_told
@@ -154,7 +158,7 @@ def evaluate(
         threads=settings.threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
     )
     if directory is not None:
-        directory.begin(networks=not set(compared) <= set(CLOSED_FORMS))
+        directory.begin(networks=networks)
     unfinished = None if directory is None else directory.unfinished
     try:
         if target is None:

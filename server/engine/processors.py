@@ -25,17 +25,22 @@ def bound_linear_algebra() -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_processors()))
 
 
-def train_with_threads(threads: int | None = None) -> None:
-    """Load torch for training on so many threads; by default `OMP_NUM_THREADS`, else all usable processors.
+def let_waiting_threads_sleep() -> None:
+    """Let torch's threads sleep while they wait for each other, unless the environment says how they wait.
 
-    Threads that wait for each other sleep, unless the environment says how they wait. Torch's spin by default: where another process needs
-    one of their processors they burn its time, and two threads beside one busy process take several times as long as one.
+    By default they spin: where another process needs one of their processors they burn its time, and two threads beside one busy process
+    take several times as long as one. Call it before torch is loaded, which reads this once.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def train_with_threads(threads: int | None = None) -> None:
+    """Load torch for training on so many threads, which sleep while they wait; by default `OMP_NUM_THREADS`, else all usable processors.
 
     Raises:
         ImportError: torch is not installed.
     """
-    # Read once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    let_waiting_threads_sleep()
     import torch
 
     if threads is not None or "OMP_NUM_THREADS" not in os.environ:

@@ -1,6 +1,7 @@
 """`atspeed evaluate`: the table, the report's files, and the sentences for what is wrong."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from errno import EACCES
@@ -185,6 +186,32 @@ def test_an_interrupted_network_goes_on_and_is_not_kept_behind_its_report(
     assert CliRunner().invoke(app, [*flags, "--report", str(again)]).exit_code == 0
     found = [json.loads((each / "report.json").read_bytes())["baselines"] for each in (out, again)]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "policy"),
+    [
+        (("--baselines", "gru4rec"), "passive"),
+        (("--baselines", "ease"), None),
+        (("--target", "target", "--baselines", "gru4rec", "--timed", "0"), "passive"),
+        (("--target", "target", "--baselines", "gru4rec", "--timed", "1"), None),
+    ],
+)
+def test_threads_that_train_networks_sleep_while_they_wait_where_nothing_is_timed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], policy: str | None
+) -> None:
+    def stopped(*_: object) -> None:
+        raise ValueError("Far enough.")
+
+    monkeypatch.chdir(folder)
+    # Set first, so that it is gone again behind the test.
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name in ("evaluate", "evaluate_baselines"):
+        monkeypatch.setattr(f"verification.evaluation.run.{name}", stopped)
+    done = CliRunner().invoke(app, ["--catalog", "catalog.jsonl", "--data", "data", *flags], env={"COLUMNS": "200"})
+    assert "Far enough." in done.output
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 def test_a_report_has_its_directory_before_anything_is_computed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
