@@ -9,6 +9,7 @@ import numpy as np
 
 from drafting.alignment.data.columns import Column
 from drafting.alignment.data.details import ATTRIBUTES, KIND, VALUE, EventDetails
+from drafting.alignment.data.inter_file import SUFFIX as INTER_SUFFIX
 from drafting.alignment.data.item_index import MetNames
 from drafting.alignment.data.loading import EVENTS_FILE, PARQUET_FILE, data_files, load_stream
 from drafting.alignment.data.parquet import COLUMNS
@@ -26,15 +27,26 @@ def stream_file(source: Path) -> Path | None:
         InteractionError: a directory holds two of them, or the file can't be read.
     """
     if not source.is_dir():
+        if _has_lists(source):
+            return source
         return source if source.name in _STREAMS and set(COLUMNS) <= set(Table.open(source).names) else None
-    if not any((source / name).is_file() for name in _STREAMS):
+    if not any(path.is_file() and (path.name in _STREAMS or _has_lists(path)) for path in source.iterdir()):
         return None
     file = data_files(source)[0]
-    return file if file.name in _STREAMS else None
+    return file if file.name in _STREAMS or _has_lists(file) else None
+
+
+def stream_columns(stream: Path) -> tuple[str, ...]:
+    """The names of the columns of a file that `stream_file` found; LC-Rec's lists have none.
+
+    Raises:
+        InteractionError: it can't be read.
+    """
+    return () if _has_lists(stream) else Table.open(stream).names
 
 
 def read_stream(path: Path, time_unit: str, tell: Tell) -> Events:
-    """Read all interactions, with times in seconds.
+    """Read all interactions, with times in seconds; where there are none, an event's time is its place in the list of its user.
 
     Args:
         path: as `stream_file` finds it.
@@ -51,7 +63,16 @@ def read_stream(path: Path, time_unit: str, tell: Tell) -> Events:
     # The last place is that of -1.
     numbers = None if values is None else np.array([*values.values, np.nan], np.float64)[values.codes]
     kept = {name: column for name, column in columns.items() if name == KIND or name.startswith(ATTRIBUTES)}
-    # Only LC-Rec's lists have no times.
-    assert found.timestamps is not None
-    events = Events(found.users, met.names, found.owners.astype(np.int32), found.items, found.timestamps, values=numbers, details=kept)
+    users = found.owners
+    # Counted for each user anew, so that a list that has grown, and those behind it, keep the times of what was there before.
+    times = (np.arange(len(found)) - found.offsets[users]).astype(np.float64) if found.timestamps is None else found.timestamps
+    events = Events(found.users, met.names, users.astype(np.int32), found.items, times, values=numbers, details=kept)
+    if found.timestamps is None:
+        tell(f"{path.name} has no times, so the order of each user's list is the order of time.")
+        return events
     return with_dates(events, COLUMNS[2], time_unit, tell)[0]
+
+
+def _has_lists(path: Path) -> bool:
+    """True for LC-Rec's lists of items, by the file's name, as training goes by it."""
+    return path.name.endswith(INTER_SUFFIX)

@@ -32,7 +32,9 @@ def import_histories(
     settings: InteractionOptions,
     source: Annotated[
         Path,
-        typer.Argument(help="A directory that `atspeed prepare` made, or interactions in any form that it reads.", exists=True),
+        typer.Argument(
+            help="A directory that `atspeed prepare` made, interactions in any form that it reads, or LC-Rec's .inter.json.", exists=True
+        ),
     ],
     histories: Annotated[str, setting("histories", envvar="ATSPEED_HISTORIES")] = default("histories"),
     profiles: Annotated[
@@ -116,8 +118,7 @@ def _read(source: Path, options: InteractionOptions, event_id: str | None) -> "t
     try:
         from drafting.preparation.events import attribute
         from drafting.preparation.run import layout_of, read_events
-        from drafting.preparation.streams import read_stream, stream_file
-        from drafting.preparation.tables import Table
+        from drafting.preparation.streams import read_stream, stream_columns, stream_file
     except ImportError as missing:
         fail(f"Importing histories needs the extra 'train' ({missing}): pip install 'atspeed-server[train]'.")
     from drafting.alignment.data.details import ATTRIBUTES
@@ -127,7 +128,7 @@ def _read(source: Path, options: InteractionOptions, event_id: str | None) -> "t
 
     kept = tuple(dict.fromkeys([*options.keep, *([event_id] if event_id else [])]))
     stream = stream_file(source)
-    known = () if stream is None else Table.open(stream).names
+    known = () if stream is None else stream_columns(stream)
     attributes = [name for name in known if name.startswith(ATTRIBUTES)]
     more = [name for name in kept if name in known and name not in attributes]
     if stream is not None and not more and options.time_format is None and not any(options.columns.values()):

@@ -291,6 +291,22 @@ def test_the_command_stores_what_training_reads_from_a_data_directory(tmp_path: 
     assert asyncio.run(stored(url, "bob"))[0] == [("7", 1.7e9 + 2, "view", None, {})]
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["a directory", "its file"])
+def test_the_command_stores_lists_of_items_in_their_order(tmp_path: Path, named: bool) -> None:
+    """LC-Rec's, beside its other files; of lists that have grown, what is new is stored."""
+    folder = tmp_path / "Games"
+    folder.mkdir()
+    (folder / "Games.item.json").write_text('{"4": {"title": "Chess"}}')
+    file, url = folder / "Games.inter.json", f"sqlite:///{tmp_path}/h.db"
+    for lists, new in (('{\n"7": [4, 0],\n"9": ["4"]}', 3), ('{"7": [4, 0, 5], "8": [], "9": ["4"]}', 1)):
+        file.write_text(lists)
+        status, output = run("histories", "import", file if named else folder, "--histories", url)
+        assert status == 0, output
+        assert f": {new} were new" in output
+    assert [event[:2] for event in asyncio.run(stored(url, "7"))[0]] == [("4", 0.0), ("0", 1.0), ("5", 2.0)]
+    assert [event[:2] for event in asyncio.run(stored(url, "9"))[0]] == [("4", 0.0)]
+
+
 def test_ids_of_events_in_a_data_directory_are_attributes_or_columns_and_no_others_are_guessed(tmp_path: Path) -> None:
     lines = [{"user": "ann", "item": "a", "timestamp": 1.7e9, "id": "e1", "attributes": {"order": "o1"}}]
     (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
