@@ -13,6 +13,8 @@ from drafting.errors import InteractionError
 USER, ITEM, TIME, VALUE, KIND, TITLE = "user", "item", "time", "rating", "kind", "title"
 # Said in place of a column, where none is to be guessed.
 NO_COLUMN = "none"
+# So many names of columns stand in a sentence at most.
+_MOST_TOLD = 100
 # Names without signs between words, in small letters; the surer ones come first.
 NAMES: Mapping[str, str] = {
     USER: "user userid uid useridx reviewerid customer customerid clientid visitorid memberid accountid profileid buyerid readerid "
@@ -55,6 +57,12 @@ def guessed(names: Iterable[str], role: str) -> str | None:
     return next((by_plain[name] for name in NAMES[role].split() if name in by_plain), None)
 
 
+def shown_names(names: Sequence[str]) -> str:
+    """The names of columns for a sentence; the first of very many, as an object has them that holds a field for each item."""
+    more = len(names) - _MOST_TOLD
+    return ", ".join(names[:_MOST_TOLD]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def found_roles(path: Path, names: Sequence[str], said: Mapping[str, str | None]) -> Roles:
     """The roles of the columns of interactions.
 
@@ -71,15 +79,15 @@ def found_roles(path: Path, names: Sequence[str], said: Mapping[str, str | None]
             chosen[role] = None
             continue
         if name is not None and name not in names:
-            raise InteractionError(f"{path} has no column {name!r}: it has {', '.join(names)}.")
+            raise InteractionError(f"{path} has no column {name!r}: it has {shown_names(names)}.")
         free = [each for each in names if each not in {*chosen.values(), *said.values()}]
         chosen[role] = name or guessed(free, role)
     user, item = chosen[USER], chosen[ITEM]
     if user is None or item is None:
         missing = USER if user is None else ITEM
         raise InteractionError(
-            f"Which column of {path} says the {missing}? Name it with --{missing}: {', '.join(names)}."
-            + _headless(names, "if the file has no header, name its columns with --columns user,item,…")
+            f"Which column of {path} says the {missing}? Name it with --{missing}: {shown_names(names)}."
+            + _hint(names, "if the file has no header, name its columns with --columns user,item,…")
         )
     return Roles(user, item, chosen[TIME], chosen[VALUE], chosen[KIND])
 
@@ -95,17 +103,23 @@ def key_column(path: Path, names: Sequence[str], said: str | None, role: str, ot
         InteractionError: there is no such column.
     """
     if said is not None and said not in names:
-        raise InteractionError(f"{path} has no column {said!r}: it has {', '.join(names)}.")
+        raise InteractionError(f"{path} has no column {said!r}: it has {shown_names(names)}.")
     same = next((name for name in names if plain(name) == plain(other)), None)
     found = said or same or guessed(names, role) or next((name for name in names if plain(name) == "id"), None)
     if found is None:
-        hint = _headless(names, "the file needs a line with the names of its columns before it.")
-        raise InteractionError(f"Which column of {path} says the {role}? Name it with --{role}-key: {', '.join(names)}.{hint}")
+        hint = _hint(names, "the file needs a line with the names of its columns before it.")
+        raise InteractionError(f"Which column of {path} says the {role}? Name it with --{role}-key: {shown_names(names)}.{hint}")
     return found
 
 
-def _headless(names: Sequence[str], advice: str) -> str:
-    """Advice where the names look like values."""
+def _hint(names: Sequence[str], headless: str) -> str:
+    """Advice where the names look like values.
+
+    Args:
+        headless: of the names of a first line.
+    """
+    if len(names) > _MOST_TOLD:
+        return " If these are users or items, write a line for each of them, with its id in a column like any other."
     if not any(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
         return ""
-    return f" That first line looks like data: {advice}"
+    return f" That first line looks like data: {headless}"

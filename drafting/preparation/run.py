@@ -18,7 +18,7 @@ from drafting.catalog.attributes import TITLE
 from drafting.catalog.item_list import ITEM_KEY, RESERVED
 from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many, unusable
 from drafting.errors import InteractionError
-from drafting.preparation.columns import ITEM, NO_COLUMN, USER, Roles, found_roles, key_column
+from drafting.preparation.columns import ITEM, NO_COLUMN, USER, Roles, found_roles, key_column, shown_names
 from drafting.preparation.core import k_core, last_of_same, of_pairs
 from drafting.preparation.events import EventReader, Events
 from drafting.preparation.facts import FactTable, as_they_stand, keep_free, read_facts, unusable_in_profile
@@ -99,9 +99,9 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell, ke
     roles = found_roles(part.path, names, said)
     unknown = [name for name in settings.keep if name not in names]
     if unknown:
-        raise InteractionError(f"{part.path} has no column {unknown[0]!r} to keep: it has {', '.join(names)}.")
+        raise InteractionError(f"{part.path} has no column {unknown[0]!r} to keep: it has {shown_names(names)}.")
     if settings.min_rating is not None and roles.value is None:
-        raise InteractionError(f"--min-rating needs a column of ratings: name it with --rating: {', '.join(names)}.")
+        raise InteractionError(f"--min-rating needs a column of ratings: name it with --rating: {shown_names(names)}.")
     tell(_told(part.path, roles, names, settings.keep))
     bad = BadLines(settings.bad_lines, tell=tell)
     wanted = tuple(dict.fromkeys((*roles.columns, *settings.keep)))
@@ -234,7 +234,7 @@ def _shape(role: str, part: Part, table: Table, key: str, title: str | None, cho
     there = table.names_with({*named, *chosen})
     wrong = next((name for name in named if name not in there), None)
     if wrong is not None:
-        raise InteractionError(f"{part.path} has no column {wrong!r}: it has {', '.join(there)}.")
+        raise InteractionError(f"{part.path} has no column {wrong!r}: it has {shown_names(there)}.")
     if (counts := [name for name in shape.counts if name in there]) and not chosen:
         reason = "they count what is held out, too; --item-columns keeps what it names"
         tell(f"Of {part.path.name}, {listed(counts)} are left out: {reason}.")

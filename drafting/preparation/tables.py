@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from drafting.catalog.parquet import checked_batches, open_parquet
 from drafting.errors import InteractionError
+from drafting.preparation.columns import shown_names
 from drafting.preparation.delimited import DelimitedForm, found_form, read_delimited
 from drafting.preparation.json_rows import field_names, read_json
 from drafting.preparation.rows import BadLines, RowBatch
@@ -212,7 +213,7 @@ def _number(first: int, row: int) -> int:
 def _require(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise InteractionError(f"{path} has no column {missing[0]!r}, but the files before it have: it has {', '.join(names)}.")
+        raise InteractionError(f"{path} has no column {missing[0]!r}, but the files before it have: it has {shown_names(names)}.")
     twice = [name for name in wanted if names.count(name) > 1]
     if twice:
         raise InteractionError(f"{path} has two columns of the name {twice[0]}: rename one.")

@@ -211,6 +211,16 @@ def test_a_table_of_items_without_a_header_is_refused_without_a_flag_that_it_has
     assert "--columns" not in str(refused.value)
 
 
+def test_one_object_with_a_field_for_each_item_is_refused_in_a_short_sentence(tmp_path: Path) -> None:
+    """As LC-Rec's index is, and what many projects write of their items."""
+    data = written(tmp_path / "data", CSV)
+    about = written(tmp_path / "items.json", json.dumps({str(item): {"title": "A"} for item in range(20_000)}))
+    for source, items in ((about, None), (data, about)):
+        with pytest.raises(InteractionError, match=r"98, 99 and 19,900 more\. If these .* write a line for each of them") as refused:
+            made(tmp_path, source, items=items)
+        assert len(str(refused.value)) < 1000
+
+
 def test_a_directory_of_two_forms_and_one_without_data_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "d/notes.md", "notes")
     with pytest.raises(InteractionError, match="holds no data"):
