@@ -131,4 +131,5 @@ def test_the_tokenizer_that_the_documentation_makes_for_a_model_of_numbers(tmp_p
     exec(compile(example, str(page), "exec"), {})
     tokenizer = load_tokenizer(tmp_path / "MODEL_DIR")
     assert tokenizer("<a_0><b_3><d_255><a_12>")["input_ids"] == [1, 260, 1024, 13]
-    assert len(tokenizer) == 1025
+    assert tokenizer("<other_0><other_1025><a_0><other_3025>")["input_ids"] == [0, 1025, 1, 3025]
+    assert len(tokenizer) == 3026
