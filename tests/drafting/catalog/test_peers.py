@@ -1,5 +1,6 @@
 """Catalogs as other projects write them: each form is recognised, said in a sentence, and gives the catalog that it holds."""
 
+import csv
 import json
 import pickle
 import re
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from drafting.alignment.data.inter_file import load_inter
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.code_matrix import MatrixItems
@@ -299,3 +301,25 @@ def test_item_ids_that_are_integers(tmp_path: Path) -> None:
 def test_flags_of_matrices_are_for_matrices(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(BARE))
     assert refusal(tmp_path / "c.json", matrix=MatrixItems("rows")).startswith(f"{tmp_path / 'c.json'} is an index of item to identifier")
+
+
+def test_what_the_documentation_makes_of_lc_recs_and_minionerecs_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[3] / "docs" / "formats" / "lc-rec.md"
+    of_items, of_rows = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    known = {"title": "A relay", "description": "long " * 10_000, "brand": "SUPCO", "categories": "Industrial,Relays"}
+    (tmp_path / "NAME.index.json").write_text(json.dumps({str(item): [f"<a_{item}>", "<b_0>"] for item in range(4)}))
+    (tmp_path / "NAME.item.json").write_text(json.dumps({"0": known}, indent=4))
+    exec(compile(of_items, str(page), "exec"), {})
+    catalog, _ = load(tmp_path / "catalog.jsonl")
+    described = {name: value for name, value in known.items() if name != "description"}
+    assert [catalog.known_attributes(item) for item in range(4)] == [described, {}, {}, {}]
+    rows = {"train": [("A7", "[0]", 1)], "valid": [("A7", "[0, 1]", 2), ("A9", "[3]", 0)], "test": [("A7", "[1, 2]", 3)]}
+    for part, each in rows.items():
+        (tmp_path / part).mkdir()
+        with (tmp_path / part / "NAME.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("user_id", "history_item_id", "item_id"), *each])
+    exec(compile(of_rows, str(page), "exec"), {})
+    found = load_inter(tmp_path / "NAME.inter.json", catalog)
+    assert {user: found.history(row).tolist() for row, user in enumerate(found.users)} == {"A7": [1, 2, 3], "A9": [3, 0]}
+    assert (tmp_path / "test.jsonl").read_text() == '{"user_id": "A7", "history": [1, 2]}\n'
