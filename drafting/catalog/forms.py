@@ -58,3 +58,10 @@ def form_of(path: Path) -> CatalogForm:
 def is_named_as_lines(path: Path) -> bool:
     """True if a file of this name that holds JSONL is read as such."""
     return _FORM_OF_SUFFIX.get(path.suffix, CatalogForm.LINES) is CatalogForm.LINES
+
+
+def taken_for_lines(path: Path) -> str:
+    """What to add to a sentence about a file that was read as JSONL for want of another name, and is none; empty if its name says JSONL."""
+    if path.suffix in _FORM_OF_SUFFIX:
+        return ""
+    return f" It was taken for JSONL, because its name has none of the endings {', '.join(_FORM_OF_SUFFIX)}."

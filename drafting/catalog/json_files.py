@@ -13,6 +13,7 @@ import msgspec
 
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import CatalogError
+from drafting.catalog.forms import taken_for_lines
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
 from drafting.catalog.pattern import IdentifierTexts
 from drafting.undecodable import UNDECODABLE
@@ -63,7 +64,8 @@ def index_lines(path: Path) -> Iterator[ItemLine]:
         # As pairs, because a dictionary would silently keep the last of two equal keys.
         pairs = json.loads(data, object_pairs_hook=list)
     except (ValueError, RecursionError) as error:
-        raise CatalogError(f"The catalog {path} is not JSON: {error}.") from error
+        hint = " If it has an item a line, call it .jsonl." if str(error).startswith("Extra data") else ""
+        raise CatalogError(f"The catalog {path} is not JSON: {error}.{hint}") from error
     refusal = CatalogError(f"The catalog {path} is not an index of the form {{item: [token, …]}}.")
     if not data.lstrip().startswith(b"{"):
         raise refusal
@@ -83,7 +85,7 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
     Raises:
         CatalogError: a line is no item.
     """
-    decoder = msgspec.json.Decoder(ItemLine)
+    decoder, taken = msgspec.json.Decoder(ItemLine), taken_for_lines(path)
     names: set[str] = set()
     with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
@@ -92,9 +94,11 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
             try:
                 line = decoder.decode(text)
             except msgspec.ValidationError as error:
-                raise CatalogError(f"Line {number} of the catalog {path} is not an item of the form {_FORM}: {error}.") from error
+                hint = taken * (number == 1)
+                raise CatalogError(f"Line {number} of the catalog {path} is not an item of the form {_FORM}: {error}.{hint}") from error
             except UNDECODABLE as error:
-                raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.") from error
+                hint = taken * (number == 1)
+                raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.{hint}") from error
             if not line.identifier and not line.codes:
                 reason = f"Item {line.name!r} has no identifier, or an empty one: `atspeed catalog build` makes identifiers for items."
                 raise CatalogError(f"Line {number} of the catalog {path} can't be used. {reason}")

@@ -95,6 +95,10 @@ def test_unknown_token_names_the_first_item_that_needs_it() -> None:
         ("c.jsonl", '{"item_id": "a", "identifier": ["x"]}\n{"item_id": 5}\n', "Line 2 of the catalog"),
         ("c.json", '{"a": ["x"], "a": ["y"]}', "Item 'a' appears twice"),
         ("c.jsonl", "\n", "The catalog is empty"),
+        ("c.json", '{"item_id": "a"}\n' * 2, r"is not JSON: Extra data.*\. If it has an item a line, call it \.jsonl\.$"),
+        ("c.csv", "item_id,identifier\na,<a_1>\n", r"Line 1 of .* is not JSON: .* none of the endings \.catalog, \.json, "),
+        ("c.csv", "1,<a_1>\n", r"Line 1 of .* none of the endings \.catalog, \.json, "),
+        ("c.jsonl", "item_id,identifier\na,<a_1>\n", r"Line 1 of .* is not JSON: [^.]*\.$"),
     ],
 )
 def test_bad_files_are_answered_in_a_sentence(tmp_path: Path, name: str, text: str, message: str) -> None:
