@@ -7,8 +7,10 @@ Run:  python docker/prepare_demo.py redis://redis:6379/0
 """
 
 import asyncio
-import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from drafting.cache import cache_directory
 from server.commands.demo import DEMO_USER
@@ -31,7 +33,8 @@ async def known(url: str) -> bool:
         await store.close()
 
 
-def main(url: str) -> None:
+def main(url: Annotated[str, typer.Argument(help="History store to fill, such as redis://redis:6379/0.")]) -> None:
+    """Make the demo, fill a history store with its users, and make a key."""
     cache = cache_directory()
     demo = prepare(cache, DemoSettings())
     movielens = read_movielens(download_wheel(cache))
@@ -49,4 +52,4 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    typer.run(main)

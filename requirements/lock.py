@@ -6,6 +6,7 @@ whose default builds need a GPU. No index is named; pip's own configuration says
 Run:  python requirements/lock.py
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -55,6 +56,7 @@ def closure(roots: list[str], packages: dict[str, dict]) -> set[str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
     base, extras = project["dependencies"], project["optional-dependencies"]
     for names in SETS:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 
 from deploy.checks import operators
@@ -64,6 +65,7 @@ def checkov_findings(manifest: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def main() -> None:
+    """Check the chart with every set of values; takes no options (minutes)."""
     findings = Findings()
     lint = run(tool("helm"), "lint", "--strict", CHART)
     findings.check(lint.returncode == 0, "helm lint --strict")
@@ -96,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
+import typer
 import yaml
 
 from benchmarks.server_process import free_port
@@ -197,6 +198,7 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
 
 
 def main() -> None:
+    """Build the CPU image, run it, and check that it serves; takes no options (root, minutes)."""
     findings = Findings()
     started = time.monotonic()
     subprocess.run([Path(__file__).with_name("image.sh"), str(STORE), "cpu"], check=True, stdout=subprocess.DEVNULL)
@@ -209,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import typer
+
 from benchmarks.endings import end_on_sigterm
 from benchmarks.load.small_model import make_model, served
 from deploy.checks.findings import Findings
@@ -150,6 +152,7 @@ def check_reads(reads: list[tuple[float, int]], findings: Findings) -> None:
 
 
 def main() -> None:
+    """Check that no acknowledged event is lost when a master of Redis is killed; takes no options (minutes)."""
     end_on_sigterm()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
@@ -159,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import typer
 import yaml
 
 from benchmarks.endings import end_on_sigterm
@@ -138,6 +139,7 @@ def check_alert(server: ServerProcess, model: Path, alertmanager: str, findings:
 
 
 def main() -> None:
+    """Check that every panel has data and alerts arrive; takes no options (minutes)."""
     end_on_sigterm()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
@@ -161,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

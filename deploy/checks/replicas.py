@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 
 from benchmarks.endings import end_on_sigterm
@@ -142,6 +143,7 @@ def check_agreement(pods: Pods, servers: list[ServerProcess], catalog: Path, fin
 
 
 def main() -> None:
+    """Check what three replicas of the chart know of each other; takes no options (minutes)."""
     end_on_sigterm()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -177,4 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

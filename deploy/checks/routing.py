@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import typer
 import yaml
 
 from benchmarks.endings import end_on_sigterm
@@ -264,6 +265,7 @@ def check(url: str, servers: list[ServerProcess], findings: Findings) -> None:
 
 
 def main() -> None:
+    """Check the routing of two replicas behind Envoy; takes no options (minutes)."""
     end_on_sigterm()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
@@ -293,4 +295,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -7,7 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3)}
 HERE=deploy/checks
-QUICK=${1:-}
+case $* in
+'' | --quick) QUICK=$* ;;
+*) echo "usage: deploy/checks/tools.sh [--quick]" >&2; exit 2 ;;
+esac
 SUDO=$([ "$(id -u)" = 0 ] || echo sudo)
 mkdir -p .deploy/bin
 

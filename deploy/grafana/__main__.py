@@ -3,6 +3,7 @@
 Run:  python -m deploy.grafana
 """
 
+import typer
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from deploy.checks.tools import DASHBOARDS
@@ -18,7 +19,12 @@ def rendered() -> dict[str, str]:
     return {name: JSONEncoder(sort_keys=True, indent=2).encode(page().build()) + "\n" for name, page in PAGES.items()}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the dashboards into the chart; takes no options."""
     DASHBOARDS.mkdir(parents=True, exist_ok=True)
     for name, text in rendered().items():
         (DASHBOARDS / f"{name}.json").write_text(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from server.settings import Settings
 
 SCHEMA = Path(__file__).parent / "atspeed" / "values.schema.json"
@@ -49,5 +51,10 @@ def updated(text: str) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Renew the schemas of settings in values.schema.json; takes no options."""
     SCHEMA.write_text(updated(SCHEMA.read_text()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -54,3 +54,9 @@ def test_a_deployment_is_not_checked_without_its_tools(checkout: Path):
     install(checkout, "--quick")
     asked = install(checkout)
     assert (asked.returncode, asked.stderr) == (3, "hadolint could not be installed: no index\n")
+
+
+def test_what_is_no_option_installs_nothing(checkout: Path):
+    asked = install(checkout, "--help")
+    assert (asked.returncode, asked.stderr) == (2, "usage: deploy/checks/tools.sh [--quick]\n")
+    assert not (checkout / "asked").exists()
