@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from drafting.beam.rule import LONGEST_LIST
+from server.commands.values import whole_numbers
+
 
 def in_a_directory(path: Path | None) -> Path | None:
     """Refuse a file to be written in a directory that is not there, before anything is measured.
@@ -26,3 +29,8 @@ Data = Annotated[Path, typer.Option(help=_INTERACTIONS, exists=True)]
 _WHOLE = "Interactions, as for `atspeed train`; the target's test users are asked with all that is known of them."
 WholeData = Annotated[Path, typer.Option(help=_WHOLE, exists=True)]
 Lengths = Annotated[str, typer.Option("--k", help="List lengths, separated by commas.")]
+
+
+def list_lengths(text: str) -> list[int]:
+    """The numbers of `Lengths`; the command ends with a sentence if there are no such lists."""
+    return whole_numbers("--k", text, LONGEST_LIST)

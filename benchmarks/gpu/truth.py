@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.gpu.report import machine
 from benchmarks.markdown import markdown_table
+from drafting.beam.rule import LONGEST_LIST
 from drafting.errors import SetupError
 
 NEEDED = ("accelerate", "msgspec")
@@ -239,10 +240,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--draft-epochs", type=float, default=5, help="of the draft (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="windows per step of the target (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=3e-4 if large else 1e-3, help="of the target (default: %(default)s)")
-    parser.add_argument("--users", type=int, default=1000, help="test users whose lists are counted (default: %(default)s)")
-    parser.add_argument("--timed", type=int, default=100, help="of them, how many are timed (default: %(default)s)")
+    parser.add_argument("--users", type=_users, default=1000, help="test users whose lists are counted (default: %(default)s)")
+    parser.add_argument("--timed", type=_users, default=100, help="of them, how many are timed (default: %(default)s)")
     parser.add_argument("--generated", type=int, default=30, help="of those, how many by transformers too (default: %(default)s)")
-    parser.add_argument("--k", type=_numbers, default=[1, 3, 5, 10, 20], help="list lengths, separated by commas (default: 1,3,5,10,20)")
+    parser.add_argument("--k", type=_lengths, default=[1, 3, 5, 10, 20], help="list lengths, separated by commas (default: 1,3,5,10,20)")
     parser.add_argument("--markdown", type=Path, help="write the table to this file, row by row")
     options = parser.parse_args(arguments)
     if missing := [name for name in NEEDED if find_spec(name) is None]:
@@ -269,8 +270,17 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
+def _lengths(text: str) -> list[int]:
+    lengths = [int(word) for word in text.split(",")]
+    if not 1 <= min(lengths) <= max(lengths) <= LONGEST_LIST:
+        raise argparse.ArgumentTypeError(f"whole numbers from 1 to {LONGEST_LIST} are wanted, got {text!r}")
+    return lengths
+
+
+def _users(text: str) -> int:
+    if (users := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is wanted, got {text!r}")
+    return users
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target, in_a_directory
+from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target, in_a_directory, list_lengths
 from server.commands.terminal import fail
 from server.commands.values import some_words, whole_numbers
 from server.engine.processors import usable_processors
@@ -55,7 +55,7 @@ def record(
     from drafting.neighbours.model import NeighbourModel
     from verification.recommender import Recommender
 
-    ks = whole_numbers("--k", k)
+    ks = list_lengths(k)
     with sentences():
         # Before minutes of work, not after them.
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def check(
     from drafting.catalog.loading import load_catalog
     from verification.recommender import Recommender
 
-    ks, names = whole_numbers("--k", k), some_words("--plans", plans)
+    ks, names = list_lengths(k), some_words("--plans", plans)
     with sentences():
         catalog = load_catalog(catalog_file)
         histories = held_out_histories(data, catalog, target, users)

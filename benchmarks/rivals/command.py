@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import sentences
-from benchmarks.options import in_a_directory
+from benchmarks.options import in_a_directory, list_lengths
 from server.commands.terminal import print_table
 from server.commands.values import some_words, whole_numbers
 
@@ -54,7 +54,7 @@ def rivals(
     """
     names = list(dict.fromkeys(some_words("--only", only)))
     sources = dict(each.partition("=")[::2] for each in source or [])
-    lengths, sizes_of_static = whole_numbers("--k", k), whole_numbers("--sizes", sizes)
+    lengths, sizes_of_static = list_lengths(k), whole_numbers("--sizes", sizes)
     if len({target is None, draft is None, catalog is None}) > 1:
         raise typer.BadParameter("--target, --draft and --catalog go together.")
     from benchmarks.rivals import report as reports

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Lengths, Target, WholeData
-from drafting.beam.rule import MAX_BEAM_WIDTH
+from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Lengths, Target, WholeData, list_lengths
+from drafting.beam.rule import LONGEST_LIST, MAX_BEAM_WIDTH, WIDEST_BEAM
 from server.commands.terminal import fail
 from server.commands.values import some_words, whole_numbers
 
@@ -35,7 +35,7 @@ def lossless(
 
     wanted = PLANS if plans is None else some_words("--plans", plans)
     with sentences():
-        different = run(target, draft, catalog_file, data, whole_numbers("--k", k), wanted, some_words("--rules", rules), engine)
+        different = run(target, draft, catalog_file, data, list_lengths(k), wanted, some_words("--rules", rules), engine)
     if different:
         fail(f"{different} lists differ.")
 
@@ -91,7 +91,7 @@ def precision(
     from benchmarks.systems.precision import run
 
     with sentences():
-        different = run(target, draft, catalog_file, data, some_words("--dtypes", dtypes), whole_numbers("--k", k), plan, users)
+        different = run(target, draft, catalog_file, data, some_words("--dtypes", dtypes), list_lengths(k), plan, users)
     if different:
         fail(f"{different} lists differ by more than noise.")
 
@@ -103,7 +103,7 @@ def exactness(
         Path | None, typer.Option(help=f"Interactions: the target's test users are asked {ITEMS_ALONE}. By default random histories.")
     ] = None,
     draft: Annotated[Path | None, typer.Option(help="Directory of the draft model; none by default.", file_okay=False)] = None,
-    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,
+    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1, max=LONGEST_LIST)] = 10,
     users: Annotated[int, typer.Option(help="Test users, spread evenly over the data, or random histories.", min=1)] = 300,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:
@@ -126,7 +126,7 @@ def widths(
     catalog_file: CatalogFile,
     data: WholeData,
     widths: Annotated[str, typer.Option(help="Beam widths, separated by commas.")] = "10,20,30,50,100,200",
-    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,
+    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1, max=LONGEST_LIST)] = 10,
     users: Annotated[int | None, typer.Option(help="Test users, spread evenly over the data.", min=1, show_default="all")] = None,
     timed: Annotated[int, typer.Option(help="Of those, users that are asked one at a time.", min=1)] = 200,
     engine: Annotated[str, typer.Option(help="What runs the model: transformers or vllm.")] = "transformers",
@@ -141,7 +141,7 @@ def widths(
     from benchmarks.systems.widths import run
 
     with sentences():
-        typer.echo(run(target, catalog_file, data, whole_numbers("--widths", widths), k, users, timed, threads, engine))
+        typer.echo(run(target, catalog_file, data, whole_numbers("--widths", widths, WIDEST_BEAM), k, users, timed, threads, engine))
 
 
 def forwards(
@@ -162,7 +162,7 @@ def forwards(
         raise typer.BadParameter(f"there is no shape {shape!r}: choose {', '.join(SHAPES)}.")
     require("psutil")
     with sentences():
-        typer.echo(run(shape, whole_numbers("--widths", widths), requests, generated, threads))
+        typer.echo(run(shape, whole_numbers("--widths", widths, LONGEST_LIST), requests, generated, threads))
 
 
 def steps(
@@ -181,7 +181,7 @@ def steps(
     from benchmarks.systems.step_profile import run
 
     with sentences():
-        run(shape, engine, plan, whole_numbers("--k", k), lists, items, threads)
+        run(shape, engine, plan, list_lengths(k), lists, items, threads)
 
 
 def catalog(

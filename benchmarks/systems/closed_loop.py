@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks.endings import BenchmarkError
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.request import BeamRequest
 from verification.result import BeamResult
+from verification.slots.pool import OutOfSlots
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ def closed_loop(engine: SpeculativeBeamEngine, requests: Iterable[BeamRequest], 
     Args:
         requests: made one by one as clients ask; those after the first `counted` only keep the batch full.
         clients: how many run at once.
+
+    Raises:
+        BenchmarkError: there is too little memory for keys and values for so many.
     """
     waiting = iter(requests)
     names: list[str] = []
@@ -51,7 +56,13 @@ def closed_loop(engine: SpeculativeBeamEngine, requests: Iterable[BeamRequest], 
         for _ in range(clients - len(running)):
             asked = _Asked(time.perf_counter())
             for request in itertools.islice(waiting, 1):
-                engine.add(request)
+                try:
+                    engine.add(request)
+                except OutOfSlots as error:
+                    raise BenchmarkError(
+                        f"The memory for keys and values is too little for {clients} at once, each a list of {request.k}: ask for fewer "
+                        "at a time, or for shorter lists."
+                    ) from error
                 names.append(request.request_id)
                 running[request.request_id] = asked
         report = engine.step()

@@ -9,6 +9,7 @@ import typer
 
 from benchmarks.endings import require, sentences
 from benchmarks.options import ITEMS_ALONE, in_a_directory
+from drafting.beam.rule import MAX_BEAM_WIDTH
 from server.commands.terminal import fail
 from server.commands.values import chosen, some_words, whole_numbers
 from server.engine.processors import usable_processors
@@ -66,7 +67,8 @@ def bench(
     if target is None and draft is not None:
         raise typer.BadParameter("--draft needs --target: without one, a random draft is made beside the random target.")
     require("httpx", *(["matplotlib"] if plot else []))
-    ks, concurrencies = whole_numbers("--k", k), whole_numbers("--concurrency", concurrency)
+    # The server that is measured, too, has room for no wider beams.
+    ks, concurrencies = whole_numbers("--k", k, MAX_BEAM_WIDTH), whole_numbers("--concurrency", concurrency)
     plan_names = _plans(plans, ks, target is None or draft is not None, recorded=record_trace is not None)
     hosts = _hosts(engines)
     if record_trace is None and not force:

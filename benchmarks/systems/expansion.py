@@ -136,11 +136,15 @@ def run(items: int, beams: int, rounds: int, static: Path | None) -> None:
     """Print milliseconds of the processor for each level as a Markdown table, medians over rounds.
 
     Raises:
-        BenchmarkError: STATIC is not there, or finds other identifiers.
+        BenchmarkError: the catalog has too few items for the beams, or STATIC is not there, or finds other identifiers.
     """
     torch.set_num_threads(1)
     identifiers = make_identifiers(items)
     trie = ItemTrie.build(identifiers)
+    if beams > (most := trie.level_size(1)):
+        raise BenchmarkError(
+            f"The first codes of {items} items are {most}, too few for {beams} beams: give more --items, or fewer --beams."
+        )
     searches: dict[str, Search] = {
         "now": partial(search, trie, beams, expand_now),
         "log-softmax and keys": partial(search, trie, beams, expand_before),

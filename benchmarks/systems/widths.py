@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
 from benchmarks.systems.histories import unlearnt_users
 from verification.evaluation.baselines.ranking import quality_of
@@ -81,9 +82,11 @@ def run(
     """The table of a target's widths, those below k left out; the command may end as in `unlearnt_users`.
 
     Raises:
-        SetupError: models, catalog and data can't be used together.
+        BenchmarkError, SetupError: no width is left, or models, catalog and data can't be used together.
     """
+    if not (enough := [width for width in widths if width >= k]):
+        raise BenchmarkError(f"A list of {k} takes a beam of at least {k}: give wider --widths, or a smaller --k.")
     catalog, users = unlearnt_users(target, catalog_file, data, most_users)
     with closing(Recommender.load(target, catalog, host=host, threads=threads)) as recommender:
-        rows = measure(recommender, users, [width for width in widths if width >= k], k, timed)
+        rows = measure(recommender, users, enough, k, timed)
     return markdown_table(HEADS, [row.cells for row in rows])

@@ -70,6 +70,27 @@ def test_lossless_refuses_what_it_can_not_search_by_before_it_searches(flags: tu
     assert sentence in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "needs", "sentence"),
+    [
+        *((f"{name} --k 10,2001", "target draft catalog data", "--k takes whole") for name in ("lossless", "precision", "replay check")),
+        ("replay record --out recording.npz --k 10,2001", "target draft catalog data", "--k takes whole"),
+        *((f"{name} --k 10,2001", "", "--k takes whole") for name in ("steps", "rivals")),
+        *((f"{name} --k 2001", "target catalog data", "equal to 2000") for name in ("exactness", "widths")),
+        ("widths --widths 10,5001", "target catalog data", "--widths takes whole numbers from 1 to 5000"),
+        ("forwards --widths 10,2001", "", "--widths takes whole numbers from 1 to 2000"),
+    ],
+)
+def test_longer_lists_than_any_engine_makes_are_refused_before_anything_is_measured(
+    command: str, needs: str, sentence: str, tmp_path: Path
+):
+    """They ended in a traceback once they were asked for."""
+    files = [part for name in needs.split() for part in (f"--{name}", str(ROOT / "pyproject.toml" if name == "catalog" else tmp_path))]
+    result = CliRunner().invoke(app, [*command.split(), *files], env={"COLUMNS": "400"})
+    assert result.exit_code in (1, 2)
+    assert sentence in result.stderr
+
+
 @pytest.mark.parametrize("name", ["lossless", "precision", "exactness", "bench", "replay record", "replay check"])
 def test_what_is_asked_of_test_users_is_said(name: str):
     command = COMMANDS[name.split()[0]]

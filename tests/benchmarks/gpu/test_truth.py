@@ -78,6 +78,22 @@ def test_what_cannot_be_used_gets_one_sentence(inputs: list[str], tmp_path: Path
     assert str(tmp_path) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--k", "10,3000"), "whole numbers from 1 to 2000 are wanted, got '10,3000'"),
+        (("--k", "0"), "whole numbers from 1 to 2000 are wanted, got '0'"),
+        (("--users", "0"), "a whole number from 1 on is wanted, got '0'"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_is_trained(
+    inputs: list[str], flags: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit):
+        truth.main([*inputs, *flags])
+    assert sentence in capsys.readouterr().err
+
+
 def test_missing_libraries_are_named(inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(truth, "NEEDED", ("msgspec", "no_such_library"))
     assert truth.main(inputs) == 1

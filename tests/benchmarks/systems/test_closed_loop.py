@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.endings import BenchmarkError
 from benchmarks.systems.closed_loop import closed_loop
 from tests.models import random_catalog, save_random_model
 from verification.recommender import Recommender
@@ -36,4 +37,13 @@ def test_company_changes_no_list_and_is_not_counted(recommender: Recommender):
         [item.item for item in answer.result.items] for answer in alone
     ]
     assert recommender.engine.running == 0
+    assert recommender.engine.used_slots == 0
+
+
+def test_more_clients_than_there_is_memory_for_are_told(recommender: Recommender):
+    requests = (recommender.request(str(number), [number % 100, 7], 100) for number in range(1000))
+    with pytest.raises(BenchmarkError, match="too little for 1000 at once, each a list of 100: ask for fewer at a time"):
+        closed_loop(recommender.engine, requests, 1, 1000)
+    for number in range(1000):
+        recommender.engine.cancel(str(number))
     assert recommender.engine.used_slots == 0

@@ -132,7 +132,8 @@ def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypat
     [
         (["--target", "/x"], "--target and --catalog go together."),
         (["--draft", "/x"], "--draft needs --target"),
-        (["--k", "3,0"], "--k takes whole numbers from 1 on, separated by commas, got '3,0'."),
+        (["--k", "3,0"], "--k takes whole numbers from 1 to 256, separated by commas, got '3,0'."),
+        (["--k", "300"], "--k takes whole numbers from 1 to 256, separated by commas, got '300'."),
         (["--concurrency", "many"], "--concurrency takes whole numbers from 1 on"),
         (["--plans", "guess"], "There is no plan 'guess'"),
         (["--plans", "beam:5", "--k", "10"], "The plan beam:5 drafts fewer prefixes than the 10"),

@@ -75,3 +75,8 @@ def test_static_is_asked_for_the_same_lists(errs: bool, monkeypatch: pytest.Monk
     rows = masks.compare(40)
     assert [(row.items, row.depth, row.equal) for row in rows] == [(40, depth, not errs) for depth in range(LEVELS)]
     assert all(row.ours_ms > 0 and row.static_ms > 0 for row in rows)
+
+
+def test_more_beams_than_the_first_level_has_prefixes_are_told() -> None:
+    with pytest.raises(BenchmarkError, match="The first codes of 3 items are 3, too few for 5 beams"):
+        run(3, 5, 1, None)

@@ -77,6 +77,13 @@ def test_the_command_prints_a_table_of_the_widths_that_hold_k(folder: Path) -> N
     assert [row.split(" | ")[0] for row in rows[1:]] == ["| 4", "| 8"]
 
 
+def test_a_table_without_a_width_is_a_sentence(folder: Path) -> None:
+    inputs = ("--target", str(folder / "target"), "--catalog", str(folder / "catalog.jsonl"), "--data", str(folder))
+    result = CliRunner().invoke(app, ["widths", *inputs, "--widths", "2,4", "--k", "5"])
+    assert result.exit_code == 1
+    assert "A list of 5 takes a beam of at least 5: give wider --widths, or a smaller --k." in result.stderr
+
+
 def test_users_are_those_of_the_split_that_the_target_was_trained_with(folder: Path, tmp_path: Path) -> None:
     """One user's events are all of the newest, so no user has some before them."""
     (tmp_path / "target").mkdir()
