@@ -99,8 +99,9 @@ def quality(
 ) -> None:
     """Make identifiers and targets of real data, and compare their lists with strong baselines (hours).
 
-    The table is written from what is done when the command ends; the same command goes on with the rest. What is there is named after the
-    commands that made it, so where a recipe has changed, what depends on it is made anew.
+    The table is written from what is done when the command ends; of data sets that are not asked, it keeps what it has. The same command
+    goes on with the rest. What is there is named after the commands that made it, so where a recipe has changed, what depends on it is made
+    anew.
 
     Example: atspeed-bench quality --only movielens --seeds 1
     """

@@ -6,7 +6,8 @@ blended. Every stage is one `atspeed` command that can be repeated by hand.
 
 Invariants: a stage whose result is there is not run again, and a result's name bears the digest of its command and of all before it, so a
 changed recipe is run anew from the stage that it changes. Whenever a run ends, the table is written from the results of today's recipes
-that are there. Epochs and weights are chosen by models that have learnt the part train alone, and the test part is asked once.
+that are there; of data sets that are not asked, it keeps what it has. Epochs and weights are chosen by models that have learnt the part
+train alone, and the test part is asked once.
 """
 
 import math

@@ -1,10 +1,12 @@
 """The table of `atspeed-bench quality`: targets over their seeds, alone and blended, beside the baselines.
 
-Invariant: it is made of the evaluations that are there and says how many seeds they are.
+Invariant: it is made of the evaluations that are there and says how many seeds they are; of data sets that are not asked this time, the
+page keeps what it has.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,6 +26,11 @@ BLEND = "blend "
 ALONE = {"movielens": 1.0, "beauty": 0.95, "games": 0.95}
 BLENDED = 1.08
 HEADS = ("", f"Recall@{K}", "over seeds", f"NDCG@{K}", "over seeds", "of the best baseline's", "bar", "")
+# How sentences of the page begin and end that list something of several data sets.
+IN_SHORT = f"**In short**, as shares of the best baseline's Recall@{K} and NDCG@{K}: "
+NOT_RUN, GOES_ON = "Not run yet: ", ". `make quality` goes on with them."
+# What was measured on is written by hand.
+MACHINE = "**Machine**"
 # How the figures are made and read.
 HOW = f"""* **What is asked**: the test users, with every item of the catalog a candidate and what a user has met left out; beams of 50.
 * **What was learnt**: epochs, the weight of the blend and the settings of baselines are chosen on the validation part, by models of the
@@ -126,16 +133,53 @@ def _absent(baselines: Sequence[BaselineRow]) -> list[str]:
     return [title for title in NAMES.values() if title not in {row.name for row in baselines}]
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What a page says of data sets that are not asked this time.
+
+    Attributes:
+        parts: their parts of the page, by name.
+        shares, missing: what the sentences of the head list of them.
+        machine: the paragraph about the machine that they were measured on, if there is one.
+    """
+
+    parts: dict[str, str]
+    shares: list[str]
+    missing: list[str]
+    machine: list[str]
+
+    @classmethod
+    def of(cls, page: Path, asked: Collection[str]) -> "_Kept":
+        """Read a page, if it is there."""
+        head, *parts = re.split("^## ", page.read_text() if page.is_file() else "", flags=re.MULTILINE)
+        by_name = {part.partition(",")[0]: f"## {part.strip()}" for part in parts}
+        kept = {name: part for name, part in by_name.items() if name not in asked}
+        paragraphs = [paragraph.strip() for paragraph in head.split("\n\n")]
+        return cls(
+            kept,
+            [entry for entry in _listed(paragraphs, IN_SHORT, ".") if entry.partition(" ")[0] in kept],
+            [entry for entry in _listed(paragraphs, NOT_RUN, GOES_ON) if entry.rpartition(" of ")[2] not in asked],
+            [paragraph for paragraph in paragraphs if kept and paragraph.startswith(MACHINE)],
+        )
+
+
+def _listed(paragraphs: Sequence[str], start: str, end: str) -> list[str]:
+    """What the sentence that begins and ends so lists."""
+    lists = [paragraph.removeprefix(start).removesuffix(end) for paragraph in paragraphs if paragraph.startswith(start)]
+    return [entry for each in lists for entry in each.split("; ")]
+
+
 def write_table(found: Mapping[str, Compared], results: Path, seeds: int) -> Path:
-    """Write `quality.md` of the evaluations of each data set, and what is missing of so many seeds.
+    """Write `quality.md` of the evaluations of each data set that is asked, and what is missing of so many seeds.
 
     Raises:
         BenchmarkError: there are none.
     """
-    parts, missing = [], []
+    parts: dict[str, str] = {}
+    missing = []
     for name, compared in found.items():
         if evaluated := [*compared.targets, *compared.baselines]:
-            parts.append(f"## {name}, {evaluated[0].users:,} users\n\n{table(compared, (ALONE[name], BLENDED))}")
+            parts[name] = f"## {name}, {evaluated[0].users:,} users\n\n{table(compared, (ALONE[name], BLENDED))}"
         if len(compared.targets) < seeds:
             missing.append(f"{seeds - len(compared.targets)} of {seeds} targets of {name}")
         if absent := _absent(compared.rows):
@@ -144,15 +188,17 @@ def write_table(found: Mapping[str, Compared], results: Path, seeds: int) -> Pat
         raise BenchmarkError("No evaluation is done yet: give the same command again, with more --minutes.")
     results.mkdir(parents=True, exist_ok=True)
     path = results / "quality.md"
+    kept = _Kept.of(path, found)
     head = [
         "# Targets beside the baselines",
         "How good the lists of trained targets are, alone and blended with a neighbour model, beside popularity, co-occurrence, item-kNN, "
         "EASE, GRU4Rec and SASRec. For whoever chooses a recipe, or asks what a target is worth. Made by `make quality`.",
     ]
-    if shares := list(filter(None, (_in_short(name, compared) for name, compared in found.items()))):
-        head.append(f"**In short**, as shares of the best baseline's Recall@{K} and NDCG@{K}: {'; '.join(shares)}.")
+    if shares := sorted([*kept.shares, *filter(None, (_in_short(name, compared) for name, compared in found.items()))]):
+        head.append(f"{IN_SHORT}{'; '.join(shares)}.")
     head.append(HOW)
-    if missing:
-        head.append(f"Not run yet: {'; '.join(missing)}. `make quality` goes on with them.")
-    path.write_text("\n\n".join([*head, *parts]) + "\n")
+    if missing := [*kept.missing, *missing]:
+        head.append(f"{NOT_RUN}{'; '.join(missing)}{GOES_ON}")
+    tables = [part for _, part in sorted({**kept.parts, **parts}.items())]
+    path.write_text("\n\n".join([*head, *kept.machine, *tables]) + "\n")
     return path

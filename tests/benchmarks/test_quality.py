@@ -148,6 +148,24 @@ def test_a_bar_that_is_missed_beside_some_baselines_is_not_open(tmp_path: Path) 
     assert [line.split(" | ")[-2:] for line in rows] == [["0.95", "missed |"], ["1.08", "open |"]]
 
 
+def test_what_the_page_has_of_data_sets_that_are_not_asked_stays(tmp_path: Path) -> None:
+    done = Compared([evaluated(0.03, {})], [evaluated(0.5, dict.fromkeys(NAMES.values(), 0.02))])
+    page = write_table({"beauty": done, "games": Compared([], done.baselines), "movielens": done}, tmp_path, seeds=2)
+    before = page.read_text().replace("\n\n## beauty", "\n\n**Machine**: one of ours.\n\n## beauty")
+    page.write_text(before)
+    write_table({"movielens": done}, tmp_path, seeds=2)
+    assert page.read_text() == before
+
+    write_table({"beauty": Compared(2 * [evaluated(0.04, {})], done.baselines)}, tmp_path, seeds=2)
+    after = page.read_text()
+    assert "| target, 2 seeds | 0.0400 ± 0.0100 |" in after
+    assert after.partition("## games")[2] == before.partition("## games")[2] != ""
+    others = "movielens 1.50 and 3.00 alone, 1.80 and 3.60 blended."
+    assert f"NDCG@10: beauty 2.00 and 4.00 alone, 2.40 and 4.80 blended; {others}" in after
+    assert "Not run yet: 2 of 2 targets of games; 1 of 2 targets of movielens. `make quality`" in after
+    assert "**Machine**: one of ours." in after
+
+
 def test_what_is_done_is_kept_and_nothing_begins_after_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = DataSet("beauty", tmp_path / "data")
     monkeypatch.setattr(quality, "data_set", lambda *_: source)
