@@ -80,6 +80,7 @@ def make_teacher(
     base: Path | None = None,
     settings: TeacherSettings | None = None,
     draft: Path | None = None,
+    draft_base: Path | None = None,
     kv_memory_gib: float = 0.5,
     overwrite: bool = False,
     announce: Callable[[Cost], None] = lambda cost: None,
@@ -87,7 +88,7 @@ def make_teacher(
     """Ask the target and write `out`; go on with the shards that an interrupted run has left.
 
     Args:
-        base: base model of a target that is an adapter; by default the one that its configuration names.
+        base, draft_base: base models of a target and a draft that are adapters; by default those that their configurations name.
         draft: a draft with the same tokens, whose lists become nodes as well, so that the target also scores prefixes of drafts, and
             `atspeed-s`, `atspeed-r` and `atspeed-c` learn from them.
         announce: is told the cost before anything is searched.
@@ -99,6 +100,7 @@ def make_teacher(
     run = RunDirectory(out, "directory of teacher data", TEACHER_FILE)
     run.refuse_existing(overwrite)
     files = ModelFiles.find(target, base)
+    draft_files = None if draft is None else ModelFiles.find(draft, draft_base, "--draft-base")
     if has_encoder(load_model_config(files)):
         raise TrainingError(
             f"The target in {target} is an encoder-decoder model, which can't teach: train a smaller T5 as a target of its own on the same "
@@ -113,7 +115,10 @@ def make_teacher(
     _check_split(target, settings)
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
     template = load_prompt(files.prompt)
-    teacher = _Teacher(files, draft, catalog, split.train, settings, kv_memory_gib)
+    if draft_files is not None and draft_files.base is not None:
+        # An adapter without a prompt is refused here, where the flag that names its base is known.
+        load_prompt(draft_files.prompt)
+    teacher = _Teacher(files, draft_files, catalog, split.train, settings, kv_memory_gib)
     made_from = Provenance(model_hash(target, base), target.resolve().name, catalog.version, data_hashes(data))
     record = {
         "provenance": msgspec.to_builtins(made_from),
@@ -121,7 +126,7 @@ def make_teacher(
         "prompt": template.contents(),
     }
     try:
-        run.open(record | {"draft": model_hash(draft) if draft else None, "stored": teacher.stored}, overwrite)
+        run.open(record | {"draft": model_hash(draft, draft_base) if draft else None, "stored": teacher.stored}, overwrite)
         run.model.mkdir(exist_ok=True)
         windows = training_windows(split.train, teacher.builder, settings, template.is_bare)
         cost = teacher.cost(windows)
@@ -159,12 +164,18 @@ class _Teacher:
     """A target that searches lists and scores prefixes for one catalog."""
 
     def __init__(
-        self, target: ModelFiles, draft: Path | None, catalog: Catalog, interactions: Interactions, settings: TeacherSettings, kv_gib: float
+        self,
+        target: ModelFiles,
+        draft: ModelFiles | None,
+        catalog: Catalog,
+        interactions: Interactions,
+        settings: TeacherSettings,
+        kv_gib: float,
     ) -> None:
         self._settings = settings
         self._interactions = interactions
         self._recommender = Recommender.load(target.directory, catalog, base=target.given_base, kv_memory_gib=kv_gib)
-        self._draft = None if draft is None else Recommender.load(draft, catalog, kv_memory_gib=kv_gib)
+        self._draft = None if draft is None else Recommender.load(draft.directory, catalog, base=draft.given_base, kv_memory_gib=kv_gib)
         self._identifiers = catalog.token_ids(load_tokenizer(target.tokenizer).get_vocab())
         self._trie = ItemTrie.build(self._identifiers)
         self._levels = LevelCodes.of(self._identifiers)

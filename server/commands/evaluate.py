@@ -41,6 +41,7 @@ def evaluate(
     ] = None,
     base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
     draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
+    draft_base: Annotated[Path | None, setting("draft_base", exists=True, file_okay=False)] = None,
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
     beam_widths: Annotated[
         str,
@@ -101,6 +102,8 @@ def evaluate(
     rules = tuple(map(Verification, chosen("kind of verification", modes, list(Verification))))
     if not draft and (rules, settings.plan) != ((Verification.STRICT,), EvaluationSettings().plan):
         fail("--plan and --modes are for drafts: name one with --draft, or leave them out.")
+    if draft_base is not None and not draft:
+        fail("--draft-base is the base of --draft: name that, too, or leave --draft-base out.")
     compared = tuple(chosen("baseline", baselines, BASELINES, or_none=True))
     widths = _widths(beam_widths, lengths[-1]) if beam_widths else ()
     if target is None and settings.exhaustive:
@@ -165,7 +168,7 @@ def evaluate(
             found = evaluate_baselines(items, held_out, settings, unfinished)
         else:
             with memory_told():
-                found = run(target, drafts, items, held_out, settings, base, beside, unfinished)
+                found = run(target, drafts, items, held_out, settings, base, beside, unfinished, draft_base)
     except ValueError as error:
         fail(str(error))
     print_report(found)

@@ -19,6 +19,7 @@ from drafting.alignment.teacher.samples import TeacherSamples, validation_window
 from drafting.alignment.teacher.scores import dense
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from drafting.model_files import ModelFilesError
 from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog, save_family_model, save_random_model
 from verification.hosts.checkpoint import load_tokenizer
@@ -199,6 +200,25 @@ def test_a_drafts_lists_are_judged_too(tmp_path: Path, target: Path, data: Path,
     assert not first.has("node_visits")
     roots = second.read("node_offsets")[:-1]
     assert second.read("node_visits")[roots].tolist() == [2 * QUICK.beams] * len(roots)
+
+
+def test_a_draft_that_is_an_adapter_is_refused_by_the_option_that_names_its_base(
+    tmp_path: Path, target: Path, data: Path, catalog: Catalog
+) -> None:
+    """`--base`, which was named, is the target's."""
+    peft = pytest.importorskip("peft")
+    base = save_random_model(tmp_path / "base", catalog, hidden=32, layers=1, max_items=6, seed=5)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(tmp_path / "adapter")
+    asked = (target, data, catalog, tmp_path / "out")
+    given: dict[str, Any] = {"settings": QUICK, "draft": tmp_path / "adapter", "kv_memory_gib": 0.01}
+    with pytest.raises(ModelFilesError, match=r"or say --draft-base \S+ to take the base's\."):
+        make_teacher(*asked, **given)
+    moved = base.rename(tmp_path / "moved")
+    with pytest.raises(ModelFilesError, match=r"is no directory here: name it with --draft-base\."):
+        make_teacher(*asked, **given)
+    make_teacher(*asked, **given, draft_base=moved)
+    assert ShardFile(tmp_path / "out" / "shard-00000.safetensors").has("node_visits")
 
 
 def test_a_teacher_keeps_to_the_targets_split(tmp_path: Path, target: Path, data: Path, catalog: Catalog) -> None:

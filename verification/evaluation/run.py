@@ -51,11 +51,12 @@ def evaluate(
     base: Path | None = None,
     neighbours: CatalogNeighbours | None = None,
     folder: Path | None = None,
+    draft_base: Path | None = None,
 ) -> Report:
     """Evaluate a target and each of the drafts, which are given by name.
 
     Args:
-        base: base model of a target that is an adapter; by default the one that its configuration names.
+        base, draft_base: base models of a target and of drafts that are adapters; by default those that their configurations name.
         neighbours: for the rows of blended lists, with the best of `settings.blend`.
         folder: where neural baselines are kept while they learn, so that an interrupted evaluation goes on there.
 
@@ -64,11 +65,12 @@ def evaluate(
     """
     users = held_out(split, settings.part, settings.most_users)
     evaluation = _Evaluation(ModelFiles.find(target, base), catalog, users, settings, split, neighbours, folder)
-    for name, path in drafts.items():
-        evaluation.add(name, path)
-    if not drafts:
+    found = {name: ModelFiles.find(path, draft_base, "--draft-base") for name, path in drafts.items()}
+    for name, draft in found.items():
+        evaluation.add(name, draft)
+    if not found:
         evaluation.add()
-    return evaluation.report(drafts)
+    return evaluation.report(found)
 
 
 def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSettings, folder: Path | None = None) -> Report:
@@ -144,15 +146,16 @@ class _Evaluation:
         self._reference: GenerateLists | None = None
         self._left_out: dict[str, str] = {}
 
-    def add(self, name: str = "", path: Path | None = None) -> None:
+    def add(self, name: str = "", draft: ModelFiles | None = None) -> None:
         """Evaluate a draft in every mode, or the target alone; the first call also adds the rows of plain beam search."""
         settings = self._settings
         recommender = Recommender.load(
             self._target.directory,
             self._catalog,
             base=self._target.given_base,
-            draft=path,
-            plan="none" if path is None else settings.plan,
+            draft=None if draft is None else draft.directory,
+            draft_base=None if draft is None else draft.given_base,
+            plan="none" if draft is None else settings.plan,
             host=settings.host,
             dtype=settings.dtype,
             quantization=settings.quantization,
@@ -166,7 +169,7 @@ class _Evaluation:
             check_kinds(self._users.known.details, recommender.prompts.form.kinds)
             # Modes are searched with other plans than the engine was loaded with.
             plan = recommender.engine.plan
-            if path is not None:
+            if draft is not None:
                 self._check_widths(plan)
             modes = [Mode("", PLAIN, NO_PLAN)]
             if self._neighbours is not None and not self._plain:
@@ -181,7 +184,7 @@ class _Evaluation:
                         advance=bar.update,
                     )
                 modes.append(blended)
-            if path is not None:
+            if draft is not None:
                 rules = [SearchRule(mode, settings.seed, settings.temperature) for mode in settings.modes]
                 modes += [Mode(name, rule.verification, plan, rule) for rule in rules]
             for k in settings.ks:
@@ -260,7 +263,7 @@ class _Evaluation:
             beam_widths=beam.widths,
         )
 
-    def report(self, drafts: Mapping[str, Path]) -> Report:
+    def report(self, drafts: Mapping[str, ModelFiles]) -> Report:
         """The report of all rows, with the baselines, which learn from the split."""
         ran = {k: plain for k, plain in self._plain.items() if plain.generated}
         asked = self._timed[: self._settings.generated]
@@ -280,13 +283,14 @@ class _Evaluation:
             left_out=self._left_out | left_out,
         )
 
-    def _setting(self, drafts: Mapping[str, Path]) -> dict[str, Any]:
+    def _setting(self, drafts: Mapping[str, ModelFiles]) -> dict[str, Any]:
+        told = describe_drafts({name: draft.directory for name, draft in drafts.items()})
         return _setting(self._catalog, self._settings, len(self._timed)) | {
             "target": {
                 "name": self._target.directory.resolve().name,
                 "hash": model_hash(self._target.directory, self._target.given_base),
             },
-            "drafts": {name: says | {"hash": model_hash(drafts[name])} for name, says in describe_drafts(drafts).items()},
+            "drafts": {name: says | {"hash": model_hash(drafts[name].directory, drafts[name].given_base)} for name, says in told.items()},
         }
 
 

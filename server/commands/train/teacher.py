@@ -8,6 +8,7 @@ import typer
 
 from drafting.alignment.settings import TeacherSettings
 from server.commands.options import default, setting, takes_struct
+from server.commands.terminal import fail
 from server.commands.train.running import Threads, failing, loading_libraries
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def teacher(
         Path | None,
         typer.Option(help="A draft whose lists the target scores as well, for the AtSpeed objectives.", exists=True, file_okay=False),
     ] = None,
+    draft_base: Annotated[Path | None, setting("draft_base", exists=True, file_okay=False)] = None,
     kv_memory_gib: Annotated[float, setting("kv_memory_gib")] = default("kv_memory_gib"),
     threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
@@ -40,6 +42,8 @@ def teacher(
     from drafting.alignment.runs import RunDirectory
     from drafting.catalog.loading import load_catalog
 
+    if draft_base is not None and draft is None:
+        fail("--draft-base is the base of --draft: name that, too, or leave --draft-base out.")
     with failing("with the last whole shard"):
         RunDirectory(out, "directory of teacher data", "teacher.json").refuse_existing(overwrite)
         settings = msgspec.structs.replace(settings, subsequences=not newest_only)
@@ -56,6 +60,7 @@ def teacher(
                 base=base,
                 settings=settings,
                 draft=draft,
+                draft_base=draft_base,
                 kv_memory_gib=kv_memory_gib,
                 overwrite=overwrite,
                 announce=_announce,

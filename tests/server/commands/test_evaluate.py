@@ -98,6 +98,24 @@ def test_a_target_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
     assert kept["setting"]["target"] == {"name": "adapter", "hash": model_hash(tmp_path / "adapter", folder / "target")}
 
 
+def test_a_draft_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
+    """Its base has moved: the sentence names an option that the command has."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    model = AutoModelForCausalLM.from_pretrained(folder / "draft")
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    text = (tmp_path / "adapter" / "adapter_config.json").read_text().replace(str(folder / "draft"), "nowhere")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(text)
+    adapter = ("--draft", str(tmp_path / "adapter"), "--k", "3", "--timed", "0", "--baselines", "none")
+    refused = run(folder, *adapter)
+    assert refused.exit_code == 1
+    assert "needs its base model, and 'nowhere' is no directory here: name it with --draft-base." in refused.output
+    done = run(folder, *adapter, "--draft-base", str(folder / "draft"), "--report", str(tmp_path / "report"))
+    assert done.exit_code == 0, done.output
+    kept = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert kept["setting"]["drafts"]["adapter"]["hash"] == model_hash(tmp_path / "adapter", folder / "draft")
+
+
 def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
     version = load_catalog(folder / "catalog.jsonl").version
     record = {"catalog": {"version": version}, "teacher": {"target": "0123456789abcdef"}}
@@ -125,6 +143,7 @@ def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
         (("--quantization", "int8"), "The transformers host loads weights as they are: quantizing them needs the vLLM host."),
         (("--exact", "--engine", "vllm"), "The vLLM host can't make lists exact"),
         (("--draft", "DRAFT", "--draft", "DRAFT"), "Two drafts are called 'draft'"),
+        (("--draft-base", "DRAFT"), "--draft-base is the base of --draft: name that, too, or leave --draft-base out."),
         (("--blend", "1"), "--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out."),
     ],
 )

@@ -233,9 +233,13 @@ def test_teacher_and_draft_say_what_is_wrong(flags: dict[str, object], tmp_path:
     unknown = invoke("draft", teacher=tmp_path / "empty", out=tmp_path / "draft", objective="magic")
     assert unknown.exit_code == 1
     assert "There is no objective 'magic'" in unknown.output
-    no_model = invoke("teacher", target=tmp_path / "empty", data=flags["--data"], catalog=flags["--catalog"], out=tmp_path / "teacher")
+    known = {"target": tmp_path / "empty", "data": flags["--data"], "catalog": flags["--catalog"], "out": tmp_path / "teacher"}
+    no_model = invoke("teacher", **known)
     assert no_model.exit_code == 1
     assert "is not a model directory" in no_model.output
+    alone = invoke("teacher", **known, draft_base=tmp_path / "empty")
+    assert alone.exit_code == 1
+    assert "--draft-base is the base of --draft: name that, too" in alone.output
     assert not (tmp_path / "teacher").exists()
 
 
