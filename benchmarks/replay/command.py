@@ -128,7 +128,7 @@ def check(
     k: Lengths = "1,5,10,20",
     users: Annotated[int, typer.Option(min=1, help="Test users to time.")] = 100,
     engine: Annotated[str, typer.Option(help="What runs the target: transformers or vllm.")] = "transformers",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at once; above 1 plans are timed but not predicted.")] = 1,
 ) -> None:
     """Hold the model against this machine: measure its cost curve, predict each plan's time from it, and time the plan (idle machine).

@@ -70,7 +70,7 @@ def evaluate(
     ] = None,
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
-    min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
+    min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", min=1, show_default="the target's")] = None,
     label_kind: Annotated[str | None, typer.Option(help="Kind of interactions to predict.", show_default="the target's")] = None,
     engine: Annotated[str, setting("engine", help="What runs the models.")] = "transformers",
     report: Annotated[Path | None, typer.Option(help="Directory for report.json, report.md and the plots.")] = None,

@@ -96,3 +96,9 @@ def test_mistakes_are_answered_with_sentences(two_users: Path, arguments: list[s
     result = RUNNER.invoke(app, ["replay", "run", str(two_users), *arguments])
     assert result.exit_code != 0
     assert sentence in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_check_takes_a_thread_at_least(folder: Path) -> None:
+    checked = RUNNER.invoke(app, ["replay", "check", *models(folder), "--threads", "-1"])
+    assert checked.exit_code == 2
+    assert "equal to 1" in checked.stderr

@@ -471,3 +471,9 @@ def test_generate_runs_in_the_precision_that_is_evaluated(folder: Path, monkeypa
     done = run(folder, "--k", "1,3", "--timed", "2", "--generated", "1", "--baselines", "none", "--dtype", "bfloat16")
     assert done.exit_code == 0, done.output
     assert loaded == [torch.bfloat16]
+
+
+def test_no_fewest_items_are_not_the_targets(folder: Path) -> None:
+    done = run(folder, "--min-items", "0")
+    assert done.exit_code == 2
+    assert "equal to 1" in done.output
