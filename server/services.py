@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from server.catalogs.deaths import DeathFile
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
 from server.catalogs.prompts import CatalogPrompts
@@ -98,7 +99,8 @@ class Services:
     @cached_property
     def guard(self) -> CatalogGuard:
         """The watch over the version that is served."""
-        return CatalogGuard(self.catalogs, self.filters, self.engine.supervisor, self.metrics.health)
+        file = DeathFile.of(self.settings.catalogs_directory, self.settings.host, self.settings.port)
+        return CatalogGuard(self.catalogs, self.filters, self.engine.supervisor, self.metrics.health, file)
 
     @cached_property
     def soundness(self) -> Soundness:

@@ -3,12 +3,14 @@
 Invariant: a version is left only if an engine has come up with another one where it had died with this. A version that an engine could not
 load is left at once, one of which two engines died that were started with it, while they started or soon after, after the second. Once it
 has served for long, in whichever engine, it is not left for what engines die of while they serve. If the other version fares no better, the
-fault lies elsewhere, and the version stays.
+fault lies elsewhere, and the version stays. All of this holds also where the server is killed with its engine and started again
+(`server.catalogs.deaths`).
 """
 
 import logging
 import time
 
+from server.catalogs.deaths import DeathFile, Deaths
 from server.catalogs.filters import NamedFilters
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
@@ -16,10 +18,12 @@ from server.engine.supervisor import EngineSupervisor
 from server.engine.watch import CatalogWatch
 from server.errors import CatalogRefused, FilterRefused, VersionNotFound
 from server.metrics.lists import HealthMetrics
+from server.ticks import tick
 from server.try_again import FilesUnavailable
 
 SOON_SECONDS = 60.0
 MOST_DEATHS = 2
+LOOK_TICKS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +31,12 @@ logger = logging.getLogger(__name__)
 class CatalogGuard(CatalogWatch):
     """Watches the version that is served, and leaves it for an earlier one if engines die with it."""
 
-    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, supervisor: EngineSupervisor, health: HealthMetrics) -> None:
+    def __init__(
+        self, catalogs: CatalogStore, filters: NamedFilters, supervisor: EngineSupervisor, health: HealthMetrics, file: DeathFile
+    ) -> None:
         self._catalogs, self._filters, self._supervisor, self._health = catalogs, filters, supervisor, health
+        self._file = file
+        self._has_recalled = False
         self._begin(catalogs.active)
         # Monotonic seconds since when the engine is ready; None while there is none.
         self._ready_since: float | None = None
@@ -47,13 +55,28 @@ class CatalogGuard(CatalogWatch):
         self._trial: ServedCatalog | None = None
         # True once another one was to be tried, until an engine comes up with the watched one again.
         self._tried = False
+        # True if the newest engine was started with it.
+        self._started_with_it = False
+
+    def _watch_active(self) -> None:
+        """Watch the version that is served now."""
+        if self._catalogs.active is not self._watched:
+            self._begin(self._catalogs.active)
+
+    async def engine_starts(self) -> None:
+        """Note in the file that an engine is about to be started; before the first one, go on with what a killed server has left there."""
+        if not self._has_recalled:
+            self._has_recalled = True
+            await self._recall()
+        self._watch_active()
+        self._started_with_it = self._trial is None
+        self._keep()
 
     async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
         """Count the death for the version, and name another version for the next engine when it is time to leave it."""
-        active, ready_since = self._catalogs.active, self._ready_since
-        self._ready_since = None
-        if active is not self._watched:
-            self._begin(active)
+        ready_since, self._ready_since = self._ready_since, None
+        self._watch_active()
+        active = self._watched
         if self._trial is not None:
             logger.error("the engine did not come up with version %s either: version %s is tried again", self._trial.name, active.name)
             self._trial = self._catalogs.trying = None
@@ -61,19 +84,14 @@ class CatalogGuard(CatalogWatch):
             self._catalogs.follower.stir()
             return
         if ready_since is not None:
-            # Whatever it was started with. One that hung has not served since its last sign of life.
-            served_for = max(0.0, time.monotonic() - silence - max(ready_since, self._catalogs.active_since))
-            if served_for >= SOON_SECONDS:
-                self._proven, self._deaths = True, 0
+            self._note_service(ready_since, silence)
             if self._proven:
                 return
         if catalog != active.handle:
             return
         self._deaths += 1
-        if (blamed or self._deaths >= MOST_DEATHS) and not self._tried:
-            self._reason = "The engine could not load it." if blamed else "Two engines died with it."
-            self._tried = True
-            self._trial = await self._last_good()
+        if blamed or self._deaths >= MOST_DEATHS:
+            await self._try_another(blamed=blamed)
 
     def engine_ready(self, catalog: str) -> None:
         """Leave the version for the one on trial, if it is that which the engine has loaded."""
@@ -83,8 +101,60 @@ class CatalogGuard(CatalogWatch):
             self._catalogs.leave(self._trial, self._reason)
             self._health.open_catalog(self._trial.name, len(self._trial.catalog))
             self._begin(self._trial)
+            self._started_with_it = True
         elif catalog == self._watched.handle:
             self._tried = False
+
+    async def watch(self) -> None:
+        """Keep the file true while an engine serves, until cancelled."""
+        while True:
+            await tick(LOOK_TICKS)
+            self.look()
+
+    def look(self) -> None:
+        """Note in the file how the version fares, if an engine serves it."""
+        if self._ready_since is not None:
+            self._watch_active()
+            self._note_service(self._ready_since, self._supervisor.heartbeat.silence)
+            self._keep()
+
+    def end(self) -> None:
+        """Forget what is in the file: the server ends by itself, with its engine."""
+        self._file.forget()
+
+    async def _recall(self) -> None:
+        """Go on with what is known of the version from a server that was killed."""
+        self._watch_active()
+        known = self._file.read(self._watched.catalog.version)
+        self._deaths, self._proven, self._tried = known.count, known.proven, known.tried
+        if known.count:
+            logger.warning("a server that was killed has counted engines that died with version %s: %d", self._watched.name, known.count)
+        if known.count >= MOST_DEATHS:
+            await self._try_another(blamed=False)
+
+    def _keep(self) -> None:
+        """Write what is to be known if the server is killed now."""
+        # What a proven version's engines die of while they serve is not its fault.
+        counts = self._started_with_it and not (self._proven and self._ready_since is not None)
+        self._file.write(Deaths(self._watched.catalog.version, self._deaths + counts, self._proven, self._tried))
+
+    def _note_service(self, ready_since: float, silence: float) -> None:
+        """Note it if the version has served for long by now, whatever the engine was started with.
+
+        Args:
+            ready_since: since when the engine is ready, or was.
+            silence: seconds since its last sign of life: one that hung has not served since.
+        """
+        served_for = max(0.0, time.monotonic() - silence - max(ready_since, self._catalogs.active_since))
+        if served_for >= SOON_SECONDS:
+            self._proven, self._deaths = True, 0
+
+    async def _try_another(self, *, blamed: bool) -> None:
+        """Have the next engine load another version, unless one was to be tried since an engine came up with this one."""
+        if not self._tried:
+            self._reason = "The engine could not load it." if blamed else "Two engines died with it."
+            self._tried = True
+            self._trial = await self._last_good()
 
     async def _last_good(self) -> ServedCatalog | None:
         """The newest version served before that can be loaded, and that the next engine will load; None if there is none."""

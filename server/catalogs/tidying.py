@@ -17,12 +17,13 @@ from contextlib import suppress
 from datetime import timedelta
 
 from drafting.catalog.artefact import digest_in
+from server.catalogs.deaths import DEATHS
 from server.catalogs.files import KEPT_SECONDS, UNFINISHED, VersionFiles, is_old
 from server.catalogs.store import CatalogStore
 from server.try_again import FilesUnavailable
 
 TIDY_SECONDS = 600.0
-# No file is written for so long.
+# No file is written for so long, and a server that lives writes its `DeathFile` more often.
 UNFINISHED_SECONDS = 24 * 3600.0
 # Versions served last, the active one among them, whose files stay in the cache: to go back to while the object store is away.
 NEAR_VERSIONS = 4
@@ -101,6 +102,6 @@ def uncache(files: VersionFiles, named: Collection[str]) -> None:
 
 def _goes(name: str, age: float, oldest: float) -> bool:
     """True for a file that nobody will need, if no version is in it."""
-    if name.startswith(UNFINISHED):
+    if name.startswith((UNFINISHED, DEATHS)):
         return age > UNFINISHED_SECONDS
     return digest_in(name) is not None and KEPT_SECONDS < age < oldest

@@ -189,6 +189,7 @@ class EngineSupervisor:
         """Run one engine process after the other until it is stopped or the first start fails."""
         fruitless = 0
         while True:
+            await self.watch.engine_starts()
             started = time.monotonic()
             catalog = self._options.catalog_name
             obstacle = await self._run_once()

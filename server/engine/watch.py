@@ -4,6 +4,9 @@
 class CatalogWatch:
     """Told of the end and the readiness of each engine process; may name another catalog for the next one."""
 
+    async def engine_starts(self) -> None:
+        """Take note that an engine process is about to be started, once this returns."""
+
     async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
         """Take note that an engine process has ended which was started with `catalog`.
 

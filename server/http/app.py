@@ -86,6 +86,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
             asyncio.create_task(services.announcer.announce(), name="announcer"),
             asyncio.create_task(services.overview.watch(), name="overview"),
             asyncio.create_task(services.metrics.watch_loop(), name="loop watch"),
+            asyncio.create_task(services.guard.watch(), name="guard"),
             asyncio.create_task(services.soundness.watch(), name="soundness"),
             asyncio.create_task(services.prompts.watch(), name="prompts"),
         ]
@@ -103,6 +104,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
             if console is not None:
                 await console.stop()
             await services.engine.supervisor.stop()
+            services.guard.end()
             await _leave(services.catalogs.follower)
             await services.histories.close()
             if services.rates is not None:

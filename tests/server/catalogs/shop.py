@@ -14,6 +14,7 @@ from drafting.catalog.artefact import save_artefact
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from server.catalogs import store
+from server.catalogs.deaths import DeathFile
 from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
@@ -56,6 +57,7 @@ class Shop:
     directory: Path
     engine: EngineClient
     catalogs: CatalogStore
+    guard: CatalogGuard
     switch: CatalogSwitch
     filters: NamedFilters
     metrics: Metrics
@@ -109,6 +111,11 @@ def put_into(image: Path, catalog: Catalog) -> None:
     save_artefact(catalog, image)
 
 
+def deaths_of(folder: Path, name: str = "shop") -> Path:
+    """Where a shop keeps what it knows of engines that died."""
+    return folder / f"{name}.deaths"
+
+
 async def open_shop(
     folder: Path,
     control: ControlStore | None = None,
@@ -147,8 +154,9 @@ async def open_shop(
     switch = CatalogSwitch(catalogs, filters, prompts, engine.supervisor, metrics.health)
     follower.applier = replica = CatalogReplica(catalogs, filters, switch)
     await replica.begin()
-    engine.supervisor.watch = CatalogGuard(catalogs, filters, engine.supervisor, metrics.health)
-    shop = Shop(directory, engine, catalogs, switch, filters, metrics, failures)
+    deaths = DeathFile(deaths_of(folder, name))
+    engine.supervisor.watch = guard = CatalogGuard(catalogs, filters, engine.supervisor, metrics.health, deaths)
+    shop = Shop(directory, engine, catalogs, guard, switch, filters, metrics, failures)
     shop.behave()
     return shop
 
@@ -184,4 +192,5 @@ async def started(folder: Path, behaviours: Mapping[str, str] | None = None) -> 
     finally:
         following.cancel()
         await shop.engine.supervisor.stop()
+        shop.guard.end()
         await shop.close()

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from server.catalogs import guard
+from server.catalogs.deaths import DeathFile, Deaths
 from server.catalogs.guard import CatalogGuard
 from server.catalogs.proof import prove
 from server.catalogs.served import ServedCatalog
@@ -21,7 +22,7 @@ from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterRefused, VersionActive
 from server.metrics.registry import Metrics
 from server.try_again import EngineUnavailable
-from tests.server.catalogs.shop import ONE, START, TWO, Shop, moved, open_shop, opened, started
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, deaths_of, moved, open_shop, opened, started
 from tests.server.engine_process import process_id
 from tests.waiting import until
 
@@ -144,7 +145,7 @@ async def test_the_silence_of_an_engine_that_hangs_is_no_service(tmp_path: Path,
     await shop.activate("one", without_engine=True)
     now = time.monotonic()
     for silence, left in ((30.0, False), (61.0, True)):
-        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine.supervisor, Metrics().health)
+        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine.supervisor, Metrics().health, DeathFile(None))
         for _ in range(2):
             with monkeypatch.context() as clock:
                 clock.setattr(time, "monotonic", lambda: now + 1000.0)
@@ -161,7 +162,7 @@ async def test_service_in_an_engine_that_was_started_with_another_version_counts
         before = shop.catalogs.active.handle
         await shop.add("one", ONE)
         await shop.activate("one", without_engine=True)
-        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine.supervisor, Metrics().health)
+        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine.supervisor, Metrics().health, DeathFile(None))
         one, now = shop.catalogs.active.handle, time.monotonic()
         for started_with, seconds in ((before, 61.0), (one, 1.0), (one, 1.0)):
             with monkeypatch.context() as clock:
@@ -360,3 +361,68 @@ async def test_a_catalog_that_a_start_would_bring_to_others_and_that_no_engine_l
         # It is not tried again until somebody activates it.
         async with opened(tmp_path, name="again", start=later) as again:
             assert (again.catalogs.active.name, again.catalogs.own) == (START.version, None)
+
+
+async def kill_the_server(folder: Path) -> None:
+    """Start a server, and leave behind what one leaves that is killed with its engine before that is ready."""
+    async with started(folder, {"all": "starts slowly"}) as shop:
+        await until(lambda: process_id(shop.engine.supervisor) is not None)
+        left = deaths_of(folder).read_bytes()
+    # It has ended by itself here, and taken that away.
+    assert not deaths_of(folder).exists()
+    deaths_of(folder).write_bytes(left)
+
+
+async def test_a_version_with_which_the_whole_server_is_killed_twice_is_left(tmp_path: Path) -> None:
+    """As in a container that meets its limit of memory, the server of which is started again and again."""
+    async with started(tmp_path) as shop:
+        await serve(shop, "one")
+    for _ in range(2):
+        await kill_the_server(tmp_path)
+    async with started(tmp_path) as shop:
+        await until(lambda: shop.catalogs.active.name != "one")
+        await shop.ready()
+        check_left(shop, "one", "Two engines died with it.")
+
+
+async def test_a_version_stays_if_the_server_is_killed_with_the_other_one_too(tmp_path: Path) -> None:
+    async with started(tmp_path) as shop:
+        await serve(shop, "one")
+    for _ in range(3):
+        await kill_the_server(tmp_path)
+    async with started(tmp_path) as shop:
+        await shop.ready()
+        assert (shop.catalogs.active.name, shop.catalogs.left) == ("one", [])
+
+
+async def test_what_is_known_is_kept_while_engines_start_and_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, now = tmp_path / "kept", time.monotonic()
+    async with opened(tmp_path) as shop:
+        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine.supervisor, Metrics().health, DeathFile(path))
+        start = shop.catalogs.active.handle
+
+        def seen(seconds: float, version: str = START.version) -> Deaths:
+            with monkeypatch.context() as clock:
+                clock.setattr(time, "monotonic", lambda: now + seconds)
+                watch.look()
+            return DeathFile(path).read(version)
+
+        await watch.engine_starts()
+        assert seen(500.0) == Deaths(START.version, 1)
+        watch.engine_ready(start)
+        watch._ready_since = now
+        shop.catalogs.active_since = now
+        assert seen(59.0) == Deaths(START.version, 1)
+        assert seen(61.0) == Deaths(START.version, proven=True)
+        await watch.engine_ended(start, blamed=False, silence=0.0)
+        await watch.engine_starts()
+        assert seen(70.0) == Deaths(START.version, 1, proven=True)
+        watch.engine_ready(start)
+        assert seen(71.0) == Deaths(START.version, proven=True)
+        # The engine that serves was not started with the version that is served from now on.
+        await shop.add("one", ONE)
+        await shop.activate("one", without_engine=True)
+        assert seen(30.0, ONE.version) == Deaths(ONE.version)
+        watch.end()
+        seen(200.0)
+        assert not path.exists()
