@@ -242,7 +242,9 @@ class VersionFiles:
                     fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def close(self) -> None:
-        """Let others clean up."""
+        """Let others clean up, and end what is being fetched."""
+        if self.objects is not None:
+            self.objects.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -53,6 +53,7 @@ class ObjectFiles:
             ValueError: it is no URL of a store, or its credentials make no sense.
         """
         self._url = url
+        self._is_closed = False
         try:
             self._store: ObjectStore = from_url(
                 url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)}
@@ -92,16 +93,22 @@ class ObjectFiles:
 
         Raises:
             FileGone: it is not there.
-            FilesUnavailable: it can't be read now.
+            FilesUnavailable: it can't be read now, or its server ends.
             OSError: `path` can't be written.
         """
         with path.open("wb") as file:
             for start in range(0, size := self.size(name), PIECE):
+                if self._is_closed:
+                    raise FilesUnavailable("the server is shutting down", RETRY_AFTER_SECONDS)
                 try:
                     piece = obstore.get_range(self._store, name, start=start, end=min(start + PIECE, size))
                 except (BaseError, OSError) as error:
                     raise FilesUnavailable(self._reason(error), RETRY_AFTER_SECONDS) from error
                 file.write(piece)
+
+    def close(self) -> None:
+        """End what is being read: its thread would keep the process, which waits for it, for as long as the whole file takes."""
+        self._is_closed = True
 
     def has(self, name: str) -> bool:
         """True if there is a file of that name.

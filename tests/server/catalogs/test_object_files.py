@@ -252,6 +252,24 @@ async def test_what_comes_broken_every_time_is_refused(
     assert (await fetch(files, digest)).exists()
 
 
+async def test_a_fetch_ends_with_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """The process waits for its threads, and would be killed where a file of gigabytes takes longer than it has to end."""
+    digest, files = publish(replica(tmp_path, url)), replica(tmp_path, url)
+    monkeypatch.setattr(object_files, "PIECE", 100)
+    read, read_from = obstore.get_range, list[int]()
+
+    def read_and_end(store: Store, path: str, *, start: int, end: int) -> bytes:
+        read_from.append(start)
+        files.close()
+        return bytes(read(store, path, start=start, end=end))
+
+    monkeypatch.setattr(obstore, "get_range", read_and_end)
+    with pytest.raises(FilesUnavailable, match="the server is shutting down"):
+        await fetch(files, digest)
+    assert read_from == [0]
+    assert list(files.directory.iterdir()) == []
+
+
 async def test_a_file_with_other_contents_than_its_name_says_is_refused(tmp_path: Path, url: str) -> None:
     files = replica(tmp_path, url)
     other = tmp_path / "other.catalog"
