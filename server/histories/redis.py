@@ -178,7 +178,11 @@ class RedisHistoryStore:
             many = self._redis.pipeline(transaction=False)
             for key in keys:
                 many.zrange(key, -max(1, self._retention.window(limit)), -1, withscores=True)
-            answers = await many.execute(raise_on_error=False)
+            answers: list[Any] = await many.execute(raise_on_error=False)
+            for answer in answers:
+                # A key of another kind is damage. A Cluster answers with errors, too, for the keys of a server that fails.
+                if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
+                    raise answer
         read = [[event for member, score in each if (event := _event(member, score))] for each in answers if isinstance(each, list)]
         return [events for events in read if events]
 

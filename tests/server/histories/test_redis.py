@@ -7,8 +7,10 @@ from functools import partial
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import Connection
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from server.errors import HistoryDamaged
 from server.histories import Event, EventChoice, StoredUser, open_history_store
@@ -442,6 +444,32 @@ async def test_a_sample_is_found_among_keys_of_others_and_has_nobody_twice(start
     assert len(scans) > 15
     assert sorted(event.item_id for (event,) in found) == [f"of {user}" for user in users]
     assert len(await store.sample(5, 3)) == 5
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_damage"),
+    [
+        (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), True),
+        (ClusterDownError("CLUSTERDOWN The cluster is down"), False),
+        (RedisConnectionError("Connection closed by server."), False),
+    ],
+)
+async def test_a_sample_is_not_short_because_a_server_of_a_cluster_fails(start_redis, monkeypatch, error, is_damage):
+    """Its pipeline gives an error in place of each answer of that server, among those of the others."""
+    store = open_history_store(start_redis().url, timeout_seconds=20)
+    await store.append_many({user: [Event(f"of {user}", 1.0)] for user in ("ann", "bob")})
+    execute = Pipeline.execute
+
+    async def fail_partly(*arguments, **named):
+        return [error, *(await execute(*arguments, **named))[1:]]
+
+    monkeypatch.setattr(Pipeline, "execute", fail_partly)
+    if is_damage:
+        assert len(await store.sample(10, 3)) == 1
+    else:
+        with pytest.raises(HistoryUnavailable, match="cannot serve histories"):
+            await store.sample(10, 3)
     await store.close()
 
 
