@@ -84,8 +84,7 @@ class KnownVersions:
         left = dict(self.record.left)
         if self.own is not None:
             left.pop(self.own.entry.version, None)
-            if (own := self.own.left) is not None:
-                left[own.version] = own
+            left |= {each.version: each for each in self.own.left}
         return list(left.values())
 
     def versions(self) -> list[str]:
@@ -215,10 +214,17 @@ class KnownVersions:
             anyway: what is written also if others have moved on.
             after_engine: True to write it only once this replica's engine has loaded the version.
         """
-        own = Own(Activation(served.name, by, time.time()), instead, reason, changes or {}, anyway or {}, after_engine)
-        if own.left is not None and (before := self.own) is not None and before.after_engine:
-            # The others never served what is left, and go on; that it is left concerns them all the same.
-            own = replace(own, anyway=before.anyway | version_left(own.left))
+        entry = Activation(served.name, by, time.time())
+        left: tuple[LeftVersion, ...] = (LeftVersion(instead, entry.at, reason),) if instead and reason else ()
+        own = Own(entry, (instead,), left, changes or {}, anyway or {}, after_engine)
+        if left and (before := self.own) is not None:
+            if before.after_engine:
+                # The others never served what is left, and go on; that it is left concerns them all the same.
+                own = replace(own, anyway=before.anyway | _all_left(left))
+            else:
+                # They have not heard of what was decided before, which is written with this.
+                changes, anyway = before.changes | own.changes, before.anyway | own.anyway
+                own = replace(own, instead=before.instead + own.instead, left=before.left + left, changes=changes, anyway=anyway)
         self.own = own
         self.follower.stir()
 
@@ -234,7 +240,7 @@ class KnownVersions:
     @property
     def decides_for_all(self) -> bool:
         """True if all are to serve what this replica has decided: others have neither moved on nor removed it, which would stop all."""
-        if (own := self.own) is None or own.instead != self.record.active:
+        if (own := self.own) is None or self.record.active not in own.instead:
             return False
         name = own.entry.version
         return name in self.record.versions or own.changes.get(f"{VERSION}{name}") is not None
@@ -250,15 +256,16 @@ class KnownVersions:
         """
         own, rest = self.own, Changes()
         if own is not None and self.decides_for_all:
-            left = {} if own.left is None else version_left(own.left)
-            await self.follower.write(own.changes | own.anyway | self.record.activated(own.entry) | left)
+            await self.follower.write(own.changes | own.anyway | self.record.activated(own.entry) | _all_left(own.left))
         elif own is not None:
             rest = own.anyway
             if own.entry.version != self.record.active:
                 logger.warning(
                     "others have moved on to version %s, and this server follows: it had %s", self.record.active, own.entry.version
                 )
-        self.own = None
+        if self.own is own:
+            # Else another version was left while it was written.
+            self.own = None
         return rest
 
     def served_before(self, version: str) -> list[str]:
@@ -275,6 +282,14 @@ class KnownVersions:
         if not (earlier := self.served_before(self.active.name)):
             raise NothingToRollBack("No other version has been served before this one.")
         return earlier[0]
+
+
+def _all_left(left: tuple[LeftVersion, ...]) -> Changes:
+    """The changes that say that versions were left."""
+    changes = Changes()
+    for each in left:
+        changes |= version_left(each)
+    return changes
 
 
 def may_be_written(error: BaseException) -> bool:

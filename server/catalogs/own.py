@@ -14,20 +14,17 @@ class Own:
 
     Attributes:
         entry: the activation.
-        instead: the version that was to be served when it was decided, and is left if `reason` says why.
+        instead: the version that was to be served when it was decided (None before any was), and those that this replica has served since
+            and left before it could write that.
+        left: those of them that are left.
         changes: what is written beside it.
         anyway: what is written also if others have moved on.
         after_engine: True if it is written only once this replica's engine has loaded the version.
     """
 
     entry: Activation
-    instead: str | None
-    reason: str
+    instead: tuple[str | None, ...]
+    left: tuple[LeftVersion, ...]
     changes: Changes
     anyway: Changes
     after_engine: bool = False
-
-    @property
-    def left(self) -> LeftVersion | None:
-        """The version that is left, if one is."""
-        return LeftVersion(self.instead, self.entry.at, self.reason) if self.instead and self.reason else None

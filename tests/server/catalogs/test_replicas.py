@@ -623,6 +623,59 @@ async def test_a_version_that_one_replica_leaves_is_left_by_all_unless_they_have
         assert [left.version for left in shop.catalogs.left] == ([] if moved_on else ["bad"])
 
 
+async def serve_worse(fleet: list[Shop]) -> None:
+    """Serve two versions, one after the other, with which engines die."""
+    one, two, _ = fleet
+    for name, catalog in (("bad", ONE), ("worse", TWO)):
+        await one.add(name, catalog)
+        await one.activate(name)
+    await follow(two)
+
+
+async def check_both_left(fleet: list[Shop]) -> None:
+    for shop in fleet:
+        await follow(shop)
+        assert shop.catalogs.active.name == START.version
+        assert {left.version for left in shop.catalogs.left} == {"bad", "worse"}
+        assert shop.catalogs.own is None
+
+
+async def test_versions_that_are_left_one_after_the_other_while_the_store_is_away_are_left_by_all(
+    fleet: list[Shop], control: Flaky
+) -> None:
+    """Nobody has moved on to the first of them, which is still the one that all are to serve."""
+    one, *_ = fleet
+    await serve_worse(fleet)
+    control.away = True
+    one.catalogs.leave(await one.catalogs.load("bad"), "Two engines died with it.")
+    one.catalogs.leave(await one.catalogs.load(START.version), "Two engines died with it.")
+    assert one.catalogs.served_before(START.version) == []
+    control.away = False
+    await check_both_left(fleet)
+
+
+async def test_a_version_that_is_left_while_another_is_being_left_is_left_too(
+    fleet: list[Shop], control: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that fails over may take seconds for the write."""
+    one, *_ = fleet
+    await serve_worse(fleet)
+    bad, start = await one.catalogs.load("bad"), await one.catalogs.load(START.version)
+    one.catalogs.leave(bad, "Two engines died with it.")
+    write = control.write
+
+    async def write_late(after: Position, by: str, changes: Mapping[str, bytes | None]) -> Write:
+        written = await write(after, by, changes)
+        if one.catalogs.active is bad:
+            one.catalogs.leave(start, "Two engines died with it.")
+        return written
+
+    monkeypatch.setattr(control, "write", write_late)
+    await follow(one)
+    assert one.catalogs.active is start
+    await check_both_left(fleet)
+
+
 async def test_a_version_is_left_by_all_only_once_every_filter_can_be_used_with_the_one_before(fleet: list[Shop]) -> None:
     """One that a filter of the newer version's attributes can't be used with would stop all, and nobody could take the filter back."""
     one, two, _ = fleet
