@@ -2,7 +2,7 @@
 
 Only this file, `vllm_attention.py`, `vllm_head.py`, `vllm_int8.py` and `vllm_start.py` import vLLM. Invariant: vLLM's weights, kernels
 and tensor parallelism are used unchanged, and its scheduler never runs. The key/value memory is allocated by vLLM and has the layout of
-tree attention. What a layer attends to is what transformers says of the model, whatever vLLM makes of it.
+tree attention. Which class a model is of, and what its layers attend to, is what transformers makes of its configuration, not vLLM.
 """
 
 import gc
@@ -35,7 +35,7 @@ from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, INT8, LayerForward
 from verification.hosts.vllm_errors import reason
-from verification.hosts.vllm_families import check_family, implementations
+from verification.hosts.vllm_families import check_family, implementations, overrides
 from verification.hosts.vllm_head import HeadWorker, LivingSets, VllmHead
 from verification.hosts.vllm_int8 import check_int8
 from verification.hosts.vllm_start import starting
@@ -222,8 +222,7 @@ class VllmHost:
             },
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
-            # With windows in other layers than all, some families of vLLM don't start.
-            "hf_overrides": {"max_window_layers": config.num_hidden_layers} if hasattr(config, "max_window_layers") else {},
+            "hf_overrides": overrides(config),
         }
         refusals = []
         for implementation in implementations(config, arguments["max_model_len"]):

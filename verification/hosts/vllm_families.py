@@ -1,4 +1,4 @@
-"""Families that vLLM's own code computes otherwise than transformers, and with which settings.
+"""Families that vLLM's own code computes otherwise than transformers, with which settings, and what vLLM is told in place of settings.
 
 Invariant: it is decided by the configuration, before weights are read, because the self-check, which found these in small models, leaves
 out large ones. A family of this list runs in transformers' code with vLLM's layers, or is refused where that is not right either.
@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from verification.hosts.checkpoint import HostError
+from verification.hosts.checkpoint import HostError, model_class
 
 Settings = Mapping[str, Any]
 
@@ -88,3 +88,15 @@ def implementations(config: PretrainedConfig, longest: int) -> tuple[str, ...]:
     if _lacks_biases(config, settings) or _lacks_temperature(settings, longest) or (kind in UNLIKE and UNLIKE[kind](settings)):
         return ("transformers",)
     return ("auto",) if _scales_logits(settings) else ("auto", "transformers")
+
+
+def overrides(config: PretrainedConfig) -> dict[str, Any]:
+    """Settings that vLLM is to take in place of those in `config.json`."""
+    told: dict[str, Any] = {}
+    if (family := model_class(config)) is not None:
+        # vLLM goes by the class that the file names, transformers by the model's type. Another class leaves out biases in silence.
+        told["architectures"] = [family.__name__]
+    if hasattr(config, "max_window_layers"):
+        # With windows in other layers than all, some families of vLLM don't start.
+        told["max_window_layers"] = config.num_hidden_layers
+    return told

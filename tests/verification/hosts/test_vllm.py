@@ -1,5 +1,6 @@
 """Families whose layers ask for more than plain attention on the vLLM host: lists equal transformers' `generate`, plain and drafted."""
 
+import json
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from verification.evaluation.generate import PrefixTable
 from verification.hosts.attention import Reach, View
 from verification.hosts.checkpoint import HostError
 from verification.hosts.layer_reaches import layer_reaches
-from verification.hosts.vllm_families import check_family, implementations
+from verification.hosts.vllm_families import check_family, implementations, overrides
 from verification.recommender import Recommender
 
 needs_vllm = pytest.mark.skipif(HOSTS[1].marks[0].args[0], reason="vLLM is not installed")
@@ -118,6 +119,34 @@ def test_a_temperature_by_position_is_left_to_transformers_code_where_texts_reac
     assert implementations(config, 16385) == ("transformers",)
     config.rope_parameters["llama_4_scaling_beta"] = 0.0
     assert implementations(config, 16385) == ("auto", "transformers")
+
+
+def test_the_class_is_that_of_the_models_type() -> None:
+    for family, name in (("qwen2", "Qwen2ForCausalLM"), ("gpt-sw3", "GPT2LMHeadModel"), ("llama4_text", "Llama4ForCausalLM")):
+        assert overrides(AutoConfig.for_model(family, architectures=["MistralForCausalLM"]))["architectures"] == [name]
+    # There is no class of this type with a head for tokens.
+    assert "architectures" not in overrides(AutoConfig.for_model("siglip"))
+
+
+@needs_vllm
+@pytest.mark.parametrize("named", [["LlamaForCausalLM", "Qwen2ForCausalLM"], None])
+def test_vllm_chooses_that_class_whatever_the_file_names(named: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself it would take the first one, which leaves out the biases of a Qwen2, and one that embeds texts if none is named."""
+    from verification.hosts import vllm as module
+
+    chosen = []
+
+    def start(arguments: Any) -> None:
+        chosen.append(arguments.create_engine_config().model_config.architecture)
+        raise ValueError("It is enough to know what it would run")
+
+    monkeypatch.setattr(module.LLMEngine, "from_engine_args", start)
+    folder = save_random_model(tmp_path / "model", CATALOG, family="qwen2")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": named}))
+    with pytest.raises(HostError, match="It is enough to know what it would run"):
+        module.VllmHost(folder, kv_memory_gib=0.05)
+    assert chosen == ["Qwen2ForCausalLM", "TransformersForCausalLM"]
 
 
 @needs_vllm
