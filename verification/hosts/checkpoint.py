@@ -29,6 +29,7 @@ from drafting.prompts.tokenizer_files import warn_if_read_otherwise
 TRAINING_FILE = "training.json"
 PLAIN_ATTENTION = "full_attention"
 WINDOWED_ATTENTION = {"sliding_attention", "chunked_attention"}
+BIDIRECTIONAL = "use_bidirectional_attention"
 # Families for masked words, which transformers also loads with a causal head.
 ENCODERS = {
     *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert", "roberta"),
@@ -250,12 +251,23 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
         feature = LATENT
     elif kind in ENCODERS and not settings.get("is_decoder"):
         feature = "attention in both directions, for its config.json does not say is_decoder"
+    elif (setting := _looking_ahead(config)) is not None:
+        feature = f"attention in both directions ({setting})"
     elif _is_tempered(config) and (config.floor_scale < LEAST_TEMPERED or _depends_on_length(config)):
         feature = "a temperature of attention by the length of the text (attn_temperature_tuning)"
     elif kinds:
         feature = f"layers of a kind that is not known here ({min(kinds)})"
     if feature is not None:
         raise HostError(f"The model in {model_dir} ({kind}) has {feature}, which can't be served.")
+
+
+def _looking_ahead(config: PretrainedConfig) -> str | None:
+    """The setting by which tokens attend to later ones, too, as in models that embed texts; None if they do not."""
+    settings = config.to_dict()
+    # Other families than Gemma's leave it unread.
+    if hasattr(type(config), BIDIRECTIONAL) and settings.get(BIDIRECTIONAL) in (True, "all"):
+        return BIDIRECTIONAL
+    return None if settings.get("is_causal", True) else "is_causal"
 
 
 def _is_tempered(config: PretrainedConfig) -> bool:

@@ -41,6 +41,8 @@ LONGROPE = {
 }
 REFUSED = [
     ("bert", {}, "attention in both directions"),
+    ("qwen3_moe", {"is_causal": False}, r"attention in both directions \(is_causal\)"),
+    ("gemma3_text", {"use_bidirectional_attention": True}, r"attention in both directions \(use_bidirectional_attention\)"),
     ("falcon", {}, "attention of its own"),
     ("diffllama", {}, "differential attention"),
     ("doge", {}, "masks of its own"),
