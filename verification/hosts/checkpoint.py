@@ -187,11 +187,16 @@ def slot_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
     return int(config.num_hidden_layers * heads * 2 * head_size * dtype.itemsize)
 
 
-def rotary_boundary(config: PretrainedConfig) -> int | None:
-    """The most tokens of a text whose rotary positions do not depend on its length; None if they never do."""
+def rotary_schemes(config: PretrainedConfig, kind: str) -> list[dict[str, Any]]:
+    """The settings of rotary positions of a kind: one for all layers, or one for each kind of layer."""
     settings = config.to_dict().get("rope_parameters") or {}
     schemes = [settings, *(scheme for scheme in settings.values() if isinstance(scheme, dict))]
-    boundaries = [scheme.get("original_max_position_embeddings") for scheme in schemes if scheme.get("rope_type") == "longrope"]
+    return [scheme for scheme in schemes if scheme.get("rope_type") == kind]
+
+
+def rotary_boundary(config: PretrainedConfig) -> int | None:
+    """The most tokens of a text whose rotary positions do not depend on its length; None if they never do."""
+    boundaries = [scheme.get("original_max_position_embeddings") for scheme in rotary_schemes(config, "longrope")]
     return min((int(boundary) for boundary in boundaries if boundary is not None), default=None)
 
 

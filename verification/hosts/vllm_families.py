@@ -4,12 +4,13 @@ Invariant: it is decided by the configuration, before weights are read, because 
 out large ones. A family of this list runs in transformers' code with vLLM's layers, or is refused where that is not right either.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import PretrainedConfig
 
-from verification.hosts.checkpoint import HostError, model_class
+from verification.hosts.checkpoint import HostError, model_class, rotary_schemes
 
 Settings = Mapping[str, Any]
 
@@ -78,14 +79,32 @@ def _lacks_temperature(settings: Settings, longest: int) -> bool:
     return bool(rotary.get("llama_4_scaling_beta")) and longest > (rotary.get("original_max_position_embeddings") or 0)
 
 
+def _lacks_positions(config: PretrainedConfig, longest: int) -> bool:
+    """vLLM's own code has a table of YaRN's positions, which ends at a multiple of the original length, and reads on behind it."""
+    tables = [
+        (scheme.get("factor") or math.inf) * (scheme.get("original_max_position_embeddings") or math.inf)
+        for scheme in rotary_schemes(config, "yarn")
+    ]
+    return bool(longest > min(tables, default=math.inf))
+
+
 def implementations(config: PretrainedConfig, longest: int) -> tuple[str, ...]:
     """The values of vLLM's `model_impl` to try in turn: vLLM's own code ("auto"), then its layers in transformers' code.
 
     Args:
         longest: maximum number of tokens of a sequence.
+
+    Raises:
+        HostError: only transformers' code computes texts of this length, and only vLLM's own the model's logits.
     """
     kind, settings = config.model_type, config.to_dict()
-    if _lacks_biases(config, settings) or _lacks_temperature(settings, longest) or (kind in UNLIKE and UNLIKE[kind](settings)):
+    is_too_long = _lacks_temperature(settings, longest) or _lacks_positions(config, longest)
+    if is_too_long and _scales_logits(settings):
+        raise HostError(
+            f"vLLM computes models of type {kind} with logits_scaling otherwise than transformers where texts have up to {longest} tokens: "
+            "use --engine transformers."
+        )
+    if is_too_long or _lacks_biases(config, settings) or (kind in UNLIKE and UNLIKE[kind](settings)):
         return ("transformers",)
     return ("auto",) if _scales_logits(settings) else ("auto", "transformers")
 

@@ -121,6 +121,22 @@ def test_a_temperature_by_position_is_left_to_transformers_code_where_texts_reac
     assert implementations(config, 16385) == ("auto", "transformers")
 
 
+def test_positions_that_vllms_own_code_has_not_are_left_to_transformers_code() -> None:
+    """Its table of YaRN's ends at the original length times the factor, however many tokens the model reads."""
+    yarn = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 2.0, "original_max_position_embeddings": 64}
+    plain = AutoConfig.for_model("llama", max_position_embeddings=256, rope_parameters={**yarn})
+    by_layer = {"sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}, "full_attention": {**yarn}}
+    nested = AutoConfig.for_model("gemma3_text", max_position_embeddings=256, rope_parameters=by_layer)
+    for config in (plain, nested):
+        assert implementations(config, 128) == ("auto", "transformers")
+        assert implementations(config, 129) == ("transformers",)
+    # Only vLLM's own code divides logits.
+    granite = AutoConfig.for_model("granite", max_position_embeddings=256, logits_scaling=8.0, rope_parameters={**yarn})
+    assert implementations(granite, 128) == ("auto",)
+    with pytest.raises(HostError, match=r"^vLLM computes models of type granite with logits_scaling .* up to 129 tokens: use --engine"):
+        implementations(granite, 129)
+
+
 def test_the_class_is_that_of_the_models_type() -> None:
     for family, name in (("qwen2", "Qwen2ForCausalLM"), ("gpt-sw3", "GPT2LMHeadModel"), ("llama4_text", "Llama4ForCausalLM")):
         assert overrides(AutoConfig.for_model(family, architectures=["MistralForCausalLM"]))["architectures"] == [name]
