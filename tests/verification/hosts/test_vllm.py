@@ -67,6 +67,7 @@ WRONG = [
     ("jetmoe", {}),
     ("gpt2", {"scale_attn_weights": False}),
     ("olmoe", {"clip_qkv": 0.8}),
+    ("qwen2_moe", {"qkv_bias": False}),
 ]
 OWN_CODE = [
     *(
@@ -77,6 +78,7 @@ OWN_CODE = [
         ("cohere2", {}),
         ("ernie4_5", {}),
         ("qwen3", {}),
+        ("qwen2_moe", {}),
         ("exaone_moe", {}),
     ),
     *(("llama", {"attention_bias": True}), ("glm4", {"attention_bias": True}), ("gpt_oss", {})),
@@ -85,6 +87,7 @@ THEIR_CODE: list[tuple[str, dict[str, Any]]] = [
     *(("apertus", {}), ("cohere", {"tie_word_embeddings": False}), ("cohere2", {"tie_word_embeddings": False})),
     *(("cohere", {"attention_bias": True}), ("qwen3_moe", {"attention_bias": True}), ("ernie4_5", {"use_bias": True})),
     *(("olmoe", {"norm_topk_prob": True}), ("olmoe", {"rms_norm_eps": 1e-6})),
+    *(("gpt_oss", {"attention_bias": False}), ("gpt_oss", {"rms_norm_eps": 1e-6}), ("gpt_oss", {"swiglu_limit": 10.0})),
     *((family, {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}) for family in ("exaone4", "exaone_moe")),
 ]
 
