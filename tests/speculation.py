@@ -57,9 +57,10 @@ class Speculation:
         draft: TreeModel | None = None,
         normalise: Normalisation = Normalisation.VOCABULARY,
     ) -> SpeculativeBeamEngine:
-        """An engine of its own; the draft is at hand under every plan."""
-        chosen = FixedPlan.parse(plan) if isinstance(plan, str) else plan
-        return SpeculativeBeamEngine(self.target, self.tries[depth], draft or self.draft, chosen, normalise=normalise)
+        """An engine of its own; the draft is at hand under every plan. `auto` is the planner."""
+        if isinstance(plan, str):
+            plan = self.planner(depth) if plan == "auto" else FixedPlan.parse(plan)
+        return SpeculativeBeamEngine(self.target, self.tries[depth], draft or self.draft, plan, normalise=normalise)
 
     def planner(self, depth: int, costs: ForwardCosts = COSTS[2]) -> Planner:
         return Planner(costs, self.tries[depth].mean_fan_out, items=30)

@@ -123,11 +123,10 @@ def test_items_that_hold_all_that_the_target_keeps_take_one_forward(speculation:
 def test_filters_places_and_other_catalogs_leave_lists_as_they_are(speculation: Speculation, plan: str) -> None:
     """The same users again and again, each time with another question, and now and then of another catalog on the same slots."""
     rng = np.random.default_rng(3)
-    chosen = speculation.planner(DEPTH, COSTS[2]) if plan == "auto" else FixedPlan.parse(plan)
-    engine = speculation.engine(DEPTH, chosen)
+    engine = speculation.engine(DEPTH, plan)
     kept = np.sort(rng.permutation(ITEMS)[:120])
     smaller = ItemTrie.build(speculation.identifiers[kept][:, :DEPTH])
-    other, plain = engine.successor(smaller, chosen), speculation.engine(DEPTH)
+    other, plain = engine.successor(smaller, engine.plan), speculation.engine(DEPTH)
     plain_other = plain.successor(smaller, plain.plan)
     fewer = 0
     for number in range(40):

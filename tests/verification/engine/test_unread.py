@@ -12,38 +12,26 @@ import pytest
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
-from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
+from drafting.plans.plan import Action, DraftRound, LevelOutcome
 from drafting.trie.item_set import ItemSet
 from tests.explaining import check_explained
 from tests.lists import assert_same_list
-from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, noisy_copy, run
+from tests.speculation import ITEMS, SWEPT_DEPTHS, SameModel, Speculation, noisy_copy, run
+from tests.verification.verifiers.test_strict import PLANS, check_drafts_leave_slots, random_plans
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
 from verification.result import BeamResult
-from verification.search import BeamSearch, beam_widths
-from verification.slots.pool import SlotPool
+from verification.search import BeamSearch
 
 # Where the engine looks whether reading waits.
 LOOKS = ("drafting.plans.drafters", "drafting.trie.eligibility", "verification.verifiers.level")
 RULES = [STRICT, SearchRule(Verification.GUMBEL, seed=3, temperature=0.7)]
-PLANS = ("trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:30x1+children", "beam:12+items:9+last", "auto")
 
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in LOOKS:
         monkeypatch.setattr(f"{module}.is_async", lambda device: True)
-
-
-def plan_of(name: str, speculation: Speculation, depth: int) -> Plan:
-    return speculation.planner(depth) if name == "auto" else FixedPlan.parse(name)
-
-
-def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator) -> list[Plan]:
-    given = ["", "+last", "+items:12", "+items:30+last"]
-    shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}{rng.choice(given)}" for _ in range(8)]
-    shapes += ["last", "items:30", "items:9+last", "trie+items:9+last"]
-    return [*(speculation.planner(depth, costs) for costs in COSTS), *map(FixedPlan.parse, ("none", "trie", *shapes))]
 
 
 def requests_of(speculation: Speculation, count: int, rng: np.random.Generator, rule: SearchRule = STRICT) -> list[BeamRequest]:
@@ -76,22 +64,9 @@ def test_plans_that_change_from_step_to_step_give_the_plain_list(speculation: Sp
         check_explained(told[request.request_id], request, speculation.identifiers[:, :depth], is_read=False)
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", PLANS[1:])
 def test_drafts_leave_the_slots_that_plain_searches_need(speculation: Speculation, name: str) -> None:
-    requests, depth = requests_of(speculation, 12, np.random.default_rng(3)), 4
-    plain = run(speculation.engine(depth), requests, np.random.default_rng(0))
-    engine = speculation.engine(depth, plan_of(name, speculation, depth))
-    needed = sum(1 + sum(beam_widths(request, speculation.tries[depth])[1:-1]) for request in requests)
-    engine.slots.nodes = SlotPool(needed + 30)
-    for request in requests:
-        engine.add(request)
-    results: list[BeamResult] = []
-    while engine.running:
-        results += engine.step().finished
-    assert len(results) == len(requests)
-    for result in results:
-        assert_same_list(result, plain[result.request_id])
-    assert engine.used_slots == 0
+    check_drafts_leave_slots(speculation, requests_of(speculation, 12, np.random.default_rng(3)), 4, name)
 
 
 def test_a_level_is_as_wide_as_planned_and_no_wider_than_it_can_be(speculation: Speculation) -> None:

@@ -185,7 +185,7 @@ def test_lists_are_the_same_with_and_without_the_cache(speculation: Speculation,
     plain: dict[str, BeamResult] = {}
     requests = growing_histories(speculation, rng)
     plain = run(speculation.engine(DEPTH), [dataclasses.replace(request, cache_key=None) for request in requests], rng)
-    engine = speculation.engine(DEPTH, speculation.planner(DEPTH) if plan == "auto" else plan)
+    engine = speculation.engine(DEPTH, plan)
     shrink(engine, slots)
     results = run_when_there_is_room(engine, requests)
     reused = sum(result.usage.cached_tokens for result in results.values())

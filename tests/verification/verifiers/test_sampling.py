@@ -26,8 +26,7 @@ def test_the_same_seed_draws_the_same_list_whatever_the_batch_or_plan(speculatio
     requests = speculation.requests(30, rng, SearchRule(Verification.GUMBEL, seed=11, temperature=0.7))
     plain = run(speculation.engine(depth), requests, rng)
     for name in PLANS[1:]:
-        plan = speculation.planner(depth) if name == "auto" else name
-        results = run(speculation.engine(depth, plan), requests, rng)
+        results = run(speculation.engine(depth, name), requests, rng)
         assert lists(results) == lists(plain)
         if depth > 1 and name in ("trie", "beam:40"):
             assert sum(result.usage.accepted_steps for result in results.values()) > 0
@@ -82,7 +81,6 @@ def _leaf_probabilities(speculation: Speculation, prompt: np.ndarray, first: tor
 def test_relaxed_searches_end_with_full_lists(speculation: Speculation, depth: int, name: str) -> None:
     """On small and exhausted levels, beside strict and shared-noise requests, under every plan: k items whenever k exist, best first."""
     rng = np.random.default_rng(depth)
-    plan = speculation.planner(depth) if name == "auto" else name
     rules = [
         SearchRule(Verification.RELAXED, 3),
         SearchRule(),
@@ -94,7 +92,7 @@ def test_relaxed_searches_end_with_full_lists(speculation: Speculation, depth: i
         for number, r in enumerate(speculation.requests(40, rng))
     ]
     plain = run(speculation.engine(depth), requests, rng)
-    results = run(speculation.engine(depth, plan), requests, rng)
+    results = run(speculation.engine(depth, name), requests, rng)
     trie = speculation.tries[depth]
     for request in requests:
         result = results[request.request_id]
@@ -108,9 +106,7 @@ def test_relaxed_searches_end_with_full_lists(speculation: Speculation, depth: i
             assert scores == sorted(scores, reverse=True)
         else:
             assert lists({"": result}) == lists({"": plain[request.request_id]})
-    again = run(
-        speculation.engine(depth, plan if isinstance(plan, str) else speculation.planner(depth)), requests, np.random.default_rng(99)
-    )
+    again = run(speculation.engine(depth, name), requests, np.random.default_rng(99))
     if name != "auto":
         assert lists(again) == lists(results)
 

@@ -11,7 +11,6 @@ import torch
 from drafting.beam.model import TreeBatch
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Plan
-from drafting.trie.item_trie import ItemTrie
 from tests.explaining import check_explained
 from tests.lists import assert_same_list
 from tests.scoring import check_scores_beside_lists
@@ -37,10 +36,6 @@ PLANS = (
     "auto",
 )
 HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
-
-
-def plan_of(name: str, speculation: Speculation, depth: int) -> Plan:
-    return speculation.planner(depth) if name == "auto" else FixedPlan.parse(name)
 
 
 def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator) -> list[Plan]:
@@ -84,12 +79,14 @@ def test_plans_that_change_from_step_to_step_give_the_plain_list(
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 def test_drafts_leave_the_slots_that_plain_searches_need(speculation: Speculation, depth: int, name: str) -> None:
+    check_drafts_leave_slots(speculation, speculation.requests(12, np.random.default_rng(3)), depth, name)
+
+
+def check_drafts_leave_slots(speculation: Speculation, requests: list[BeamRequest], depth: int, plan: str) -> None:
     """With hardly more node slots than the requests need, drafts must do without and nothing may fail."""
-    requests = speculation.requests(12, np.random.default_rng(3))
     plain = run(speculation.engine(depth), requests, np.random.default_rng(0))
-    engine = speculation.engine(depth, plan_of(name, speculation, depth))
-    trie: ItemTrie = speculation.tries[depth]
-    needed = sum(1 + sum(beam_widths(request, trie)[1:-1]) for request in requests)
+    engine = speculation.engine(depth, plan)
+    needed = sum(1 + sum(beam_widths(request, speculation.tries[depth])[1:-1]) for request in requests)
     engine.slots.nodes = SlotPool(needed + 30)
     for request in requests:
         engine.add(request)
@@ -99,6 +96,7 @@ def test_drafts_leave_the_slots_that_plain_searches_need(speculation: Speculatio
     for result in results:
         assert_same_list(result, plain[result.request_id])
     assert len(results) == len(requests)
+    assert engine.used_slots == 0
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
