@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Rows
@@ -19,6 +19,7 @@ from drafting.plans.planner import Planner
 from drafting.trie.item_trie import ItemTrie
 from tests.models import save_random_model
 from verification.engine.engine import SpeculativeBeamEngine
+from verification.hosts.checkpoint import auto_class, load_config
 from verification.hosts.loading import load_host
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
@@ -79,13 +80,14 @@ class Speculation:
 
 
 def noisy_copy(source: Path, folder: Path, noise: float) -> Path:
-    """A draft that is the target with noise on its weights: right often, wrong often."""
-    model = AutoModelForCausalLM.from_pretrained(source)
+    """A draft that is the target with noise on its weights, right often and wrong often; with the target's tokenizer."""
+    model = auto_class(load_config(source)).from_pretrained(source)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += noise * parameter.std() * torch.randn(parameter.shape, generator=generator)
     model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.template import PromptTemplate
@@ -42,16 +42,4 @@ def save_t5_model(folder: Path, catalog: Catalog, family: str = "t5", *, max_ite
                 scale = 2.0 if "relative_attention_bias" in name or "shared" in name else 1.3 / parameter.shape[-1] ** 0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     model.save_pretrained(folder)
-    return folder
-
-
-def noisy_t5(source: Path, folder: Path, noise: float) -> Path:
-    """A draft that is the target with noise on its weights: right often, wrong often."""
-    model = AutoModelForSeq2SeqLM.from_pretrained(source)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += noise * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder

@@ -52,7 +52,7 @@ def test_bfloat16_changes_nothing_but_ties(dtype: str, tmp_path: Path):
     catalog = random_catalog(items=300, depth=4)
     target = save_random_model(tmp_path / "target", catalog, hidden=32, layers=1)
     recommender = Recommender.load(
-        target, catalog, draft=noisy_copy_of(target, tmp_path / "draft"), plan="beam:20", dtype=dtype, kv_memory_gib=0.02
+        target, catalog, draft=noisy_copy(target, tmp_path / "draft", 0.15), plan="beam:20", dtype=dtype, kv_memory_gib=0.02
     )
     identifiers = recommender.catalog.token_ids(AutoTokenizer.from_pretrained(target).get_vocab())
     rng = np.random.default_rng(0)
@@ -66,12 +66,3 @@ def test_bfloat16_changes_nothing_but_ties(dtype: str, tmp_path: Path):
     else:
         # Whether noise turns into a tie is a matter of the processor's kernels; the lists above are told apart on any.
         assert found.noise[-1] > 1e-5
-
-
-def noisy_copy_of(target: Path, folder: Path) -> Path:
-    """The draft needs the target's tokenizer and prompt as well."""
-    noisy_copy(target, folder, 0.15)
-    for file in target.iterdir():
-        if not (folder / file.name).exists():
-            (folder / file.name).write_bytes(file.read_bytes())
-    return folder

@@ -5,7 +5,8 @@ from pathlib import Path
 from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
 from tests.server.forked_server import ForkedServer
-from tests.t5_models import noisy_t5, save_t5_model
+from tests.speculation import noisy_copy
+from tests.t5_models import save_t5_model
 from verification.recommender import Recommender
 
 USER, HISTORY, K = "ann", [3, 14, 15], 6
@@ -13,7 +14,7 @@ USER, HISTORY, K = "ann", [3, 14, 15], 6
 
 def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -> None:
     target = save_t5_model(tmp_path / "target", catalog, max_items=5)
-    draft = noisy_t5(target, tmp_path / "draft", 0.1)
+    draft = noisy_copy(target, tmp_path / "draft", 0.1)
     alone = Recommender.load(target, catalog, threads=1, kv_memory_gib=0.01)
     (expected,) = alone.recommend([HISTORY], K, SERVED_BEAM_WIDTH)
     (other,) = alone.recommend([HISTORY[:2]], K, SERVED_BEAM_WIDTH, excluded_items=[HISTORY[2:]])

@@ -49,7 +49,7 @@ def plans(trie_fan_out: tuple[float, ...], width: int) -> list[FixedPlan | Plann
 
 
 def give_draft(recommender: Recommender, folder: Path) -> None:
-    """A draft beside the target; it has no tokenizer of its own."""
+    """Serve with a draft beside the target, under no plan yet."""
     engine = recommender.engine
     draft = TransformersHost(folder, slots=engine.total_slots)
     recommender.engine = SpeculativeBeamEngine(engine.target, engine.trie, draft, max_beam_width=engine.max_beam_width)

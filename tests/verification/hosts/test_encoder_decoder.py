@@ -18,8 +18,8 @@ from drafting.trie.item_set import ItemSet
 from tests.blending import check_blended
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists
-from tests.speculation import run
-from tests.t5_models import START, noisy_t5, save_t5_model
+from tests.speculation import noisy_copy, run
+from tests.t5_models import START, save_t5_model
 from tests.verification.engine.test_beam_search import as_pairs, assert_same, reference_vocabulary
 from verification.blend import Blend
 from verification.engine.engine import SpeculativeBeamEngine
@@ -56,7 +56,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.target = save_t5_model(folder / "target", CATALOG)
         self.drafts = {
-            "t5": noisy_t5(self.target, folder / "t5-draft", 0.1),
+            "t5": noisy_copy(self.target, folder / "t5-draft", 0.1),
             "causal": save_random_model(folder / "draft", CATALOG, layers=1, hidden=16, heads=1),
         }
         self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(self.target).eval()

@@ -9,8 +9,9 @@ from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from tests.kernel_launches import KernelLaunches, MergeLaunches
 from tests.models import random_catalog
+from tests.speculation import noisy_copy
 from tests.stand_in import DEVICE, stand_in
-from tests.t5_models import noisy_t5, save_t5_model
+from tests.t5_models import save_t5_model
 from tests.verification.engine.test_beam_search import reference_vocabulary
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.encoder_decoder import EncoderDecoderHost
@@ -35,7 +36,7 @@ def lists(engine: SpeculativeBeamEngine, requests: list[BeamRequest]) -> dict[st
 @pytest.mark.parametrize("count", [1, 3])
 def test_lists_are_those_of_a_processor(count: int, plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = save_t5_model(tmp_path / "target", CATALOG)
-    folders = target, noisy_t5(target, tmp_path / "draft", 0.1)
+    folders = target, noisy_copy(target, tmp_path / "draft", 0.1)
     identifiers, rng = CATALOG.token_ids(reference_vocabulary(target)), np.random.default_rng(0)
     prompts = [identifiers[rng.integers(len(CATALOG), size=2 + number)].reshape(-1) for number in range(count)]
     requests = [BeamRequest(str(number), prompt, K, K) for number, prompt in enumerate(prompts)]
