@@ -34,7 +34,6 @@ TITLES = (
     "  spaces  ",
     "1. not 2",
 )
-CATEGORIES = ("outdoors", "coffee", "coffee", "outdoors", "clothes", None)
 PLAIN = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
 RNG = np.random.default_rng(0)
 RANDOM = RNG.integers(8, size=(ITEMS, 4)).tolist()

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from server.client.operation import Answer, Operation
 
@@ -22,10 +22,6 @@ class Awaiting(Protocol):
 
     async def run(self, operation: Operation[Answer]) -> Answer:
         """Do an operation."""
-
-
-BlockingFace = TypeVar("BlockingFace", bound=Blocking)
-AwaitingFace = TypeVar("AwaitingFace", bound=Awaiting)
 
 
 def blocking(make: Callable[Arguments, Operation[Answer]]) -> Callable[Concatenate[Blocking, Arguments], Answer]:

@@ -46,7 +46,6 @@ class EngineProcess(asyncio.Protocol):
 
     def __init__(self, process: asyncio.subprocess.Process, receive: Callable[[FromEngine], None]) -> None:
         """`receive` is called with each message."""
-        self._process = process
         self._receive = receive
         self._transport: asyncio.Transport | None = None
         self._frames = Frames(MOST_BYTES)

@@ -4,7 +4,6 @@ Invariant: after any error the answer is `application/problem+json`, its `detail
 server's inside (paths, stack traces, credentials) is in it, nor any value of a profile, a context or the like.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,8 +19,6 @@ from starlette.routing import Match, Route
 from server import errors, try_again
 from server.schemas import problems as schemas
 from server.schemas.sentences import validation_sentence
-
-logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
