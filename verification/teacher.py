@@ -39,8 +39,9 @@ from drafting.alignment.teacher.data import (
     write_windows,
 )
 from drafting.alignment.teacher.scores import code_type, most_tokens, score_windows
-from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nodes, most_taken, prompt_windows, tree_windows
+from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nodes, most_taken, prompt_windows
 from drafting.alignment.training import quiet_library
+from drafting.alignment.tree_batch import TreeWindows
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
@@ -238,7 +239,7 @@ class _Teacher:
         if self._draft is not None:
             visited = find_lists(self._draft, prompts.users, 2 * self._settings.beams)
         trees = list_trees(lists, visited, self._trie, self._levels)
-        asked = tree_windows(prompts, trees, self._trie)
+        asked = TreeWindows.of(prompts, trees.offsets, trees.trie_node, trees.parent, self._trie)
         answers, nodes = score_windows(self._scorer, asked, trees.taken, self._levels, *self.stored)
         write_shard(path, prompts, trees, lists, answers, nodes)
 

@@ -6,7 +6,7 @@ Invariant: only the wanted columns are read, and nothing of a batch outlives it 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
 from math import isnan
 from pathlib import Path
@@ -201,13 +201,10 @@ def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], object]
         _refuse_nested(path, [name for name in scalar if name in wanted and pa.types.is_nested(file.schema_arrow.field(name).type)])
         rows, size = 0, path.stat().st_size
         for batch in checked_batches(file, batch_size=_ROWS_AT_ONCE, columns=list(wanted)):
-            yield RowBatch(path, {name: batch.column(name) for name in wanted}, partial(_number, rows + 1), len(batch))
+            lines = range(rows + 1, rows + len(batch) + 1)
+            yield RowBatch(path, {name: batch.column(name) for name in wanted}, lines.__getitem__, len(batch))
             rows += len(batch)
             on_read(size * rows // max(file.metadata.num_rows, 1))
-
-
-def _number(first: int, row: int) -> int:
-    return first + row
 
 
 def _require(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:

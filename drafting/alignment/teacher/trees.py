@@ -13,7 +13,7 @@ from drafting.alignment.data.reach import Reach
 from drafting.alignment.data.windows import Windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.teacher.taken import TakenCodes
-from drafting.alignment.tree_batch import TokenWindows, TreeWindows
+from drafting.alignment.tree_batch import TokenWindows
 from drafting.array_types import IntArray
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.user_state import UserState
@@ -117,8 +117,3 @@ def most_nodes(trie: ItemTrie, beams: int) -> int:
 def most_taken(trie: ItemTrie, beams: int) -> int:
     """The largest possible number of codes with which `beams` lists continue from one node."""
     return min(beams, max(trie.max_children))
-
-
-def tree_windows(prompts: PromptWindows, trees: ListTrees, trie: ItemTrie) -> TreeWindows:
-    """Add trees of lists to windows."""
-    return TreeWindows.of(prompts, trees.offsets, trees.trie_node, trees.parent, trie)

@@ -11,7 +11,8 @@ from drafting.alignment.levels import LevelCodes
 from drafting.alignment.teacher.data import ShardFile, write_shard
 from drafting.alignment.teacher.samples import TeacherSamples
 from drafting.alignment.teacher.scores import TopCodes, score_windows
-from drafting.alignment.teacher.trees import ListTrees, PromptWindows, list_trees, most_taken, tree_windows
+from drafting.alignment.teacher.trees import ListTrees, PromptWindows, list_trees, most_taken
+from drafting.alignment.tree_batch import TreeWindows
 from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rows import Rows
 from drafting.trie.item_trie import ItemTrie
@@ -39,7 +40,7 @@ def scored(identifiers: np.ndarray, lists: np.ndarray, top: int) -> tuple[ListTr
 
     model = cast(TreeModel, SimpleNamespace(device=torch.device("cpu"), score=score))
     node_top = max(top, most_taken(trie, lists.shape[1]))
-    windows = tree_windows(prompts(identifiers), trees, trie)
+    windows = TreeWindows.of(prompts(identifiers), trees.offsets, trees.trie_node, trees.parent, trie)
     return trees, *score_windows(model, windows, trees.taken, levels, top, node_top), given
 
 
