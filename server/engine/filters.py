@@ -38,30 +38,19 @@ class EngineFilters:
         for choice in [choice for choice in self._chosen if choice[0] is not None and name in choice[0].names]:
             del self._chosen[choice]
 
-    def choose(self, choice: FilterChoice) -> ItemSet:
-        """The items that a request may get.
-
-        Raises:
-            ValueError: a name is unknown.
-        """
-        return self._find(choice, None)
-
-    def fresh(self, choice: FilterChoice | None, since: int) -> ItemSet:
-        """The items that a request may be given of those that have come since a day, in days since 1970.
+    def find(self, choice: FilterChoice | None, since: int | None = None) -> ItemSet:
+        """The items that a request may get; with `since`, those of them that have come since that day, in days since 1970.
 
         Raises:
             ValueError: a name is unknown, or no item says when it came.
         """
-        return self._find(choice, since)
-
-    def _find(self, choice: FilterChoice | None, since: int | None) -> ItemSet:
         if (found := self._chosen.get((choice, since))) is None:
             found = self._chosen[choice, since] = self._work_out(choice, since)
         return found
 
     def _work_out(self, choice: FilterChoice | None, since: int | None) -> ItemSet:
         if choice is not None and since is not None:
-            return intersection([self._find(choice, None), self._find(None, since)])
+            return intersection([self.find(choice), self.find(None, since)])
         if choice is None:
             if self._added_days is None or since is None:
                 raise ValueError("No item of the engine's catalog says when it came.")

@@ -191,7 +191,7 @@ class EngineWorker:
             excluded_items=message.excluded,
             rule=SearchRule(message.verification, message.seed, message.temperature),
             cache_key=message.user,
-            allowed_items=None if message.filter is None else catalog.filters.choose(message.filter),
+            allowed_items=None if message.filter is None else catalog.filters.find(message.filter),
             reserved=_reserved(message, catalog.filters),
             think=message.think,
             blend=_blend(message, catalog.source),
@@ -269,4 +269,4 @@ def _blend(message: Submit, source: "Recommender") -> Blend | None:
 def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:
     if (fresh := message.fresh) is None:
         return None
-    return ReservedPlaces(fresh.places, filters.fresh(message.filter, fresh.since))
+    return ReservedPlaces(fresh.places, filters.find(message.filter, fresh.since))
