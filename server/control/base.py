@@ -116,8 +116,8 @@ class ControlStore(Protocol):
     Big values are compressed by who writes them. Every method but `close` raises `ControlUnavailable` if the store does not answer in time.
     """
 
-    async def create(self, values: Mapping[str, bytes], revision: int = 0) -> State:
-        """Create the state, of a new generation, in a store that has none.
+    async def create(self, values: Mapping[str, bytes]) -> State:
+        """Create the state, revision 0 of a new generation, in a store that has none.
 
         Raises ControlConflict where there is a state, and ControlUnavailable as `write`.
         """

@@ -25,10 +25,10 @@ class MemoryControlStore:
         self._replicas: dict[str, tuple[Replica, float]] = {}
         self._moved = asyncio.Event()
 
-    async def create(self, values: Mapping[str, bytes], revision: int = 0) -> State:
+    async def create(self, values: Mapping[str, bytes]) -> State:
         if self._log:
             raise ControlConflict
-        return self._begin(values, revision)
+        return self._begin(values, 0)
 
     async def replace(self, values: Mapping[str, bytes], revision: int) -> State:
         return self._begin(values, 1 + max([revision, *(write.position.revision for write in self._log)]))

@@ -54,8 +54,8 @@ class RedisControlStore:
         self._announce_script = self._redis.register_script(ANNOUNCE)
         self._replicas_script = self._redis.register_script(REPLICAS)
 
-    async def create(self, values: Mapping[str, bytes], revision: int = 0) -> State:
-        return await self._begin(values, revision, is_new=True)
+    async def create(self, values: Mapping[str, bytes]) -> State:
+        return await self._begin(values, 0, is_new=True)
 
     async def replace(self, values: Mapping[str, bytes], revision: int) -> State:
         return await self._begin(values, revision, is_new=False)

@@ -67,11 +67,11 @@ class SqliteControlStore:
                 return
             raise ValueError(f"The control file {path} cannot be opened: {error}.") from error
 
-    async def create(self, values: Mapping[str, bytes], revision: int = 0) -> State:
+    async def create(self, values: Mapping[str, bytes]) -> State:
         def begin() -> State:
             if _position(self._writer) is not None:
                 raise ControlConflict
-            return self._begin(values, revision)
+            return self._begin(values, 0)
 
         return await self._answer(self._writing.submit(self._transaction, begin))
 

@@ -26,9 +26,9 @@ async def test_an_empty_store_has_no_state_and_takes_no_write(store: ControlStor
 
 
 async def test_a_state_is_created_once(store: ControlStore) -> None:
-    created = await store.create({"key": b"value"}, revision=7)
+    created = await store.create({"key": b"value"})
     assert created.position.generation
-    assert created.position.revision == 7
+    assert created.position.revision == 0
     assert created == State(created.position, {"key": b"value"})
     with pytest.raises(ControlConflict):
         await store.create({})
@@ -73,7 +73,7 @@ async def test_a_write_at_another_position_changes_nothing(store: ControlStore) 
 
 
 async def test_the_log_says_nothing_of_positions_that_are_not_its_own(store: ControlStore) -> None:
-    begun = (await store.create({}, revision=5)).position
+    begun = (await store.replace({}, revision=4)).position
     last = (await store.write(begun, "a", {"key": b"1"})).position
     for changed in ({"generation": "another"}, {"write_id": "another"}, {"revision": 4}, {"revision": 7}, {"revision": 5}):
         assert await store.writes(replace(last, **changed)) is None, changed

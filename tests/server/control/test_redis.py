@@ -122,7 +122,7 @@ async def test_who_waits_is_told_of_another_write_at_a_lost_revision(store: Cont
 
 
 async def test_who_waits_is_told_that_the_state_is_gone_and_of_the_one_that_is_restored(store: ControlStore, admin: Redis) -> None:
-    state = await store.create({"key": b"value"}, revision=9)
+    state = await store.replace({"key": b"value"}, revision=8)
     told = asyncio.create_task(store.wait(state.position, 60))
     await asyncio.sleep(0.05)
     await admin.delete(*KEYS)
