@@ -27,6 +27,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
+from drafting.trie.arrays import offsets_of
 from drafting.trie.item_trie import ItemTrie
 from tests.models import TINY_CONFIG
 
@@ -41,8 +42,7 @@ def histories(users: int, items_in_all: int) -> Interactions:
     """Users who always go STEP items further."""
     lengths = [4 + user % 5 for user in range(users)]
     items = [(user + time * STEP) % items_in_all for user, length in enumerate(lengths) for time in range(length)]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Interactions(tuple(str(user) for user in range(users)), offsets, np.array(items, np.int32))
+    return Interactions(tuple(map(str, range(users))), offsets_of(lengths), np.array(items, np.int32))
 
 
 def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None, visited: int = 0) -> Path:

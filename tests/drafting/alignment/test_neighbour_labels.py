@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import drafting.alignment.neighbour_labels
 from drafting.alignment.children import ChildrenLogProbs
 from drafting.alignment.children_loss import ChildrenLoss
-from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.samples import IGNORED_LABEL
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.neighbour_labels import TEMPERATURE, neighbour_labels
@@ -30,7 +29,7 @@ from drafting.neighbours.model import NeighbourError, NeighbourModel
 from drafting.neighbours.source import Source
 from drafting.neighbours.source_check import source_of
 from drafting.prompts.template import PromptTemplate
-from drafting.trie.arrays import offsets_of
+from tests.interactions import interactions
 from tests.models import TINY_CONFIG
 
 ITEMS, PAD, BOS = 12, 7, 8
@@ -69,12 +68,6 @@ class Fixed(torch.nn.Module):
         return SimpleNamespace(logits=self.head(self.logits))
 
 
-def interactions_of(*histories: list[int]) -> Interactions:
-    return Interactions(
-        tuple(map(str, range(len(histories)))), offsets_of([len(each) for each in histories]), np.concatenate(histories).astype(np.int32)
-    )
-
-
 def expected_labels(weights: np.ndarray, before: list[int], window: int = 5) -> dict[int, float]:
     """The candidates after a history and their shares."""
     scores = sum(0.5**age * weights[item] for age, item in enumerate(reversed(before)) if age < window)
@@ -91,10 +84,10 @@ def test_soft_labels_are_the_candidates_after_each_history(catalog: Catalog, cel
     weights = rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.4)
     weights[3], weights[0] = 0, 0
     histories = [[3, 0, 5, 6, 3, 1, 2, 8, 7], [0], [], [9, 2, 9]]
-    neighbours, interactions = CatalogNeighbours.of(neighbours_of(weights), catalog), interactions_of(*histories)
-    labels = neighbour_labels(neighbours, interactions, np.arange(len(interactions)))
+    neighbours, met = CatalogNeighbours.of(neighbours_of(weights), catalog), interactions(*histories)
+    labels = neighbour_labels(neighbours, met, np.arange(len(met)))
     some = np.array([1, 4, 9, 12])
-    fewer = neighbour_labels(neighbours, interactions, some)
+    fewer = neighbour_labels(neighbours, met, some)
     assert len(fewer.items) == len(fewer.shares) == len(some)
     for one, other in zip(fewer.of(some[::-1]).values(), labels.of(some[::-1]).values(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -112,7 +105,7 @@ def test_items_that_a_catalog_does_not_have_are_passed_over(identifiers: np.ndar
     weights = np.zeros((ITEMS, ITEMS))
     weights[7, [1, 5, 6]] = 0.3, 0.2, 0.9
     weights[3, 5] = 0.5
-    labels = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), interactions_of([0, 1, 2, 4]), np.arange(4))
+    labels = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), interactions([0, 1, 2, 4]), np.arange(4))
     found = [
         {names[item]: share for item, share in zip(*each, strict=True) if share}
         for each in zip(labels.items.tolist(), labels.shares.tolist(), strict=True)
@@ -136,7 +129,7 @@ def test_the_loss_is_that_of_the_candidates_spread_over_the_codes(catalog: Catal
         input_ids[row, 1 : len(tokens) + 1] = tokens
         labels[row, len(tokens) + 1 - 2 * last : len(tokens) + 1] = tokens[len(tokens) - 2 * last :]
     model = Fixed(torch.from_numpy(rng.normal(size=(2, 9, BOS + 1))))
-    met = interactions_of(*histories)
+    met = interactions(*histories)
     soft = neighbour_labels(CatalogNeighbours.of(neighbours_of(weights), catalog), met, np.arange(len(met)))
     batch = {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)} | soft.of(np.array([2, 3, 5, 6]))
 

@@ -1,6 +1,5 @@
 """Embeddings of items: what is alike by interactions, by texts and by both, on data whose structure is known."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,10 @@ from drafting.errors import InteractionError
 from drafting.neighbours.build import ease
 from drafting.prompts.tokenizer_files import save_tokenizer
 from tests.format_tokenizers import t5
+from tests.interactions import interactions
 
 GROUPS, MEMBERS = 4, 10
 ITEMS = GROUPS * MEMBERS
-
-
-def interactions(histories: Sequence[Sequence[int]]) -> Interactions:
-    offsets = np.append(0, np.cumsum([len(history) for history in histories])).astype(np.int64)
-    return Interactions(tuple(map(str, range(len(histories)))), offsets, np.array([i for h in histories for i in h], np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,7 @@ def grouped() -> Interactions:
         history = (user % GROUPS) * MEMBERS + rng.integers(MEMBERS, size=7)
         history[rng.integers(7)] = rng.integers(ITEMS)
         histories.append(history.tolist())
-    return interactions(histories)
+    return interactions(*histories)
 
 
 def purity(embeddings: FloatArray, group: np.ndarray) -> float:
@@ -56,7 +51,7 @@ GROUP = np.repeat(np.arange(GROUPS), MEMBERS)
 
 
 def test_co_occurrence_counts_pairs_of_one_user_by_their_distance() -> None:
-    counts = co_occurrence(interactions([[0, 1, 2, 0], [1, 2], [3], []]), 5, window=3).toarray()
+    counts = co_occurrence(interactions([0, 1, 2, 0], [1, 2], [3], []), 5, window=3).toarray()
     expected = np.zeros((5, 5))
     for first, second, weight in [(0, 1, 1.0), (1, 2, 1.0), (2, 0, 1.0), (0, 2, 0.5), (1, 0, 0.5), (1, 2, 1.0)]:
         expected[first, second] += weight
@@ -193,8 +188,8 @@ def test_what_is_completed_does_not_depend_on_how_many_rows_fit_at_once(monkeypa
 def test_held_out_interactions_change_nothing(grouped: Interactions) -> None:
     items = ItemList([str(row) for row in range(ITEMS)])
     rng = np.random.default_rng(5)
-    nobody = interactions([[] for _ in grouped.users])
-    later = interactions([rng.integers(ITEMS, size=3).tolist() for _ in grouped.users])
+    nobody = interactions(*[[] for _ in grouped.users])
+    later = interactions(*[rng.integers(ITEMS, size=3).tolist() for _ in grouped.users])
     alone, with_parts = (embed_items(Split(grouped, part, part), items, Sources(dims=8, text_weight=0)) for part in (nobody, later))
     np.testing.assert_array_equal(alone, with_parts)
     known = embed_items(Split(grouped, nobody, later), items, Sources(dims=8, text_weight=0, fit="all"))

@@ -5,21 +5,15 @@ from math import log2
 import numpy as np
 import pytest
 
-from drafting.alignment.data.interactions import Interactions, Split
+from drafting.alignment.data.interactions import Split
 from drafting.errors import InteractionError
 from drafting.neighbours.knn import knn
 from drafting.prompts.user_state import STORED_EVENTS
+from tests.interactions import interactions
 from verification.evaluation.baselines.closed_forms import co_occurring, most_popular
 from verification.evaluation.baselines.ranking import ranked_lists
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.users import held_out
-
-
-def interactions(*histories: list[int]) -> Interactions:
-    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64)
-    items = np.array([item for history in histories for item in history], np.int32)
-    return Interactions(tuple(map(str, range(len(histories)))), offsets, items)
-
 
 SPLIT = Split(
     train=interactions([0, 1], [1, 2], [], [0, 1, 2]),

@@ -45,9 +45,8 @@ def split(catalog: Catalog) -> Split:
 
     def some(least: int, most: int) -> Interactions:
         lengths = rng.integers(least, most, size=USERS)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         items = rng.integers(len(catalog), size=lengths.sum()).astype(np.int32)
-        return Interactions(tuple(map(str, range(USERS))), offsets, items)
+        return Interactions(tuple(map(str, range(USERS))), offsets_of(lengths), items)
 
     return Split(some(2, 8), some(0, 2), some(1, 3))
 

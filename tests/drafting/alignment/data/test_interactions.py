@@ -11,19 +11,13 @@ from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.errors import InteractionError
+from tests.interactions import interactions
 
 
 @pytest.fixture
 def catalog() -> Catalog:
     """Items "0" to "5"."""
     return catalog_of([(str(item), [f"<a_{item}>"]) for item in range(6)])
-
-
-def interactions(*histories: list[int]) -> Interactions:
-    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64)
-    return Interactions(
-        tuple(str(u) for u in range(len(histories))), offsets, np.array([item for history in histories for item in history], np.int32)
-    )
 
 
 def histories(part: Interactions) -> list[list[int]]:

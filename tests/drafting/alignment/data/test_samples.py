@@ -21,19 +21,13 @@ from drafting.catalog.builder import catalog_of
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
+from tests.interactions import interactions
 
 PAD, BOS, UNK = 0, 1, 2
 ITEMS = 4
 CATALOG = catalog_of([(str(item), [f"<a_{item % 2}>", f"<b_{item}>"]) for item in range(ITEMS)])
 TOKENIZER = scratch_tokenizer(CATALOG.tokens)
 IDS = CATALOG.token_ids(TOKENIZER.get_vocab())
-
-
-def interactions(*histories: list[int]) -> Interactions:
-    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64)
-    return Interactions(
-        tuple(str(u) for u in range(len(histories))), offsets, np.array([item for history in histories for item in history], np.int32)
-    )
 
 
 def random_interactions(users: int, longest: int) -> Interactions:

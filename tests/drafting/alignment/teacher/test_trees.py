@@ -13,7 +13,8 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.trie.item_trie import ItemTrie
-from tests.drafting.alignment.data.test_samples import BOS, CATALOG, IDS, TOKENIZER, interactions
+from tests.drafting.alignment.data.test_samples import BOS, CATALOG, IDS, TOKENIZER
+from tests.interactions import interactions
 
 # Items 0 and 1 share an identifier; codes of the levels: (10, 11), (20, 21), (30, 31).
 IDENTIFIERS = np.array([[10, 20, 30], [10, 20, 30], [10, 20, 31], [10, 21, 30], [11, 20, 30]], np.int64)
