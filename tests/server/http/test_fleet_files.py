@@ -13,6 +13,7 @@ from drafting.catalog.catalog import Catalog
 from server.errors import quoted
 from tests.models import random_catalog
 from tests.server.forked_server import ForkedServer
+from tests.server.http.test_catalogs import activate
 from tests.server.server_process import ServerProcess, assert_problem
 from tests.services import REDIS_BINARY, REDIS_MISSING, ObjectStore, RedisServer
 
@@ -63,10 +64,6 @@ def fleet(model_flags: list[str], store: ObjectStore, tmp_path_factory: pytest.T
 def upload(server: ServerProcess, version: str, catalog: Catalog) -> httpx.Response:
     lines = "".join(json.dumps({"item_id": item, "identifier": catalog.identifier(i)}) + "\n" for i, item in enumerate(catalog.item_ids))
     return server.client.put(f"/v1/catalogs/{version}", content=lines.encode(), headers={"content-type": "application/x-ndjson"})
-
-
-def activate(server: ServerProcess, version: str) -> httpx.Response:
-    return server.client.post(f"/v1/catalogs/{version}/activate", json={"by": "a test"})
 
 
 def listed(server: ServerProcess, version: str) -> list[tuple[str, tuple[str, ...]]]:

@@ -4,10 +4,7 @@ import pytest
 
 from server.metrics.item_counts import WINDOW_LISTS
 from server.metrics.registry import Metrics
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(f"atspeed_{name}", labels)
+from tests.server.metrics.test_registry import value
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +17,8 @@ from tests.blending import check_blended
 from tests.lists import alone, lines
 from tests.oracles import generate_lists
 from tests.speculation import ITEMS, Speculation, run
+from tests.verification.engine.test_beam_search import HOSTS
+from tests.verification.engine.test_not_finite import damage
 from verification.blend import Blend
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.engine.think import next_tokens
@@ -26,7 +28,6 @@ from verification.request import BeamRequest, ReservedPlaces, Think
 from verification.result import BeamResult
 from verification.slots.pool import OutOfSlots, SlotPool
 
-HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 DEPTH = 3
 K = 5
 MOST = 12
@@ -307,10 +308,7 @@ def test_reserved_places_are_searched_for_behind_the_text(site: Site) -> None:
 def damaged(site: Site, tmp_path_factory: pytest.TempPathFactory) -> TreeModel:
     """The target, but for the embedding of a token in the first text, which some identifiers have as well."""
     folder = tmp_path_factory.mktemp("damaged")
-    model = AutoModelForCausalLM.from_pretrained(site.model.name_or_path)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[site.texts[0][2]] = float("nan")
-    model.save_pretrained(folder)
+    damage(Path(site.model.name_or_path), folder, [site.texts[0][2]])
     return TransformersHost(folder, slots=site.models.target.total_slots)
 
 

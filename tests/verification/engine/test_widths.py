@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from tests.capping import Walk, caps_of, random_values
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists, model_scores
 from tests.speculation import noisy_copy, run
+from tests.verification.engine.test_beam_search import HOSTS, as_pairs
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.engine.reserved import merge, split_request
 from verification.evaluation.generate import PrefixTable
@@ -29,7 +29,6 @@ from verification.request import BeamRequest, ReservedPlaces
 from verification.result import BeamResult
 from verification.verifiers.level import FEWEST_ROWS
 
-HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 DEPTH = 3
 # Width and histories.
 WIDE = [
@@ -67,10 +66,6 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     recommender.close()
 
 
-def pairs(result: BeamResult, identifiers: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
-    return [(tuple(identifiers[item.item].tolist()), item.score) for item in result.firsts]
-
-
 def assert_same(ours: list[tuple[tuple[int, ...], float]], theirs: list[tuple[tuple[int, ...], float]], tolerance: float = 1e-4) -> None:
     """Only identifiers closer than 1e-5 in score may change places."""
     np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], atol=tolerance, rtol=0)
@@ -100,7 +95,7 @@ def test_widths_of_each_level_equal_brute_force_whatever_is_drafted(small: tuple
     for drafted in (None, plans(trie.mean_fan_out, 90)):
         found = run(recommender.engine, requests, rng, drafted)
         for name, theirs in expected.items():
-            assert_same(pairs(found[name], identifiers), theirs)
+            assert_same(as_pairs(found[name], identifiers), theirs)
     recommender.engine.forget_histories()
 
 
@@ -215,8 +210,8 @@ def test_wide_beams_equal_generate_with_every_plan(wide: tuple[int, int], host: 
     for number, history in enumerate(asked):
         request = recommender.request(str(number), history, width)
         (theirs,) = generate_lists(model, [request.prompt], table, width, paper_catalog.identifier_length)
-        assert_same(pairs(run(recommender.engine, [request], rng)[request.request_id], identifiers), theirs)
-        assert_same(pairs(run(recommender.engine, [request], rng, some)[request.request_id], identifiers), theirs)
+        assert_same(as_pairs(run(recommender.engine, [request], rng)[request.request_id], identifiers), theirs)
+        assert_same(as_pairs(run(recommender.engine, [request], rng, some)[request.request_id], identifiers), theirs)
     recommender.close()
 
 

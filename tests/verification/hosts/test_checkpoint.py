@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from drafting.errors import SetupError
+from tests.drafting.catalog.test_peers import Code
 from tests.models import random_catalog, save_random_model
 from tests.verification.engine.test_beam_search import HOSTS
 from verification.hosts.checkpoint import HostError, load_config, stop_tokens
@@ -26,16 +27,6 @@ CATALOG = random_catalog(items=30, depth=2, codes=5)
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return save_random_model(tmp_path / "model", CATALOG, layers=1)
-
-
-class Code:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
 
 
 def as_pickle(model: Path, write: Callable[[dict[str, torch.Tensor], Path], object], name: str = "pytorch_model.bin") -> None:

@@ -1,7 +1,6 @@
 """Lists after prompts of published formats are those of transformers' constrained `generate`, on both hosts."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ from drafting.prompts.tokenizer_files import save_tokenizer
 from drafting.trie.item_trie import ItemTrie
 from tests.oracles import generate_lists
 from tests.prompt_formats import FORMATS, Format, oracle_ids, some_users
+from tests.verification.engine.test_beam_search import HOSTS, as_pairs
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.served_model import ServedModel
 from verification.recommender import Recommender
-from verification.result import BeamResult
 
-HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 CAUSAL = [name for name, prompt in FORMATS.items() if not prompt.has_encoder]
 VOCABULARY, LONGEST, K = 640, 1024, 5
 
@@ -69,10 +67,6 @@ def with_another_prompt(loaded: Recommender, folder: Path, prompt: Format) -> Re
     return Recommender(fitted.catalog, fitted.prompts, engine, folder.name, served, "", loaded.precision)
 
 
-def pairs(result: BeamResult, identifiers: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
-    return [(tuple(identifiers[item.item].tolist()), item.score) for item in result.firsts]
-
-
 def assert_lists_of_generate(recommender: Recommender, prompt: Format, model: Any, start: list[int]) -> None:
     """Twice each, so that the second reads the cached prompt of the first."""
     catalog, users = recommender.catalog, some_users(len(recommender.catalog), 4)
@@ -84,7 +78,7 @@ def assert_lists_of_generate(recommender: Recommender, prompt: Format, model: An
         (theirs,) = generate_lists(model, [ids], table, K, catalog.identifier_length)
         for number in range(2):
             (result,) = recommender.search([recommender.request(f"{number}", user, K, K, cache_key="user")])
-            ours = pairs(result, identifiers)
+            ours = as_pairs(result, identifiers)
             assert [identifier for identifier, _ in ours] == [identifier for identifier, _ in theirs]
             np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], atol=1e-4, rtol=0)
 

@@ -1,7 +1,6 @@
 """Strict verification loses nothing: whatever is drafted, the list is plain beam search's."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import count
 
 import numpy as np
@@ -15,6 +14,7 @@ from tests.explaining import check_explained
 from tests.lists import assert_same_list
 from tests.scoring import check_scores_beside_lists
 from tests.speculation import COSTS, DEPTHS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, run
+from tests.verification.engine.test_beam_search import HOSTS
 from verification.engine.calibration import measure_costs
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
@@ -35,7 +35,6 @@ PLANS = (
     "beam:12+items:9+last",
     "auto",
 )
-HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 
 
 def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator) -> list[Plan]:
