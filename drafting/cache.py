@@ -45,6 +45,19 @@ def whole_file(path: Path) -> Iterator[Path]:
         building.unlink(missing_ok=True)
 
 
+def force_to_disk(path: Path) -> None:
+    """Wait until what is in a file, or the names in a directory, are on the disk.
+
+    Raises:
+        OSError: they can't be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def takes_directory(path: Path) -> bool:
     """True if a whole directory can be moved to `path`, which is no folder by way of `.` or `..`, and none where a disk is mounted."""
     return path.name not in ("", "..") and not path.is_mount()

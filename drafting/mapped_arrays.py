@@ -7,7 +7,6 @@ replacing a file does not change what a running process has mapped. The format i
 import errno
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from drafting.cache import force_to_disk
 from drafting.errors import SetupError
 
 PART_SUFFIX = ".part"
@@ -38,8 +38,7 @@ def save_arrays(arrays: Arrays, header: Mapping[str, str], path: Path) -> None:
     building = path.with_name(path.name + PART_SUFFIX)
     try:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, building, dict(header))
-        with building.open("rb") as file:
-            os.fsync(file.fileno())
+        force_to_disk(building)
         building.replace(path)
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error)) from error

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drafting.cache import force_to_disk
 from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, check_digest, digest_name, save_artefact
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.mapped_arrays import PART_SUFFIX
@@ -165,7 +166,7 @@ class VersionFiles:
             if digest is not None:
                 check_digest(unfinished, digest)
             # A machine that is switched off must not find the name with nothing behind it.
-            _sync(unfinished)
+            force_to_disk(unfinished)
             unfinished.replace(path)
         finally:
             self.discard(unfinished)
@@ -192,7 +193,7 @@ class VersionFiles:
             self.objects.put(unfinished, path.name)
         try:
             unfinished.replace(path)
-            sync_directory(self.directory)
+            force_to_disk(self.directory)
         except OSError as error:
             raise StorageFull(f"The catalog can't be stored: {error.strerror}.") from error
         return path
@@ -205,7 +206,7 @@ class VersionFiles:
         """
         try:
             path.unlink(missing_ok=True)
-            sync_directory(self.directory)
+            force_to_disk(self.directory)
         except OSError as error:
             raise StorageFull(f"The file of the version can't be deleted: {error.strerror}.") from error
 
@@ -263,21 +264,3 @@ def _use(path: Path) -> bool:
     with suppress(OSError):
         os.utime(path)
     return path.exists()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_directory(directory: Path) -> None:
-    """Wait until the names in a directory are on the disk.
-
-    Raises:
-        OSError: they can't be written.
-    """
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

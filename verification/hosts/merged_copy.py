@@ -5,7 +5,6 @@ the disk and moved there with one rename, by one process at a time. A disk that 
 """
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, PretrainedConfig
 
 from drafting.alignment.data.hashes import model_hash
-from drafting.cache import cache_directory, exclusive
+from drafting.cache import cache_directory, exclusive, force_to_disk
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_merged
 from verification.hosts.checkpoint import HostError
@@ -75,16 +74,8 @@ def _make(folder: Path, name: str, files: ModelFiles, config: PretrainedConfig, 
         merged.generation_config = GenerationConfig()
         merged.save_pretrained(partial)
         for path in (*partial.iterdir(), partial):
-            _force_to_disk(path)
+            force_to_disk(path)
         partial.rename(folder / name)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
