@@ -56,6 +56,13 @@ def main_button(text: str, act: Handler | None = None) -> ui.button:
     return button if act is not None else button.props("type=submit")
 
 
+def icon_button(icon: str, label: str, act: Handler) -> ui.button:
+    """A small button at the end of a line, which shows a sign; the label says what it does."""
+    button = ui.button(icon=icon, on_click=act).props("flat round dense size=sm").classes("do")
+    button.props["aria-label"] = label
+    return button
+
+
 def bar(share: float, label: str) -> None:
     """A bar from 0 to 1; the label is for those who do not see it."""
     with tag("span", "", "bar", role="img", aria_label=label):

@@ -59,8 +59,7 @@ class Items:
             return
         if not is_newest():
             return
-        self._found.clear()
-        with self._found:
+        with self._found.clear():
             if not found:
                 tag("li", "No item has this id or title.", "soft")
             self._links = {item.item_id: self._link(item) for item in found}
@@ -93,8 +92,7 @@ class Items:
             return
         self._item_id = item_id
         self._mark()
-        self._shown.clear()
-        with self._shown:
+        with self._shown.clear():
             ui.navigate.history.replace(f"{PATH}?item={quote(item_id)}")
             _show_item(item)
             Places(self._client, users[:MOST_USERS], item)
@@ -157,8 +155,7 @@ class Places:
             return
         if not is_newest():
             return
-        self._shown.clear()
-        with self._shown:
+        with self._shown.clear():
             for user, result in zip(users, results, strict=True):
                 items = [] if result.recommendation is None else result.recommendation.items
                 place = next((item.rank for item in items if item.item_id == self._item.item_id), None)

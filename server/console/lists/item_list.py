@@ -4,9 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from nicegui import ui
-
-from server.console.elements import bar, tag
+from server.console.elements import bar, icon_button, tag
 from server.schemas.recommendations import RecommendedItem
 
 ADD = "Add {} to the history"
@@ -42,14 +40,8 @@ def show_items(items: Sequence[RecommendedItem], said: dict[str, str], add: AddI
                     bar(math.exp(item.score - best), f"log-probability {item.score:.2f}")
                     tag("span", f"{item.score:.2f}", "number")
                 if add is not None:
-                    add_button(name, partial(add, item.item_id, item.title))
+                    icon_button("add", ADD.format(name), partial(add, item.item_id, item.title))
 
 
 def _labels(item: RecommendedItem) -> list[str]:
     return (["fresh"] if item.fresh else []) + ([item.source] if item.source else [])
-
-
-def add_button(name: str, act: Callable[[], Awaitable[None]]) -> None:
-    """A button that puts an item into the history."""
-    button = ui.button(icon="add", on_click=act).props("flat round dense size=sm").classes("do")
-    button.props["aria-label"] = ADD.format(name)

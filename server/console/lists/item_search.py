@@ -6,7 +6,7 @@ from functools import partial
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError
-from server.console.elements import show_error, tag
+from server.console.elements import icon_button, show_error, tag
 from server.console.newest import Newest
 
 FOUND = 8
@@ -45,16 +45,14 @@ class ItemSearch:
             return
         if not is_newest():
             return
-        self._found.clear()
-        with self._found:
+        with self._found.clear():
             if text and not items:
                 tag("li", "No item has this id or title.", "soft")
             for item in items:
                 name = item.title or item.item_id
                 with tag("li"):
                     tag("span", name, "what title")
-                    button = ui.button(icon="add", on_click=partial(self._take, item.item_id, item.title))
-                    button.props("flat round dense size=sm").classes("do").props["aria-label"] = self._button.format(name)
+                    icon_button("add", self._button.format(name), partial(self._take, item.item_id, item.title))
 
     async def _take(self, item_id: str, title: str | None) -> None:
         self._field.set_value("")

@@ -39,8 +39,7 @@ class Scores:
             return
         if not is_newest():
             return
-        self._shown.clear()
-        with self._shown:
+        with self._shown.clear():
             lines = sorted(answer.items, key=lambda item: item.rank)
             rows = [(str(item.rank), self._picked[item.item_id], item.item_id, f"{item.score:.2f}") for item in lines]
             table("Scores", ("Rank", "Item", "Id", "Log-probability"), rows)
@@ -48,6 +47,5 @@ class Scores:
                 tag("p", answer.note, "told")
 
     def _fail(self, error: AtspeedError) -> None:
-        self._shown.clear()
-        with self._shown:
+        with self._shown.clear():
             show_error(str(error))

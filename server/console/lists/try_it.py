@@ -6,7 +6,7 @@ from functools import partial
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, NotFound
-from server.console.elements import Answer, card, code, facts, focus, parts, show_error, tag
+from server.console.elements import Answer, card, code, facts, focus, icon_button, parts, show_error, tag
 from server.console.lists.form import RequestForm
 from server.console.lists.item_list import ADD, show_items
 from server.console.lists.item_search import ItemSearch
@@ -109,8 +109,7 @@ class TryIt:
                         with tag("div", "", "what"):
                             tag("span", name, "title")
                             tag("span", f" {event.kind}" if event.kind else "", "soft small")
-                        button = buttons[place] = ui.button(icon="close", on_click=partial(self._forget, place))
-                        button.props("flat round dense size=sm").classes("do").props["aria-label"] = f"Leave out {name}"
+                        buttons[place] = icon_button("close", f"Leave out {name}", partial(self._forget, place))
             if shown < len(events):
                 ui.button(f"All {len(events)} events", on_click=self._show_all).props("flat dense")
         if left_out is not None and buttons:
@@ -138,8 +137,7 @@ class TryIt:
         is_newest = self._lists.ask()
         if not self._question.is_ready:
             self._scores.clear()
-            self._list.style(replace="").clear()
-            with self._list:
+            with self._list.style(replace="").clear():
                 tag("p", NOBODY, "empty")
             return
         # The button that began this may be gone by now.
@@ -162,8 +160,7 @@ class TryIt:
         await self._visits.answered(body, answer)
 
     def _fail(self, error: AtspeedError) -> None:
-        self._list.style(replace="").clear()
-        with self._list:
+        with self._list.style(replace="").clear():
             show_error(str(error))
             ui.button("Try again", on_click=self._again).props("outline dense")
 
@@ -174,8 +171,7 @@ class TryIt:
     def _show(self, answer: RecommendationAnswer) -> None:
         before = [] if self._before is None else self._before.items
         said, gone = changes([item.item_id for item in before], [item.item_id for item in answer.items])
-        self._list.style(replace="").clear()
-        with self._list:
+        with self._list.style(replace="").clear():
             with tag("div", "", "line between"):
                 tag("h2", f"{len(answer.items)} {'popular ' if answer.source else ''}items")
                 ui.link("Why this list?", self._question.address("/why"))

@@ -26,8 +26,7 @@ class UserForm:
     async def offer(self) -> None:
         """Show whom there is to choose from."""
         users = await self._visits.users()
-        self._offered.clear()
-        with self._offered:
+        with self._offered.clear():
             for user in users[:OFFERED]:
                 button = ui.button(user, on_click=partial(self._take, user)).props('outline dense padding="0 0.6rem"')
                 button.props["aria-label"] = f"User {user}"

@@ -86,8 +86,7 @@ class Why:
             answer = await self._client.explain(others=OTHERS, **body)
         except AtspeedError as error:
             if is_newest():
-                self._result.style(replace="").clear()
-                with self._result:
+                with self._result.style(replace="").clear():
                     show_error(str(error))
             await self._visits.refused(body, error)
             return
@@ -100,8 +99,7 @@ class Why:
         answer = self._answer
         assert answer is not None
         self._buttons, self._trees = [], []
-        self._result.style(replace="").clear()
-        with self._result:
+        with self._result.style(replace="").clear():
             if answer.note:
                 tag("p", answer.note, "told")
             if self._pinned is None:

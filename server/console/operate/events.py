@@ -6,7 +6,7 @@ from uuid import uuid4
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, NotFound
-from server.console.elements import ask_first, card, main_button, show_error, tag, tell
+from server.console.elements import ask_first, card, icon_button, main_button, show_error, tag, tell
 from server.console.lists.user_form import UserForm
 from server.console.newest import Newest
 from server.console.operate.versions import when
@@ -45,8 +45,7 @@ class Events:
             failure = error
         if not is_newest():
             return
-        self._shown.clear()
-        with self._shown:
+        with self._shown.clear():
             if isinstance(failure, NotFound):
                 tag("p", "Nothing is stored of this user.", "soft")
             elif failure is not None:
@@ -68,8 +67,7 @@ class Events:
                 if event.kind:
                     tag("span", event.kind, "badge still")
                 tag("div", f"{event.item_id} · {when(event.timestamp)}", "soft mono")
-            button = ui.button(icon="close", on_click=partial(self._delete, user_id, event)).props("flat round dense size=sm").classes("do")
-            button.props["aria-label"] = f"Delete {name}"
+            icon_button("close", f"Delete {name}", partial(self._delete, user_id, event))
 
     async def _delete(self, user_id: str, event: StoredEvent) -> None:
         if not await ask_first(

@@ -3,7 +3,7 @@
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError
-from server.console.elements import ask_first, card, main_button, show_error, tag, tell
+from server.console.elements import ask_first, card, icon_button, main_button, show_error, tag, tell
 from server.schemas.catalogs import FilterAnswer
 
 SAMPLE = 8
@@ -30,12 +30,10 @@ class Filters:
             named = (await self._client.filters()).filters
             items = (await self._client.catalog()).items
         except AtspeedError as error:
-            self._shown.clear()
-            with self._shown:
+            with self._shown.clear():
                 show_error(str(error))
             return
-        self._shown.clear()
-        with self._shown:
+        with self._shown.clear():
             if not named:
                 tag("p", "No filter has a name yet.", "soft")
             with tag("ul", "", "items plain"):
@@ -56,8 +54,7 @@ class Filters:
 
             with tag("div", "", "line do"):
                 ui.button("Sample", on_click=show_some).props("flat dense").props["aria-label"] = f"A sample of the filter {named.name}"
-                button = ui.button(icon="close", on_click=lambda: self._forget(named.name)).props("flat round dense size=sm")
-                button.props["aria-label"] = f"Forget the filter {named.name}"
+                icon_button("close", f"Forget the filter {named.name}", lambda: self._forget(named.name))
 
     async def _put(self) -> None:
         name, expression = (self._name.value or "").strip(), (self._expression.value or "").strip()

@@ -30,12 +30,10 @@ class Versions:
         try:
             found = await self._client.catalogs()
         except AtspeedError as error:
-            self._shown.clear()
-            with self._shown:
+            with self._shown.clear():
                 show_error(str(error))
             return
-        self._shown.clear()
-        with self._shown:
+        with self._shown.clear():
             self._show(found)
 
     def _show(self, found: CatalogsAnswer) -> None:
