@@ -10,7 +10,7 @@ from server.commands.catalog_build import build
 from server.commands.catalog_compare import compare
 from server.commands.file_or_url import URL_HELP, file_or_url
 from server.commands.options import default, setting
-from server.commands.terminal import check_out, fail
+from server.commands.terminal import check_out, fail, failing_on
 from server.commands.values import words
 
 if TYPE_CHECKING:
@@ -66,15 +66,13 @@ def convert(
     from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
 
-    try:
+    with failing_on(SetupError):
         with tqdm(desc="reading", unit=" items", unit_scale=True) as bar:
             catalog = load_catalog(file, tokens, bar.update, matrix=_matrix_items(items, items_in), on_form=_found(file))
         if model is not None:
             from verification.hosts.checkpoint import load_tokenizer
 
             catalog = catalog.ordered(catalog.vocabulary_ids(load_tokenizer(model).get_vocab()))
-    except SetupError as error:
-        fail(str(error))
     try:
         save_artefact(catalog, out)
         copy_learnt(file, out)
@@ -118,10 +116,8 @@ def inspect(
     from drafting.catalog.catalog import CatalogError
     from drafting.catalog.loading import load_catalog
 
-    try:
+    with failing_on(CatalogError):
         catalog = load_catalog(file, tokens, matrix=_matrix_items(items, items_in), on_form=_found(file))
-    except CatalogError as error:
-        fail(str(error))
     if asks_prompt and target is not None:
         from server.commands.prompt import show_prompt
 

@@ -11,7 +11,7 @@ from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
 from drafting.alignment.settings import LARGEST_SEED
 from server.commands.catalog_compare import best_of
 from server.commands.catalog_inputs import embedded, items_file, read_items, read_matrix
-from server.commands.terminal import check_out, fail
+from server.commands.terminal import check_out, fail, failing_on
 from server.commands.train.running import loading_libraries
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def build(
     from drafting.errors import SetupError
     from drafting.neighbours.source_check import source_of
 
-    try:
+    with failing_on(SetupError):
         listed = read_items(items)
         if data is not None:
             rule = SplitRule(split_kind(split, data), min_items, label_kind)
@@ -181,8 +181,6 @@ def build(
         made = _clustered(forms, matrix, listed, seed)
         if choose and data is not None:
             form = _chosen({each: catalog for each, (_, catalog) in made.items()}, data, rule, keep_seen)
-    except SetupError as error:
-        fail(str(error))
     quantised, catalog = made[form]
     # Texts alone say nothing of who met what.
     learnt = Learnt(catalog.version, fit, source) if data is not None and weight < 1 else None

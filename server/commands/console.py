@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from server.commands.options import default, setting
-from server.commands.terminal import fail
+from server.commands.terminal import failing_on
 
 
 def console(
@@ -39,14 +39,12 @@ def console(
     from server.http.listening import PortError, listen, url_of
     from server.settings import ConsoleOptions
 
-    try:
+    with failing_on(ValueError, PortError):
         check_installed()
         # As each visit makes one of them.
         Origin(url, None, None, TIMEOUT_SECONDS, RETRIES)
         names = checked_names(name or ())
         listener = listen(host, port)
-    except (ValueError, PortError) as error:
-        fail(str(error))
     from server.console.process import run_console
 
     address = url_of("http", host, listener.getsockname()[1])

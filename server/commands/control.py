@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.terminal import fail
+from server.commands.terminal import fail, failing_on
 
 if TYPE_CHECKING:
     from server.client import AtspeedClient
@@ -31,11 +31,8 @@ def backup(
     """
     from server.client import AtspeedError
 
-    with _client(url) as client:
-        try:
-            content = client.back_up_control()
-        except AtspeedError as error:
-            fail(str(error))
+    with _client(url) as client, failing_on(AtspeedError):
+        content = client.back_up_control()
     unfinished = file.with_name(f"{file.name}.part")
     try:
         unfinished.write_bytes(content)
@@ -73,7 +70,5 @@ def restore(
 def _client(url: str) -> "AtspeedClient":
     from server.client import AtspeedClient
 
-    try:
+    with failing_on(ValueError):
         return AtspeedClient(url)
-    except ValueError as error:
-        fail(str(error))

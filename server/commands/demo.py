@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from server.commands.options import default, setting
-from server.commands.terminal import fail
+from server.commands.terminal import fail, failing_on
 
 DEMO_USER = "42"
 
@@ -30,7 +30,7 @@ def demo(
 
     settings = DemoSettings()
     prepared = Demo.of(cache_directory(), settings)
-    try:
+    with failing_on(SettingsError):
         serving = FlagSettings.resolve(
             target=prepared.target,
             catalog=prepared.catalog,
@@ -42,8 +42,6 @@ def demo(
             console_port=0,
             log_level="warning",
         )
-    except SettingsError as error:
-        fail(str(error))
     if not prepare_only:
         _check_port(port)
     if prepared.complete:
@@ -79,10 +77,8 @@ def _check_port(port: int) -> None:
     """Find out before minutes of preparation that the server could not start after them."""
     from server.http.listening import PortError, listen
 
-    try:
+    with failing_on(PortError):
         listen("127.0.0.1", port).close()
-    except PortError as error:
-        fail(str(error))
 
 
 def _present(url: str, k: int, has_console: bool) -> None:

@@ -14,7 +14,7 @@ from server.commands.evaluation_report import ReportDirectory
 from server.commands.evaluation_table import print_report
 from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers, warn_of_baselines
 from server.commands.options import setting, takes_struct
-from server.commands.terminal import fail
+from server.commands.terminal import fail, failing_on
 from server.commands.values import chosen, whole_numbers, words
 from server.engine.processors import let_waiting_threads_sleep, usable_processors
 from server.settings import MOST_WEIGHT
@@ -110,7 +110,7 @@ def evaluate(
         fail("The whole catalog is ranked by a target: name it with --target, or leave --exhaustive out.")
     if target is None and (draft or neighbours or not compared):
         fail("Drafts and neighbour models are evaluated beside a target, and baselines alone if there are some: name it with --target.")
-    try:
+    with failing_on(SetupError):
         record = {} if target is None else training_record(target)
         trained = record.get("settings", {})
         fit = trained.get("fit", FIT_TRAIN)
@@ -135,8 +135,6 @@ def evaluate(
                 for path, learnt in ((target, fit), (neighbours, beside.model.fit)):
                     refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
                 refuse_learnt_identifiers(catalog, items, data, rule, "valid", _ONE_WEIGHT)
-    except SetupError as error:
-        fail(str(error))
     drafts = {} if target is None else _drafts(draft or [], target, base)
     networks = not set(compared) <= set(CLOSED_FORMS)
     if networks and (target is None or not settings.timed):
@@ -163,14 +161,12 @@ def evaluate(
     if directory is not None:
         directory.begin(networks=networks)
     unfinished = None if directory is None else directory.unfinished
-    try:
+    with failing_on(ValueError):
         if target is None:
             found = evaluate_baselines(items, held_out, settings, unfinished)
         else:
             with memory_told():
                 found = run(target, drafts, items, held_out, settings, base, beside, unfinished, draft_base)
-    except ValueError as error:
-        fail(str(error))
     print_report(found)
     if directory is not None:
         directory.write(found)
@@ -219,10 +215,8 @@ def _widths(text: str, longest: int) -> tuple[int, ...]:
     from verification.lengths import check_lengths
 
     widths = tuple(whole_numbers("--beam-widths", text, repeats=True))
-    try:
+    with failing_on(ValueError):
         check_lengths(longest, max(widths), widths)
-    except ValueError as error:
-        fail(str(error))
     return widths
 
 
@@ -245,11 +239,9 @@ def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Pat
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         fail(f"Two drafts are called {doubled!r}: their directories need different names, which the table shows them by.")
-    try:
+    with failing_on(SetupError):
         here = model_hash(target, base)
         teachers = {path: training_record(path).get("teacher", {}).get("target", here) for path in paths}
-    except SetupError as error:
-        fail(str(error))
     for path, taught in teachers.items():
         if taught != here:
             typer.echo(f"The draft {path} was taught by another target (hash {taught}, this one is {here}): expect it to guess badly.")

@@ -10,7 +10,7 @@ import typer
 
 from server.commands.interaction_options import InteractionOptions, interaction_options
 from server.commands.options import default, setting, takes
-from server.commands.terminal import fail
+from server.commands.terminal import fail, failing_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,12 +68,10 @@ def import_histories(
         fail("memory:// ends with this command, so nothing would be left: name sqlite:///path or a Redis.")
     from drafting.errors import SetupError
 
-    try:
+    with failing_on(SetupError):
         events, ids = _read(source, settings, event_id)
         known = _profiles(source, profiles)
         _load(histories, events, ids, known, history_max_events, history_ttl_seconds)
-    except SetupError as error:
-        fail(str(error))
 
 
 @histories_app.command("expire")

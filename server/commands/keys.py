@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from server.commands.terminal import fail, print_table
+from server.commands.terminal import fail, failing_on, print_table
 from server.keys.file import KeysFileError, add_key, parse, read_bytes, remove_key
 from server.keys.key import Scope, is_name, is_rate
 
@@ -42,11 +42,9 @@ def add(
         fail(f"The name of a key is made of {_NAME_FORM}; got {name!r}.")
     if rate is not None and not is_rate(rate):
         fail(f"A rate is a number in a second, minute, hour or day, such as 100/second; got {rate!r}.")
-    try:
+    with failing_on(KeysFileError):
         bounds = {"rate": rate, "concurrent": concurrent, "max_k": max_k, "max_width": max_width, "max_scored": max_scored}
         text = add_key(file, name, scope, **bounds)
-    except KeysFileError as error:
-        fail(str(error))
     typer.echo(f"The key of {name!r}; it is not kept, so it can't be shown again:", err=True)
     typer.echo(text)
 
@@ -57,10 +55,8 @@ def list_keys(file: KeysFile) -> None:
 
     Example: atspeed keys list keys.json
     """
-    try:
+    with failing_on(KeysFileError):
         keys = parse(read_bytes(file), file).keys
-    except KeysFileError as error:
-        fail(str(error))
     rows = [
         [
             key.name,
@@ -78,10 +74,8 @@ def remove(file: KeysFile, name: Annotated[str, typer.Option(help="Name of the k
 
     Example: atspeed keys remove keys.json --name shop
     """
-    try:
+    with failing_on(KeysFileError):
         remove_key(file, name)
-    except KeysFileError as error:
-        fail(str(error))
 
 
 def _shown(bound: str | int | None) -> str:

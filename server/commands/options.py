@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from drafting.errors import SetupError
-from server.commands.terminal import fail
+from server.commands.terminal import failing_on
 from server.engine_settings import Panel
 from server.settings import Settings, SettingsError
 
@@ -91,10 +91,8 @@ def _taking(parameters: list[inspect.Parameter], make: Callable[..., object]) ->
     def decorate(command: Command) -> Command:
         @wraps(command)
         def run(**flags: object) -> None:
-            try:
+            with failing_on(SettingsError, SetupError):
                 settings = make(**{part.name: flags.pop(part.name) for part in parameters})
-            except (SettingsError, SetupError) as error:
-                fail(str(error))
             command(settings=settings, **flags)
 
         own = [part for part in inspect.signature(command, eval_str=True).parameters.values() if part.name != "settings"]

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from server.commands.options import default
-from server.commands.terminal import fail, print_table
+from server.commands.terminal import failing_on, print_table
 
 if TYPE_CHECKING:
     from drafting.catalog.catalog import Catalog
@@ -29,7 +29,7 @@ def show_prompt(
     from verification.hosts.served_model import ServedModel
 
     left_out = 0
-    try:
+    with failing_on(SetupError, UnknownItem):
         served = ServedModel(target, base=base)
         fitted = served.fit(catalog)
         if user is not None:
@@ -38,8 +38,6 @@ def show_prompt(
         else:
             state = UserState.of_items(known_items(fitted.catalog, history, "history"))
         tokens = prompt_tokens(served, fitted, state)
-    except (SetupError, UnknownItem) as error:
-        fail(str(error))
     indices = [event.item for event in state.events]
     shown = len(fitted.prompts.window(indices))
     if as_json:

@@ -7,7 +7,7 @@ import typer
 from drafting.beam.rule import LONGEST_LIST, MOST_SEEDS, WIDEST_BEAM, SearchRule, Tolerance, Verification
 from drafting.errors import SetupError
 from server.commands.options import takes_settings
-from server.commands.terminal import fail
+from server.commands.terminal import fail, failing_on
 from server.commands.values import whole_numbers, words
 from server.settings import Settings
 
@@ -163,10 +163,8 @@ def recommend(
         fail(str(error) if widths else f"--beam-width must be at least --k, got {beam_width} and {k}.")
     # What is asked for here need not be asked for twice; lines of a file may ask for more.
     settings = settings.model_copy(update={"max_beam_width": max(settings.max_beam_width, widest)})
-    try:
+    with failing_on(ValueError):
         rule = SearchRule.choose(settings.verification, seed, temperature)
-    except ValueError as error:
-        fail(str(error))
     allowed = _tolerance(tolerance)
     if allowed is not None and rule.verification is not Verification.STRICT:
         fail("Only strict lists have a tolerance: leave --tolerance out, or choose strict verification.")
@@ -192,14 +190,12 @@ def recommend(
         diversity=_diversity(diversity),
         tolerance=allowed,
     )
-    try:
+    with failing_on(SetupError):
         if users is not None:
             cluster = None if ray is None else Cluster(ray, ray_workers)
             recommend_users(settings, defaults, users, Output(place, form, part_users, cluster))
         else:
             recommend_one(settings, defaults, words(history or ""), user, as_json)
-    except SetupError as error:
-        fail(str(error))
 
 
 def _diversity(text: str) -> dict[str, int]:

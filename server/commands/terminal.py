@@ -1,6 +1,7 @@
 """What commands say on the terminal: tables, and why one has failed, or would."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,15 @@ def fail(sentence: str, status: int = 1) -> NoReturn:
     """Say why on standard error and end the command."""
     typer.secho(sentence, err=True, fg=typer.colors.RED)
     raise typer.Exit(status)
+
+
+@contextmanager
+def failing_on(*errors: type[Exception]) -> Iterator[None]:
+    """End the command with the sentence of such an error."""
+    try:
+        yield
+    except errors as error:
+        fail(str(error))
 
 
 def check_out(*paths: Path, overwrite: bool) -> None:
