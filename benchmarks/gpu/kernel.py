@@ -98,9 +98,8 @@ def row_of(name: str, prompt: int, batch: int, device: torch.device, best: Devic
     # A compiler's errors are no RuntimeErrors, and one kernel that a device can't run says nothing of the others.
     except Exception as error:
         logger.exception("%s, prompt %d, batch %d failed.", name, prompt, batch)
-        if device.type == "cuda":
-            # A device that is of no more use to this process says so here.
-            torch.cuda.synchronize(device)
+        if is_lost(device):
+            raise
         return markdown_row((name, prompt, batch, failure(error), "", "", ""))
     times = (f"{time:.1f}" for time in (point.microseconds, point.memory_floor, point.arithmetic_floor))
     return markdown_row((name, prompt, batch, *times, f"{point.share:.0%}"))
@@ -128,6 +127,16 @@ def layers_of(cache: Tensor) -> list[Tensor]:
 def last_cache_bytes(device: torch.device) -> int:
     """Bytes of a GPU's L2 cache; 0 for a CPU, of whose caches PyTorch does not tell."""
     return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 0
+
+
+def is_lost(device: torch.device) -> bool:
+    """True if a GPU is of no more use to this process, as after a kernel that has read beyond its memory; it is waited for."""
+    try:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.device, best: Device) -> Point:

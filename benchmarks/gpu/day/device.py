@@ -4,18 +4,20 @@ import logging
 from collections.abc import Collection, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.day.results import Figures, Measured
+from benchmarks.gpu.day.results import AGAIN, Figures, Measured
 from benchmarks.gpu.day.scale import Scale
-from benchmarks.gpu.kernel import layers_of, measure_device, recorded, seconds_of
+from benchmarks.gpu.kernel import is_lost, layers_of, measure_device, recorded, seconds_of
 from benchmarks.gpu.report import machine
 from benchmarks.gpu.timing import failure
 from drafting.array_types import IntArray
 from drafting.beam.model import AttentionLayout, build_layout
+from drafting.errors import SetupError
 from verification.hosts.attention import HAS_TRITON, tree_attention
 from verification.hosts.graphs import Run
 
@@ -34,19 +36,27 @@ def describe(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
     best = measure_device(scale.device, scale.matrix)
     row: Figures = {"device": machine(scale.device), "triton": _version("triton"), "vllm": _version("vllm")}
     row["copy, GB/s"] = round(best.bytes_per_second / 1e9)
-    row |= {f"{str(dtype).removeprefix('torch.')}, TFLOP/s": round(flops / 1e12, 2) for dtype, flops in best.flops_per_second.items()}
+    row |= {f"{_name(dtype)}, TFLOP/s": round(flops / 1e12, 2) for dtype, flops in best.flops_per_second.items()}
     yield Measured("device", [row])
 
 
 def check_kernel(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
-    """Tree attention as it runs here against the PyTorch reference in float64, and its time, layer after layer."""
+    """Tree attention as it runs here against the PyTorch reference in float64, and its time, layer after layer.
+
+    Raises:
+        SetupError: what was measured last has cost this process the device: a new one goes on behind it.
+    """
     shapes, prompts, width = scale.kernel
-    for heads, key_value_heads, head_size in shapes:
-        for prompt in prompts:
-            case = f"{heads} heads, {key_value_heads} of keys, size {head_size}, prompt {prompt}"
-            if case not in done:
-                sizes = (heads, key_value_heads, head_size)
-                yield Measured(case, [_row(sizes, prompt, batch, width, dtype, scale.device) for batch in BATCHES for dtype in DTYPES])
+    for sizes, prompt, batch, dtype in product(shapes, prompts, BATCHES, DTYPES):
+        heads, key_value_heads, head_size = sizes
+        case = f"{heads} heads, {key_value_heads} of keys, size {head_size}, prompt {prompt}, batch {batch}, {_name(dtype)}"
+        if case in done:
+            continue
+        row = _row(sizes, prompt, batch, width, dtype, scale.device)
+        lost = is_lost(scale.device)
+        yield Measured(case, [row])
+        if lost:
+            raise SetupError(AGAIN)
 
 
 def _row(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dtype: torch.dtype, device: torch.device) -> Figures:
@@ -55,7 +65,7 @@ def _row(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dtype
         "heads, of keys, size": ", ".join(map(str, sizes)),
         "longest prompt": prompt,
         "batch": batch,
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": _name(dtype),
     }
     try:
         for figures in _check(sizes, prompt, batch, width, dtype, device):
@@ -64,9 +74,6 @@ def _row(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dtype
     # A compiler's errors are no RuntimeErrors, and one kernel that a device can't run says nothing of the others.
     except Exception as error:
         logger.exception("%s", row)
-        if device.type == "cuda":
-            # A device that is of no more use to this process says so here.
-            torch.cuda.synchronize(device)
         return row | {"failed": failure(error)}
 
 
@@ -117,6 +124,10 @@ def _trees(prompts: IntArray, width: int, device: torch.device) -> tuple[Tensor,
     visible = torch.from_numpy(np.repeat(prompts, nodes)).to(device)
     ancestors = torch.from_numpy(np.concatenate([path + prompt for prompt in prompts])).to(device)
     return slots, build_layout(keys, [nodes] * len(prompts), visible, ancestors)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _version(package: str) -> str:

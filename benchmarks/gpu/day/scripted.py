@@ -1,5 +1,6 @@
 """Parts that time scripted searches of served sizes, with random weights and recorded acceptance."""
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 
@@ -7,12 +8,14 @@ from benchmarks.gpu.day.results import AGAIN, Figures, Measured
 from benchmarks.gpu.day.scale import Scale, ScriptedShape
 from benchmarks.gpu.run import PLAIN, TRIE, runs_of
 from benchmarks.gpu.scripted_run import Case, ScriptedEngine
-from benchmarks.gpu.timing import Timing
+from benchmarks.gpu.timing import Timing, failure
 from benchmarks.systems.trace import TraceRun, plain_run, trie_run
 from drafting.beam.rule import SearchRule, Verification
 from drafting.errors import SetupError
 from drafting.plans.costs import ForwardCosts
 from verification.hosts.checkpoint import HostError
+
+logger = logging.getLogger(__name__)
 
 # The case of graphs that could not be recorded.
 REFUSED = "graphs"
@@ -56,7 +59,11 @@ def time_graphs(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
 def _time(
     scale: Scale, shape: ScriptedShape, done: Collection[str], relaxed: bool = False, suffix: str = "", graphs: bool = False
 ) -> Iterator[Measured]:
-    """The cases that are not done; the engine is made for those alone."""
+    """The cases that are not done; the engine is made for those alone.
+
+    Raises:
+        SetupError: the last case has cost this process the device: a new one goes on behind it.
+    """
     cases = [case for case in shape.cases if f"{case}{suffix}" not in done]
     if not cases:
         return
@@ -64,7 +71,15 @@ def _time(
     try:
         costs = engine.costs(max(case.prompt for case in cases))
         for case in cases:
-            yield Measured(f"{case}{suffix}", _rows(scale, shape, engine, case, costs, relaxed))
+            name = f"{case}{suffix}"
+            try:
+                rows = _rows(scale, shape, engine, case, costs, relaxed)
+            except RuntimeError as error:
+                # What costs no more than a plan is among the rows.
+                logger.exception("%s failed.", name)
+                yield Measured(name, [{"failed": f"{name}: {failure(error)}"}])
+                raise SetupError(AGAIN) from error
+            yield Measured(name, rows)
     finally:
         engine.close()
 

@@ -18,9 +18,10 @@ from benchmarks.gpu.day.parts import PARTS, Part
 from benchmarks.gpu.day.report import markdown
 from benchmarks.gpu.day.results import AGAIN, FINISHED, Measured, Results
 from benchmarks.gpu.day.scale import full, rehearsal
-from benchmarks.gpu.day.scripted import time_long
-from benchmarks.gpu.scripted_run import ScriptedEngine, room_for
+from benchmarks.gpu.day.scripted import time_long, time_paper
+from benchmarks.gpu.scripted_run import Case, ScriptedEngine, room_for
 from benchmarks.systems.shapes import make_identifiers
+from drafting.errors import SetupError
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
 from tests.benchmarks.gpu.test_run import ROOT, timing
@@ -29,6 +30,7 @@ from verification.engine import calibration
 from verification.hosts.graphs import GraphCounts
 
 CPU = torch.device("cpu")
+ILLEGAL = "CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA"
 
 
 def test_a_line_that_was_cut_off_is_no_result_and_spoils_none(tmp_path: Path) -> None:
@@ -201,6 +203,54 @@ def test_a_kernel_that_can_not_be_run_costs_no_other_its_figures(monkeypatch: py
     rows = [row for measured in check_kernel(rehearsal(CPU), set()) for row in measured.rows]
     assert {row["precision"] for row in rows if "failed" not in row} == {"bfloat16", "float32"}
     assert {row["precision"] for row in rows if row.get("failed") == "Exception: out of resource: shared memory"} == {"float16"}
+
+
+def test_a_kernel_that_costs_the_device_is_told_and_a_new_process_goes_on_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[bool] = []
+
+    def attend(query: torch.Tensor, *others: Any) -> torch.Tensor:
+        if query.dtype == torch.float16:
+            lost.append(True)
+            raise RuntimeError(ILLEGAL)
+        return query
+
+    monkeypatch.setattr("benchmarks.gpu.day.device.tree_attention", attend)
+    monkeypatch.setattr("benchmarks.gpu.day.device.seconds_of", lambda work: 1.0)
+    monkeypatch.setattr("benchmarks.gpu.day.device.is_lost", lambda device: bool(lost))
+    results = Results(tmp_path / "results.jsonl")
+    # Prompts and batches; what is behind the last of these is measured by one process more.
+    for is_lost in (*[True] * 4, False):
+        lost.clear()
+        assert measure.main(["kernel", str(results.path), "--rehearse"]) == int(is_lost)
+        assert results.ended("kernel") == (AGAIN if is_lost else FINISHED)
+    rows = [row for measured in results.measured("kernel") for row in measured.rows]
+    assert [row["precision"] for row in rows] == ["bfloat16", "float16", "float32"] * 4
+    failed = [(row["precision"], row["failed"]) for row in rows if "failed" in row]
+    assert failed == [("float16", "RuntimeError: CUDA error: an illegal memory access was encountered")] * 4
+
+
+def test_a_case_that_costs_the_device_is_told_and_a_new_process_goes_on_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    time, results = ScriptedEngine.time, Results(tmp_path / "results.jsonl")
+
+    def lose(engine: ScriptedEngine, case: Case, *more: Any, **named: Any) -> Any:
+        if case.k == 3:
+            raise RuntimeError(ILLEGAL)
+        return time(engine, case, *more, **named)
+
+    def go_on() -> None:
+        for measured in time_paper(rehearsal(CPU), results.cases("paper")):
+            results.add("paper", measured)
+
+    monkeypatch.setattr(calibration, "REPEATS", 1)
+    monkeypatch.setattr(ScriptedEngine, "time", lose)
+    with pytest.raises(SetupError, match=AGAIN):
+        go_on()
+    go_on()
+    assert [measured.case for measured in results.measured("paper")] == ["prompt 16, batch 1, k 3", "prompt 16, batch 1, k 1"]
+    told = "* failed: prompt 16, batch 1, k 3: RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert told in markdown(results, rehearse=True).splitlines()
 
 
 def test_a_part_that_can_not_be_imported_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
