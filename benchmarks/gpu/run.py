@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.kernel import is_lost
 from benchmarks.gpu.report import Report, machine
 from benchmarks.gpu.scripted_run import FEWEST_TURNS, Case, ScriptedEngine, room_for, slots_needed
 from benchmarks.gpu.timing import WIDE, Timing, failure
@@ -130,6 +131,9 @@ def run(options: Options) -> Iterator[Report]:
         except Exception as error:
             logger.exception("%s failed.", name)
             _say(notes, f"{name}: the shape is left out from there on. {failure(error)}")
+            if is_lost(options.device):
+                _say(notes, "This process can't use the device any more: what would follow is left out.")
+                break
         if options.device.type == "cuda":
             torch.cuda.empty_cache()
     yield report

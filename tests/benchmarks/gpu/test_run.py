@@ -133,6 +133,19 @@ def test_a_shape_that_fails_costs_no_other_its_figures(trace_file: Path, tmp_pat
     assert json.loads((tmp_path / "gpu.json").read_text())["notes"] == ["tiny: the shape is left out from there on. OutOfResources: at 3:1"]
 
 
+def test_a_device_that_is_lost_is_told_in_the_report_and_tried_no_more(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(engine: ScriptedEngine, prompt: int) -> ForwardCosts:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(ScriptedEngine, "costs", fail)
+    monkeypatch.setattr(gpu, "is_lost", lambda device: True)
+    bench("--shape", "tiny,small", "--batch", "1", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
+    assert json.loads((tmp_path / "gpu.json").read_text())["notes"] == [
+        "tiny: the shape is left out from there on. RuntimeError: CUDA error: an illegal memory access was encountered",
+        "This process can't use the device any more: what would follow is left out.",
+    ]
+
+
 def test_models_that_are_not_computed_as_they_are_served_are_told(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(DecoderLayers, "of", lambda *_: None)
     bench("--batch", "1", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
