@@ -208,7 +208,7 @@ class _ScriptedModel:
         return Rows(rows.states, _FlatHead(rows.head))
 
     def close(self) -> None:
-        self._model.close()
+        """Leave the model to its maker: an engine closes a draft that fails, and the engine after it drafts with it again."""
 
 
 class FlatTarget(_ScriptedModel):

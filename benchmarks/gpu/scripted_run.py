@@ -94,10 +94,11 @@ class ScriptedEngine:
         ]
         most_requests = max(case.batch for case in cases)
         target, draft = (graphed(host, most_requests, longest) if graphs else host for host in hosts)
-        self._graphs = [model for model in (target, draft) if isinstance(model, GraphedModel)]
+        self._models = target, draft
+        self._graphs = [model for model in self._models if isinstance(model, GraphedModel)]
         self._stage = Stage(last_depth=self.trie.depth - 1)
         self._target, self._draft = FlatTarget(target), OverlookingDraft(draft, self.trie, self._stage)
-        self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
+        self._engine = self._new_engine()
 
     def time(
         self, case: Case, runs: Sequence[TraceRun], requests: int, rule: SearchRule = STRICT, turns: int = FEWEST_TURNS
@@ -135,7 +136,7 @@ class ScriptedEngine:
                     # A device that is of no more use to this process says so here: no case is done by that.
                     self._synchronize()
                     # The other plans go on, with slots that nobody owns.
-                    self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
+                    self._engine = self._new_engine()
         if runs[0].plan in lost:
             return [], list(lost.values())
         plain = float(np.median([turn.seconds for turn in timed[runs[0].plan][1:]]))
@@ -144,7 +145,11 @@ class ScriptedEngine:
 
     def costs(self, prompt: int) -> ForwardCosts:
         """The costs of forwards of target and draft, measured like the planner does."""
-        return measure_costs(self._engine, prompt)
+        costs = measure_costs(self._engine, prompt)
+        if not self._engine.has_draft:
+            # It has failed there. Plans that it fails for in their turn are told so.
+            self._engine = self._new_engine()
+        return costs
 
     def graph_counts(self) -> list[GraphCounts]:
         """Forwards of target and draft that graphs replayed or did not fit, since this was last asked; empty without graphs."""
@@ -152,7 +157,11 @@ class ScriptedEngine:
 
     def close(self) -> None:
         """Free the models."""
-        self._engine.close()
+        for model in self._models:
+            model.close()
+
+    def _new_engine(self) -> SpeculativeBeamEngine:
+        return SpeculativeBeamEngine(self._target, self.trie, self._draft)
 
     def _turn(self, case: Case, scripts: Sequence[Script], rule: SearchRule) -> _Turn:
         """Run one batch to its end; also when it fails, no request stays in the engine."""
@@ -170,6 +179,8 @@ class ScriptedEngine:
                 self._stage.before_step()
                 report = self._engine.step()
                 self._synchronize()
+                if report.draft_failed:
+                    raise TraceError("The draft failed, as the log tells, and what it would have drafted is missing.")
                 tokens += report.tokens
                 times += [time.perf_counter() - started] * len(report.finished)
                 usages += [result.usage for result in report.finished]

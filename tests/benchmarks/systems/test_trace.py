@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu.scripted_models import FlatTarget
+from benchmarks.gpu.scripted_models import FlatTarget, OverlookingDraft
 from benchmarks.gpu.scripted_run import Case, ScriptedEngine
 from benchmarks.systems.recording import RecordingPlan, record
 from benchmarks.systems.shapes import SHAPES
@@ -127,6 +127,24 @@ def test_a_plan_that_runs_out_of_memory_is_left_out_with_a_sentence(engine: Scri
     timings, (sentence,) = engine.time(Case(16, 1, 4), [plain_run(4, engine.trie)], requests=1)
     assert not timings
     assert sentence == "tiny, prompt 16, batch 1, k 4, plan none is left out: the device ran out of memory."
+
+
+def test_a_draft_that_fails_is_told_and_drafts_again_for_the_next_case(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
+    def fail(self: OverlookingDraft, batch: TreeBatch) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    scripts = ((TraceRound((9, 7), 1, 3, 17), TraceRound((5,), 1, 0, 9)),)
+    runs = [plain_run(4, engine.trie), TraceRun("beam:10", 4, 10, scripts)]
+    with monkeypatch.context() as failing:
+        failing.setattr(OverlookingDraft, "score", fail)
+        failing.setattr("verification.engine.calibration.REPEATS", 1)
+        engine.costs(16)
+        (timing,), (sentence,) = engine.time(Case(16, 1, 4), runs, requests=1, turns=1)
+    assert timing.plan == "none"
+    assert sentence.startswith("tiny, prompt 16, batch 1, k 4, plan beam:10 is left out. The draft failed, as the log tells")
+    timings, lost = engine.time(Case(16, 1, 4), runs, requests=1, turns=1)
+    assert [timing.plan for timing in timings] == ["none", "beam:10"]
+    assert not lost
 
 
 def test_a_device_that_is_of_no_more_use_ends_the_process(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
