@@ -120,11 +120,13 @@ def run(options: Options) -> Iterator[Report]:
         except torch.OutOfMemoryError:
             _say(notes, f"{name}: the device ran out of memory, the shape is left out from there on.")
         except HostError as error:
-            # A failed recording may leave anything on the device: what was timed before it is kept, and nothing is timed after it.
-            if not timings:
+            if options.graphs and not timings:
                 raise
-            _say(notes, f"{name} and what would follow are left out. {error}")
-            break
+            if options.graphs:
+                # A failed recording may leave anything on the device: what was timed before it is kept, and nothing is timed after it.
+                _say(notes, f"{name} and what would follow are left out. {error}")
+                break
+            _say(notes, f"{name}: the shape is left out from there on. {error}")
         except TraceError:
             raise
         # A device that nobody has tried yet may throw anything, as a compiler's errors; what was timed before is kept.

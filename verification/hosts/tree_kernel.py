@@ -9,14 +9,18 @@ exactly nothing. The order in which the terms of a row are summed therefore depe
 batch or on the device (batch invariance).
 """
 
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.errors import TritonError
 
 from drafting.beam.model import AttentionLayout
+from drafting.errors import first_line
+from verification.hosts.checkpoint import HostError
 
 # What a program holds at a time, by the bytes of a number and the most numbers of a head: rows, columns, and the warps that share them. As
 # much as registers hold on GPUs of the last three generations; only float32 with heads of 256 spills a little.
@@ -29,6 +33,8 @@ STRETCH_COLUMNS = 512
 MERGED_ROWS = 16
 # Smallest operand of tensor cores.
 SMALLEST_HEAD = 16
+# What Triton says where it finds none, in an error that has no class of its own.
+NO_COMPILER = "find C compiler"
 
 
 # Integers that differ between batches: for those that are 1, for multiples of 16 and for all others, Triton would compile kernels of their
@@ -177,6 +183,10 @@ def _merge_stretches(  # type: ignore[no-untyped-def]
     tl.store(first_norm, tl.where(total == 0, float("-inf"), highest + tl.log(divisor)), mask=is_row)
 
 
+class KernelError(HostError):
+    """Triton can't make the kernel on this machine; the message is a sentence."""
+
+
 def attend(
     query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None = None, sinks: Tensor | None = None
 ) -> Tensor:
@@ -190,7 +200,24 @@ def attend(
 
     Returns:
         `[tokens, heads, value size]` of the query's dtype; sums are float32.
+
+    Raises:
+        KernelError: the kernel can't be made, as it is when it is first called.
     """
+    try:
+        return _attend(query, cache, layout, scale, softcap, sinks)
+    except (TritonError, SubprocessError, RuntimeError) as error:
+        # Triton's own, those of the compilers that it runs, and one of many that are the device's.
+        if isinstance(error, RuntimeError) and NO_COMPILER not in str(error):
+            raise
+        raise KernelError(
+            f"Triton can't make the kernel of tree attention here ({type(error).__name__}: {first_line(error)}): it needs a C compiler and "
+            "Python's header files; where the GPU has too little room for the kernel, another --dtype may fit."
+        ) from error
+
+
+def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
+    """As `attend`, with errors as they are raised."""
     tokens, heads, head_size = query.shape
     value_size = cache.shape[2] - head_size
     requests, columns = layout.keys.shape

@@ -23,6 +23,7 @@ from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
 from verification.engine import calibration
+from verification.hosts.checkpoint import HostError
 from verification.hosts.decoder_layers import DecoderLayers
 from verification.hosts.head import LinearHead
 
@@ -124,13 +125,19 @@ def test_a_plan_that_fails_costs_no_other_its_figures(
     assert lost in report["notes"]
 
 
-def test_a_shape_that_fails_costs_no_other_its_figures(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OutOfResources("at 3:1"), "OutOfResources: at 3:1"), (HostError("Triton can't make the kernel."), "Triton can't make the kernel.")],
+)
+def test_a_shape_that_fails_costs_no_other_its_figures(
+    error: Exception, told: str, trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def fail(engine: ScriptedEngine, prompt: int) -> ForwardCosts:
-        raise OutOfResources("at 3:1")
+        raise error
 
     monkeypatch.setattr(ScriptedEngine, "costs", fail)
     bench("--batch", "1", "--json", str(tmp_path / "gpu.json"), trace=trace_file)
-    assert json.loads((tmp_path / "gpu.json").read_text())["notes"] == ["tiny: the shape is left out from there on. OutOfResources: at 3:1"]
+    assert json.loads((tmp_path / "gpu.json").read_text())["notes"] == [f"tiny: the shape is left out from there on. {told}"]
 
 
 def test_a_device_that_is_lost_is_told_in_the_report_and_tried_no_more(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,10 +3,15 @@
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from drafting.beam.model import build_whole
+from verification.hosts.checkpoint import HostError
 
 pytest.importorskip("triton")
 
@@ -54,6 +59,35 @@ def test_no_size_of_a_batch_makes_another_kernel(compiled: list[str]) -> None:
     strides = "query_token_stride query_head_stride slot_stride sum_stretch_stride"
     assert compiled[2] == f"query cache keys mask biases queries sums norms scale {strides}"
     assert compiled[3] == "sums norms sum_stretch_stride"
+
+
+def test_a_kernel_that_can_not_be_made_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton and the compilers that it runs raise what no loader of models expects; what the device raises stays as it is."""
+    from triton.runtime.errors import OutOfResources
+
+    from verification.hosts import tree_kernel
+
+    layout, query, cache = build_whole(np.arange(4), 2, torch.device("cpu")), torch.zeros(2, 2, 16), torch.zeros(4, 2, 32)
+
+    def attend(error: Exception) -> None:
+        def launch(*args: object, **constants: object) -> None:
+            raise error
+
+        monkeypatch.setattr(tree_kernel, "_attend_stretch", defaultdict(lambda: launch))
+        tree_kernel.attend(query, cache, layout, 1.0)
+
+    for error, told in (
+        (OutOfResources(300_000, 232_448, "shared memory"), "OutOfResources: out of resource: shared memory, Required: 300000"),
+        (
+            subprocess.CalledProcessError(1, ["gcc", "driver.c"]),
+            "CalledProcessError: Command .*: it needs a C compiler",
+        ),
+        (RuntimeError("Failed to find C compiler. Please specify via CC."), "RuntimeError: Failed to find C compiler"),
+    ):
+        with pytest.raises(HostError, match=rf"Triton can't make the kernel of tree attention here \({told}"):
+            attend(error)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        attend(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 @pytest.mark.exhaustive
