@@ -11,52 +11,48 @@ from drafting.alignment.data.columns import Column
 from drafting.alignment.data.details import ATTRIBUTES, KIND, VALUE, EventDetails
 from drafting.alignment.data.inter_file import SUFFIX as INTER_SUFFIX
 from drafting.alignment.data.item_index import MetNames
-from drafting.alignment.data.loading import EVENTS_FILE, PARQUET_FILE, data_files, load_stream
+from drafting.alignment.data.loading import EVENTS_FILE, PARQUET_FILE, found_files, load_whole
 from drafting.alignment.data.parquet import COLUMNS
 from drafting.preparation.events import Events
 from drafting.preparation.run import Tell, with_dates
 from drafting.preparation.tables import Table
 
-_STREAMS = (EVENTS_FILE, PARQUET_FILE)
+_TABLES = (EVENTS_FILE, PARQUET_FILE)
 
 
-def stream_file(source: Path) -> Path | None:
-    """The file of a data directory that holds its interactions, or `source` if it is one; None if it is other data.
+def stream_files(source: Path) -> tuple[Path, ...]:
+    """The files of a data directory that hold its interactions, or `source` if it is such a file; none if it is other data.
 
     Raises:
-        InteractionError: a directory holds two of them, or the file can't be read.
+        InteractionError: a directory holds two kinds of them, or the file can't be read.
     """
-    if not source.is_dir():
-        if _has_lists(source):
-            return source
-        return source if source.name in _STREAMS and set(COLUMNS) <= set(Table.open(source).names) else None
-    if not any(path.is_file() and (path.name in _STREAMS or _has_lists(path)) for path in source.iterdir()):
-        return None
-    file = data_files(source)[0]
-    return file if file.name in _STREAMS or _has_lists(file) else None
+    if source.is_dir():
+        return found_files(source)
+    known = source.name.endswith(INTER_SUFFIX) or (source.name in _TABLES and set(COLUMNS) <= set(Table.open(source).names))
+    return (source,) if known else ()
 
 
-def stream_columns(stream: Path) -> tuple[str, ...]:
-    """The names of the columns of a file that `stream_file` found; LC-Rec's lists have none.
+def stream_columns(files: tuple[Path, ...]) -> tuple[str, ...]:
+    """The names of the columns of what `stream_files` found; lists of items have none.
 
     Raises:
         InteractionError: it can't be read.
     """
-    return () if _has_lists(stream) else Table.open(stream).names
+    return Table.open(files[0]).names if files and files[0].name in _TABLES else ()
 
 
-def read_stream(path: Path, time_unit: str, tell: Tell) -> Events:
+def read_stream(files: tuple[Path, ...], time_unit: str, tell: Tell) -> Events:
     """Read all interactions, with times in seconds; where there are none, an event's time is its place in the list of its user.
 
     Args:
-        path: as `stream_file` finds it.
+        files: as `stream_files` finds them.
         tell: told the unit of the times.
 
     Raises:
         InteractionError: a line is malformed, or a value is none that a prompt can show.
     """
     met = MetNames()
-    found = load_stream(path, met)
+    found = load_whole(files, met)
     details = found.details or EventDetails(np.arange(len(found)), {})
     columns = {name: Column(column.codes[details.rows], column.values) for name, column in details.columns.items()}
     values = columns.get(VALUE)
@@ -68,11 +64,6 @@ def read_stream(path: Path, time_unit: str, tell: Tell) -> Events:
     times = (np.arange(len(found)) - found.offsets[users]).astype(np.float64) if found.timestamps is None else found.timestamps
     events = Events(found.users, met.names, users.astype(np.int32), found.items, times, values=numbers, details=kept)
     if found.timestamps is None:
-        tell(f"{path.name} has no times, so the order of each user's list is the order of time.")
+        tell(f"There are no times in {', '.join(path.name for path in files)}, so the order of each user's list is the order of time.")
         return events
     return with_dates(events, COLUMNS[2], time_unit, tell)[0]
-
-
-def _has_lists(path: Path) -> bool:
-    """True for LC-Rec's lists of items, by the file's name, as training goes by it."""
-    return path.name.endswith(INTER_SUFFIX)

@@ -33,7 +33,9 @@ def import_histories(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A directory that `atspeed prepare` made, interactions in any form that it reads, or LC-Rec's .inter.json.", exists=True
+            help="A directory as --data of `atspeed train target`, interactions in any form that `atspeed prepare` reads, or LC-Rec's "
+            ".inter.json.",
+            exists=True,
         ),
     ],
     histories: Annotated[str, setting("histories", envvar="ATSPEED_HISTORIES")] = default("histories"),
@@ -116,7 +118,7 @@ def _read(source: Path, options: InteractionOptions, event_id: str | None) -> "t
     try:
         from drafting.preparation.events import attribute
         from drafting.preparation.run import layout_of, read_events
-        from drafting.preparation.streams import read_stream, stream_columns, stream_file
+        from drafting.preparation.streams import read_stream, stream_columns, stream_files
     except ImportError as missing:
         fail(f"Importing histories needs the extra 'train' ({missing}): pip install 'atspeed-server[train]'.")
     from drafting.alignment.data.details import ATTRIBUTES
@@ -125,17 +127,17 @@ def _read(source: Path, options: InteractionOptions, event_id: str | None) -> "t
         typer.echo(sentence, err=True)
 
     kept = tuple(dict.fromkeys([*options.keep, *([event_id] if event_id else [])]))
-    stream = stream_file(source)
-    known = () if stream is None else stream_columns(stream)
+    files = stream_files(source)
+    known = stream_columns(files)
     attributes = [name for name in known if name.startswith(ATTRIBUTES)]
     more = [name for name in kept if name in known and name not in attributes]
-    if stream is not None and not more and options.time_format is None and not any(options.columns.values()):
-        events = read_stream(stream, options.time_unit, tell)
+    if files and not more and options.time_format is None and not any(options.columns.values()):
+        events = read_stream(files, options.time_unit, tell)
         if unknown := next((name for name in kept if attribute(name) not in events.details), None):
-            fail(f"The interactions of {stream} have no attribute {unknown!r}: there are {', '.join(events.details) or 'none'}.")
+            fail(f"The interactions of {source} have no attribute {unknown!r}: there are {', '.join(events.details) or 'none'}.")
     else:
         kept = tuple(dict.fromkeys([*kept, *attributes]))
-        asked = options.preparation(stream or source, source, keep=kept)
+        asked = options.preparation(files[0] if len(files) == 1 else source, source, keep=kept)
         events, _ = read_events(asked, layout_of(asked), tell, [event_id] if event_id else [])
     details = dict(events.details)
     ids = details.pop(attribute(event_id), None) if event_id else None

@@ -57,18 +57,27 @@ def data_files(directory: Path) -> tuple[Path, ...]:
     Raises:
         InteractionError: the directory has no interaction data, or two files of it.
     """
+    if files := found_files(directory):
+        return files
+    raise InteractionError(
+        f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}, or a "
+        f"file *{INTER_SUFFIX}. `atspeed prepare` makes such a directory of files in other forms."
+    )
+
+
+def found_files(directory: Path) -> tuple[Path, ...]:
+    """The files that `load_split` reads from a data directory; none if it holds other data.
+
+    Raises:
+        InteractionError: it holds two of them.
+    """
     sequential = tuple(directory / name for name in SEQUENTIAL_FILES)
     if all(path.is_file() for path in sequential):
         return sequential
     streams = [directory / name for name in (EVENTS_FILE, PARQUET_FILE) if (directory / name).is_file()]
     # LC-Rec's own files lie beside what was made of them.
-    streams = streams or sorted(directory.glob(f"*{INTER_SUFFIX}"))
-    if (stream := _only(directory, streams)) is not None:
-        return (stream,)
-    raise InteractionError(
-        f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}, or a "
-        f"file *{INTER_SUFFIX}. `atspeed prepare` makes such a directory of files in other forms."
-    )
+    stream = _only(directory, streams or sorted(directory.glob(f"*{INTER_SUFFIX}")))
+    return () if stream is None else (stream,)
 
 
 def data_hashes(directory: Path) -> dict[str, str]:
@@ -108,13 +117,37 @@ def load_split(directory: Path, catalog: Catalog, rule: SplitRule | None = None)
         return leave_one_out(stream) if rule is None else rule(stream)
     if rule is not None and rule.label_kind is not None:
         raise InteractionError(no_kind(rule.label_kind, ()))
-    train, valid, test = (replace(load_sequential(path, catalog), profiles=profiles) for path in files)
-    for path, part in zip(files[1:], (valid, test), strict=True):
-        if part.users != train.users:
+    return Split(*(replace(part, profiles=profiles) for part in load_parts(files, catalog)))
+
+
+def load_whole(files: tuple[Path, ...], catalog: ItemIndex) -> Interactions:
+    """Read all interactions of a data directory, of the paper's files those of each user one part behind the other.
+
+    Args:
+        files: as `found_files` finds them.
+
+    Raises:
+        InteractionError: as `load_stream` or `load_parts`.
+    """
+    if len(files) == 1:
+        return load_stream(files[0], catalog)
+    train, valid, test = load_parts(files, catalog)
+    return train.followed_by(valid).followed_by(test)
+
+
+def load_parts(files: tuple[Path, ...], catalog: ItemIndex) -> list[Interactions]:
+    """Read the paper's files, a part of the split each.
+
+    Raises:
+        InteractionError: as `load_sequential`, or they list different users.
+    """
+    parts = [load_sequential(path, catalog) for path in files]
+    for path, part in zip(files, parts, strict=True):
+        if part.users != parts[0].users:
             raise InteractionError(
                 f"{path} lists other users than {files[0]}: every file of a split must name the same users in the same order."
             )
-    return Split(train, valid, test)
+    return parts
 
 
 def load_stream(path: Path, catalog: ItemIndex) -> Interactions:
@@ -126,7 +159,7 @@ def load_stream(path: Path, catalog: ItemIndex) -> Interactions:
     return _LOADERS.get(path.suffix, load_events)(path, catalog)
 
 
-def load_sequential(path: Path, catalog: Catalog) -> Interactions:
+def load_sequential(path: Path, catalog: ItemIndex) -> Interactions:
     """Read one of the paper's files: lines of `user item item …`, or only `user`.
 
     Items are numbered from 1 in these files and from 0 in the catalog: number n is the item `str(n - 1)`.
@@ -149,8 +182,10 @@ def load_sequential(path: Path, catalog: Catalog) -> Interactions:
     return Interactions(tuple(users), np.array(ends, np.int64), _numbered_items(raw, catalog, path))
 
 
-def _numbered_items(numbers: IntArray, catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:
+def _numbered_items(numbers: IntArray, catalog: ItemIndex, path: Path) -> npt.NDArray[np.int32]:
     distinct, inverse = np.unique(numbers, return_inverse=True)
+    if distinct.size and distinct[0] < 1:
+        raise InteractionError(f"{path} names item number {distinct[0]}, but these files count items from 1.")
     indices = catalog.indices_of([str(number - 1) for number in distinct.tolist()])
     if (missing := np.flatnonzero(indices < 0)).size:
         number = int(distinct[missing[0]])

@@ -307,6 +307,25 @@ def test_the_command_stores_lists_of_items_in_their_order(tmp_path: Path, named:
     assert [event[:2] for event in asyncio.run(stored(url, "9"))[0]] == [("4", 0.0)]
 
 
+def test_the_command_stores_the_papers_files_as_training_numbers_their_items(tmp_path: Path) -> None:
+    """Of each user the training part, then the others, beside the index of their items."""
+    folder = tmp_path / "beauty"
+    folder.mkdir()
+    (folder / "beauty.index.json").write_text('{"0": ["<a_1>"], "4": ["<a_2>"], "5": ["<a_3>"]}')
+    for part, lines in (("train", "1 5 1\n2 6\n"), ("valid", "1\n2 5\n"), ("test", "1 6\n2 1\n")):
+        (folder / f"sequential_{part}.txt").write_text(lines)
+    url = f"sqlite:///{tmp_path}/h.db"
+    status, output = run("histories", "import", folder, "--histories", url)
+    assert status == 0, output
+    assert ": 6 were new" in output
+    assert [event[:2] for event in asyncio.run(stored(url, "1"))[0]] == [("4", 0.0), ("0", 1.0), ("5", 2.0)]
+    assert [event[:2] for event in asyncio.run(stored(url, "2"))[0]] == [("5", 0.0), ("4", 1.0), ("0", 2.0)]
+    (folder / "sequential_test.txt").write_text("1 0\n2 1\n")
+    status, output = run("histories", "import", folder, "--histories", url)
+    assert status == 1
+    assert "sequential_test.txt names item number 0, but these files count items from 1." in output
+
+
 def test_ids_of_events_in_a_data_directory_are_attributes_or_columns_and_no_others_are_guessed(tmp_path: Path) -> None:
     lines = [{"user": "ann", "item": "a", "timestamp": 1.7e9, "id": "e1", "attributes": {"order": "o1"}}]
     (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

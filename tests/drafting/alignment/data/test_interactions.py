@@ -42,7 +42,7 @@ def test_sequential_numbers_count_from_one_and_a_line_may_hold_only_the_user(tmp
 def test_the_first_item_is_number_one_and_zero_is_no_item(tmp_path: Path, catalog: Catalog) -> None:
     path = tmp_path / "sequential_train.txt"
     path.write_text("1 0\n")
-    with pytest.raises(InteractionError, match="item number 0, which is item '-1' as these files count from 1"):
+    with pytest.raises(InteractionError, match="item number 0, but these files count items from 1"):
         load_sequential(path, catalog)
     path.write_text("1 7\n")
     with pytest.raises(InteractionError, match="item number 7, which is item '6'"):
