@@ -40,7 +40,8 @@ def to_markdown(report: Report) -> str:
     if report.baselines:
         rows = ((str(row.k), row.name, row.chosen, *_quality_cells(row.quality)) for row in report.baselines)
         parts += [
-            f"Without a language model, settings chosen by at most {CHOOSING_USERS:,} users of the validation part:",
+            f"Without a language model, settings chosen by at most {CHOOSING_USERS:,} users of the validation part, or by default where "
+            "they say so:",
             _table(BASELINE_HEADS, rows),
         ]
     parts += [f"{name} is left out: {reason}" for name, reason in report.left_out.items()]

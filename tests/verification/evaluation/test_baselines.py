@@ -168,7 +168,7 @@ def test_without_validation_users_the_first_settings_are_taken() -> None:
     empty = split.valid.where(np.zeros(len(split.valid), np.bool_))
     one = Split(split.train, empty, split.test)
     (found,) = baseline_lists(("ease",), BaselineTask(one, held_out(one), ITEMS), 5)
-    assert found.chosen == "l2 300, decay 0.5"
+    assert found.chosen == "l2 300, decay 0.5, by default"
 
 
 def test_the_last_dense_matrix_is_gone_when_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,4 +284,4 @@ def test_without_validation_users_the_default_epochs_are_trained(monkeypatch: py
     split = circles()
     alone = Split(split.train, split.valid.where(np.zeros(len(split.valid), np.bool_)), split.test)
     (found,) = baseline_lists(("sasrec",), BaselineTask(alone, held_out(alone), ITEMS), 3)
-    assert found.chosen == "dropout 0.2, 2 epochs"
+    assert found.chosen == "dropout 0.2, 2 epochs, by default"

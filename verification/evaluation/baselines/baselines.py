@@ -25,7 +25,7 @@ from verification.evaluation.report import BaselineRow, Quality
 from verification.evaluation.settings import BASELINES
 from verification.evaluation.users import HeldOut
 
-# The settings that validation chose, as a text, and scores: one of each seed, of neural baselines.
+# The settings as `BaselineTask.shown` tells them, and scores: one of each seed, of neural baselines.
 Made = tuple[str, Iterable[Scorer]]
 
 
@@ -43,7 +43,7 @@ class BaselineLists:
 
     Attributes:
         name: as in tables.
-        chosen: the settings that validation chose, as a text; empty where there are none.
+        chosen: the settings, as a text that says whether validation chose them; empty where there are none.
         lists: of each user, best first; with several seeds, of the first.
         others: the lists of the other seeds.
     """
@@ -122,7 +122,7 @@ def _neighbours(kind: str, task: BaselineTask) -> Made:
             tried.append(each)
         settings = best_of(tried).settings
     weights = settings.weights(task.users.known, task.items, kept)
-    return _said(str(settings), kept), [neighbour_scores(task.users, weights, settings.decay, settings.window)]
+    return _said(task.shown(settings), kept), [neighbour_scores(task.users, weights, settings.decay, settings.window)]
 
 
 def _kept(task: BaselineTask) -> int | None:

@@ -65,7 +65,7 @@ def neural_scores(name: str, task: BaselineTask) -> tuple[str, Iterator[Scorer]]
                 task.tell(name, f"final training with seed {seed}, epoch {training.epoch} of {settings.epochs}")
             yield scores_of(training.network, task.users)
 
-    return str(settings), trained()
+    return task.shown(settings), trained()
 
 
 def _chosen(lesson: Lesson, validation: HeldOut, task: BaselineTask) -> tuple[float, NeuralSettings]:

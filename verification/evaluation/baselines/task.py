@@ -40,6 +40,10 @@ class BaselineTask:
         except InteractionError:
             return None
 
+    def shown(self, settings: object) -> str:
+        """Settings of a baseline as a text, which says so where there were no validation users to choose them."""
+        return str(settings) if self.validation is not None else f"{settings}, by default"
+
     def tell(self, name: str, what: str) -> None:
         """Say what is being done for the baseline of this name, a key of `BASELINES`."""
         self.on_step(f"{BASELINES[name]}, {what}")
