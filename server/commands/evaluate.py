@@ -105,6 +105,10 @@ def evaluate(
     if draft_base is not None and not draft:
         fail("--draft-base is the base of --draft: name that, too, or leave --draft-base out.")
     compared = tuple(chosen("baseline", baselines, BASELINES, or_none=True))
+    networks = not set(compared) <= set(CLOSED_FORMS)
+    if settings.networks > 1 and not networks:
+        neural = " or ".join(name for name in BASELINES if name not in CLOSED_FORMS)
+        fail(f"--networks is for neural baselines: name {neural} with --baselines, or leave --networks out.")
     widths = _widths(beam_widths, lengths[-1]) if beam_widths else ()
     if target is None and settings.exhaustive:
         fail("The whole catalog is ranked by a target: name it with --target, or leave --exhaustive out.")
@@ -136,7 +140,6 @@ def evaluate(
                     refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
                 refuse_learnt_identifiers(catalog, items, data, rule, "valid", _ONE_WEIGHT)
     drafts = {} if target is None else _drafts(draft or [], target, base)
-    networks = not set(compared) <= set(CLOSED_FORMS)
     if networks and (target is None or not settings.timed):
         # They train for long, beside other work; and what is timed is not slowed down.
         let_waiting_threads_sleep()

@@ -145,6 +145,8 @@ def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
         (("--draft", "DRAFT", "--draft", "DRAFT"), "Two drafts are called 'draft'"),
         (("--draft-base", "DRAFT"), "--draft-base is the base of --draft: name that, too, or leave --draft-base out."),
         (("--blend", "1"), "--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out."),
+        (("--networks", "3"), "--networks is for neural baselines: name sasrec or gru4rec with --baselines, or leave --networks out."),
+        (("--networks", "2", "--baselines", "none"), "--networks is for neural baselines"),
     ],
 )
 def test_a_wrong_flag_is_said(folder: Path, flags: tuple[str, ...], sentence: str) -> None:
