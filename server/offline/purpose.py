@@ -42,13 +42,13 @@ def directories_of(settings: Settings) -> list[Path | None]:
         ModelFilesError: an adapter's base is not there.
     """
     given = [settings.target, settings.base, settings.draft, settings.draft_base]
-    drafts_base = None if settings.draft is None else _named_base(settings.draft, settings.draft_base)
-    return [*given, _named_base(settings.target, settings.base), drafts_base]
+    drafts_base = None if settings.draft is None else _named_base(settings.draft, settings.draft_base, "--draft-base")
+    return [*given, _named_base(settings.target, settings.base, "--base"), drafts_base]
 
 
-def _named_base(directory: Path, given: Path | None) -> Path | None:
-    """The base that an adapter itself names."""
-    return ModelFiles.find(directory).base if given is None and (directory / ADAPTER_FILE).exists() else None
+def _named_base(directory: Path, given: Path | None, flag: str) -> Path | None:
+    """The base that an adapter itself names; `flag` is the one by which users name another."""
+    return ModelFiles.find(directory, flag=flag).base if given is None and (directory / ADAPTER_FILE).exists() else None
 
 
 def _model(directory: Path | None) -> list[object] | None:

@@ -14,6 +14,7 @@ import pytest
 from drafting.beam.rule import SearchRule
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
+from drafting.model_files import ModelFilesError
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
 from server.offline import run
@@ -90,6 +91,17 @@ def test_a_model_that_is_trained_anew_in_its_place_is_another_purpose(tmp_path: 
         purposes.append(purpose_of(settings, CATALOG, DEFAULTS, []))
         assert purpose_of(settings, CATALOG, DEFAULTS, []) == purposes[-1]
     assert len({*purposes}) == len(purposes) == 7
+
+
+def test_the_base_of_a_draft_that_has_moved_is_asked_for_by_the_drafts_own_option(tmp_path: Path):
+    """It is looked for before any model is loaded."""
+    target, draft = tmp_path / "target", tmp_path / "draft"
+    for folder in (target, draft):
+        folder.mkdir()
+    (draft / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "nowhere"}))
+    settings = FlagSettings(target=target, draft=draft, catalog=tmp_path, engine="transformers")
+    with pytest.raises(ModelFilesError, match="name it with --draft-base"):
+        purpose_of(settings, CATALOG, DEFAULTS, [])
 
 
 class Echo(ListMaker):
