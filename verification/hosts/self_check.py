@@ -91,19 +91,22 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
             host = _in_float32(host, mode)
             model = host.model
     elif large and mode == "auto":
-        logger.info("Self-check: left out, because the model is large and would be loaded a second time; --verify-model always does it.")
+        logger.info(
+            "Self-check: left out, because the model is large and would be loaded a second time; "
+            "`atspeed serve --verify-model always` does it."
+        )
         return
     else:
         try:
             model = load_reference(files, dtype)
         except HostError as error:
-            raise HostError(f"The model can't be verified, which --verify-model never would leave out: {error}") from error
+            raise HostError(f"The model can't be verified, which `atspeed serve --verify-model never` would leave out: {error}") from error
     try:
         compare(host, model, longest)
     except MODEL_ERRORS as error:
         if isinstance(error, HostError):
             raise
-        advice = "lower --kv-memory-gib" if lacks_memory(error) else "try the other --engine"
+        advice = "lower --kv-memory-gib" if lacks_memory(error) else "try the other --engine, where the command has one"
         raise HostError(
             f"The self-check of the model in {model_dir} failed ({type(error).__name__}: {first_line(error)}): {advice}."
         ) from error
@@ -159,8 +162,8 @@ def compare(host: TreeModel, model: PreTrainedModel, longest: int) -> None:
     if not difference <= limit:
         raise HostError(
             f"Lists of this model ({model.config.model_type}) would be wrong: in the self-check its log-probabilities differ by "
-            f"{difference:.2g} from those of transformers' own attention, where rounding explains {limit:.2g}. Try the other --engine; "
-            "--verify-model never would serve it as it is."
+            f"{difference:.2g} from those of transformers' own attention, where rounding explains {limit:.2g}. Try the other --engine, "
+            "where the command has one; `atspeed serve --verify-model never` would serve it as it is."
         )
 
 
