@@ -74,8 +74,8 @@ class ModelFiles:
     def _check_base(self) -> None:
         if not self.weights.is_dir():
             raise ModelFilesError(
-                f"The adapter in {self.directory} needs its base model, and {str(self.base)!r} is no directory here: name it with "
-                f"{self.flag}."
+                f"The adapter in {self.directory} needs its base model, and {str(self.base)!r} is no directory here: name it as "
+                f"{BASE_SETTING} in its {ADAPTER_FILE}, or with {self.flag} where the command has that."
             )
         if (self.weights / ADAPTER_FILE).exists():
             raise ModelFilesError(
@@ -105,7 +105,7 @@ class ModelFiles:
         if self.given_base is None:
             raise ModelFilesError(
                 f"The adapter in {self.directory} has no {PROMPT_FILE}, and that of its base may not be the prompt that it was trained "
-                f"with: write one beside the adapter, or say {self.flag} {self.base} to take the base's."
+                f"with: write one beside the adapter, or say {self.flag} {self.base}, where the command has that, to take the base's."
             )
         return self.weights
 
@@ -149,7 +149,10 @@ class ModelFiles:
 def _named_base(directory: Path, flag: str) -> Path:
     name = _read(directory / ADAPTER_FILE, "configuration of an adapter").get(BASE_SETTING)
     if not isinstance(name, str) or not name:
-        raise ModelFilesError(f"{directory / ADAPTER_FILE} does not name the adapter's base model: name it with {flag}.")
+        raise ModelFilesError(
+            f"{directory / ADAPTER_FILE} does not name the adapter's base model: name it there as {BASE_SETTING}, or with {flag} where the "
+            "command has that."
+        )
     beside = directory / name
     return beside if not Path(name).is_dir() and beside.is_dir() else Path(name)
 

@@ -212,10 +212,10 @@ def test_a_draft_that_is_an_adapter_is_refused_by_the_option_that_names_its_base
     peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(tmp_path / "adapter")
     asked = (target, data, catalog, tmp_path / "out")
     given: dict[str, Any] = {"settings": QUICK, "draft": tmp_path / "adapter", "kv_memory_gib": 0.01}
-    with pytest.raises(ModelFilesError, match=r"or say --draft-base \S+ to take the base's\."):
+    with pytest.raises(ModelFilesError, match=r"or say --draft-base \S+, where the command has that, to take the base's\."):
         make_teacher(*asked, **given)
     moved = base.rename(tmp_path / "moved")
-    with pytest.raises(ModelFilesError, match=r"is no directory here: name it with --draft-base\."):
+    with pytest.raises(ModelFilesError, match=r"is no directory here: name it as .*, or with --draft-base where the command has that\."):
         make_teacher(*asked, **given)
     make_teacher(*asked, **given, draft_base=moved)
     assert ShardFile(tmp_path / "out" / "shard-00000.safetensors").has("node_visits")

@@ -90,7 +90,8 @@ def test_a_target_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
     adapter = ("--target", str(tmp_path / "adapter"), "--k", "3", "--timed", "2", "--generated", "2")
     refused = run(folder, *adapter)
     assert refused.exit_code == 1
-    assert "needs its base model, and 'nowhere' is no directory here: name it with --base." in refused.output
+    assert "needs its base model, and 'nowhere' is no directory here: name it as base_model_name_or_path" in refused.output
+    assert ", or with --base where the command has that." in refused.output
     done = run(folder, *adapter, "--base", str(folder / "target"), "--report", str(tmp_path / "report"))
     assert done.exit_code == 0, done.output
     assert "plain beam search's list for 2 of 2 users" in done.output
@@ -109,7 +110,8 @@ def test_a_draft_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
     adapter = ("--draft", str(tmp_path / "adapter"), "--k", "3", "--timed", "0", "--baselines", "none")
     refused = run(folder, *adapter)
     assert refused.exit_code == 1
-    assert "needs its base model, and 'nowhere' is no directory here: name it with --draft-base." in refused.output
+    assert "needs its base model, and 'nowhere' is no directory here: name it as base_model_name_or_path" in refused.output
+    assert ", or with --draft-base where the command has that." in refused.output
     done = run(folder, *adapter, "--draft-base", str(folder / "draft"), "--report", str(tmp_path / "report"))
     assert done.exit_code == 0, done.output
     kept = json.loads((tmp_path / "report" / "report.json").read_text())

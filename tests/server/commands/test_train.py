@@ -255,7 +255,8 @@ def test_the_target_of_a_draft_may_be_an_adapter_whose_base_lies_elsewhere(tmp_p
     (teacher / TEACHER_FILE).write_bytes(msgspec.json.encode(TeacherManifest(made_from, {}, {}, {}, [])))
     known = {"teacher": teacher, "out": tmp_path / "draft"}
     refused = invoke("draft", **known, target=target)
-    assert "needs its base model, and 'hub/base' is no directory here: name it with --target-base." in refused.output
+    assert "needs its base model, and 'hub/base' is no directory here: name it as base_model_name_or_path" in refused.output
+    assert ", or with --target-base where the command has that." in refused.output
     found = invoke("draft", **known, target=target, target_base=base)
     assert "was made with another target (hash 0123456789abcdef, now " in found.output
     alone = invoke("draft", **known, target_base=base)

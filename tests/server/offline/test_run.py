@@ -100,7 +100,7 @@ def test_the_base_of_a_draft_that_has_moved_is_asked_for_by_the_drafts_own_optio
         folder.mkdir()
     (draft / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "nowhere"}))
     settings = FlagSettings(target=target, draft=draft, catalog=tmp_path, engine="transformers")
-    with pytest.raises(ModelFilesError, match="name it with --draft-base"):
+    with pytest.raises(ModelFilesError, match=", or with --draft-base"):
         purpose_of(settings, CATALOG, DEFAULTS, [])
 
 

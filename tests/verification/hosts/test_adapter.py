@@ -171,7 +171,8 @@ def test_the_base_of_a_draft_is_named_by_a_flag_of_its_own(base: Path, tmp_path:
     recommender.close()
     assert min(drafted) > 0
     sentence = (
-        f"The adapter in {tmp_path / 'draft'} needs its base model, and {str(small)!r} is no directory here: name it with --draft-base."
+        f"The adapter in {tmp_path / 'draft'} needs its base model, and {str(small)!r} is no directory here: name it as "
+        "base_model_name_or_path in its adapter_config.json, or with --draft-base where the command has that."
     )
     assert refusal(tmp_path / "target", plan="beam:6", **(given | {"draft_base": None})) == sentence
     whole = given | {"draft": tmp_path / "away"}
@@ -185,7 +186,8 @@ def test_the_base_is_the_one_that_is_given(base: Path, tmp_path: Path) -> None:
     model = save_adapter(base, tmp_path / "adapter")
     moved = base.rename(tmp_path / "moved")
     assert refusal(tmp_path / "adapter") == (
-        f"The adapter in {tmp_path / 'adapter'} needs its base model, and {str(base)!r} is no directory here: name it with --base."
+        f"The adapter in {tmp_path / 'adapter'} needs its base model, and {str(base)!r} is no directory here: name it as "
+        "base_model_name_or_path in its adapter_config.json, or with --base where the command has that."
     )
     (tmp_path / "adapter" / "prompt.json").unlink()
     recommender = load(tmp_path / "adapter", base=moved)
@@ -219,7 +221,7 @@ EMBEDDINGS = "base_model.model.model.embed_tokens.weight"
 MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another kind": (settings(peft_type="PROMPT_TUNING"), "is of the kind PROMPT_TUNING: only LoRA"),
     "a part of each text": (settings(alora_invocation_tokens=[1]), "can't be merged, because it is applied to a part of each text"),
-    "no base": (settings(base_model_name_or_path=None), "does not name the adapter's base model: name it with --base."),
+    "no base": (settings(base_model_name_or_path=None), "does not name the adapter's base model: name it there as base_model"),
     "no configuration": (lambda folder: (folder / "adapter_config.json").write_text("[]"), "is damaged: it is no configuration"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no weights: no adapter_model.safetensors"),
     "cut off": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"12345"), "the file is damaged or cut off"),
