@@ -26,11 +26,12 @@ from drafting.alignment.dropout import add_dropout
 from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
-from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
+from drafting.alignment.settings import ListQuality, TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
 from drafting.alignment.target_loss import mark_normalisation, target_losses
 from drafting.alignment.training import describe_base, open_run, quiet_library, read_metrics, train_model, versions
 from drafting.alignment.validation import EpochValidation, Validate
 from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.neighbours.source_check import check_source
@@ -103,7 +104,7 @@ def train_target(
         if validates and validate is not None:
             if not len(valid):
                 raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
-            validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
+            validation = EpochValidation(run, settings.patience, lambda model: _judged(validate, model, split))
         labels = learnt.all_labels / math.ceil(len(learnt) / settings.batch_size)
         course = Course(*losses, validation, trial, labels, learnt.labels / learnt.all_labels)
         merge = merged if settings.lora_rank else None
@@ -117,6 +118,18 @@ def train_target(
     if (found := read_metrics(run.trial.out)) is None:
         found = train(run.trial, msgspec.structs.replace(settings, fit=FIT_TRAIN), validates=True)
     return train(run, settings, validates=False, trial=found)
+
+
+def _judged(validate: Validate, model: Path, split: Split) -> ListQuality:
+    """What `validate` finds of a model.
+
+    Raises:
+        TrainingError: the model's lists can't be made; the message says how to train without them, too.
+    """
+    try:
+        return validate(model, split)
+    except SetupError as error:
+        raise TrainingError(f"No epoch can be judged: {error} Pass --validate-users 0 to train without that.") from error
 
 
 def _check_neighbours(neighbours: NeighbourModel, settings: TargetSettings) -> None:

@@ -21,7 +21,7 @@ from drafting.alignment.target import train_target
 from drafting.alignment.validation import EpochValidation
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from drafting.errors import InteractionError
+from drafting.errors import InteractionError, SetupError
 from tests.models import TINY_CONFIG
 
 ITEMS = 12
@@ -70,6 +70,18 @@ def assert_weights(out: Path, expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, part in found.items():
         torch.testing.assert_close(part, expected[name])
+
+
+def test_lists_that_cannot_be_made_are_told_with_the_option_that_asks_for_them(
+    tmp_path: Path, data: Path, catalog: Catalog, config: str
+) -> None:
+    """Training has none of the options of serving that would help, such as that of memory."""
+
+    def refusing(model: Path, split: Split) -> ListQuality:
+        raise SetupError("There is too little memory: raise --kv-memory-gib.")
+
+    with pytest.raises(TrainingError, match=r"^No epoch can be judged: There is .* Pass --validate-users 0 to train without that\.$"):
+        train_target(data, catalog, config, tmp_path / "out", settings=QUICK, validate=refusing)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
