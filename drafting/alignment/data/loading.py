@@ -4,6 +4,7 @@ Invariant: items become catalog indices while they are read; malformed lines and
 """
 
 from array import array
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def load_sequential(path: Path, catalog: ItemIndex) -> Interactions:
     Items are numbered from 1 in these files and from 0 in the catalog: number n is the item `str(n - 1)`.
 
     Raises:
-        InteractionError: a line is not made of numbers, or names an item that the catalog does not have.
+        InteractionError: a line is not made of numbers, or names a user twice or an item that the catalog does not have.
     """
     users: list[str] = []
     ends = array("q", [0])
@@ -178,6 +179,9 @@ def load_sequential(path: Path, catalog: ItemIndex) -> Interactions:
         except (ValueError, OverflowError) as error:
             raise InteractionError(f"Line {line_number} of {path} should be numbers, a user and then items: {error}.") from error
         ends.append(len(numbers))
+    if len(set(users)) != len(users):
+        twice = next(user for user, count in Counter(users).items() if count > 1)
+        raise InteractionError(f"{path} lists user {twice} twice: all items of a user stand in one line.")
     raw = np.frombuffer(numbers, np.int64) if numbers else np.empty(0, np.int64)
     return Interactions(tuple(users), np.array(ends, np.int64), _numbered_items(raw, catalog, path))
 

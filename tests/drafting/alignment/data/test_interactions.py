@@ -69,6 +69,12 @@ def test_files_of_a_split_must_name_the_same_users(tmp_path: Path, catalog: Cata
         load_split(write_split(tmp_path, "1 1\n2 2\n", "2 1\n1 2\n", "1\n2\n"), catalog)
 
 
+def test_a_user_has_one_line(tmp_path: Path, catalog: Catalog) -> None:
+    """Else a user would be two, of whom a store of histories would keep one."""
+    with pytest.raises(InteractionError, match=r"sequential_train\.txt lists user 2 twice: all items of a user stand in one line"):
+        load_split(write_split(tmp_path, "1 1\n2 2\n02 3\n", "1\n2\n2\n", "1\n2\n2\n"), catalog)
+
+
 def test_a_directory_without_data_says_what_it_needs(tmp_path: Path, catalog: Catalog) -> None:
     with pytest.raises(InteractionError, match=r"sequential_train\.txt.*interactions\.jsonl.*`atspeed prepare` makes such a directory"):
         load_split(tmp_path, catalog)
