@@ -2,7 +2,7 @@
 
 Invariant: before an engine is started, and about once a second while one serves, the file says what has to be known if the server is killed
 now: the engine that would die with it is counted already. Reason: a container that meets its limit of memory is killed as a whole, and
-nobody is left to count. A server that ends by itself takes its file away.
+nobody is left to count. A server that is told to end, or ends by itself, takes its file away before it ends.
 
 A file that can't be read or written keeps no server from serving: then less is known after a kill.
 """

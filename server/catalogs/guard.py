@@ -119,7 +119,7 @@ class CatalogGuard(CatalogWatch):
             self._keep()
 
     def end(self) -> None:
-        """Forget what is in the file: the server ends by itself, with its engine."""
+        """Forget what is in the file: the server ends by itself, or has been told to, and whoever kills it now has another reason."""
         self._file.forget()
 
     async def _recall(self) -> None:

@@ -116,7 +116,7 @@ class ApiServer:
         operate_port = None if settings.operate_port is None else self._listeners[-1].getsockname()[1]
         tracing = Tracing.to(settings.otlp_endpoint)
         services = Services(settings, catalogs, engine, histories, metrics, Drain(), tracing, popularity, keys, rates, operate_port)
-        self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
+        self._engine, self._drain, self._guard, self._grace_seconds = engine, services.drain, services.guard, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         self._has_keys = keys is not None
         allow_files(settings.max_connections)
@@ -158,6 +158,8 @@ class ApiServer:
     async def _drain_and_exit(self) -> None:
         """Let running requests finish within the grace period; then answer the others with an error."""
         self._drain.begin()
+        # Killed from now on, as it may be where that takes long, it was not killed by the version that it serves.
+        self._guard.end()
         logger.info("shutting down; requests that are running: %d", self._drain.running)
         if not await self._drain.finished(self._grace_seconds):
             logger.warning("requests that did not finish within %g s are given up: %d", self._grace_seconds, self._drain.running)

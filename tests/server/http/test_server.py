@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.server_process import STOP_SECONDS
 from drafting.catalog.catalog import Catalog
+from server.catalogs.deaths import DEATHS
 from server.histories import Event, open_history_store
 from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ROOT, ServerProcess, assert_problem, problem
@@ -128,13 +129,18 @@ def test_a_grace_period_that_ends_ends_the_server_and_tells_those_who_wait(model
 
 
 def test_a_second_signal_does_not_wait(model_flags: list[str], tmp_path: Path):
-    with ForkedServer(tmp_path, *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
+    """And no engine is counted for its version any more: whoever kills the server now does so because its end takes long."""
+    (versions := tmp_path / "versions").mkdir()
+    flags = ["--histories", "memory://", "--timeout-ms", "20000", "--catalogs", str(versions), "--port", str(free_port())]
+    with ForkedServer(tmp_path, *model_flags, *flags) as server:
         engine = server.wait_until_ready().engine
+        assert list(versions.glob(f"{DEATHS}*"))
         engine.suspend()
         with server.waiting(1, history=["item-1"]) as (waiting,):
             server.process.send_signal(signal.SIGTERM)
             server.wait_for(lambda: server.client.get("/ready").status_code == 503)
             assert server.process.poll() is None
+            assert not list(versions.glob(f"{DEATHS}*"))
             server.process.send_signal(signal.SIGTERM)
             # Neither the end of the request's time, 20 s, nor that of the grace period.
             started = time.monotonic()
