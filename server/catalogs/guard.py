@@ -91,7 +91,7 @@ class CatalogGuard(CatalogWatch):
             return
         self._deaths += 1
         if blamed or self._deaths >= MOST_DEATHS:
-            await self._try_another(blamed=blamed)
+            await self._try_another("The engine could not load it." if blamed else "Two engines died with it.")
 
     def engine_ready(self, catalog: str) -> None:
         """Leave the version for the one on trial, if it is that which the engine has loaded."""
@@ -130,7 +130,7 @@ class CatalogGuard(CatalogWatch):
         if known.count:
             logger.warning("a server that was killed has counted engines that died with version %s: %d", self._watched.name, known.count)
         if known.count >= MOST_DEATHS:
-            await self._try_another(blamed=False)
+            await self._try_another("Two engines died with it, the last one as its server was killed.")
 
     def _keep(self) -> None:
         """Write what is to be known if the server is killed now."""
@@ -149,11 +149,10 @@ class CatalogGuard(CatalogWatch):
         if served_for >= SOON_SECONDS:
             self._proven, self._deaths = True, 0
 
-    async def _try_another(self, *, blamed: bool) -> None:
+    async def _try_another(self, reason: str) -> None:
         """Have the next engine load another version, unless one was to be tried since an engine came up with this one."""
         if not self._tried:
-            self._reason = "The engine could not load it." if blamed else "Two engines died with it."
-            self._tried = True
+            self._reason, self._tried = reason, True
             self._trial = await self._last_good()
 
     async def _last_good(self) -> ServedCatalog | None:

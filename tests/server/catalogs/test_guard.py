@@ -382,7 +382,7 @@ async def test_a_version_with_which_the_whole_server_is_killed_twice_is_left(tmp
     async with started(tmp_path) as shop:
         await until(lambda: shop.catalogs.active.name != "one")
         await shop.ready()
-        check_left(shop, "one", "Two engines died with it.")
+        check_left(shop, "one", "Two engines died with it, the last one as its server was killed.")
 
 
 async def test_a_version_stays_if_the_server_is_killed_with_the_other_one_too(tmp_path: Path) -> None:
