@@ -48,6 +48,8 @@ class DeathFile:
         self._path = path
         self._written: Deaths | None = None
         self._written_at = 0.0
+        # True once the log was told that it can't be written, until it can.
+        self._is_told = False
 
     @classmethod
     def of(cls, directory: Path | None, host: str, port: int) -> "DeathFile":
@@ -76,8 +78,13 @@ class DeathFile:
         self._written, self._written_at = deaths, now
         try:
             self._path.write_bytes(msgspec.json.encode(deaths))
+            self._is_told = False
         except OSError as error:
-            logger.warning("if this server is killed, engines that died are forgotten: %s can't be written: %s", self._path, error.strerror)
+            if not self._is_told:
+                self._is_told = True
+                logger.warning(
+                    "if this server is killed, engines that died are forgotten: %s can't be written: %s", self._path, error.strerror
+                )
 
     def forget(self) -> None:
         """Take the file away, and write no other."""

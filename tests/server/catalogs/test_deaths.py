@@ -22,8 +22,8 @@ def test_what_can_not_be_read_or_is_of_another_version_is_not_known(tmp_path: Pa
 
 def test_what_can_not_be_written_is_told_once_and_keeps_nobody_from_serving(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = DeathFile(tmp_path / "missing" / "deaths")
-    for _ in range(3):
-        file.write(Deaths("v", 1))
+    for count in range(3):
+        file.write(Deaths("v", count))
     assert len(caplog.records) == 1
     file.forget()
 
