@@ -29,23 +29,30 @@ def _no_rotation(settings: Settings) -> bool:
     return settings.get("sliding_window") is not None and "sliding_attention" not in (settings.get("layer_types") or ())
 
 
+def _differs(settings: Settings, written: Settings) -> bool:
+    return any(settings.get(name, value) != value for name, value in written.items())
+
+
+# Settings of gpt-oss that are written into vLLM's own code, whatever the configuration says.
+GPT_OSS: Settings = {"attention_bias": True, "rms_norm_eps": 1e-5}
+# Those of its experts are written into what vLLM puts in their place in transformers' code, too.
+GPT_OSS_EXPERTS: Settings = {"swiglu_alpha": 1.702, "swiglu_limit": 7.0}
 # Families that neither code of vLLM is known to compute right, what the sentence says of their settings, and with which they are wrong.
 WRONG: dict[str, tuple[str, Callable[[Settings], bool]]] = {
     **dict.fromkeys(("cohere_compass_text", "jetmoe", "lfm2_moe"), ("", _always)),
     "cohere2_moe": (" with a head of its own", _own_head),
     "gpt2": (" without scale_attn_weights", lambda settings: not settings.get("scale_attn_weights", True)),
+    "gpt_oss": (" with another swiglu_alpha or swiglu_limit", lambda settings: _differs(settings, GPT_OSS_EXPERTS)),
     "olmoe": (" with clip_qkv", lambda settings: settings.get("clip_qkv") is not None),
     "qwen2_moe": (" without qkv_bias", lambda settings: not settings.get("qkv_bias", True)),
 }
-# Settings of gpt-oss that are written into vLLM's own code, whatever the configuration says.
-GPT_OSS: Settings = {"attention_bias": True, "rms_norm_eps": 1e-5, "swiglu_alpha": 1.702, "swiglu_limit": 7.0}
 # Families that vLLM's own code computes otherwise, but not transformers' code with vLLM's layers.
 UNLIKE: dict[str, Callable[[Settings], bool]] = {
     **dict.fromkeys(("apertus", "ernie4_5_moe"), _always),
     **dict.fromkeys(("cohere", "cohere2"), _own_head),
     **dict.fromkeys(("exaone4", "exaone_moe"), _no_rotation),
     "ernie4_5": lambda settings: bool(settings.get("use_bias")),
-    "gpt_oss": lambda settings: any(settings.get(name, value) != value for name, value in GPT_OSS.items()),
+    "gpt_oss": lambda settings: _differs(settings, GPT_OSS),
     "olmoe": lambda settings: bool(settings.get("norm_topk_prob")) or settings.get("rms_norm_eps", 1e-5) != 1e-5,
 }
 # Families that have the biases of `attention_bias` in vLLM's own code, too; others leave some of them out in silence.

@@ -68,6 +68,7 @@ WRONG = [
     ("gpt2", {"scale_attn_weights": False}),
     ("olmoe", {"clip_qkv": 0.8}),
     ("qwen2_moe", {"qkv_bias": False}),
+    *(("gpt_oss", {"swiglu_alpha": 1.0}), ("gpt_oss", {"swiglu_limit": 10.0})),
 ]
 OWN_CODE = [
     *(
@@ -87,7 +88,7 @@ THEIR_CODE: list[tuple[str, dict[str, Any]]] = [
     *(("apertus", {}), ("cohere", {"tie_word_embeddings": False}), ("cohere2", {"tie_word_embeddings": False})),
     *(("cohere", {"attention_bias": True}), ("qwen3_moe", {"attention_bias": True}), ("ernie4_5", {"use_bias": True})),
     *(("olmoe", {"norm_topk_prob": True}), ("olmoe", {"rms_norm_eps": 1e-6})),
-    *(("gpt_oss", {"attention_bias": False}), ("gpt_oss", {"rms_norm_eps": 1e-6}), ("gpt_oss", {"swiglu_limit": 10.0})),
+    *(("gpt_oss", {"attention_bias": False}), ("gpt_oss", {"rms_norm_eps": 1e-6})),
     *((family, {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}) for family in ("exaone4", "exaone_moe")),
 ]
 
