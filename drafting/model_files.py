@@ -27,7 +27,9 @@ BASE_SETTING = "base_model_name_or_path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 # Families with an encoder and a decoder whose positions are relative, so that those of a tree are depths: those that can be served.
 ENCODER_DECODERS = {"t5", "mt5", "umt5"}
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+# Files of all weights of a model; what says which shards hold them instead is called after these.
+WHOLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = (*WHOLE_WEIGHTS, *(f"{name}.index.json" for name in WHOLE_WEIGHTS))
 
 
 class ModelFilesError(SetupError):
@@ -144,6 +146,20 @@ class ModelFiles:
     @cached_property
     def _generation(self) -> dict[str, Any]:
         return {} if self._generation_file is None else _read(self._generation_file, "generation configuration")
+
+
+def weights_twice(directory: Path, name: str) -> str | None:
+    """A sentence if a directory holds one model in a file of that name and another in shards; None if it does not.
+
+    transformers, which saves shards beside the one file of an earlier save, reads that file, and vLLM the shards.
+    """
+    index = f"{name}.index.json"
+    if not ((directory / name).exists() and (directory / index).exists()):
+        return None
+    return (
+        f"The model directory {directory} has its weights twice, in {name} and as {index} says: remove one of them. Where one was saved "
+        f"in shards over an earlier one, {name} is the earlier one."
+    )
 
 
 def _named_base(directory: Path, flag: str) -> Path:

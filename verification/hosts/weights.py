@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from drafting.errors import first_line
+from drafting.model_files import weights_twice
 from drafting.pretrained import LOADING_ERRORS
 from verification.hosts.checkpoint import DTYPES, HostError, has_encoder, load_config, model_class, refusal
 
@@ -54,8 +55,8 @@ def weight_files(model_dir: Path) -> list[Path]:
 def _chosen(model_dir: Path, present: list[Path], name: str) -> list[Path]:
     """The files of a kind that its one file or its index names; all that are present must be among them."""
     whole, index = model_dir / name, model_dir / f"{name}.index.json"
-    if whole in present and index.exists():
-        raise HostError(f"The model directory {model_dir} has its weights twice, in {name} and as {index.name} says: remove one of them.")
+    if twice := weights_twice(model_dir, name):
+        raise HostError(twice)
     if whole not in present and not index.exists():
         kind = "is of another kind; write the model with transformers' save_pretrained"
         raise HostError(f"The model directory {model_dir} has neither {name} nor {index.name}: {present[0].name} {kind}.")

@@ -329,6 +329,13 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, catalog: Catalo
         load_base(str(tmp_path / "config.json"), catalog, PromptTemplate())
 
 
+def test_a_base_that_was_saved_in_shards_over_another_one_is_refused(catalog: Catalog, base_model: Path) -> None:
+    """transformers would read the one before."""
+    AutoModelForCausalLM.from_pretrained(base_model).save_pretrained(base_model, max_shard_size="20KB")
+    with pytest.raises(BaseError, match=r"has its weights twice, .* model\.safetensors is the earlier one\."):
+        load_base(str(base_model), catalog, PromptTemplate(max_items=4))
+
+
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("family", ["bloom", "mpt"])
 def test_a_base_that_does_not_say_how_many_tokens_it_reads_is_refused_as_a_server_does(
