@@ -72,7 +72,7 @@ print(json.dumps({"caching": caching, "again": again, "looked": looked, "found":
 PY
 run() {
   OMP_NUM_THREADS=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR HF_HUB_OFFLINE=1 \
-    venv/bin/python search.py "$@" 2> errors | tail -1 || { cat errors; exit 1; }
+    venv/bin/python search.py "$@" 2> errors | tail -1 || { cat errors >&2; exit 1; }
   grep "^caching" errors >&2
 }
 venv/bin/python model.py
