@@ -79,6 +79,6 @@ for search in (by_prefixes, by_xgrammar, by_outlines):
     except (AssertionError, ValueError) as raised:
         error = f"{type(raised).__name__} {raised}"
     print(f"{search.__name__}: {real} of {sum(map(len, lists))} are in the catalog, first list {lists[0][:5]}; sparse codes: {error or 'right'}")
-    assert (real, error) == (100, "") if search is by_prefixes else real < 80 and error
+    assert (real, error) == (100, "") if search is by_prefixes else real < 80 and error and not error.startswith("none")
 PY
 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 "$work/venv/bin/python" -W ignore "$work/search.py" 2> "$work/errors" || { cat "$work/errors"; exit 1; }
