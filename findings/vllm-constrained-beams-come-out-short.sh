@@ -50,6 +50,8 @@ lengths = [len(found) for found in lists]
 print(f"{mode}: {lengths} of {WIDTH} sequences")
 assert all(length < WIDTH for length in lengths) if mode == "raw_logprobs" else lengths == [WIDTH] * 5
 PY
+# What vLLM and torch compile and cache would stay behind in other folders.
+export TMPDIR="$work" VLLM_CACHE_ROOT="$work/cache"
 for mode in raw_logprobs processed_logprobs; do
   OMP_NUM_THREADS=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR \
     "$work/venv/bin/python" "$work/search.py" "$work/model" "$mode"

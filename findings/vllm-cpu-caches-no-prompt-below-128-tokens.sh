@@ -70,6 +70,8 @@ again = answer.num_cached_tokens
 print(f"caching {caching}, blocks of {size}: asked again {again} cached; beam search looked up {looked}, found {found}", file=sys.stderr)
 print(json.dumps({"caching": caching, "again": again, "looked": looked, "found": found, "lists": lists}))
 PY
+# What vLLM and torch compile and cache would stay behind in other folders.
+export TMPDIR="$work" VLLM_CACHE_ROOT="$work/cache"
 run() {
   OMP_NUM_THREADS=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR HF_HUB_OFFLINE=1 \
     venv/bin/python search.py "$@" 2> errors | tail -1 || { cat errors >&2; exit 1; }

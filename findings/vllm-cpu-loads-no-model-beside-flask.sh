@@ -42,6 +42,8 @@ params = SamplingParams(max_tokens=2, temperature=0, detokenize=False)
 print(f"after import {sys.argv[1]}: {len(answer.outputs[0].token_ids)} tokens")
 sys.exit(sys.argv[2] != "loads")
 PY
+# What vLLM and torch compile and cache would stay behind in other folders.
+export TMPDIR="$work" VLLM_CACHE_ROOT="$work/cache"
 export OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR
 for expected in "fastapi loads" "flask fails"; do
     # shellcheck disable=SC2086  # two words

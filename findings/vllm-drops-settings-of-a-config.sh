@@ -73,6 +73,8 @@ print(f"{family} {sys.argv[2]} {setting}: apart by {apart:.2g}; from transformer
 assert left_out < 1e-4
 assert apart > 0.1 if asked else apart < 1e-4
 PY
+# What vLLM and torch compile and cache would stay behind in other folders.
+export TMPDIR="$work" VLLM_CACHE_ROOT="$work/cache"
 export OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR
 for family in qwen3 gpt2 olmoe; do
     for setting in without with; do

@@ -66,5 +66,7 @@ for penalty in (1.0, 0.0):
     print(f"penalty {penalty}: ordered by prompt and answer {whole} of 10, best by new tokens {by_new} of 10, best of transformers {same} of 10")
     assert whole == 10 and (by_new < 8 and same < 8 if penalty else by_new == 10 and same >= 8)
 PY
+# What vLLM and torch compile and cache would stay behind in other folders.
+export TMPDIR="$work" VLLM_CACHE_ROOT="$work/cache"
 OMP_NUM_THREADS=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR HF_HUB_OFFLINE=1 \
   venv/bin/python search.py 2> errors || { cat errors; exit 1; }
