@@ -6,8 +6,8 @@
 # Seen: transformers 5 writes `rope_theta` inside `rope_parameters` alone. The other two ignore that key and fall back to the base of
 #   Llama 2. With the base 500000 of Llama 3 the logits of a text of 60 tokens are apart by more than 5 and most of the likeliest next tokens
 #   are others; nothing is warned of. With `"rope_theta": 500000.0` written into config.json by hand both agree with transformers 5 to 1e-4.
-#   `rope_scaling` is lost in the same way. So a recommender trained with one release and served or evaluated with the other loses quality
-#   that looks like a bad training run, the more the longer the history.
+#   So a recommender trained with one release and served or evaluated with the other loses quality that looks like a bad training run, the
+#   more the longer the history.
 # Fails if that changes. (Installs PyTorch: some minutes and 6 GB.)
 set -euo pipefail
 work=$(mktemp -d)

@@ -4,10 +4,10 @@
 #
 # Guess: item numbers are arbitrary, so "highest number of the history, plus one" hits the last item of one user in 10,000.
 # Seen: items are numbered in the order in which they first appear, user by user, the held-out items among them. One guess without a model
-#   hits 4.4% of the users of Beauty (986 of 22,363), 4.1% of Sports and 4.4% of Toys, 3.2% of Yelp, 6.2% of LastFM, where the five most
-#   frequent items together hit 0.6 to 0.7% (Amazon). Of
-#   the first tenth of the users it hits 27 to 40%. Models that see numbers as text or as digits, and identifiers that break ties by number,
-#   can read them; LETTER's Beauty (commit 8d0154e) is numbered alike. Number items anew, at random, before numbers reach a prompt.
+#   hits 4.4% of the users of Beauty (986 of 22,363), 4.1% of Sports, 4.4% of Toys, 3.2% of Yelp and 6.2% of LastFM; the five most frequent
+#   items together hit 0.6 to 0.7% of the users of the Amazon sets. Of the first tenth of the users the guess hits 27 to 40%. Models that see
+#   numbers as text or as digits, and identifiers that break ties by number, can read them. Number items anew, at random, before a prompt
+#   has them.
 # Fails if that changes. (S3REC_SOURCE may name a local copy of the repository.)
 set -euo pipefail
 work=$(mktemp -d)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A T5 with a head of its own (FLAN-T5, mT5, T5 1.1) that transformers 5.19.0 has saved loses that head in transformers 4.57.6; CTranslate2
+# A T5 with a head of its own (FLAN-T5, T5 1.1) that transformers 5.19.0 has saved loses that head in transformers 4.57.6; CTranslate2
 # 4.8.5 scales it beside transformers 5; and transformers 5 makes none where `tie_word_embeddings=False` asks for it.
 #
 # Guess: `tie_word_embeddings=False` is kept by load and save, and whoever reads the directory gives the same logits.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# transformers 5.19.0: a 4-D boolean attention mask is obeyed by "sdpa"; "eager", the only attention of gpt-oss, adds it as 0 and 1.
+# transformers 5.19.0: a 4-D boolean attention mask is obeyed by "sdpa"; "eager", which gpt-oss takes as it has no sdpa, adds it as 0 and 1.
 #
 # Guess: a mask of the shape [batch, 1, queries, keys] with True for what may be attended to (needed for trees of tokens, which no 2-D mask
 #   describes) means the same whichever implementation of attention a model is loaded with; or else it is refused.

@@ -3,9 +3,10 @@
 #
 # Guess: dtype="i8" stores numbers coarsely, with one scale for all vectors or one that goes into the score of each; with metric="ip" an exact
 #   search finds about 95 of 100 of the items with the largest inner products, as the cosine of unit vectors does.
-# Seen: it divides each vector by its own length and keeps nothing of it (what `get` gives back has the length 124, whatever went in). Where lengths
-#   are log-normal with a sigma of 0.3, as popular items' are longer, an exact search finds a third of the ten best items by inner product, and with a
-#   sigma of 1 less than a tenth: it finds those of the best cosine. With float32, float16 and bfloat16 it finds all. metric="l2sq" finds 44 of 100. Nothing is said.
+# Seen: it divides each vector by its own length and keeps nothing of it (what `get` gives back has the length 124, whatever went in). Where
+#   lengths are log-normal with a sigma of 0.3, as popular items' are longer, an exact search finds a third of the ten best items by inner
+#   product, and with a sigma of 1 less than a tenth: it finds those of the best cosine. With float32, float16 and bfloat16 it finds all.
+#   metric="l2sq" finds 44 of 100. Nothing is said.
 # Fails if that changes. (Installs 100 MB.)
 set -euo pipefail
 work=$(mktemp -d)

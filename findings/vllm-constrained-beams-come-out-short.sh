@@ -4,8 +4,8 @@
 # Guess: `beam_search` with a width of 10 and a grammar of 400 sequences returns the 10 likeliest of them: a grammar masks what it forbids.
 # Seen: fewer than 10 after each of five prompts. The engine is asked for the 20 likeliest tokens of each beam, by default of its whole
 #   vocabulary, and those that the grammar forbids are dropped afterwards (`allowed_token_ids` goes along, but log-probabilities are taken
-#   before it). With `logprobs_mode="processed_logprobs"` of the engine the same calls return 10 of 10. Scores are then renormalised over
-#   what the grammar allows. Recommenders that list semantic ids this way get short lists by default.
+#   before it). With `logprobs_mode="processed_logprobs"` of the engine the same calls return 10 of 10.
+#   Recommenders that list semantic ids this way get short lists by default.
 # Fails if that changes. (Installs PyTorch and vLLM: some minutes and 6 GB.)
 set -euo pipefail
 work=$(mktemp -d)
