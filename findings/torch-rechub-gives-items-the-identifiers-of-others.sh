@@ -26,7 +26,7 @@ centres = generator.normal(size=(200, 64))
 np.save("items.npy", (centres[np.arange(2000) % 200] + 0.8 * generator.normal(size=(2000, 64))).astype("float32"))
 PY
 OMP_NUM_THREADS=1 "$work/venv/bin/python" -W ignore rechub/examples/generative/run_rqvae_amazon_books.py --data_path items.npy --device cpu \
-  --num_workers 0 --layers 64 --epochs 50 --kmeans_iters 20 2> /dev/null | grep '^Collision Rate'
+  --num_workers 0 --layers 64 --epochs 50 --kmeans_iters 20 2> errors | grep '^Collision Rate' || { cat errors; exit 1; }
 OMP_NUM_THREADS=1 "$work/venv/bin/python" -W ignore - <<'PY'
 import contextlib
 import io
