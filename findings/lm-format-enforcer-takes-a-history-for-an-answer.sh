@@ -15,7 +15,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check lm-format-enforcer==0.11.3
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check lm-format-enforcer==0.11.3 interegular==0.3.3
 "$work/venv/bin/python" - <<'PY'
 import logging
 import random
