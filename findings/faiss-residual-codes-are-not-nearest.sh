@@ -6,7 +6,7 @@
 # Seen: faiss-cpu 1.15.1 encodes by beam search over the levels (`max_beam_size` 5 by default). With 20,000 random vectors of 32 dimensions
 #   and 3 levels of 256 codes, half of the vectors (0.50) get another identifier than the nearest codes, and three in ten (0.30) another
 #   FIRST code. With `max_beam_size = 1` the codes are exactly the nearest ones. The squared error is smaller with the beam (12.3 against
-#   12.9), so this is intended; but whoever adds items by nearest codes to a catalog made so gets identifiers from another subtree.
+#   13.0), so this is intended; but whoever adds items by nearest codes to a catalog made so gets identifiers from another subtree.
 # Fails if that changes.
 set -euo pipefail
 work=$(mktemp -d)
