@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from drafting.trie.item_trie import ItemTrie
+from tests.lists import assert_same_list
 from tests.speculation import ITEMS, Speculation
 from verification.request import BeamRequest
 from verification.result import BeamResult
@@ -57,6 +58,4 @@ def check_scores_beside_lists(models: Speculation, depth: int, plain: dict[str, 
         np.testing.assert_allclose(scores_of(results[request.request_id]), expected, atol=1e-4, rtol=0)
         assert results[request.request_id].usage.candidates == len(items)
     for request in lists[: len(keyed)]:
-        ours, theirs = results[request.request_id].items, plain[request.request_id].items
-        np.testing.assert_allclose([item.score for item in ours], [item.score for item in theirs], atol=1e-4, rtol=0)
-        assert all(one.item == other.item or abs(one.score - other.score) < 1e-5 for one, other in zip(ours, theirs, strict=True))
+        assert_same_list(results[request.request_id], plain[request.request_id])

@@ -19,6 +19,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles, ModelFilesError
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_set import ItemSet
+from tests.lists import assert_same_list
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists, model_scores, over_children
 from tests.speculation import COSTS, ITEMS, Speculation, run
@@ -217,9 +218,7 @@ def test_every_plan_gives_the_plain_list(pair: Speculation, rule: SearchRule, wa
 def assert_lists(results: dict[str, BeamResult], expected: dict[str, BeamResult]) -> None:
     assert results.keys() == expected.keys()
     for name, theirs in expected.items():
-        np.testing.assert_allclose([i.score for i in results[name].items], [i.score for i in theirs.items], atol=1e-4)
-        for ours, other in zip(results[name].items, theirs.items, strict=True):
-            assert ours.item == other.item or abs(ours.score - other.score) < 1e-5
+        assert_same_list(results[name], theirs)
 
 
 @pytest.mark.parametrize("waits", [False, True])

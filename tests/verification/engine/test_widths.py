@@ -16,6 +16,7 @@ from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.planner import Planner
 from drafting.trie.item_set import ItemSet
 from tests.capping import Walk, caps_of, random_values
+from tests.lists import assert_same_list, assert_same_pairs
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists, model_scores
 from tests.speculation import noisy_copy, run
@@ -66,13 +67,6 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     recommender.close()
 
 
-def assert_same(ours: list[tuple[tuple[int, ...], float]], theirs: list[tuple[tuple[int, ...], float]], tolerance: float = 1e-4) -> None:
-    """Only identifiers closer than 1e-5 in score may change places."""
-    np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], atol=tolerance, rtol=0)
-    for (one, score), (other, its) in zip(ours, theirs, strict=True):
-        assert one == other or abs(score - its) < 1e-5
-
-
 def test_widths_of_each_level_equal_brute_force_whatever_is_drafted(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
     """Narrow levels above wide ones and below them, with filters and exclusions, in mixed batches; prompts are cached at times."""
     recommender, model = small
@@ -95,7 +89,7 @@ def test_widths_of_each_level_equal_brute_force_whatever_is_drafted(small: tuple
     for drafted in (None, plans(trie.mean_fan_out, 90)):
         found = run(recommender.engine, requests, rng, drafted)
         for name, theirs in expected.items():
-            assert_same(as_pairs(found[name], identifiers), theirs)
+            assert_same_pairs(as_pairs(found[name], identifiers), theirs)
     recommender.engine.forget_histories()
 
 
@@ -150,7 +144,7 @@ def test_levels_that_are_cut_are_those_that_are_not(small: tuple[Recommender, Au
         assert engine.used_slots == 0
         for name, theirs in expected.items():
             assert [item.rank for item in found[name].items] == [item.rank for item in theirs.items]
-            assert_same([((item.item,), item.score) for item in found[name].items], [((item.item,), item.score) for item in theirs.items])
+            assert_same_list(found[name], theirs)
     engine.use_plan(FixedPlan.parse("none"))
     engine.add(recommender.request("ended", [5], 30, 90))
     engine.step(most_nodes=1)
@@ -210,8 +204,8 @@ def test_wide_beams_equal_generate_with_every_plan(wide: tuple[int, int], host: 
     for number, history in enumerate(asked):
         request = recommender.request(str(number), history, width)
         (theirs,) = generate_lists(model, [request.prompt], table, width, paper_catalog.identifier_length)
-        assert_same(as_pairs(run(recommender.engine, [request], rng)[request.request_id], identifiers), theirs)
-        assert_same(as_pairs(run(recommender.engine, [request], rng, some)[request.request_id], identifiers), theirs)
+        assert_same_pairs(as_pairs(run(recommender.engine, [request], rng)[request.request_id], identifiers), theirs)
+        assert_same_pairs(as_pairs(run(recommender.engine, [request], rng, some)[request.request_id], identifiers), theirs)
     recommender.close()
 
 
