@@ -104,6 +104,7 @@ def run(
         for result in engine.step().finished:
             results[result.request_id] = result
     assert engine.used_slots == 0
+    assert results.keys() >= {request.request_id for request in requests}, "a list that ended in failure compares with nothing"
     return results
 
 

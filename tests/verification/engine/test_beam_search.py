@@ -208,10 +208,13 @@ def test_filters_with_exclusions_equal_brute_force(small: tuple[Recommender, Aut
         asked[str(number)] = allowed
         expected[str(number)] = brute_force_beam(model_scores(model, request.prompt), identifiers, allowed, k, beam_width)
         engine.add(request)
+    results: list[BeamResult] = []
     while engine.running:
-        for result in engine.step().finished:
-            assert all(asked[result.request_id][item.item] for item in result.items)
-            assert_same(as_pairs(result, identifiers), expected[result.request_id])
+        results += engine.step().finished
+    assert {result.request_id for result in results} == asked.keys()
+    for result in results:
+        assert all(asked[result.request_id][item.item] for item in result.items)
+        assert_same(as_pairs(result, identifiers), expected[result.request_id])
 
 
 def test_a_filter_that_leaves_five_items_returns_those(small: tuple[Recommender, AutoModelForCausalLM]) -> None:

@@ -124,6 +124,7 @@ def test_blended_lists_equal_brute_force(seed: int, tmp_path) -> None:
     engine, trie = recommender.engine, recommender.engine.trie
     identifiers = trie.token.numpy()[trie.paths(trie.leaf_of_item)]
     asked: dict[str, Asked] = {}
+    results: list[BeamResult] = []
     for number in range(10):
         k = int(rng.integers(1, 21))
         allowed = rng.random(len(trie.items)) < rng.choice([0.1, 0.6, 1.0])
@@ -147,12 +148,13 @@ def test_blended_lists_equal_brute_force(seed: int, tmp_path) -> None:
         asked[str(number)] = Asked(request, allowed, fresh, scores)
         engine.add(request)
         if rng.random() < 0.5:
-            for result in engine.step().finished:
-                check(result, asked[result.request_id], model, identifiers)
+            results += engine.step().finished
     while engine.running:
-        for result in engine.step().finished:
-            check(result, asked[result.request_id], model, identifiers)
+        results += engine.step().finished
     assert engine.used_slots == 0
+    assert {result.request_id for result in results} == asked.keys()
+    for result in results:
+        check(result, asked[result.request_id], model, identifiers)
 
 
 def with_blend(request: BeamRequest, trie: ItemTrie, rng: np.random.Generator) -> BeamRequest:
