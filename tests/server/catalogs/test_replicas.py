@@ -745,10 +745,11 @@ class Model:
         self.folder, self.control = folder, control
         self.shops: dict[str, Shop] = {}
         self.filters: dict[str, set[str]] = {}
-        # Of each filter, and of what is active, what may be too: writes that were not answered.
+        # Of each filter, what it may be too: writes that were not answered.
         self.unsure: dict[str, list[set[str]]] = {}
         self.versions: dict[str, Catalog] = {}
-        self.items: list[str] = []
+        self.activated: list[Activation] = []
+        self.items: dict[str, Activation] = {}
         self.number = 0
 
     async def shop(self) -> Shop:
@@ -778,14 +779,13 @@ class Model:
                     assert name not in self.versions, "a name was taken twice"
                     self.versions[name] = catalog
                 case "activate":
-                    await shop.activate(self.rng.choice([START.version, *self.versions]))
+                    await self.serve(shop, self.rng.choice([START.version, *self.versions]))
                 case "back":
-                    async with shop.catalogs.changing:
-                        await shop.switch.serve(None, "a test", without_engine=True)
+                    await self.serve(shop, None)
                 case "items":
                     name = f"new-{self.number}"
                     _, activation = await adds(shop).add(item(name))
-                    self.items.append(name)
+                    self.items[name] = activation
                     assert name in shop.catalogs.active.catalog.item_ids
                     assert activation.version == shop.catalogs.active.name
                 case "follow":
@@ -794,6 +794,11 @@ class Model:
             """Refused, or not answered."""
         finally:
             self.control.lose = None
+
+    async def serve(self, shop: Shop, version: str | None) -> None:
+        """A version; None for the one before."""
+        async with shop.catalogs.changing:
+            self.activated.append(await shop.switch.serve(version, "a test", without_engine=version is None))
 
     async def put(self, shop: Shop, name: str, items: set[str]) -> None:
         """A filter of these items; none of that name if there are none."""
@@ -819,9 +824,12 @@ class Model:
                 assert (await shop.catalogs.read(name)).version == catalog.version
         assert len(states) == 1
         assert len({shop.catalogs.follower.applied for shop in self.shops.values()}) == 1
-        # Whoever has taken items has them in a version that the history names; versions with fewer never come after on the same stem.
-        history = next(iter(self.shops.values())).catalogs.history
-        assert len({entry.version for entry in history if ".items-" in entry.version}) >= len(self.items)
+        # Whatever was acknowledged is in the one history of all, and items are in the version that was made of them.
+        *_, shop = self.shops.values()
+        assert all(each in shop.catalogs.history for each in (*self.activated, *self.items.values()))
+        for name, activation in self.items.items():
+            if activation.version in shop.catalogs.versions():
+                assert name in (await shop.catalogs.read(activation.version)).item_ids
 
 
 @pytest.mark.parametrize("seed", range(3))
