@@ -86,7 +86,8 @@ def _seconds(column: Any, path: Path) -> DoubleArray:
         if pa.types.is_temporal(column.type):
             microseconds: DoubleArray = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
             return microseconds / 1e6
-        numbers: DoubleArray = column.cast(pa.float64()).to_numpy()
+        # Nanoseconds since 1970 are beyond 2^53, so the nearest floats stand for them, as for those of JSONL.
+        numbers: DoubleArray = column.cast(pa.float64(), safe=False).to_numpy()
     except pa.ArrowException as error:
         raise InteractionError(
             f"The column {COLUMNS[2]} of {path} holds values of type {column.type} that are neither numbers nor parquet's own dates: "

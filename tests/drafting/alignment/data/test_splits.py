@@ -89,6 +89,21 @@ def test_parquet_is_read_as_jsonl_is(tmp_path: Path, kind: str) -> None:
         assert histories(one) == histories(other)
 
 
+def test_nanoseconds_of_parquet_are_read_as_those_of_jsonl_are(tmp_path: Path) -> None:
+    """As pandas writes dates that were made whole numbers; Arrow refuses to make floats of them unless it is told so."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    times = [1_700_000_000_000_000_000 + second * 10**9 for second in (3, 1, 2)]
+    lines = [json.dumps({"user": "u", "item": item, "timestamp": time}) + "\n" for item, time in enumerate(times)]
+    (tmp_path / "a" / "interactions.jsonl").write_text("".join(lines))
+    write_parquet(tmp_path / "b", user=["u"] * 3, item=[0, 1, 2], timestamp=times)
+    for name in "ab":
+        split = load_split(tmp_path / name, CATALOG, SplitRule("global-time"))
+        assert histories(split.train.followed_by(split.valid).followed_by(split.test)) == [[1, 2, 0]]
+        assert split.train.timestamps is not None
+        assert split.train.timestamps.tolist() == sorted(map(float, times))[: len(split.train)]
+
+
 def test_floats_of_parquet_name_the_users_and_items_that_integers_name(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
