@@ -5,6 +5,7 @@ LoRA weights are merged into the model, so it is loaded like any other.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,44 +81,116 @@ def train_target(
     if neighbours is not None:
         _check_neighbours(neighbours, settings)
         check_source(neighbours, data, rule)
-
+    if settings.validate_users and not settings.keep_seen:
+        check_labels_are_new(split)
     known = None if neighbours is None else CatalogNeighbours.of(neighbours, catalog)
+    task = _Task(data, split, catalog, base, template, known)
+    judge = validate if settings.validate_users else None
+    if settings.fit == FIT_TRAIN or judge is None:
+        return task.train(run, settings, judge, overwrite=overwrite)
+    open_run(run, task.begun(settings)[1], overwrite)
+    if (found := read_metrics(run.trial.out)) is None:
+        found = task.train(run.trial, msgspec.structs.replace(settings, fit=FIT_TRAIN), judge, overwrite=overwrite)
+    return task.train(run, settings, None, overwrite=overwrite, trial=found)
 
-    def begun(settings: TargetSettings) -> tuple[Base, dict[str, Any]]:
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """The inputs that all runs of a training share.
+
+    Attributes:
+        data: the directory that `split` was read from.
+        base, template: as of `train_target`.
+        neighbours: the model whose candidates are learnt as well; None for none.
+    """
+
+    data: Path
+    split: Split
+    catalog: Catalog
+    base: str
+    template: PromptForm
+    neighbours: CatalogNeighbours | None
+
+    def begun(self, settings: TargetSettings) -> tuple[Base, dict[str, Any]]:
         """The base, and the record of a run that begins with it."""
         set_seed(settings.seed)
-        start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
+        start = load_base(self.base, self.catalog, self.template, more_tokens=numbered_tokens(settings.add_tokens))
         mark_normalisation(start, settings)
-        record = _record(data, catalog, start, template, settings, split)
-        if neighbours is not None:
-            record["neighbours"] = {"kind": neighbours.kind, "fit": neighbours.fit, "digest": neighbours.digest}
-        return start, record
+        return start, self._record(start, settings)
 
-    def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
-        start, record = begun(settings)
-        learnt, valid = _samples(split, catalog, start, template, settings, known)
+    def train(
+        self,
+        run: RunDirectory,
+        settings: TargetSettings,
+        validate: Validate | None,
+        *,
+        overwrite: bool,
+        trial: TrainingMetrics | None = None,
+    ) -> TrainingMetrics:
+        """Train the model of one run from its base.
+
+        Args:
+            validate: judges the model of each epoch; None to take that of the last.
+            trial: the run that found the number of epochs; None where this one does.
+        """
+        start, record = self.begun(settings)
+        learnt, valid = self._samples(start, settings)
         if settings.dropout is not None:
             add_dropout(start.model, settings.dropout)
         model = add_lora(start.model, settings) if settings.lora_rank else start.model
-        losses = target_losses(start, catalog, settings, soft=neighbours is not None)
+        losses = target_losses(start, self.catalog, settings, soft=self.neighbours is not None)
         validation = None
-        if validates and validate is not None:
+        if validate is not None:
             if not len(valid):
                 raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
-            validation = EpochValidation(run, settings.patience, lambda model: _judged(validate, model, split))
+            validation = EpochValidation(run, settings.patience, lambda model: _judged(validate, model, self.split))
         labels = learnt.all_labels / math.ceil(len(learnt) / settings.batch_size)
         course = Course(*losses, validation, trial, labels, learnt.labels / learnt.all_labels)
         merge = merged if settings.lora_rank else None
-        return train_model(run, start, model, (learnt, valid), settings, record, template, overwrite=overwrite, course=course, merge=merge)
+        samples = learnt, valid
+        return train_model(run, start, model, samples, settings, record, self.template, overwrite=overwrite, course=course, merge=merge)
 
-    if settings.validate_users and not settings.keep_seen:
-        check_labels_are_new(split)
-    if settings.fit == FIT_TRAIN or not settings.validate_users:
-        return train(run, settings, validates=bool(settings.validate_users))
-    open_run(run, begun(settings)[1], overwrite)
-    if (found := read_metrics(run.trial.out)) is None:
-        found = train(run.trial, msgspec.structs.replace(settings, fit=FIT_TRAIN), validates=True)
-    return train(run, settings, validates=False, trial=found)
+    def _samples(self, start: Base, settings: TargetSettings) -> tuple[SampleSet, SampleSet]:
+        """The training samples, and the first validation item of each user given the training items; there may be none."""
+        identifiers = self.catalog.token_ids(start.tokenizer.get_vocab())
+        builder = PromptBuilder(self.template, PromptTokenizer.of(start.tokenizer), self.catalog, start.start_token)
+        kind = SampleSet if start.start_token is None else EncoderSampleSet
+        learnt = learnt_part(self.split, settings.fit)
+        windows = training_windows(learnt, builder, settings, packed=start.start_token is None and self.template.is_bare)
+        common = builder, identifiers, start.pad_token_id
+        soft = None
+        if self.neighbours is not None:
+            # It needs scipy, without which targets are trained and searched.
+            from drafting.alignment.neighbour_labels import neighbour_labels
+
+            soft = neighbour_labels(self.neighbours, learnt, windows.predicted)
+        chosen: dict[str, Any] = {"left_out": settings.left_out, "seed": settings.seed, "soft": soft}
+        train = kind(learnt, windows, *common, unknown_token=start.unknown_token, **chosen)
+        joined, ahead = next_windows(self.split.train, self.split.valid, builder.max_items + 1)
+        # What was learnt can't be validated on.
+        ahead = ahead.part(slice(None if settings.fit == FIT_TRAIN else 0))
+        return train, kind(joined, ahead, *common, unknown_token=start.unknown_token)
+
+    def _record(self, start: Base, settings: TargetSettings) -> dict[str, Any]:
+        """The inputs and settings of a run, as `training.json` stores them."""
+        split = self.split
+        record: dict[str, Any] = {
+            "kind": "target",
+            "base": describe_base(start),
+            "catalog": {"version": self.catalog.version, "items": len(self.catalog)},
+            "data": {
+                "sha256": data_hashes(self.data),
+                "users": len(split.train.users),
+                "interactions": {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)},
+            },
+            "prompt": self.template.contents(),
+            "settings": msgspec.to_builtins(settings),
+            "versions": versions(),
+        }
+        if self.neighbours is not None:
+            model = self.neighbours.model
+            record["neighbours"] = {"kind": model.kind, "fit": model.fit, "digest": model.digest}
+        return record
 
 
 def _judged(validate: Validate, model: Path, split: Split) -> ListQuality:
@@ -150,30 +223,6 @@ def _check_neighbours(neighbours: NeighbourModel, settings: TargetSettings) -> N
         )
 
 
-def _samples(
-    split: Split, catalog: Catalog, start: Base, template: PromptForm, settings: TargetSettings, neighbours: CatalogNeighbours | None
-) -> tuple[SampleSet, SampleSet]:
-    """The training samples, and the first validation item of each user given the training items; there may be none."""
-    identifiers = catalog.token_ids(start.tokenizer.get_vocab())
-    builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
-    kind = SampleSet if start.start_token is None else EncoderSampleSet
-    learnt = learnt_part(split, settings.fit)
-    windows = training_windows(learnt, builder, settings, packed=start.start_token is None and template.is_bare)
-    common = builder, identifiers, start.pad_token_id
-    soft = None
-    if neighbours is not None:
-        # It needs scipy, without which targets are trained and searched.
-        from drafting.alignment.neighbour_labels import neighbour_labels
-
-        soft = neighbour_labels(neighbours, learnt, windows.predicted)
-    chosen: dict[str, Any] = {"left_out": settings.left_out, "seed": settings.seed, "soft": soft}
-    train = kind(learnt, windows, *common, unknown_token=start.unknown_token, **chosen)
-    joined, ahead = next_windows(split.train, split.valid, builder.max_items + 1)
-    # What was learnt can't be validated on.
-    ahead = ahead.part(slice(None if settings.fit == FIT_TRAIN else 0))
-    return train, kind(joined, ahead, *common, unknown_token=start.unknown_token)
-
-
 def training_windows(learnt: Interactions, builder: PromptBuilder, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
     """The windows of training data. Each holds all that a prompt may show of a user, who has one event more if it leaves some out.
 
@@ -195,20 +244,3 @@ def training_windows(learnt: Interactions, builder: PromptBuilder, settings: Tar
         kind = "" if settings.label_kind is None else f", the last of the kind {settings.label_kind!r},"
         raise TrainingError(f"There is nothing to learn from: no user has two items{kind} in the training data.")
     return windows
-
-
-def _record(data: Path, catalog: Catalog, base: Base, template: PromptForm, settings: TargetSettings, split: Split) -> dict[str, Any]:
-    """The inputs and settings of a run, as `training.json` stores them."""
-    return {
-        "kind": "target",
-        "base": describe_base(base),
-        "catalog": {"version": catalog.version, "items": len(catalog)},
-        "data": {
-            "sha256": data_hashes(data),
-            "users": len(split.train.users),
-            "interactions": {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)},
-        },
-        "prompt": template.contents(),
-        "settings": msgspec.to_builtins(settings),
-        "versions": versions(),
-    }
