@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from drafting.alignment import objectives
+from drafting.alignment.data.samples import Batch
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.settings import DraftSettings
 from drafting.alignment.teacher.scores import dense
-from drafting.alignment.tree_batch import Batch
 from drafting.trie.item_trie import ItemTrie
 
 NEGATIVE_INFINITY = float("-inf")

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from drafting.alignment import objectives
 from drafting.alignment.coverage import CoverageLevels
+from drafting.alignment.data.samples import Batch
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.needs import NEEDS
 from drafting.alignment.settings import DraftSettings
 from drafting.alignment.teacher.data import VISITS
 from drafting.alignment.teacher.scores import dense
-from drafting.alignment.tree_batch import Batch, answer_rows
+from drafting.alignment.tree_batch import answer_rows
 from drafting.trie.item_trie import ItemTrie
 
 MODEL_INPUTS = ("input_ids", "position_ids", "attention_mask")

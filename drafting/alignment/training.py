@@ -27,12 +27,13 @@ from transformers.utils import logging as library_logging
 
 from drafting.alignment.bases import Base
 from drafting.alignment.course import Course, LogEpochEnds, RefuseNotFinite, StopAt, loss_of_last_epoch
-from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
+from drafting.alignment.data.samples import Batch, LengthBucketSampler
 from drafting.alignment.own_head import name_own_head
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.rotary import name_rotary_base
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
 from drafting.alignment.settings import LoopSettings, TrainingMetrics
+from drafting.array_types import IntArray
 from drafting.freed_memory import keep_freed_memory
 from drafting.prompts.loading import PromptForm
 from drafting.prompts.tokenizer_files import save_tokenizer
@@ -53,10 +54,10 @@ class Samples(Protocol):
         bucket_lengths: `[samples]`, length by which samples are grouped into batches.
     """
 
-    lengths: Positions
+    lengths: IntArray
 
     @property
-    def bucket_lengths(self) -> Positions: ...
+    def bucket_lengths(self) -> IntArray: ...
 
     def __len__(self) -> int: ...
 

@@ -12,12 +12,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from drafting.alignment.data.samples import IGNORED_LABEL
+from drafting.alignment.data.samples import IGNORED_LABEL, Batch
 from drafting.array_types import IntArray
 from drafting.trie.arrays import ranges
 from drafting.trie.item_trie import ItemTrie
-
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.reach import Reach
 from drafting.alignment.data.soft_labels import SoftLabels
-from drafting.alignment.data.windows import Windows
+from drafting.alignment.data.windows import Positions, Windows
 from drafting.array_types import IntArray
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
@@ -30,7 +30,6 @@ _BATCHES_PER_BUCKET_RUN = 50
 _MEASURED_SAMPLES = 256
 _SOON_READ = 10_000
 
-Positions = IntArray
 Batch = dict[str, torch.Tensor]
 
 
@@ -78,7 +77,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         self._seed = seed
         self._soft = soft
         self._epoch = 0
-        self.lengths: Positions = self._measured_lengths()
+        self.lengths: IntArray = self._measured_lengths()
         self.bucket_lengths = self.lengths
 
     def __len__(self) -> int:
@@ -159,7 +158,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         kept[-2] |= not kept[:-1].any()
         return positions[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
 
-    def _measured_lengths(self) -> Positions:
+    def _measured_lengths(self) -> IntArray:
         """Tokens of each sample: a linear fit through a few built prompts for templates of identifiers, otherwise each prompt is built."""
         samples = len(self.windows.last)
         if not samples:
@@ -173,7 +172,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
             known = np.minimum(self.windows.last - self.windows.first, self._builder.max_items)
             terms = np.stack([np.ones_like(known), known], axis=1)
             tokens = np.rint(terms @ np.linalg.lstsq(terms[measured], tokens, rcond=None)[0]).astype(np.int64)
-        lengths: Positions = tokens + self._identifiers.shape[1]
+        lengths: IntArray = tokens + self._identifiers.shape[1]
         return lengths
 
 
@@ -184,7 +183,7 @@ class LengthBucketSampler(torch.utils.data.Sampler[int]):
     seed and the epoch, so that an interrupted run can continue.
     """
 
-    def __init__(self, lengths: Positions, batch_size: int, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
+    def __init__(self, lengths: IntArray, batch_size: int, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
         """
         Args:
             on_epoch: called with each epoch, for samples that differ between epochs.

@@ -32,7 +32,7 @@ class Windows:
     owners: IntArray
     first: Positions
     last: Positions
-    scored: Positions
+    scored: IntArray
 
     @property
     def predicted(self) -> Positions:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from drafting.alignment.data.samples import Batch
 from drafting.alignment.teacher.data import VALID_FILE, VISITS, ShardFile
-from drafting.alignment.tree_batch import Batch, TokenWindows, TreeWindows, plain_batch, tree_batch
+from drafting.alignment.tree_batch import TokenWindows, TreeWindows, plain_batch, tree_batch
 from drafting.array_types import IntArray
 from drafting.trie.arrays import offsets_of
 from drafting.trie.item_trie import ItemTrie
@@ -40,10 +41,9 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
         self._windows = _join(parts)
         sizes = [len(part) for part in parts]
         self._shard = np.repeat(np.arange(len(parts)), sizes)
-        firsts = np.cumsum(sizes) - sizes
+        self._first_window = np.cumsum(sizes) - sizes
         self._answer_offsets = offsets_of(self._windows.answers)
-        self._answer_base = self._answer_offsets[firsts]
-        self._node_base = self._windows.node_offsets[self._windows.tree_offsets[firsts]]
+        self._node_offsets = self._windows.node_offsets[self._windows.tree_offsets]
         self._trie_node = np.concatenate([shard.read("node_trie") for shard in self._shards]) if trees else np.empty(0, np.int32)
         self._visits = np.concatenate([_visits(shard) for shard in self._shards]) if trees else np.empty(0, np.int16)
         self.lengths = self._windows.widths(trees)
@@ -97,22 +97,26 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
         """`answer_codes` int64 and `answer_probabilities` float32, `[answers, top]`, in the order of the labels."""
         if not self._with_answers:
             return {}
-        base = self._answer_base[self._shard[chosen]]
-        starts, ends = self._answer_offsets[chosen] - base, self._answer_offsets[chosen + 1] - base
-        return self._gather("answer", chosen, starts, ends, ("codes", "probabilities"))
+        return self._gather("answer", chosen, self._answer_offsets, ("codes", "probabilities"))
 
     def _tree_parts(self, chosen: IntArray) -> Batch:
         """`node_codes` int64, `node_probabilities` and `node_taken` float32, `[nodes, top]`."""
-        ends = self._windows.node_offsets[self._windows.tree_offsets]
-        base = self._node_base[self._shard[chosen]]
-        return self._gather("node", chosen, ends[chosen] - base, ends[chosen + 1] - base, ("codes", "probabilities", "taken"))
+        return self._gather("node", chosen, self._node_offsets, ("codes", "probabilities", "taken"))
 
-    def _gather(self, kind: str, chosen: IntArray, starts: IntArray, ends: IntArray, names: Sequence[str]) -> Batch:
+    def _gather(self, kind: str, chosen: IntArray, offsets: IntArray, names: Sequence[str]) -> Batch:
+        """Read the rows of windows from their shards, as `KIND_NAME` for each of the names.
+
+        Args:
+            offsets: `[windows + 1]`, the first row of each window, counted through all shards.
+        """
+        shards = self._shard[chosen]
+        base = offsets[self._first_window[shards]]
+        starts, ends = offsets[chosen] - base, offsets[chosen + 1] - base
         parts: Batch = {}
         for name in names:
             rows = [
                 self._shards[shard].rows(f"{kind}_{name}", slice(start, end))
-                for shard, start, end in zip(self._shard[chosen].tolist(), starts.tolist(), ends.tolist(), strict=True)
+                for shard, start, end in zip(shards.tolist(), starts.tolist(), ends.tolist(), strict=True)
             ]
             joined = torch.from_numpy(np.concatenate(rows))
             parts[f"{kind}_{name}"] = joined.long() if name == "codes" else joined.float()

@@ -9,11 +9,11 @@ from transformers import AutoTokenizer
 
 from drafting.alignment import objectives
 from drafting.alignment.coverage import CoverageLevels
+from drafting.alignment.data.samples import Batch
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.settings import DraftSettings
 from drafting.alignment.teacher.samples import TeacherSamples
 from drafting.alignment.teacher.scores import dense
-from drafting.alignment.tree_batch import Batch
 from drafting.catalog.loading import load_catalog
 from drafting.trie.item_trie import ItemTrie
 from tests.drafting.alignment.teachers import write_teacher
