@@ -67,6 +67,16 @@ class Events:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The interactions of one batch; arrays are as of `Events`."""
+
+    users: npt.NDArray[np.int32]
+    items: npt.NDArray[np.int32]
+    times: DoubleArray
+    values: DoubleArray | None
+
+
 class EventReader:
     """Reads interactions out of batches of rows."""
 
@@ -79,7 +89,7 @@ class EventReader:
         self._roles, self._keep, self._bad, self._time_format = roles, keep, bad, time_format
         self._kept_ids = {*map(attribute, kept_ids)}
         self._users, self._items = Names(), Names()
-        self._parts: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], DoubleArray, DoubleArray | None]] = []
+        self._parts: list[_Part] = []
         self._details = TableBuilder()
         self._dated: bool | None = None
         self._count = self._seen = 0
@@ -95,13 +105,22 @@ class EventReader:
         if not self._count:
             reason = self._bad.described or "the files have no rows"
             raise InteractionError(f"There is no interaction that can be used: {reason}.{self._bad.advised}")
-        users, items, times = (np.concatenate([part[number] for part in self._parts]) for number in range(3))
-        values = None if self._roles.value is None else np.concatenate([part[3] for part in self._parts if part[3] is not None])
         known = self._details.columns(self._count)
         details = {name: column if name in self._kept_ids else _with_numbers(name, column) for name, column in known.items()}
-        return Events(self._users.names, self._items.names, users, items, times, bool(self._dated), values, details)
+        values = [part.values for part in self._parts if part.values is not None]
+        return Events(
+            user_names=self._users.names,
+            item_names=self._items.names,
+            users=np.concatenate([part.users for part in self._parts]),
+            items=np.concatenate([part.items for part in self._parts]),
+            times=np.concatenate([part.times for part in self._parts]),
+            dated=bool(self._dated),
+            values=np.concatenate(values) if values else None,
+            details=details,
+        )
 
     def _add(self, rows: RowBatch) -> None:
+        """Add the interactions of a batch, and report its rows that are none."""
         roles = self._roles
         users, items = (ids(rows.columns[name], name, rows) for name in (roles.user, roles.item))
         has_user, has_item = (column.is_valid().to_numpy(zero_copy_only=False) for column in (users, items))
@@ -126,21 +145,23 @@ class EventReader:
         self._seen += rows.size
         self._bad.lines -= int(blank.sum())
         kept = pa.array(good)
-        self._parts.append(
-            (
-                self._users.numbers(users.filter(kept)),
-                self._items.numbers(items.filter(kept)),
-                times[good],
-                None if values is None else values[good],
-            )
-        )
-        kinds = {} if roles.kind is None else {KIND: roles.kind}
+        rated = None if values is None else values[good]
+        self._parts.append(_Part(self._users.numbers(users.filter(kept)), self._items.numbers(items.filter(kept)), times[good], rated))
+        self._add_details(rows, kept)
+        self._count += int(good.sum())
+
+    def _add_details(self, rows: RowBatch, kept: Any) -> None:
+        """Add the kinds and the attributes of a batch.
+
+        Args:
+            kept: which of its rows are interactions, as an Arrow array.
+        """
+        kinds = {} if self._roles.kind is None else {KIND: self._roles.kind}
         for name, column in {**kinds, **{attribute(name): name for name in self._keep}}.items():
             with _advised(KIND, column) if name == KIND else nullcontext():
                 is_id = name in self._kept_ids
                 texts = ids(rows.columns[column], column, rows) if is_id else _text_kinds(rows.columns[column], name)
             add_values(self._details[name], self._count, texts.filter(kept))
-        self._count += int(good.sum())
 
     def _times(self, rows: RowBatch) -> tuple[DoubleArray, BoolArray]:
         assert self._roles.time is not None
