@@ -4,7 +4,8 @@ Invariant: pure functions of logits and teacher probabilities, each a mean over 
 weight zero has no gradient. A row is one position of one sequence; its columns are the tokens that the objective compares, either a level's
 codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
 
-Notation: q = softmax(logits / temperature) is the draft's distribution, p the teacher's.
+Notation: `logits` and `teacher` are `[rows, columns]`, `weights` `[rows]`; q = softmax(logits / temperature) is the draft's distribution, p
+the teacher's.
 Source of the formulas: AtSpeed (arXiv 2410.05165), section 4, and the papers named below.
 """
 
@@ -29,18 +30,13 @@ def list_cross_entropy(logits: Tensor, taken: Tensor) -> Tensor:
     lists, with shared prefixes computed once. A row that no list goes through has no gradient.
 
     Args:
-        logits: `[rows, columns]`.
         taken: `[rows, columns]`, w(y), at least zero.
     """
     return -(taken * logits.log_softmax(-1)).sum() / taken.sum().clamp(min=1)
 
 
 def forward_kl(logits: Tensor, teacher: Tensor) -> Tensor:
-    """WordKD (Sanh et al. 2019): KL(p || q) = sum_y p(y) (log p(y) - log q(y)).
-
-    Args:
-        teacher: `[rows, columns]` probabilities.
-    """
+    """WordKD (Sanh et al. 2019): KL(p || q) = sum_y p(y) (log p(y) - log q(y))."""
     return (torch.xlogy(teacher, teacher) - teacher * logits.log_softmax(-1)).sum(-1).mean()
 
 

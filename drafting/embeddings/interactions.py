@@ -3,9 +3,10 @@
 Invariant: only the interactions that are given count. Give the training part, or identifiers will know what a model is evaluated on.
 
 What items say of each other are the weights of EASE, whose factors make identifiers from which targets learn far more than from plain
-counts (docs/alignment.md). Where there are too many items for its dense inverse, it is normalised co-occurrence within a window,
-factorised, which is what item2vec (arXiv 1603.04259) approaches (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
-Factorization", 2014).
+counts (docs/alignment.md). Where there are too many items for its dense inverse, it is normalised co-occurrence within a window.
+Up to a constant, its logarithm is the pointwise mutual information that item2vec (arXiv 1603.04259) factorises (Levy and Goldberg,
+"Neural Word Embedding as Implicit Matrix Factorization", 2014). Without the logarithm, pairs that nobody met are zeros and the matrix is
+sparse.
 """
 
 import numpy as np
@@ -37,7 +38,8 @@ def from_ease(known: Interactions, items: int) -> csr_array:
 
 
 def from_counts(counts: csr_array) -> csr_array:
-    """`[items, items]`: counts of pairs over what their two items were met with in all."""
+    """`[items, items]`: counts of pairs over what their two items were met with in all, c_ij / ((c_i + 1) * (c_j + 1)), where c_i is the
+    sum of the counts of i."""
     # One is added so that pairs met once, of two items hardly met otherwise, do not outweigh all others.
     scale = diags_array(1.0 / (counts.sum(axis=1) + 1.0))
     return csr_array(scale @ counts @ scale)

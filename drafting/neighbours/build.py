@@ -50,6 +50,9 @@ def ease_refusal(items: int) -> str | None:
 def ease(known: Interactions, items: int, l2: float) -> FloatArray:
     """The weights of EASE, `[items, items]` float32, dense: each item predicted from the others by ridge regression, in closed form.
 
+    With X the matrix of which user has met which item and P = (X^T X + l2 * I)^-1, the weight of item j behind item i is -P_ij / P_jj, and
+    that of an item behind itself 0.
+
     Args:
         l2: the regularisation, above 0.
 

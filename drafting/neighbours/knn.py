@@ -33,16 +33,19 @@ class NoRoomError(NeighbourError):
 def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | None = None) -> list[csr_array]:
     """Cosine similarities of items, `[items, items]` float32, sparse, for each of some shrinkages.
 
+    With n_i the number of users who have met item i, and n_ij of those who have met both, the similarity of i and j is
+    n_ij / (sqrt(n_i * n_j) + shrink), and that of an item with itself 0.
+
     Args:
-        shrinks: added to the geometric mean of the users of both items, which is what common users are divided by; it weakens
-            similarities that rest on few users.
+        shrinks: at least 0; one above it weakens similarities that rest on few users.
         kept: only so many largest ones of a row, equal ones by index; None for all.
 
     Raises:
         NeighbourError: there are too many pairs of items that a user has met.
         NoRoomError: there is no memory for what is kept.
 
-    Source: "Item-Based Top-N Recommendation Algorithms" (Deshpande and Karypis, 2004), with the shrinkage of Bell and Koren (2007).
+    Source: "Item-Based Top-N Recommendation Algorithms" (Deshpande and Karypis, 2004), with the shrinkage in the denominator as in "Are We
+    Really Making Much Progress?" (Ferrari Dacrema et al., 2019).
     """
     met = user_item_matrix(known, items)
     users = csr_array(met.T)
