@@ -11,6 +11,8 @@ from typing import Any
 
 from drafting.errors import InteractionError
 
+# Is told what was found and decided, a sentence at a time.
+Tell = Callable[[str], None]
 NAMED = 5
 # So many bad lines are told while others are still read, which may take long.
 TOLD_EARLY = 10_000
@@ -53,7 +55,7 @@ class BadLines:
     bad: int = 0
     examples: list[str] = field(default_factory=list)
     advice: dict[str, None] = field(default_factory=dict)
-    tell: Callable[[str], None] | None = None
+    tell: Tell | None = None
 
     def add(self, path: Path, line: int, reason: str, advice: str = "") -> None:
         """Count a bad line.

@@ -3,7 +3,7 @@
 Invariant: whatever is left out is counted and told, and nothing is written before all has been read.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,29 +12,22 @@ import numpy as np
 
 from drafting.alignment.data.details import KIND
 from drafting.alignment.data.hashes import file_hash
-from drafting.alignment.data.profiles import USER as PROFILE_USER
 from drafting.array_types import BoolArray
 from drafting.catalog.attributes import TITLE
-from drafting.catalog.item_list import ITEM_KEY, RESERVED
-from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many, unusable
+from drafting.catalog.json_values import listed
 from drafting.errors import InteractionError
-from drafting.preparation.columns import ITEM, NO_COLUMN, USER, Roles, found_roles, key_column, shown_names
+from drafting.preparation.columns import NO_COLUMN, Roles, found_roles, shown_names
 from drafting.preparation.core import k_core, last_of_same, of_pairs
 from drafting.preparation.events import EventReader, Events
-from drafting.preparation.facts import FactTable, as_they_stand, keep_free, read_facts, unusable_in_profile
 from drafting.preparation.layouts import Layout, Part, found_layout
 from drafting.preparation.names import whole, with_whole_numbers
-from drafting.preparation.rows import BadLines
+from drafting.preparation.rows import BadLines, Tell
 from drafting.preparation.settings import ALL, FIRST, PrepareSettings
-from drafting.preparation.shapes import TableShape, found_shape
+from drafting.preparation.subjects import Subject, look_up
 from drafting.preparation.summary import Summary
-from drafting.preparation.tables import PLAIN, Table
+from drafting.preparation.tables import PLAIN, Table, tell_no_data
 from drafting.preparation.times import AUTO, found_unit, in_seconds, strange
 from drafting.preparation.writing import check_out, whole_directory, write_events, write_items, write_profiles, write_record
-
-Tell = Callable[[str], None]
-# Of the objects of one table: each row has a place for each of them.
-_MOST_FIELDS = 10 * MAX_ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -61,16 +54,16 @@ def prepare(settings: PrepareSettings, tell: Tell) -> Summary:
     events, read = read_events(settings, layout, tell)
     events = _ordered(_chosen(events, settings, tell))
     parts = (None, None) if layout is None else (layout.items, layout.users)
-    items = _facts(ITEM, settings.items or parts[0], events.item_names, read.roles.item, settings, tell)
-    users = _facts(USER, settings.users or parts[1], events.user_names, read.roles.user, settings, tell)
-    summary = Summary.of(events, settings.split, sum(TITLE in known for known in items[0].facts.values()))
+    items = look_up(Subject.items(settings), settings.items or parts[0], events.item_names, read.roles.item, settings, tell)
+    users = look_up(Subject.users(settings), settings.users or parts[1], events.user_names, read.roles.user, settings, tell)
+    summary = Summary.of(events, settings.split, sum(TITLE in known for known in items.facts.values()))
     with whole_directory(settings.out) as folder:
         write_events(folder, events)
-        write_items(folder, events.item_names, items[0].facts)
-        if users[0].facts:
-            write_profiles(folder, events.user_names, users[0].facts)
+        write_items(folder, events.item_names, items.facts)
+        if users.facts:
+            write_profiles(folder, events.user_names, users.facts)
         tell("Hashing the sources.")
-        write_record(folder, _record(settings, layout, read, (*items[1], *users[1]), summary))
+        write_record(folder, _record(settings, layout, read, (*items.paths, *users.paths), summary))
     return summary
 
 
@@ -93,7 +86,7 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell, ke
         beside = [each.path.name for each in (layout.items, layout.users) if each is not None]
         tell(f"{settings.source} is {layout.name}{f', with {listed(beside)}' if beside else ''}.")
     table = Table.open(part.path, part.options)
-    _tell_no_data(part, table, tell)
+    tell_no_data(part.path, table, tell)
     said = {**({} if layout is None else layout.roles), **{role: name for role, name in settings.columns.items() if name is not None}}
     names = table.names_with({*settings.keep, *said.values()} - {NO_COLUMN})
     roles = found_roles(part.path, names, said)
@@ -194,84 +187,6 @@ def _met(names: Sequence[str], numbers: Any) -> tuple[list[str], Any]:
     place = np.zeros(len(names), np.int32)
     place[found] = np.arange(len(found), dtype=np.int32)
     return [names[number] for number in found], place[numbers]
-
-
-def _facts(
-    role: str, given: Path | Part | None, names: Sequence[str], column: str, settings: PrepareSettings, tell: Tell
-) -> tuple[FactTable, tuple[Path, ...]]:
-    """What is known of items or users, and the files that say it."""
-    if given is None:
-        return FactTable(), ()
-    part = given if isinstance(given, Part) else Part(given, replace(settings.text, names=()))
-    table = _opened(part)
-    _tell_no_data(part, table, tell)
-    key = key_column(part.path, table.names, settings.item_key if role == ITEM else settings.user_key, role, column)
-    chosen = settings.item_columns if role == ITEM else settings.user_columns
-    shape = _shape(role, part, table, key, settings.title if role == ITEM else None, chosen, tell)
-    bad = BadLines(settings.bad_lines, tell=tell)
-    find_types = not (table.typed or shape.has_types)
-    texts = (TITLE,) if role == ITEM else ()
-    refusal = unusable if role == ITEM else unusable_in_profile
-    make = shape.make or as_they_stand
-    known = read_facts(table, key, names, bad, make, shape.columns, texts=texts, find_types=find_types, refusal=refusal)
-    bad.check()
-    if nothing := [name for name in chosen if name not in (key, *known.names, shape.title)]:
-        tell(f"No {role} has {listed(nothing)}, which --{role}-columns names.")
-    renamed = keep_free(known, (ITEM_KEY, *RESERVED) if role == ITEM else (PROFILE_USER,))
-    if len(known.names) > MAX_ATTRIBUTES:
-        raise InteractionError(f"{too_many(len(known.names))} Choose some with --{role}-columns.")
-    tell(f"{part.path.name}: {role} = {key}; known of {len(known.facts):,} of {len(names):,} {role}s: {listed(known.names)}.")
-    for name, other in renamed.items():
-        tell(f"The column {name} of {part.path.name} is called {other} now: {name} means something else in the files of {role}s.")
-    tell_left_out(known, bad, role, tell)
-    return known, table.paths
-
-
-def _shape(role: str, part: Part, table: Table, key: str, title: str | None, chosen: Sequence[str], tell: Tell) -> TableShape:
-    """How rows of a table are read, with the chosen columns; what it leaves out by itself is told."""
-    shape = found_shape(table.names, key, title, has_more=table.is_json) if role == ITEM or ":" in key else TableShape(has_types=False)
-    named = (*([title] if title else []), *(() if shape.has_types else chosen))
-    there = table.names_with({*named, *chosen})
-    wrong = next((name for name in named if name not in there), None)
-    if wrong is not None:
-        raise InteractionError(f"{part.path} has no column {wrong!r}: it has {shown_names(there)}.")
-    if (counts := [name for name in shape.counts if name in there]) and not chosen:
-        reason = "they count what is held out, too; --item-columns keeps what it names"
-        tell(f"Of {part.path.name}, {listed(counts)} are left out: {reason}.")
-    others = [name for name in there if name != key]
-    left = [] if chosen or not shape.columns else [name for name in others if name not in shape.columns]
-    if left:
-        tell(f"Left out of {part.path.name}: {listed(left)} (--item-columns keeps what it names).")
-    kept = shape.kept(chosen, others)
-    if not kept.columns and len(table.all_names) > max(_MOST_FIELDS, len(table.names)):
-        raise InteractionError(f"{too_many(len(table.all_names) - 1)} Choose some with --{role}-columns.")
-    if kept.title not in (None, TITLE) and TITLE in {*(kept.columns or table.all_names)} - {key}:
-        tell(f"Left out of {part.path.name}: {TITLE}, as {kept.title} holds the titles.")
-    return kept
-
-
-def _opened(part: Part) -> Table:
-    """A table; what separates its columns may be said of the interactions alone."""
-    try:
-        return Table.open(part.path, part.options)
-    except InteractionError:
-        return Table.open(part.path, replace(part.options, delimiter=None))
-
-
-def _tell_no_data(part: Part, table: Table, tell: Tell) -> None:
-    if table.sources.left_out:
-        tell(f"Of {part.path} these files are no data, or empty: {listed(table.sources.left_out)}.")
-
-
-def tell_left_out(known: FactTable, bad: BadLines, role: str, tell: Tell) -> None:
-    """Say which rows and values of a table were left out."""
-    if bad.bad:
-        tell(f"{bad.bad:,} of {bad.lines:,} lines can't be used and are left out: {bad.described}.")
-    if known.twice:
-        tell(f"{known.twice:,} rows are left out: their {role} came before.")
-    if known.unusable:
-        taker = "catalog" if role == ITEM else "profile"
-        tell(f"{known.unusable:,} values are left out, as no {taker} takes them: the first {known.reason}.")
 
 
 def _record(settings: PrepareSettings, layout: Layout | None, read: Read, more: Sequence[Path], summary: Summary) -> dict[str, Any]:

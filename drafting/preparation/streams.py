@@ -14,7 +14,8 @@ from drafting.alignment.data.item_index import MetNames
 from drafting.alignment.data.loading import EVENTS_FILE, PARQUET_FILE, found_files, load_whole
 from drafting.alignment.data.parquet import COLUMNS
 from drafting.preparation.events import Events
-from drafting.preparation.run import Tell, with_dates
+from drafting.preparation.rows import Tell
+from drafting.preparation.run import with_dates
 from drafting.preparation.tables import Table
 
 _TABLES = (EVENTS_FILE, PARQUET_FILE)

@@ -15,12 +15,13 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+from drafting.catalog.json_values import listed
 from drafting.catalog.parquet import checked_batches, open_parquet
 from drafting.errors import InteractionError
 from drafting.preparation.columns import shown_names
 from drafting.preparation.delimited import DelimitedForm, found_form, read_delimited
 from drafting.preparation.json_rows import field_names, read_json
-from drafting.preparation.rows import BadLines, RowBatch
+from drafting.preparation.rows import BadLines, RowBatch, Tell
 from drafting.preparation.sources import Format, Source, Sources, are_utf8, find_sources
 
 _ROWS_AT_ONCE = 1 << 18
@@ -73,8 +74,7 @@ class Table:
                 encoding = options.encoding
                 if encoding.lower() != PLAIN.encoding and are_utf8(each.path for each in sources.files):
                     encoding = PLAIN.encoding
-                form = found_form(first.path, options.names, options.delimiter, encoding)
-                form = DelimitedForm(form.names, form.delimiter, form.header, options.quotes, form.encoding)
+                form = replace(found_form(first.path, options.names, options.delimiter, encoding), quotes=options.quotes)
                 names = form.names
             case Format.JSON:
                 names = field_names(first.path)
@@ -185,7 +185,13 @@ class Table:
             return self.form
         found = found_form(path, (), self.form.delimiter, self.form.encoding)
         _require(path, found.names, wanted)
-        return DelimitedForm(found.names, self.form.delimiter, True, self.form.quotes, self.form.encoding)
+        return replace(self.form, names=found.names)
+
+
+def tell_no_data(path: Path, table: Table, tell: Tell) -> None:
+    """Say which files at the path of a table are none of its parts."""
+    if table.sources.left_out:
+        tell(f"Of {path} these files are no data, or empty: {listed(table.sources.left_out)}.")
 
 
 def _own(source: Source, wanted: Sequence[str]) -> tuple[list[str], dict[str, str | None]]:
