@@ -144,11 +144,14 @@ class CatalogStore(KnownVersions):
             candidate.proven = True
         return candidate.served
 
-    async def activate(self, served: ServedCatalog, by: str, *, new: Path | None = None) -> Activation:
+    async def activate(self, served: ServedCatalog, by: str, *, new: Path | None = None) -> tuple[Activation, ServedCatalog]:
         """Serve a version that `bring` has given from now on; call it within `Follower.decide`. After an error nothing has changed.
 
         Args:
             new: file of a version that new items make, and that comes into being with its activation; None for one that is there.
+
+        Returns:
+            The activation, and the version that was served until then.
 
         Raises:
             ControlConflict, ControlUnavailable: it can't be written.
@@ -157,14 +160,14 @@ class CatalogStore(KnownVersions):
         added = {} if new is None else version_added(served.name, VersionRecord(new.name, entry.at, by_items=True))
         anyway = {} if self.own is None else self.own.anyway
         await self.follower.write(anyway | self.record.activated(entry) | added)
-        self.adopt(served)
-        return entry
+        return entry, self.adopt(served)
 
-    def adopt(self, served: ServedCatalog) -> None:
-        """Serve a version that `bring` has given."""
-        self.own = None
-        if served is not self.active:
+    def adopt(self, served: ServedCatalog) -> ServedCatalog:
+        """Serve a version that `bring` has given; return the one that was served until then."""
+        self.own, before = None, self.active
+        if served is not before:
             self._switch(served)
+        return before
 
     async def _prove(self, served: ServedCatalog, without_engine: bool) -> None:
         try:

@@ -69,8 +69,7 @@ class CatalogSwitch:
                 raise VersionNotServed(f"The version {quoted(served)} is not served any more: {quoted(active)} is. Nothing was changed.")
             name = self._catalogs.previous() if version is None else version
             found = await self._bring(candidate, name, self._catalogs.path(name), without_engine=without_engine)
-            before = self._catalogs.active
-            activation = await self._catalogs.activate(found, by)
+            activation, before = await self._catalogs.activate(found, by)
             self._begin_metrics(before)
             return activation
 
@@ -91,16 +90,15 @@ class CatalogSwitch:
         """
         found = await self._bring(candidate, version, path)
         self._catalogs.check_settled(base)
-        activation = await self._catalogs.activate(found, by, new=path)
+        activation, before = await self._catalogs.activate(found, by, new=path)
         # What fails is told to whoever sent the items; where another replica came before, all this is done again.
         self._health.activated()
         self._health.items_added.inc(len(found.catalog) - len(base.catalog))
-        self._begin_metrics(base)
+        self._begin_metrics(before)
         return activation
 
     async def follow(self, version: str) -> None:
         """Serve a version here that all are to serve. Raises as `serve`."""
-        before = self._catalogs.active
         unproven = not self.has_engine and version != self._deadly
         with self._health.activation(), self._catalogs.candidate() as candidate:
             path = self._catalogs.path(version)
@@ -110,7 +108,7 @@ class CatalogSwitch:
                 self._deadly = version
                 raise
             await self._prompts.prepare(served)
-            self._catalogs.adopt(served)
+            before = self._catalogs.adopt(served)
         self._deadly = None
         self._begin_metrics(before)
 

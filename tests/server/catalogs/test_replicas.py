@@ -13,6 +13,7 @@ import pytest
 
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.attributes import AttributeColumn
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.placement import add_items
@@ -22,6 +23,7 @@ from server.catalogs.new_items import NewItems
 from server.catalogs.placing import Placed, PlaceOrder
 from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.served import ServedCatalog
+from server.catalogs.store import Candidate, Prepare
 from server.catalogs.tidying import near
 from server.control import ControlStore, Limits, Position, Replica, State, Write
 from server.control.announcer import Announcer
@@ -169,6 +171,31 @@ async def test_counts_of_items_go_on_on_all_replicas_and_the_one_that_adds_some_
     assert (told(one), told(two)) == ([2, len(START) + 1, 1], [2, len(START) + 1, 0])
     await two.activate(START.version)
     assert told(two) == [0, len(START), 0]
+
+
+async def test_items_that_are_added_to_a_version_which_is_left_while_they_are_followed_are_counted_anew(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version is fetched for minutes, perhaps, and then counts are those of the one that engines came up with meanwhile."""
+    one, two, _ = fleet
+    await one.add("large", catalog_of({f"large-{number}": ["<a_0>", "<b_0>", f"<c_{number}>"] for number in range(2 * len(START))}))
+    for name in ("large", START.version):
+        await one.activate(name)
+    await follow(two)
+    await adds(one).add(item("new"))
+    large, bring = await two.catalogs.load("large"), two.catalogs.bring
+
+    async def bring_late(candidate: Candidate, name: str, path: Path, prepare: Prepare, *, without_engine: bool) -> ServedCatalog:
+        found = await bring(candidate, name, path, prepare, without_engine=without_engine)
+        two.catalogs.leave(large, "Two engines died with it.")
+        two.metrics.health.open_catalog(large.name, len(large.catalog))
+        return found
+
+    monkeypatch.setattr(two.catalogs, "bring", bring_late)
+    await follow(two)
+    assert state_of(two) == state_of(one)
+    assert two.named_by_metric == one.catalogs.active.name
+    assert two.metrics.registry.get_sample_value("atspeed_catalog_items") == len(START) + 1
 
 
 async def test_items_whose_name_another_replica_takes_meanwhile_are_served_under_their_own(
