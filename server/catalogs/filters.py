@@ -233,7 +233,12 @@ class NamedFilters:
             FilterRefused: one of them can't be evaluated.
         """
         active, meanings = self._catalogs.active, self._follower.record.filters
-        for name, items in (await self._evaluated(active, meanings)).items():
+        found = await self._evaluated(active, meanings)
+        while active is not self._catalogs.active:
+            # Engines died with it meanwhile, and an earlier version is served: that waits for no lock.
+            active = self._catalogs.active
+            found = await self._evaluated(active, meanings)
+        for name, items in found.items():
             self._catalogs.put_filter(active, name, items, meanings[name])
         for name in active.filters.keys() - meanings.keys():
             self._forget(name)

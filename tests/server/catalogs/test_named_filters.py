@@ -20,6 +20,7 @@ from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control import open_control_store
 from server.control.follower import Follower
+from server.control.records import encode_filter
 from server.engine.client import EngineClient
 from server.engine_settings import EngineOptions
 from server.errors import FilterRefused, TooManyFilters
@@ -88,6 +89,25 @@ async def test_a_filter_means_the_version_that_is_served_in_the_end(catalogs: Ca
     await putting
     assert second.filters["cheap"].members().tolist() == [True, True, True, False]
     assert held.evaluated == ["price < 3"] * 2
+
+
+async def test_filters_are_followed_for_the_version_that_is_served_in_the_end(
+    catalogs: CatalogStore, named: NamedFilters, held: Held
+) -> None:
+    """A backup that is restored brings all filters anew, and engines may die with the version while these are evaluated for it."""
+    held.gate.set()
+    await named.put("old", "price < 9")
+    await held.wait_until_begun()
+    held.gate.clear()
+    del catalogs.record.filters["old"]
+    catalogs.record.filters["cheap"] = encode_filter("price < 3")
+    following = asyncio.create_task(named.follow())
+    await held.wait_until_begun()
+    first, catalogs.active = catalogs.active, priced("v2", [1, 1, 1, 5])
+    held.gate.set()
+    await following
+    assert catalogs.active.filters["cheap"].members().tolist() == [True, True, True, False]
+    assert (list(catalogs.active.filters), list(first.filters)) == (["cheap"], ["old"])
 
 
 async def test_an_expression_that_a_version_can_not_have_is_refused_and_changes_nothing(
