@@ -121,8 +121,11 @@ class NamedFilters:
             known = self._decoded[name] = meaning, NamedFilter(name, decode_filter(meaning))
         return known[1]
 
-    async def put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
+    async def put(self, name: str, what: str | Sequence[str]) -> tuple[NamedFilter, ItemSet]:
         """Name an expression over the items' attributes, or some items.
+
+        Returns:
+            The filter, and the items that pass of the version that was served when it was put.
 
         Raises:
             FilterRefused, UnknownItem: the expression can't be used for the catalog, or it has no such item.
@@ -140,7 +143,7 @@ class NamedFilters:
         finally:
             self._puts -= 1
 
-    async def _put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
+    async def _put(self, name: str, what: str | Sequence[str]) -> tuple[NamedFilter, ItemSet]:
         named = NamedFilter(name, what if isinstance(what, str) else TextColumn.of(what))
         meaning = await self._in_thread(lambda: encode_filter(named.what))
         found = await self._work_out(named)
@@ -155,7 +158,7 @@ class NamedFilters:
 
         async with self._catalogs.changing:
             await self._follower.decide(keep)
-        return named
+        return named, found.items
 
     async def _work_out(self, named: NamedFilter) -> _WorkedOut:
         """The items that pass of the version that is served; an expression that another filter has is not evaluated again.
@@ -188,7 +191,9 @@ class NamedFilters:
             raise TooManyFilters(f"With this one, all filters would take more than {MAX_FILTER_BYTES >> 20:,} MiB: delete one first.")
         await self._follower.write({f"{FILTER}{named.name}": meaning})
         self._decoded[named.name] = meaning, named
-        self._catalogs.put_filter(found.served, named.name, found.items, meaning)
+        if found.served is self._catalogs.active:
+            # Else engines died with it during the write, and the version in its place gets the filter when this replica applies the store.
+            self._catalogs.put_filter(found.served, named.name, found.items, meaning)
 
     async def drop(self, name: str) -> None:
         """Forget a filter; requests that run with it are not disturbed.

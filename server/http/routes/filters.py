@@ -35,11 +35,9 @@ def filter_routes(services: Services) -> APIRouter:
     @needs(Scope.CATALOG)
     async def put(name: FilterPath, body: FilterDefinition, wait: WaitQuery = None) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
-        named = await filters.put(name, body.expression or body.items or [])
-        # Before others are waited for: meanwhile the filter may be forgotten again.
-        answer = line(named, services.catalogs.active.filters[name])
+        named, passing = await filters.put(name, body.expression or body.items or [])
         await services.announcer.wait_for(wait)
-        return answer
+        return line(named, passing)
 
     @router.get("", summary="All named filters", responses=documented(), response_model_exclude_none=True)
     @needs(Scope.CATALOG)

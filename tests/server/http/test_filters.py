@@ -1,12 +1,14 @@
 """Named filters on a real server: the k best of what they let through, and one clear sentence for everything that can't be."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from drafting.catalog.catalog import Catalog
 from server.catalogs import filters
+from server.control.records import Changes
 from server.http.routes.filters import EMPTY_NOTE
 from server.schemas.comparisons import FilterSample
 from tests.server.http.test_app import Bench
@@ -172,3 +174,20 @@ async def test_a_filter_that_is_forgotten_while_others_are_waited_for_is_answere
     monkeypatch.setattr(bench.services.announcer, "wait_for", forget)
     response = await bench.client.put("/v1/catalog/filters/few?wait=all", json={"items": ["item-3", "item-5"]})
     assert (response.status_code, response.json()) == (200, {"name": "few", "items": 2})
+
+
+async def test_a_filter_whose_version_is_left_while_it_is_written_is_answered_and_is_there(monkeypatch: pytest.MonkeyPatch):
+    """A Redis that fails over may take seconds for the write, in which engines die and another comes up with an earlier version."""
+    bench = Bench()
+    catalogs = bench.services.catalogs
+    first, write = catalogs.active, catalogs.follower.write
+
+    async def leave_meanwhile(changes: Changes) -> None:
+        await write(changes)
+        catalogs.active = replace(first, filters={}, meanings={})
+
+    monkeypatch.setattr(catalogs.follower, "write", leave_meanwhile)
+    response = await bench.client.put("/v1/catalog/filters/few", json={"items": ["item-3", "item-5"]})
+    assert (response.status_code, response.json()) == (200, {"name": "few", "items": 2})
+    await bench.services.filters.follow()
+    assert (list(first.filters), len(catalogs.active.filters["few"])) == ([], 2)
