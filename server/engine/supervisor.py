@@ -221,8 +221,11 @@ class EngineSupervisor:
         arrival = Arrival(self._catalog_version)
 
         def receive(message: FromEngine) -> None:
+            if self._process is None or obstacle.done():
+                # It was given up: what it had still sent does not make it ready, and its silence before counts.
+                return
             self.heartbeat.heard(message)
-            if not obstacle.done() and (found := self._receive(message, arrival, time.monotonic() - started)) is not None:
+            if (found := self._receive(message, arrival, time.monotonic() - started)) is not None:
                 obstacle.set_result(found)
 
         try:
@@ -230,15 +233,13 @@ class EngineSupervisor:
                 try:
                     return await self._accompany(self._process, obstacle)
                 finally:
-                    engine, self.engine = self.engine, None
+                    engine, self.engine, self._process = self.engine, None, None
                     self._abandon()
                     if engine is not None:
                         self._note_gone()
                         await engine.stop()
         except OSError as error:
             return Obstacle(f"The engine process can't be started: {error}.")
-        finally:
-            self._process = None
 
     async def _accompany(self, process: EngineProcess, obstacle: "asyncio.Future[Obstacle]") -> Obstacle | None:
         """Wait until a process ends or can't serve."""

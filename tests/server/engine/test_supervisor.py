@@ -1,7 +1,10 @@
 """The engine's supervisor, on engine processes that have no model and fail in every way there is."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -9,11 +12,14 @@ import pytest
 from server.engine import process as engine_process
 from server.engine import supervisor as engine_supervisor
 from server.engine.heartbeat import Patience
-from server.engine.process import Obstacle
+from server.engine.process import EngineProcess, Obstacle
 from server.engine.supervisor import EngineStatus
+from server.engine_settings import EngineOptions
+from server.messages import FromEngine
 from server.try_again import EngineUnavailable
 from tests.server.engine.fake_engine_client import search, started, submit
 from tests.server.engine_process import process_id
+from tests.server.fake_ready import READY
 from tests.server.fake_worker import UNREADABLE
 from tests.waiting import has_ended, until
 
@@ -231,3 +237,21 @@ async def test_a_fault_of_the_supervisor_itself_ends_the_server(monkeypatch: pyt
         assert "the engine's supervisor failed" in caplog.text
         with pytest.raises(EngineUnavailable, match=r"^The engine can't start\.$"):
             await search(client, submit("fine"))
+
+
+async def test_a_process_that_was_given_up_does_not_become_ready_by_what_it_had_still_sent(monkeypatch: pytest.MonkeyPatch):
+    """It is waited for until it has ended, and its socket is read meanwhile."""
+
+    @asynccontextmanager
+    async def start(_module: str, _options: EngineOptions, receive: Callable[[FromEngine], None]) -> AsyncIterator[SimpleNamespace]:
+        try:
+            yield SimpleNamespace(pid=0, exit_status=asyncio.get_running_loop().create_future())
+        finally:
+            receive(READY)
+
+    monkeypatch.setattr(EngineProcess, "start", start)
+    async with started() as (client, _):
+        await until(lambda: process_id(client.supervisor) is not None)
+        # The server ends while its engine loads.
+        await client.supervisor.stop()
+        assert (client.supervisor.engine, client.supervisor.ready) == (None, None)
