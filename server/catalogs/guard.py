@@ -9,6 +9,9 @@ fault lies elsewhere, and the version stays. All of this holds also where the se
 
 import logging
 import time
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from server.catalogs.deaths import DeathFile, Deaths
 from server.catalogs.filters import NamedFilters
@@ -28,6 +31,14 @@ LOOK_TICKS = 10
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """The version that the next engine loads in place of the one that is watched, and why that is to be left."""
+
+    version: ServedCatalog
+    reason: str
+
+
 class CatalogGuard(CatalogWatch):
     """Watches the version that is served, and leaves it for an earlier one if engines die with it."""
 
@@ -45,17 +56,10 @@ class CatalogGuard(CatalogWatch):
     def _begin(self, version: ServedCatalog) -> None:
         """Watch a version, of which nothing has been seen yet."""
         self._watched = version
-        # Engines that died with it while they started, or soon after.
-        self._deaths = 0
-        # True once it has served for long: it is not left any more.
-        self._proven = False
-        # Why it is to be left, once it is.
-        self._reason = ""
-        # The version that the next engine loads in its place; None as a rule.
-        self._trial: ServedCatalog | None = None
-        # True once another one was to be tried, until an engine comes up with the watched one again.
-        self._tried = False
-        # True if the newest engine was started with it.
+        self._known = Deaths(version.catalog.version)
+        # None as a rule.
+        self._trial: _Trial | None = None
+        # True if the newest engine was started with the watched version: then it counts if it dies.
         self._started_with_it = False
 
     def _watch_active(self) -> None:
@@ -74,36 +78,37 @@ class CatalogGuard(CatalogWatch):
 
     async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
         """Count the death for the version, and name another version for the next engine when it is time to leave it."""
+        # First of all: until the next engine is ready, `look` changes nothing, however long another version takes to be loaded here.
         ready_since, self._ready_since = self._ready_since, None
         self._watch_active()
         active = self._watched
-        if self._trial is not None:
-            logger.error("the engine did not come up with version %s either: version %s is tried again", self._trial.name, active.name)
-            self._trial = self._catalogs.trying = None
-            self._supervisor.serve_catalog(active.handle, active.path, active.catalog.version)
-            self._catalogs.follower.stir()
+        if (trial := self._trial) is not None:
+            logger.error("the engine did not come up with version %s either: version %s is tried again", trial.version.name, active.name)
+            self._trial = None
+            self._catalogs.end_trial()
             return
         if ready_since is not None:
             self._note_service(ready_since, silence)
-            if self._proven:
+            if self._known.proven:
                 return
         if catalog != active.handle:
             return
-        self._deaths += 1
-        if blamed or self._deaths >= MOST_DEATHS:
+        self._known = replace(self._known, count=self._known.count + 1)
+        if blamed or self._known.count >= MOST_DEATHS:
             await self._try_another("The engine could not load it." if blamed else "Two engines died with it.")
 
     def engine_ready(self, catalog: str) -> None:
         """Leave the version for the one on trial, if it is that which the engine has loaded."""
         self._ready_since = time.monotonic()
-        if self._trial is not None and catalog == self._trial.handle:
-            logger.error("version %s is left for version %s: %s", self._watched.name, self._trial.name, self._reason)
-            self._catalogs.leave(self._trial, self._reason)
-            self._health.open_catalog(self._trial.name, len(self._trial.catalog))
-            self._begin(self._trial)
+        trial = self._trial
+        if trial is not None and catalog == trial.version.handle:
+            logger.error("version %s is left for version %s: %s", self._watched.name, trial.version.name, trial.reason)
+            self._catalogs.leave(trial.version, trial.reason)
+            self._health.open_catalog(trial.version.name, len(trial.version.catalog))
+            self._begin(trial.version)
             self._started_with_it = True
         elif catalog == self._watched.handle:
-            self._tried = False
+            self._known = replace(self._known, tried=False)
 
     async def watch(self) -> None:
         """Keep the file true while an engine serves, until cancelled."""
@@ -125,18 +130,18 @@ class CatalogGuard(CatalogWatch):
     async def _recall(self) -> None:
         """Go on with what is known of the version from a server that was killed."""
         self._watch_active()
-        known = self._file.read(self._watched.catalog.version)
-        self._deaths, self._proven, self._tried = known.count, known.proven, known.tried
-        if known.count:
-            logger.warning("a server that was killed has counted engines that died with version %s: %d", self._watched.name, known.count)
-        if known.count >= MOST_DEATHS:
+        self._known = self._file.read(self._known.version)
+        if self._known.count:
+            name, count = self._watched.name, self._known.count
+            logger.warning("a server that was killed has counted engines that died with version %s: %d", name, count)
+        if self._known.count >= MOST_DEATHS:
             await self._try_another("Two engines died with it, the last one as its server was killed.")
 
     def _keep(self) -> None:
         """Write what is to be known if the server is killed now."""
         # What a proven version's engines die of while they serve is not its fault.
-        counts = self._started_with_it and not (self._proven and self._ready_since is not None)
-        self._file.write(Deaths(self._watched.catalog.version, self._deaths + counts, self._proven, self._tried))
+        counts = self._started_with_it and not (self._known.proven and self._ready_since is not None)
+        self._file.write(replace(self._known, count=self._known.count + counts))
 
     def _note_service(self, ready_since: float, silence: float) -> None:
         """Note it if the version has served for long by now, whatever the engine was started with.
@@ -147,13 +152,14 @@ class CatalogGuard(CatalogWatch):
         """
         served_for = max(0.0, time.monotonic() - silence - max(ready_since, self._catalogs.active_since))
         if served_for >= SOON_SECONDS:
-            self._proven, self._deaths = True, 0
+            self._known = replace(self._known, proven=True, count=0)
 
     async def _try_another(self, reason: str) -> None:
         """Have the next engine load another version, unless one was to be tried since an engine came up with this one."""
-        if not self._tried:
-            self._reason, self._tried = reason, True
-            self._trial = await self._last_good()
+        if not self._known.tried:
+            self._known = replace(self._known, tried=True)
+            version = await self._last_good()
+            self._trial = None if version is None else _Trial(version, reason)
 
     async def _last_good(self) -> ServedCatalog | None:
         """The newest version served before that can be loaded, and that the next engine will load; None if there is none."""
@@ -164,7 +170,7 @@ class CatalogGuard(CatalogWatch):
                 # Another one has been activated meanwhile.
                 return None
             if version is not None:
-                self._supervisor.serve_catalog(version.handle, version.path, version.catalog.version)
+                self._catalogs.start_engines_with(version)
                 return version
         self._catalogs.trying = None
         return None

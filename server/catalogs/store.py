@@ -85,7 +85,7 @@ class CatalogStore(KnownVersions):
     def begin(self, served: ServedCatalog) -> None:
         """Serve a version, prepared already, before there is an engine."""
         if served is not self.active:
-            self._engine.supervisor.serve_catalog(served.handle, served.path, served.catalog.version)
+            self.start_engines_with(served)
         self.active, self.active_since = served, time.monotonic()
         for name, items in list(served.filters.items()):
             self.put_filter(served, name, items, served.meanings[name])
@@ -224,6 +224,16 @@ class CatalogStore(KnownVersions):
         self.decide_alone(served, BY_RECOVERY, self.active.name, reason)
         self._switch(served)
 
+    def start_engines_with(self, served: ServedCatalog) -> None:
+        """Have engines that are started from now on load a version: the active one, or the one on trial."""
+        self._engine.supervisor.serve_catalog(served.handle, served.path, served.catalog.version)
+
+    def end_trial(self) -> None:
+        """Go on with the active version: no engine has come up with the one on trial either."""
+        self.trying = None
+        self.start_engines_with(self.active)
+        self.follower.stir()
+
     def check_settled(self, active: ServedCatalog | None = None) -> None:
         """Refuse a change while it is not sure which version it is a change of.
 
@@ -243,7 +253,7 @@ class CatalogStore(KnownVersions):
     def _switch(self, served: ServedCatalog) -> None:
         for name, items in list(served.filters.items()):
             self.put_filter(served, name, items, served.meanings[name])
-        self._engine.supervisor.serve_catalog(served.handle, served.path, served.catalog.version)
+        self.start_engines_with(served)
         if self._engine.lacks(served.handle):
             logger.warning("an engine was started while version %s was activated: it is replaced by one that loads it", served.name)
             self._engine.supervisor.replace()
