@@ -62,7 +62,7 @@ class KnownVersions:
 
     @property
     def changing(self) -> asyncio.Lock:
-        """Held by whoever changes versions or filters, from judging until the change has taken effect."""
+        """Held by whoever changes versions or filters, from judging until that has taken effect; only `CatalogStore.leave` goes without."""
         return self.follower.changing
 
     @property

@@ -63,6 +63,7 @@ class CatalogReplica:
             self._switch.begin(first.served)
             changes = await self._found(alone=alone)
             if changes and (first.by is None or not alone):
+                # A server alone writes it in one go with its decision. Beside others that waits for its engine, as what it found need not.
                 await self._write_found(changes)
             if first.by is not None:
                 own = changes if alone or self._unwritten else {}

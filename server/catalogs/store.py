@@ -219,7 +219,8 @@ class CatalogStore(KnownVersions):
     def leave(self, served: ServedCatalog, reason: str) -> None:
         """Serve an earlier version, which an engine has loaded, because of what the active one has done.
 
-        A control store that is away does not keep a server from it.
+        A control store that is away does not keep a server from it, nor does the lock `changing`: who holds it may be waiting for that very
+        engine. So after each await under the lock `active`, `own` and `trying` may be others.
         """
         self.decide_alone(served, BY_RECOVERY, self.active.name, reason)
         self._switch(served)

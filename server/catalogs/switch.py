@@ -2,7 +2,7 @@
 
 Invariant: all that changes what is served, by name, by new items or because others have written it, comes through here with the lock
 `CatalogStore.changing` held, so a version is served with all named filters evaluated, the builder of its prompts made and its metrics
-begun, or not at all.
+begun, or not at all. Only the guard leaves a version elsewhere, and that may be at any await in here (`CatalogStore.leave`).
 """
 
 import logging

@@ -95,6 +95,8 @@ class Follower(Reader):
     async def write(self, changes: Changes) -> None:
         """Write what was judged at the state that is applied; whoever calls applies it then, without waiting for anything.
 
+        All that was read counts as applied from then on: whoever writes while applying has applied the rest.
+
         Raises:
             ControlConflict: another replica has written meanwhile; nothing was written.
             ControlUnavailable: the store does not answer; the change may be there.
