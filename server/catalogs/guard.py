@@ -76,7 +76,7 @@ class CatalogGuard(CatalogWatch):
         self._started_with_it = self._trial is None
         self._keep()
 
-    async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
+    async def engine_ended(self, handle: str, *, blamed: bool, silence: float) -> None:
         """Count the death for the version, and name another version for the next engine when it is time to leave it."""
         # First of all: until the next engine is ready, `look` changes nothing, however long another version takes to be loaded here.
         ready_since, self._ready_since = self._ready_since, None
@@ -91,23 +91,23 @@ class CatalogGuard(CatalogWatch):
             self._note_service(ready_since, silence)
             if self._known.proven:
                 return
-        if catalog != active.handle:
+        if handle != active.handle:
             return
         self._known = replace(self._known, count=self._known.count + 1)
         if blamed or self._known.count >= MOST_DEATHS:
             await self._try_another("The engine could not load it." if blamed else "Two engines died with it.")
 
-    def engine_ready(self, catalog: str) -> None:
+    def engine_ready(self, handle: str) -> None:
         """Leave the version for the one on trial, if it is that which the engine has loaded."""
         self._ready_since = time.monotonic()
         trial = self._trial
-        if trial is not None and catalog == trial.version.handle:
+        if trial is not None and handle == trial.version.handle:
             logger.error("version %s is left for version %s: %s", self._watched.name, trial.version.name, trial.reason)
             self._catalogs.leave(trial.version, trial.reason)
             self._health.open_catalog(trial.version.name, len(trial.version.catalog))
             self._begin(trial.version)
             self._started_with_it = True
-        elif catalog == self._watched.handle:
+        elif handle == self._watched.handle:
             self._known = replace(self._known, tried=False)
 
     async def watch(self) -> None:

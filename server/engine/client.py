@@ -68,7 +68,7 @@ class EngineClient:
         # Filters that are forgotten as soon as no pending request names them.
         self._unwanted: set[DropFilter] = set()
         self._loading = OwedAnswers()
-        # Names of the catalogs that the engine has loaded.
+        # Handles of the catalogs that the engine has loaded.
         self._catalogs: set[str] = set()
 
     @contextmanager
@@ -110,8 +110,8 @@ class EngineClient:
                 self.supervisor.tell(Cancel(request.submit.request_id))
             raise
 
-    async def load_catalog(self, name: str, path: Path) -> None:
-        """Have the engine load another catalog beside those that it serves.
+    async def load_catalog(self, handle: str, path: Path) -> None:
+        """Have the engine load another catalog beside those that it serves, under a handle.
 
         Raises:
             EngineUnavailable: there is no engine, or it died meanwhile.
@@ -119,24 +119,24 @@ class EngineClient:
         """
         if self.supervisor.status is not EngineStatus.READY:
             raise self.supervisor.unavailable()
-        self.supervisor.tell(LoadCatalog(name, str(path)))
+        self.supervisor.tell(LoadCatalog(handle, str(path)))
         try:
-            await self._loading.wait(name, CATALOG_SECONDS)
+            await self._loading.wait(handle, CATALOG_SECONDS)
         except (TimeoutError, asyncio.CancelledError) as end:
-            self.supervisor.tell(DropCatalog(name))
+            self.supervisor.tell(DropCatalog(handle))
             if isinstance(end, asyncio.CancelledError):
                 raise
             raise CatalogRefused(f"The engine has not loaded the catalog within {CATALOG_SECONDS:g} s.") from end
 
-    def lacks(self, name: str) -> bool:
+    def lacks(self, handle: str) -> bool:
         """True if there is an engine, and it has not loaded a catalog."""
-        return self.supervisor.engine is not None and name not in self._catalogs
+        return self.supervisor.engine is not None and handle not in self._catalogs
 
-    def drop_catalog(self, name: str) -> None:
+    def drop_catalog(self, handle: str) -> None:
         """Tell the engine that no request will name a catalog any more."""
-        self._filters.pop(name, None)
-        self._catalogs.discard(name)
-        self.supervisor.tell(DropCatalog(name))
+        self._filters.pop(handle, None)
+        self._catalogs.discard(handle)
+        self.supervisor.tell(DropCatalog(handle))
 
     def put_filter(self, message: PutFilter) -> None:
         """Name a filter in this engine and, as long as its catalog is served, in every engine after it."""

@@ -165,9 +165,9 @@ class EngineSupervisor:
         if self.engine is not None:
             self.engine.send(message)
 
-    def serve_catalog(self, name: str, path: Path, version: str) -> None:
-        """Name the catalog that engines started from now on load, and its version."""
-        self._options = self._options.model_copy(update={"catalog": path, "catalog_name": name})
+    def serve_catalog(self, handle: str, path: Path, version: str) -> None:
+        """Say which catalog engines that are started from now on load, what they call it, and the version of its contents."""
+        self._options = self._options.model_copy(update={"catalog": path, "catalog_name": handle})
         self._catalog_version = version
 
     def replace(self) -> None:
@@ -191,10 +191,10 @@ class EngineSupervisor:
         while True:
             await self.watch.engine_starts()
             started = time.monotonic()
-            catalog = self._options.catalog_name
+            handle = self._options.catalog_name
             obstacle = await self._run_once()
-            await self.watch.engine_ended(catalog, blamed=obstacle is not None and obstacle.is_catalog, silence=self.heartbeat.silence)
-            if self._options.catalog_name != catalog:
+            await self.watch.engine_ended(handle, blamed=obstacle is not None and obstacle.is_catalog, silence=self.heartbeat.silence)
+            if self._options.catalog_name != handle:
                 # The next engine loads another catalog, and may fare better.
                 fruitless, obstacle = 0, None
                 self._backoff.reset()

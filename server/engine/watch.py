@@ -1,4 +1,7 @@
-"""`CatalogWatch`: what is told how engine processes fare with the catalog that they load. This base class ignores it."""
+"""`CatalogWatch`: what is told how engine processes fare with the catalog that they load. This base class ignores it.
+
+A handle is the name that engines have for a catalog (`ServedCatalog.handle`).
+"""
 
 
 class CatalogWatch:
@@ -7,13 +10,14 @@ class CatalogWatch:
     async def engine_starts(self) -> None:
         """Take note that an engine process is about to be started, once this returns."""
 
-    async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
-        """Take note that an engine process has ended which was started with `catalog`.
+    async def engine_ended(self, handle: str, *, blamed: bool, silence: float) -> None:
+        """Take note that an engine process has ended.
 
         Args:
+            handle: of the catalog that it was started with.
             blamed: True if that is why.
             silence: seconds since its last sign of life.
         """
 
-    def engine_ready(self, catalog: str) -> None:
-        """Take note that an engine process has loaded `catalog` and is about to take requests."""
+    def engine_ready(self, handle: str) -> None:
+        """Take note that an engine process has loaded a catalog and is about to take requests."""
