@@ -180,6 +180,8 @@ class CatalogGuard(CatalogWatch):
         try:
             version = await self._catalogs.load(name)
             await self._filters.prepare(version)
+            # Another replica may have removed it meanwhile, and its file.
+            self._catalogs.path(name)
         except (VersionNotFound, CatalogRefused, FilesUnavailable, FilterRefused) as error:
             logger.warning("version %s can't be tried instead: %s", name, error)
             return None

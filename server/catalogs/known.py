@@ -172,11 +172,13 @@ class KnownVersions:
 
         async def judge() -> tuple[VersionRecord, LeftVersion | None]:
             self.path(name)
+            late = await self.follower.serving(name)
+            # Behind that await, as the guard may choose it, or serve it, meanwhile.
             if name in (self.active.name, self.record.active):
                 raise VersionActive(f"The version {quoted(name)} is served: activate another one first.")
             if name == self.trying:
                 raise VersionActive(f"The version {quoted(name)} is on trial in place of the one that is served: remove it later.")
-            if late := await self.follower.serving(name):
+            if late:
                 raise VersionActive(f"The version {quoted(name)} is served by {', '.join(late)}, not yet another one: remove it later.")
             version, left = self.record.versions[name], self.record.left.get(name)
             await self.follower.write(version_removed(name))

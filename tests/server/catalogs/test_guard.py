@@ -16,7 +16,7 @@ from server.catalogs.guard import CatalogGuard
 from server.catalogs.proof import prove
 from server.catalogs.served import ServedCatalog
 from server.control.announcer import Announcer
-from server.control.records import Changes
+from server.control.records import Changes, version_removed
 from server.engine import supervisor as engine_supervisor
 from server.engine.supervisor import EngineStatus
 from server.errors import CatalogRefused, FilterRefused, VersionActive
@@ -260,6 +260,25 @@ async def test_a_version_that_is_removed_before_it_could_be_tried_is_passed_over
         await until(lambda: shop.catalogs.active.name != "three")
         check_left(shop, "three", "The engine could not load it.")
         assert not shop.failures
+
+
+async def test_a_version_that_another_replica_removes_while_it_is_made_ready_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as shop:
+        for name in ("one", "two"):
+            await shop.add(name, ONE)
+            await shop.activate(name, without_engine=True)
+        prepare = shop.filters.prepare
+
+        async def remove_meanwhile(served: ServedCatalog) -> None:
+            await prepare(served)
+            if served.name == "one":
+                await shop.catalogs.follower.write(version_removed("one"))
+
+        monkeypatch.setattr(shop.filters, "prepare", remove_meanwhile)
+        await shop.guard.engine_ended(shop.catalogs.active.handle, blamed=True, silence=0.0)
+        assert shop.catalogs.trying == START.version
 
 
 async def test_with_nothing_to_go_back_to_the_version_stays(tmp_path: Path) -> None:

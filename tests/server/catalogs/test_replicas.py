@@ -883,3 +883,20 @@ async def test_a_version_that_was_left_is_told_of_until_it_is_removed(fleet: lis
     await one.add("bad", START)
     await follow(two)
     assert one.catalogs.left == two.catalogs.left == []
+
+
+async def test_a_version_that_engines_are_to_be_tried_with_by_the_time_others_have_told_is_not_removed(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, *_ = fleet
+    await one.add("v1", ONE)
+
+    async def serving(_: str) -> list[str]:
+        one.catalogs.trying = "v1"
+        return []
+
+    monkeypatch.setattr(one.catalogs.follower, "serving", serving)
+    async with one.catalogs.changing:
+        with pytest.raises(VersionActive, match="on trial"):
+            await one.catalogs.remove("v1")
+    assert "v1" in one.catalogs.versions()
