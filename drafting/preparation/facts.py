@@ -12,7 +12,6 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
-from drafting.catalog.json_values import unusable
 from drafting.preparation.names import whole
 from drafting.preparation.numbers import is_number, number_of
 from drafting.preparation.rows import BadLines
@@ -112,13 +111,6 @@ def keep_free(known: FactTable, reserved: Sequence[str]) -> dict[str, str]:
         for facts in holders:
             facts[other] = facts.pop(name)
     return renamed
-
-
-def unusable_in_profile(value: Any) -> str | None:
-    """Why a profile does not take a value that a catalog may take, as the rest of a sentence that begins with it; None if it does."""
-    entries = value if isinstance(value, list) else [value]
-    is_nested = any(isinstance(entry, list | dict) for entry in entries)
-    return "holds an object, or a list in a list" if is_nested else unusable(value)
 
 
 def as_they_stand(row: Mapping[str, Any]) -> Facts:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from drafting.alignment.data.fact_limits import unusable_profile, unusable_value
 from drafting.alignment.data.profiles import USER as PROFILE_USER
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.item_list import ITEM_KEY, RESERVED
-from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many, unusable
+from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, shown, too_many, unusable
 from drafting.errors import InteractionError
 from drafting.preparation.columns import ITEM, USER, key_column, shown_names
-from drafting.preparation.facts import Facts, FactTable, as_they_stand, keep_free, read_facts, unusable_in_profile
+from drafting.preparation.facts import Facts, FactTable, as_they_stand, keep_free, read_facts
 from drafting.preparation.layouts import Part
 from drafting.preparation.rows import BadLines, Tell
 from drafting.preparation.settings import PrepareSettings
@@ -38,6 +39,8 @@ class Subject:
         reserved: names that the lines of their file have for themselves.
         taker: what takes the values, as a sentence calls it.
         refusal: why it does not take a value, as of `read_facts`.
+        whole_refusal: why it does not take all that is known of one together, as the rest of a sentence that begins with it; None if it
+            does. Where there is no such function, it takes whatever holds nothing but values that it takes.
     """
 
     role: str
@@ -48,6 +51,7 @@ class Subject:
     reserved: tuple[str, ...]
     taker: str
     refusal: Callable[[Any], str | None]
+    whole_refusal: Callable[[Facts], str | None] | None = None
 
     @classmethod
     def items(cls, settings: PrepareSettings) -> "Subject":
@@ -74,7 +78,8 @@ class Subject:
             texts=(),
             reserved=(PROFILE_USER,),
             taker="profile",
-            refusal=unusable_in_profile,
+            refusal=unusable_value,
+            whole_refusal=unusable_profile,
         )
 
 
@@ -121,6 +126,7 @@ def look_up(subject: Subject, given: Path | Part | None, names: Sequence[str], c
     renamed = keep_free(known, subject.reserved)
     if len(known.names) > MAX_ATTRIBUTES:
         raise InteractionError(f"{too_many(len(known.names))} Choose some with --{role}-columns.")
+    _check_whole(subject, known)
     tell(f"{part.path.name}: {role} = {key}; known of {len(known.facts):,} of {len(names):,} {role}s: {listed(known.names)}.")
     for name, other in renamed.items():
         tell(f"The column {name} of {part.path.name} is called {other} now: {name} means something else in the files of {role}s.")
@@ -159,6 +165,18 @@ def _opened(part: Part) -> Table:
         return Table.open(part.path, part.options)
     except InteractionError:
         return Table.open(part.path, replace(part.options, delimiter=None))
+
+
+def _check_whole(subject: Subject, known: FactTable) -> None:
+    """Refuse facts that servers would refuse as a whole, before a target learns from them."""
+    if subject.whole_refusal is None:
+        return
+    for name, facts in known.facts.items():
+        if reason := subject.whole_refusal(facts):
+            raise InteractionError(
+                f"The {subject.taker} of {subject.role} {shown(name)} could not be stored: it {reason}. Choose some columns with "
+                f"--{subject.role}-columns."
+            )
 
 
 def _tell_left_out(subject: Subject, known: FactTable, bad: BadLines, tell: Tell) -> None:

@@ -13,13 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from drafting.alignment.data.columns import MISSING, Column, row_values
 from drafting.alignment.data.details import ATTRIBUTES, KIND
+from drafting.alignment.data.fact_limits import MAX_NAME
 from drafting.array_types import BoolArray
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from drafting.errors import InteractionError
 from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
 from server.errors import quoted
-from server.schemas.given import MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES, MAX_NAME, Attributes, Facts
+from server.schemas.given import MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES, Attributes, Facts
 from server.schemas.timestamp import LAST_SECOND
 
 _LONGEST_ID = 512

@@ -5,25 +5,28 @@ every JSON parser, nothing is nested deeper than a list. Sentences about it say 
 is known of a person.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Self
 
-import msgspec
 from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, TypeAdapter, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from drafting.alignment.data.fact_limits import (
+    MAX_FACTS,
+    MAX_FACTS_BYTES,
+    MAX_NAME,
+    MAX_TEXT,
+    MAX_VALUES,
+    unusable_facts,
+    unusable_names,
+)
 from drafting.beam.rule import LARGEST_JSON_INTEGER
-from server.errors import quoted
 from server.schemas.body import Body, Id, Several
 from server.schemas.timestamp import EXAMPLE, Timestamp
 
 MAX_HISTORY = 10_000
 MAX_BEHAVIOURS = 20
 MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES = 16, 1024
-MAX_FACTS, MAX_FACTS_BYTES = 50, 8192
-MAX_NAME = 64
-MAX_TEXT = 2000
-MAX_VALUES = 100
 
 # Fields whose values are known of a person.
 PRIVATE = frozenset({"profile", "context", "behaviours", "kind", "value", "attributes"})
@@ -34,16 +37,8 @@ def _checked(most: int, most_bytes: int, *, lists: bool) -> Callable[[Any], Any]
     """A check of an object of scalars, and of lists of them if `lists`."""
 
     def check(facts: Any) -> Any:
-        if not isinstance(facts, dict):
-            return facts
-        if len(facts) > most:
-            raise _refusal(f"has {len(facts):,} names, and {most} are possible")
-        _check_names(facts)
-        for name, value in facts.items():
-            if reason := _unusable(value, lists):
-                raise _refusal(f"can't hold {quoted(name)}: its value {reason}")
-        if (size := len(msgspec.json.encode(facts))) > most_bytes:
-            raise _refusal(f"has {size:,} bytes as JSON, and {most_bytes:,} are possible")
+        if isinstance(facts, dict) and (reason := unusable_facts(facts, most, most_bytes, lists=lists)):
+            raise _refusal(reason)
         return facts
 
     return check
@@ -51,33 +46,6 @@ def _checked(most: int, most_bytes: int, *, lists: bool) -> Callable[[Any], Any]
 
 def _refusal(reason: str) -> PydanticCustomError:
     return PydanticCustomError(FACTS_ERROR, "{reason}", {"reason": reason})
-
-
-def _check_names(facts: Mapping[str, Any]) -> None:
-    if not all(0 < len(name) <= MAX_NAME and _encodable(name) for name in facts):
-        raise _refusal(f"has a name that can't be used: names have 1 to {MAX_NAME} characters, which UTF-8 can carry")
-
-
-def _unusable(value: Any, lists: bool) -> str | None:
-    """Why a value can't be taken, as the rest of a sentence that begins with it; None if it can."""
-    if lists and isinstance(value, list):
-        if len(value) > MAX_VALUES:
-            return f"is a list of {len(value):,}, and {MAX_VALUES} are possible"
-        return next((f"is a list in which one {reason}" for each in value if (reason := _unusable(each, lists=False))), None)
-    if isinstance(value, str):
-        if len(value) > MAX_TEXT:
-            return f"has {len(value):,} characters, and {MAX_TEXT:,} are possible"
-        return None if _encodable(value) else "holds text that UTF-8 can't carry"
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        # NaN lies between no bounds.
-        return None if abs(value) <= LARGEST_JSON_INTEGER else "is not finite, or beyond what every JSON parser reads alike (2^53)"
-    return f"is no text, number{', boolean or list of these' if lists else ' or boolean'}"
-
-
-def _encodable(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _object_schema(most: int, *, lists: bool) -> WithJsonSchema:
@@ -136,7 +104,8 @@ def _named(behaviours: Any) -> Any:
     if isinstance(behaviours, dict):
         if len(behaviours) > MAX_BEHAVIOURS:
             raise _refusal(f"has {len(behaviours):,} names, and {MAX_BEHAVIOURS} are possible")
-        _check_names(behaviours)
+        if reason := unusable_names(behaviours):
+            raise _refusal(reason)
     return behaviours
 
 

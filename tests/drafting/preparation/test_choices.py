@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -399,11 +400,34 @@ def test_values_that_no_catalog_takes_are_left_out(tmp_path: Path) -> None:
 
 def test_what_no_profile_takes_is_left_out_of_profiles(tmp_path: Path) -> None:
     """Else training, evaluation and the import of histories would refuse the whole directory."""
-    lines = [{"user": "a", "home": {"city": "x"}, "age": 3}, {"user": "b", "seen": [["x", 1]], "likes": ["war", None]}]
+    unusable = {"seen": [["x", 1]], "bio": "x" * 2001, "account": 2**53}
+    lines = [{"user": "a", "home": {"city": "x"}, "age": 3}, {"user": "b", **unusable, "likes": ["war", None]}]
     users = written(tmp_path / "users.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
     found = made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\nb,y\n"), users=users)
     assert dict(load_profiles(found.folder / "profiles.jsonl")) == {"a": {"age": 3}, "b": {"likes": ["war"]}}
-    assert "2 values are left out, as no profile takes them: the first home holds an object, or a list in a list." in found.told
+    reason = "is no text, number, boolean or list of these"
+    assert f"4 values are left out, as no profile takes them: the first home {reason}." in found.told
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({f"n{number}": 1 for number in range(50)}, "has 51 names, and 50 are possible"),
+        ({f"n{number}": "x" * 1900 for number in range(5)}, "has 9,549 bytes as JSON, and 8,192 are possible"),
+        ({"n" * 65: 1}, "has a name that can't be used: names have 1 to 64 characters, which UTF-8 can carry"),
+    ],
+    ids=["many names", "many bytes", "a long name"],
+)
+def test_a_profile_that_no_server_takes_is_refused_before_a_target_learns_from_it(
+    tmp_path: Path, facts: dict[str, object], reason: str
+) -> None:
+    """Else the import of histories would be the first to say so."""
+    data = written(tmp_path / "data.csv", "user,item\na,x\nb,y\n")
+    users = written(tmp_path / "users.jsonl", f"{json.dumps({'user': 'a', 'age': 3})}\n{json.dumps({'user': 'b', 'age': 4, **facts})}\n")
+    said = f"The profile of user 'b' could not be stored: it {reason}. Choose some columns with --user-columns."
+    with pytest.raises(InteractionError, match=f"^{re.escape(said)}$"):
+        made(tmp_path, data, users=users)
+    assert made(tmp_path, data, users=users, user_columns=("age",)).profiles == [{"user": "a", "age": 3}, {"user": "b", "age": 4}]
 
 
 def test_columns_with_the_names_of_ids_and_identifiers_are_renamed_and_told(tmp_path: Path) -> None:

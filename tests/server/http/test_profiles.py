@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import ValidationError
 
+from drafting.alignment.data.fact_limits import MAX_FACTS_BYTES
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.tails import ReadText
@@ -21,7 +22,7 @@ from drafting.prompts.tokenizer import PromptTokenizer
 from server.engine.prompts import write_prompts
 from server.http.app import build_app
 from server.metrics.tracing import Tracing
-from server.schemas.given import MAX_FACTS_BYTES, item_ids
+from server.schemas.given import item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.schemas.users import EventsBody, ProfileBody
 from server.services import Services
