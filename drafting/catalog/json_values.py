@@ -78,11 +78,16 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…")
 
 
-def too_many(names: int) -> str:
-    """The sentence for a catalog with too many names of attributes."""
+def too_many(names: int, holder: str = "The catalog", role: str = "item") -> str:
+    """The sentence for too many names of attributes.
+
+    Args:
+        holder: what would have them, as the sentence begins.
+        role: what an attribute is of.
+    """
     return (
-        f"The catalog would have {names:,} names of attributes, but {MAX_ATTRIBUTES} are the most: each is a column over all "
-        "items. Names that differ from item to item belong into one attribute, as a list."
+        f"{holder} would have {names:,} names of attributes, but {MAX_ATTRIBUTES} are the most: each is a column over all {role}s. Names "
+        f"that differ from {role} to {role} belong into one attribute, as a list."
     )
 
 

@@ -125,7 +125,7 @@ def look_up(subject: Subject, given: Path | Part | None, names: Sequence[str], c
         tell(f"No {role} has {listed(nothing)}, which --{role}-columns names.")
     renamed = keep_free(known, subject.reserved)
     if len(known.names) > MAX_ATTRIBUTES:
-        raise InteractionError(f"{too_many(len(known.names))} Choose some with --{role}-columns.")
+        raise _too_many(subject, len(known.names))
     _check_whole(subject, known)
     tell(f"{part.path.name}: {role} = {key}; known of {len(known.facts):,} of {len(names):,} {role}s: {listed(known.names)}.")
     for name, other in renamed.items():
@@ -153,10 +153,15 @@ def _shape(subject: Subject, path: Path, table: Table, key: str, tell: Tell) -> 
         tell(f"Left out of {path.name}: {listed(left)} (--item-columns keeps what it names).")
     kept = shape.kept(chosen, others)
     if not kept.columns and len(table.all_names) > max(_MOST_FIELDS, len(table.names)):
-        raise InteractionError(f"{too_many(len(table.all_names) - 1)} Choose some with --{subject.role}-columns.")
+        raise _too_many(subject, len(table.all_names) - 1)
     if kept.title not in (None, TITLE) and TITLE in {*(kept.columns or table.all_names)} - {key}:
         tell(f"Left out of {path.name}: {TITLE}, as {kept.title} holds the titles.")
     return kept
+
+
+def _too_many(subject: Subject, names: int) -> InteractionError:
+    sentence = too_many(names, f"The {subject.role}s", subject.role)
+    return InteractionError(f"{sentence} Choose some with --{subject.role}-columns.")
 
 
 def _opened(part: Part) -> Table:

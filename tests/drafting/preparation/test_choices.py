@@ -430,6 +430,18 @@ def test_a_profile_that_no_server_takes_is_refused_before_a_target_learns_from_i
     assert made(tmp_path, data, users=users, user_columns=("age",)).profiles == [{"user": "a", "age": 3}, {"user": "b", "age": 4}]
 
 
+@pytest.mark.parametrize(("role", "name"), [("item", "x"), ("user", "a")])
+def test_too_many_columns_are_those_of_items_or_of_users(tmp_path: Path, role: str, name: str) -> None:
+    columns = ",".join(f"n{number}" for number in range(101))
+    table = written(tmp_path / "table.csv", f"{role},{columns}\n{name},{','.join('1' * 101)}\n")
+    said = (
+        rf"^The {role}s would have 101 names of attributes, but 100 are the most: each is a column over all {role}s\. "
+        rf".* Choose some with --{role}-columns\.$"
+    )
+    with pytest.raises(InteractionError, match=said):
+        made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\n"), **{f"{role}s": table})
+
+
 def test_columns_with_the_names_of_ids_and_identifiers_are_renamed_and_told(tmp_path: Path) -> None:
     """No column takes the place of an id, and none is dropped when a catalog is made of the items."""
     items = written(tmp_path / "items.csv", "sku,item_id,title,codes,codes_,identifier,attributes\nx,100,X,7,8,abc,red\ny,101,Y,9,,,\n")
