@@ -273,7 +273,8 @@ class TrainingMetrics(msgspec.Struct, frozen=True):
     """The metrics of a run.
 
     Attributes:
-        train_loss: mean of the last epoch, in nats per response token.
+        train_loss: mean loss of the last epoch: of a target in nats per response token, against smoothed and soft labels where it has such;
+            of a draft a mixture of cross-entropy and its objective, which is comparable for the same objective and alpha alone.
         valid_loss: mean over the first validation item of every user that has one, in nats per response token; None without such users.
         steps: number of optimizer steps of the whole run.
         samples: number of sequences per epoch.
