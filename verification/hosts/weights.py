@@ -1,7 +1,8 @@
 """The weights of a model directory: which files hold them, and whether they are those of its configuration.
 
 Invariant: the files that `weight_files` returns are all that either host reads. Hosts choose files by rules of their own and fill what is
-missing with other numbers, so whatever they could choose or fill differently is refused here by name, from headers alone.
+missing with other numbers, so whatever they could choose or fill differently is refused here by name, from headers alone, but for the names
+of quantized weights.
 """
 
 import json
@@ -153,7 +154,7 @@ def _is_compressed(path: Path) -> bool:
 def check_names(model_dir: Path) -> None:
     """Compare the weights with the model of the configuration: all are there, in its shapes, and no others.
 
-    Quantized weights have names of their method, which its library checks.
+    Quantized weights have names of their method, which are not compared: transformers tells its host what is missing, vLLM does not.
 
     Raises:
         HostError: they differ; the sentence names the file or the directory and a weight.
