@@ -16,6 +16,7 @@ from tqdm import tqdm
 from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
 from benchmarks.systems.histories import unlearnt_users
+from drafting.beam.rule import MAX_BEAM_WIDTH
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.report import Quality, Spread
 from verification.evaluation.searching import NO_PLAN, WARM_UP, Beam, Mode, search_all
@@ -87,6 +88,7 @@ def run(
     if not (enough := [width for width in widths if width >= k]):
         raise BenchmarkError(f"A list of {k} takes a beam of at least {k}: give wider --widths, or a smaller --k.")
     catalog, users = unlearnt_users(target, catalog_file, data, most_users)
-    with closing(Recommender.load(target, catalog, host=host, threads=threads)) as recommender:
+    widest = max(MAX_BEAM_WIDTH, *enough)
+    with closing(Recommender.load(target, catalog, host=host, threads=threads, max_beam_width=widest)) as recommender:
         rows = measure(recommender, users, enough, k, timed)
     return markdown_table(HEADS, [row.cells for row in rows])
