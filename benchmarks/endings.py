@@ -9,6 +9,9 @@ from importlib.util import find_spec
 from drafting.errors import SetupError
 from server.commands.terminal import fail
 
+# Options of `atspeed serve` that sentences of the engine name.
+OF_SERVERS = ("--kv-memory-gib", "--max-beam-width")
+
 
 class BenchmarkError(Exception):
     """A measurement is not possible; the message is a sentence."""
@@ -34,8 +37,11 @@ def sentences() -> Iterator[None]:
     """End the command with the message of an error that has one for the user."""
     try:
         yield
-    except (BenchmarkError, SetupError) as error:
+    except BenchmarkError as error:
         fail(str(error))
+    except SetupError as error:
+        there_is_none = " (`atspeed-bench` has no such option: measure less at a time, or a smaller model.)"
+        fail(f"{error}{there_is_none if any(option in str(error) for option in OF_SERVERS) else ''}")
     except OSError as error:
         # A file that was named can't be written; whatever is read says so in an error of its own.
         if error.filename is None:

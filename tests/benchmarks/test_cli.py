@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from benchmarks import endings
 from benchmarks.cli import app
 from benchmarks.options import ITEMS_ALONE
+from drafting.beam.rule import MAX_BEAM_WIDTH
+from drafting.errors import SetupError
+from verification.lengths import width_refusal
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
@@ -42,6 +46,20 @@ def test_a_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     result = CliRunner().invoke(app, ["load"])
     assert result.exit_code == 1
     assert "This needs httpx and hdrh: pip install 'atspeed-server[bench]'." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("sentence", "note"),
+    [
+        (width_refusal(300, MAX_BEAM_WIDTH), " (`atspeed-bench` has no such option: measure less at a time, or a smaller model.)"),
+        ("The catalog has no items.", ""),
+    ],
+    ids=["an option of servers", "none"],
+)
+def test_an_option_of_servers_is_said_to_be_none_of_benchmarks(sentence: str, note: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(typer.Exit), endings.sentences():
+        raise SetupError(sentence)
+    assert capsys.readouterr().err == f"{sentence}{note}\n"
 
 
 @pytest.mark.parametrize("name", ["lossless", "precision", "rivals", "paper", "quality"])
