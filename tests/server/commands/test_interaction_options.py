@@ -14,7 +14,7 @@ from server.commands.app import app
 ROOM = Path(drafting.preparation.__file__).parent
 # What reads interactions; of `run.py`, some functions. The rest is done by `atspeed prepare` alone.
 READING = ("columns", "delimited", "events", "json_rows", "layouts", "rows", "sources", "streams", "tables", "times")
-READING_OF_RUN = ("read_events", "_told", "with_dates", "_with_whole_numbers", "_tell_no_data")
+READING_OF_RUN = ("read_events", "_told", "with_dates", "_with_whole_numbers")
 # Of other commands, in the table at the end.
 ELSEWHERE = {"--keep-seen"}
 
