@@ -245,7 +245,7 @@ async def test_a_process_that_was_given_up_does_not_become_ready_by_what_it_had_
     @asynccontextmanager
     async def start(_module: str, _options: EngineOptions, receive: Callable[[FromEngine], None]) -> AsyncIterator[SimpleNamespace]:
         try:
-            yield SimpleNamespace(pid=0, exit_status=asyncio.get_running_loop().create_future())
+            yield SimpleNamespace(pid=0, exit_status=asyncio.get_running_loop().create_future(), send=None)
         finally:
             receive(READY)
 
