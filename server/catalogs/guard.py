@@ -83,9 +83,15 @@ class CatalogGuard(CatalogWatch):
         self._watch_active()
         active = self._watched
         if (trial := self._trial) is not None:
-            logger.error("the engine did not come up with version %s either: version %s is tried again", trial.version.name, active.name)
             self._trial = None
             self._catalogs.end_trial()
+            if (tried := trial.version.name) in self._catalogs.record.versions:
+                logger.error("the engine did not come up with version %s either: version %s is tried again", tried, active.name)
+                return
+            # Its file may have been gone before the engine was to load it, so that the engine has ended says nothing.
+            logger.error("the engine did not come up with version %s, which was removed meanwhile", tried)
+            self._known = replace(self._known, tried=False)
+            await self._try_another(trial.reason)
             return
         if ready_since is not None:
             self._note_service(ready_since, silence)

@@ -281,6 +281,20 @@ async def test_a_version_that_another_replica_removes_while_it_is_made_ready_is_
         assert shop.catalogs.trying == START.version
 
 
+async def test_a_version_that_another_replica_removes_before_the_engine_has_loaded_it_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    """Loading the model takes minutes, perhaps, and the file is gone then."""
+    async with opened(tmp_path) as shop:
+        for name in ("one", "two"):
+            await shop.add(name, ONE)
+            await shop.activate(name, without_engine=True)
+        await shop.guard.engine_ended(shop.catalogs.active.handle, blamed=True, silence=0.0)
+        assert shop.catalogs.trying == "one"
+        await shop.catalogs.follower.write(version_removed("one"))
+        for tried in (START.version, None):
+            await shop.guard.engine_ended("that of the trial", blamed=True, silence=0.0)
+            assert shop.catalogs.trying == tried
+
+
 async def test_with_nothing_to_go_back_to_the_version_stays(tmp_path: Path) -> None:
     async with started(tmp_path) as shop:
         await shop.ready()
