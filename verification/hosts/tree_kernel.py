@@ -183,10 +183,6 @@ def _merge_stretches(  # type: ignore[no-untyped-def]
     tl.store(first_norm, tl.where(total == 0, float("-inf"), highest + tl.log(divisor)), mask=is_row)
 
 
-class KernelError(HostError):
-    """Triton can't make the kernel on this machine; the message is a sentence."""
-
-
 def attend(
     query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None = None, sinks: Tensor | None = None
 ) -> Tensor:
@@ -202,7 +198,7 @@ def attend(
         `[tokens, heads, value size]` of the query's dtype; sums are float32.
 
     Raises:
-        KernelError: the kernel can't be made, as it is when it is first called.
+        HostError: Triton can't make the kernel on this machine, which it does at the first call.
     """
     try:
         return _attend(query, cache, layout, scale, softcap, sinks)
@@ -210,7 +206,7 @@ def attend(
         # Triton's own, those of the compilers that it runs, and one of many that are the device's.
         if isinstance(error, RuntimeError) and NO_COMPILER not in str(error):
             raise
-        raise KernelError(
+        raise HostError(
             f"Triton can't make the kernel of tree attention here ({type(error).__name__}: {first_line(error)}): it needs a C compiler and "
             "Python's header files; where the GPU has too little room for the kernel, another --dtype may fit."
         ) from error
