@@ -85,7 +85,7 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
     Raises:
         CatalogError: a line is no item.
     """
-    decoder, taken = msgspec.json.Decoder(ItemLine), taken_for_lines(path)
+    decoder = msgspec.json.Decoder(ItemLine)
     names: set[str] = set()
     with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
@@ -93,12 +93,10 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
                 continue
             try:
                 line = decoder.decode(text)
-            except msgspec.ValidationError as error:
-                hint = taken * (number == 1)
-                raise CatalogError(f"Line {number} of the catalog {path} is not an item of the form {_FORM}: {error}.{hint}") from error
             except UNDECODABLE as error:
-                hint = taken * (number == 1)
-                raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.{hint}") from error
+                wanted = f"an item of the form {_FORM}" if isinstance(error, msgspec.ValidationError) else "JSON"
+                hint = taken_for_lines(path) if number == 1 else ""
+                raise CatalogError(f"Line {number} of the catalog {path} is not {wanted}: {error}.{hint}") from error
             if not line.identifier and not line.codes:
                 reason = f"Item {line.name!r} has no identifier, or an empty one: `atspeed catalog build` makes identifiers for items."
                 raise CatalogError(f"Line {number} of the catalog {path} can't be used. {reason}")
