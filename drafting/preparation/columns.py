@@ -113,7 +113,7 @@ def key_column(path: Path, names: Sequence[str], said: str | None, role: str, ot
 
 
 def _hint(names: Sequence[str], headless: str) -> str:
-    """Advice where the names look like values.
+    """Advice where the names look like values, or are too many to be columns.
 
     Args:
         headless: of the names of a first line.

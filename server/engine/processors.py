@@ -1,4 +1,5 @@
-"""The number of processors that this process may use: its CPU affinity, limited by the quota of its container.
+"""The processors that this process may use, which are its CPU affinity, limited by the quota of its container, and the threads of libraries
+on them.
 
 Invariant: never more than the quota. Reason: threads beyond it make the kernel stop the whole container for the rest of each tenth of a
 second, the event loop included, which no request's deadline survives.
