@@ -24,6 +24,7 @@ from drafting.neighbours.build import neighbour_model
 from drafting.neighbours.source_check import source_of
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
+from tests.server.test_cli import forget
 from tests.t5_models import save_t5_model
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation import searching
@@ -79,15 +80,19 @@ def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
     assert "already holds a report: choose another directory, or pass --overwrite" in again.output
 
 
+def moved_adapter(base: Path, folder: Path) -> str:
+    """An adapter of a model, which it looks for where there is none."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    file = folder / "adapter_config.json"
+    file.write_text(file.read_text().replace(str(base), "nowhere"))
+    return str(folder)
+
+
 def test_a_target_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
     """Its base has moved; lists are those that `generate` makes with the merged model."""
-    peft = pytest.importorskip("peft")
-    model = AutoModelForCausalLM.from_pretrained(folder / "target")
-    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
-    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
-    text = (tmp_path / "adapter" / "adapter_config.json").read_text().replace(str(folder / "target"), "nowhere")
-    (tmp_path / "adapter" / "adapter_config.json").write_text(text)
-    adapter = ("--target", str(tmp_path / "adapter"), "--k", "3", "--timed", "2", "--generated", "2")
+    adapter = ("--target", moved_adapter(folder / "target", tmp_path / "adapter"), "--k", "3", "--timed", "2", "--generated", "2")
     refused = run(folder, *adapter)
     assert refused.exit_code == 1
     assert "needs its base model, and 'nowhere' is no directory here: name it as base_model_name_or_path" in refused.output
@@ -101,13 +106,7 @@ def test_a_target_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
 
 def test_a_draft_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
     """Its base has moved: the sentence names an option that the command has."""
-    peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
-    model = AutoModelForCausalLM.from_pretrained(folder / "draft")
-    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
-    text = (tmp_path / "adapter" / "adapter_config.json").read_text().replace(str(folder / "draft"), "nowhere")
-    (tmp_path / "adapter" / "adapter_config.json").write_text(text)
-    adapter = ("--draft", str(tmp_path / "adapter"), "--k", "3", "--timed", "0", "--baselines", "none")
+    adapter = ("--draft", moved_adapter(folder / "draft", tmp_path / "adapter"), "--k", "3", "--timed", "0", "--baselines", "none")
     refused = run(folder, *adapter)
     assert refused.exit_code == 1
     assert "needs its base model, and 'nowhere' is no directory here: name it as base_model_name_or_path" in refused.output
@@ -227,9 +226,7 @@ def test_threads_that_train_networks_sleep_while_they_wait_where_nothing_is_time
         raise ValueError("Far enough.")
 
     monkeypatch.chdir(folder)
-    # Set first, so that it is gone again behind the test.
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")
-    monkeypatch.delenv("OMP_WAIT_POLICY")
+    forget(monkeypatch, "OMP_WAIT_POLICY")
     for name in ("evaluate", "evaluate_baselines"):
         monkeypatch.setattr(f"verification.evaluation.run.{name}", stopped)
     done = CliRunner().invoke(app, ["--catalog", "catalog.jsonl", "--data", "data", *flags], env={"COLUMNS": "200"})
