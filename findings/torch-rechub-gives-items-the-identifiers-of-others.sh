@@ -3,12 +3,12 @@
 #
 # Guess: `generate_semantic_ids(data, loader)` returns what its documentation says, the index of an item and its codes, so item i has what the
 #   model computes for item i, but for the few collisions that are resolved.
-# Seen: codes are numbered in the order in which the loader gives them, and the example (run_rqvae_amazon_books.py, commit 5a73b2e, which its
-#   documentation names as the step before training TIGER) passes a loader that shuffles. Of 2,000 items two or three get the identifier that the trained
-#   model has for them; with `shuffle=False` it is 97%. The items are ten alike in each of 200 groups: by the model two of a group share their
-#   first code in 22% of cases, in the file in under 1%, as any two items do. Collisions are looked for under these numbers, and the codes of
-#   items that had none are changed. The rate that is printed is 0.0, nothing fails, and TIGER trains on identifiers that tell nothing of
-#   the items, as random ones do.
+# Seen: codes are numbered in the order in which the loader gives them, and the example (run_rqvae_amazon_books.py, commit 5a73b2e, which
+#   its documentation names as the step before training TIGER) passes a loader that shuffles. Of 2,000 items two or three get the
+#   identifier that the trained model has for them; with `shuffle=False` it is 97%. The items are ten alike in each of 200 groups: by the
+#   model two of a group share their first code in 22% of cases, in the file in under 1%, as any two items do. Collisions are looked for
+#   under these numbers, and the codes of items that had none are changed. The rate that is printed is 0.0, nothing fails, and TIGER trains
+#   on identifiers that tell nothing of the items, as random ones do.
 # Fails if that changes. (Installs PyTorch. RECHUB_SOURCE may name a local copy of the repository.)
 set -euo pipefail
 work=$(mktemp -d)
