@@ -16,7 +16,7 @@ from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers, war
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, failing_on
 from server.commands.values import chosen, whole_numbers, words
-from server.engine.processors import let_waiting_threads_sleep, usable_processors
+from server.engine.processors import bound_linear_algebra, let_waiting_threads_sleep, usable_processors
 from server.settings import MOST_WEIGHT
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
 
@@ -80,6 +80,7 @@ def evaluate(
 
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
+    bound_linear_algebra(settings.threads)
     from drafting.alignment.data.loading import data_hashes, load_split
     from drafting.alignment.runs import training_record
     from drafting.catalog.loading import load_catalog

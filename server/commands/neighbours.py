@@ -8,6 +8,8 @@ import typer
 from drafting.alignment.data.fit import FIT_ALL, FITS, learnt_part
 from server.commands.options import setting
 from server.commands.terminal import check_out, fail, print_table
+from server.commands.train.running import Threads
+from server.engine.processors import bound_linear_algebra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,12 +49,14 @@ def build(
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Keep what users have met in the lists that settings are chosen by, as for `evaluate`.")
     ] = False,
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Choose a neighbour model's settings by users of the validation part (10,000 at most, spread evenly), make the model, and write it.
 
     Example: atspeed neighbours build --data data/beauty --catalog beauty.index.json --out beauty.neighbours.safetensors
     """
+    bound_linear_algebra(threads)
     _check(out, kind, fit, overwrite)
     try:
         from drafting.alignment.data.loading import load_split

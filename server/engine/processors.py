@@ -17,12 +17,15 @@ def usable_processors(cgroups: Path = CGROUPS) -> int:
     return max(1, int(min(len(os.sched_getaffinity(0)), _quota(cgroups))))
 
 
-def bound_linear_algebra() -> None:
-    """Let numpy's linear algebra use no more threads than there are usable processors; its library (OpenBLAS) knows of no quota.
+def bound_linear_algebra(threads: int | None = None) -> None:
+    """Let numpy's and scipy's linear algebra use so many threads; by default as many as the environment says, else all usable processors:
+    their library (OpenBLAS) knows of no quota.
 
-    Call it before numpy is imported, which reads the number once. What the environment says goes first.
+    Call it before numpy is imported, which reads the number once.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
+    if threads is not None:
+        os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(usable_processors()))
 
 

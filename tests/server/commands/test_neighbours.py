@@ -1,5 +1,6 @@
 """`atspeed neighbours build`: the file, the table, and the sentences for what is wrong."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from drafting.neighbours.source import Source
 from drafting.neighbours.source_check import source_of
 from server.commands.neighbours import neighbours_app
 from tests.models import random_catalog
+from tests.server.test_cli import forget
 
 ITEMS, USERS = 40, 12
 
@@ -70,6 +72,14 @@ def test_the_file_is_the_chosen_model_of_what_it_was_to_learn(folder: Path, tmp_
     merits = [(sum(map(float, line.split("│")[3:5])), "chosen" in line) for line in rows[:24]]
     assert max(merit for merit, _ in merits) - max(merit for merit, chosen in merits if chosen) <= 1e-4, "but for what is rounded"
     assert f"Wrote {out}: {len(model.weights)} neighbours of {ITEMS} items" in done.output
+
+
+def test_the_matrix_is_inverted_on_as_many_threads_as_are_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenBLAS reads the variable when it is loaded, which it is here already."""
+    forget(monkeypatch, "OPENBLAS_NUM_THREADS")
+    done = build(folder, tmp_path / "some.neighbours.safetensors", "--kind", "ease", "--threads", "3")
+    assert done.exit_code == 0, done.output
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == "3"
 
 
 def test_ease_is_not_tried_where_its_matrix_has_no_room(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
