@@ -27,7 +27,7 @@ BASE_SETTING = "base_model_name_or_path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 # Families with an encoder and a decoder whose positions are relative, so that those of a tree are depths: those that can be served.
 ENCODER_DECODERS = {"t5", "mt5", "umt5"}
-# Files of all weights of a model; what says which shards hold them instead is called after these.
+# Files of all weights of a model, best liked by libraries first; what says which shards hold them instead is called after these.
 WHOLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = (*WHOLE_WEIGHTS, *(f"{name}.index.json" for name in WHOLE_WEIGHTS))
 
@@ -148,18 +148,23 @@ class ModelFiles:
         return {} if self._generation_file is None else _read(self._generation_file, "generation configuration")
 
 
-def weights_twice(directory: Path, name: str) -> str | None:
-    """A sentence if a directory holds one model in a file of that name and another in shards; None if it does not.
+def weights_twice(directory: Path) -> str | None:
+    """A sentence if a directory holds one model in a file and another in shards of the same kind; None if it does not.
 
-    transformers, which saves shards beside the one file of an earlier save, reads that file, and vLLM the shards.
+    transformers, which saves shards beside the one file of an earlier save, reads that file, and vLLM the shards. Neither reads pickles
+    beside safetensors, so what those hold does not matter there.
     """
-    index = f"{name}.index.json"
-    if not ((directory / name).exists() and (directory / index).exists()):
-        return None
-    return (
-        f"The model directory {directory} has its weights twice, in {name} and as {index} says: remove one of them. Where one was saved "
-        f"in shards over an earlier one, {name} is the earlier one."
-    )
+    for name in WHOLE_WEIGHTS:
+        index = f"{name}.index.json"
+        present = [(directory / each).exists() for each in (name, index)]
+        if all(present):
+            return (
+                f"The model directory {directory} has its weights twice, in {name} and as {index} says: remove one of them. Where one was "
+                f"saved in shards over an earlier one, {name} is the earlier one."
+            )
+        if any(present):
+            break
+    return None
 
 
 def _named_base(directory: Path, flag: str) -> Path:

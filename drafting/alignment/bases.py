@@ -26,7 +26,7 @@ from drafting.alignment.generation_settings import make_writable
 from drafting.alignment.own_head import resize_embeddings
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
-from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE, WHOLE_WEIGHTS, weights_twice
+from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE, weights_twice
 from drafting.pretrained import LOADING_ERRORS, UnreadableError, read_config, read_tokenizer
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
@@ -228,9 +228,8 @@ def _unknown(template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> bo
 def _from_model(path: Path, tokens: Sequence[str]) -> Base:
     config = _read_config(path / "config.json")
     _check_served(config, str(path))
-    for name in WHOLE_WEIGHTS:
-        if twice := weights_twice(path, name):
-            raise BaseError(twice)
+    if twice := weights_twice(path):
+        raise BaseError(twice)
     try:
         tokenizer = read_tokenizer(path)
         settings = {"dtype": "float32", "attn_implementation": _attention(config), "trust_remote_code": False}

@@ -56,11 +56,11 @@ def weight_files(model_dir: Path) -> list[Path]:
 def _chosen(model_dir: Path, present: list[Path], name: str) -> list[Path]:
     """The files of a kind that its one file or its index names; all that are present must be among them."""
     whole, index = model_dir / name, model_dir / f"{name}.index.json"
-    if twice := weights_twice(model_dir, name):
-        raise HostError(twice)
     if whole not in present and not index.exists():
         kind = "is of another kind; write the model with transformers' save_pretrained"
         raise HostError(f"The model directory {model_dir} has neither {name} nor {index.name}: {present[0].name} {kind}.")
+    if twice := weights_twice(model_dir):
+        raise HostError(twice)
     chosen = [whole] if whole in present else _indexed(index)
     if others := sorted(set(present) - set(chosen)):
         raise HostError(

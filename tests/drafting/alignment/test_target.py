@@ -336,6 +336,18 @@ def test_a_base_that_was_saved_in_shards_over_another_one_is_refused(catalog: Ca
         load_base(str(base_model), catalog, PromptTemplate(max_items=4))
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_pickles_beside_the_safetensors_of_a_base_are_not_read(catalog: Catalog, base_model: Path, shards: bool) -> None:
+    """As transformers and servers do: no matter which of two models they hold."""
+    if shards:
+        model = AutoModelForCausalLM.from_pretrained(base_model)
+        (base_model / "model.safetensors").unlink()
+        model.save_pretrained(base_model, max_shard_size="20KB")
+    for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
+        (base_model / name).write_bytes(b"which is not looked at")
+    assert not load_base(str(base_model), catalog, PromptTemplate(max_items=4)).from_scratch
+
+
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("family", ["bloom", "mpt"])
 def test_a_base_that_does_not_say_how_many_tokens_it_reads_is_refused_as_a_server_does(
