@@ -1,4 +1,5 @@
-"""The base class of errors in the user's input, such as a wrong file or parts that do not belong together; and what libraries raise.
+"""The base class of errors in the user's input, such as a wrong file or parts that do not belong together; what sentences quote of it; and
+what libraries raise.
 
 Invariant: the message of a `SetupError` is one sentence that names the mistake and can be printed as it is.
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 
 # What a library of models raises when it is handed what it does not expect, or its device is full or lost.
 MODEL_ERRORS = (RuntimeError, ImportError, AttributeError, TypeError, KeyError, ValueError, IndexError, AssertionError)
+_QUOTED_CHARACTERS = 60
 
 
 class SetupError(ValueError):
@@ -37,6 +39,11 @@ def check_file(path: Path, subject: str, error: type[SetupError]) -> None:
         return
     if not stat.S_ISREG(mode):
         raise error(f"{subject} {path} cannot be read: it is not a regular file.")
+
+
+def quoted(text: str) -> str:
+    """A piece of what was given, cut to a length that a sentence can carry."""
+    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")
 
 
 def first_line(error: BaseException) -> str:

@@ -26,12 +26,7 @@ Invariant: the message is a sentence for the client and names nothing of the ser
 
 from pathlib import Path
 
-_SHOWN_CHARACTERS = 60
-
-
-def quoted(text: str) -> str:
-    """A piece of the request, cut to a length that a sentence can carry."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
+from drafting.errors import quoted
 
 
 def encodable(text: str) -> str:

@@ -23,7 +23,8 @@ import numpy as np
 from drafting.array_types import BoolArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.column_values import ColumnValues, Constant
-from drafting.catalog.json_values import listed, shown, unusable
+from drafting.catalog.json_values import listed, unusable
+from drafting.errors import quoted
 from drafting.trie.item_set import ItemSet, intersection, union
 
 MAX_CHARACTERS = 5_000
@@ -265,7 +266,7 @@ def _items(condition: Condition, catalog: Catalog, checks_kinds: bool) -> ItemSe
     name = condition.name
     if (column := catalog.attributes.get(name.text)) is None:
         known = listed(catalog.attributes)
-        raise ExpressionError(f"There is no attribute {shown(name.text)} (character {name.start + 1}); the catalog has {known}.")
+        raise ExpressionError(f"There is no attribute {quoted(name.text)} (character {name.start + 1}); the catalog has {known}.")
     if checks_kinds:
         condition.check(column.decoded)
     # Items without a value have the code -1, the last place.

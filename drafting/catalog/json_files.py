@@ -14,8 +14,9 @@ import msgspec
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.forms import taken_for_lines
-from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
+from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, too_many, untellable
 from drafting.catalog.pattern import IdentifierTexts
+from drafting.errors import quoted
 from drafting.undecodable import UNDECODABLE
 
 _FORM = '{"item_id": "…", "identifier": ["…", …]}'
@@ -71,7 +72,7 @@ def index_lines(path: Path) -> Iterator[ItemLine]:
         raise refusal
     for item, identifier in pairs:
         if reason := untellable(item):
-            raise CatalogError(f"The item {shown(item)} of the catalog {path} {reason}.")
+            raise CatalogError(f"The item {quoted(item)} of the catalog {path} {reason}.")
         integers = isinstance(identifier, list) and identifier and isinstance(identifier[0], int)
         try:
             yield msgspec.convert({"item_id": item, "codes" if integers else "identifier": identifier}, ItemLine)

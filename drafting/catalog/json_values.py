@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from drafting.errors import quoted
+
 # Names of attributes in a catalog: each is a column over all items, so names that differ from item to item would cost items times names.
 MAX_ATTRIBUTES = 100
 MAX_NAME_CHARACTERS = 128
@@ -16,7 +18,6 @@ MAX_NESTING = 8
 # What the libraries that write and read JSON bear.
 MOST_LEVELS = 100
 _TOLD_NAMES = 20
-_SHOWN_CHARACTERS = 60
 _LEAST_INTEGER, _GREATEST_INTEGER = -(1 << 63), (1 << 64) - 1
 
 
@@ -70,12 +71,7 @@ def check_attributes(item_id: str, attributes: Mapping[str, Any]) -> None:
     """
     for name, value in attributes.items():
         if reason := unusable_name(name) or unusable(value):
-            raise ValueError(f"The attribute {shown(name)} of item {shown(item_id)} {reason}.")
-
-
-def shown(text: str) -> str:
-    """A name, cut to a length that a sentence can carry."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…")
+            raise ValueError(f"The attribute {quoted(name)} of item {quoted(item_id)} {reason}.")
 
 
 def too_many(names: int, holder: str = "The catalog", role: str = "item") -> str:

@@ -17,8 +17,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from drafting.errors import InteractionError, first_line
-from drafting.preparation.rows import BadLines, RowBatch, shown
+from drafting.errors import InteractionError, first_line, quoted
+from drafting.preparation.rows import BadLines, RowBatch
 from drafting.preparation.sources import UNREADABLE, head_of, opened
 
 _BLOCK_BYTES = 8 << 20
@@ -60,7 +60,7 @@ def found_form(path: Path, names: Sequence[str] = (), delimiter: str | None = No
     delimiter = delimiter or max(_DELIMITERS, key=line.count)
     if delimiter not in line:
         raise InteractionError(
-            f"The first line of {path}, {shown(line)}, holds one value: name what separates its columns with --delimiter."
+            f"The first line of {path}, {quoted(line.strip())}, holds one value: name what separates its columns with --delimiter."
         )
     values = [value.strip() for value in next(csv.reader([line.replace(delimiter, _UNIT)], delimiter=_UNIT))]
     if names and len(names) != len(values):
@@ -91,7 +91,9 @@ def read_delimited(
     def skip(row: Any) -> str:
         bad.seen(1)
         broken.append(row.number)
-        found = f"{row.actual_columns} values where {row.expected_columns} are expected, {shown(row.text)}" if bad.names_more else ""
+        found = (
+            f"{row.actual_columns} values where {row.expected_columns} are expected, {quoted(row.text.strip())}" if bad.names_more else ""
+        )
         bad.add(path, row.number, found)
         return "skip"
 

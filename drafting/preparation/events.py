@@ -18,11 +18,11 @@ from drafting.alignment.data.columns import Column, TableBuilder
 from drafting.alignment.data.details import ATTRIBUTES, KIND
 from drafting.array_types import BoolArray, DoubleArray
 from drafting.catalog.parquet import whole_numbers
-from drafting.errors import InteractionError
+from drafting.errors import InteractionError, quoted
 from drafting.preparation.columns import NO_COLUMN, TIME, VALUE, Roles
 from drafting.preparation.names import Names
 from drafting.preparation.numbers import is_number, number_of
-from drafting.preparation.rows import NAMED, BadLines, RowBatch, shown
+from drafting.preparation.rows import NAMED, BadLines, RowBatch
 from drafting.preparation.times import parsed
 
 # What programs write where a number is missing.
@@ -180,7 +180,7 @@ class EventReader:
                 told = reason.sentence
                 if reason.column is not None:
                     value = rows.columns[reason.column][row].as_py()
-                    told += f", {'it has none' if value is None else shown(str(value))}"
+                    told += f", {'it has none' if value is None else quoted(str(value).strip())}"
                 self._bad.add(rows.path, rows.line_of(row), told, reason.advice)
             self._bad.count(max(0, len(wrong) - NAMED))
 

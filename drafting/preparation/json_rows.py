@@ -16,8 +16,8 @@ from typing import IO, Any
 import msgspec
 
 from drafting.catalog.json_values import is_encodable
-from drafting.errors import InteractionError
-from drafting.preparation.rows import BadLines, shown
+from drafting.errors import InteractionError, quoted
+from drafting.preparation.rows import BadLines
 from drafting.preparation.sources import BOM, UNREADABLE, head_of, opened
 from drafting.undecodable import UNDECODABLE
 
@@ -114,7 +114,9 @@ def _objects(path: Path, values: Iterable[tuple[int, Any, bytes]], wanted: Seque
         else:
             reason, advice = ("no JSON object", "") if row is None else ("no UTF-8", _ADVICE)
             bad.seen(1)
-            bad.add(path, number, f"{reason}, {shown(line.decode(errors='replace'))}" if line and bad.names_more else reason, advice)
+            bad.add(
+                path, number, f"{reason}, {quoted(line.decode(errors='replace').strip())}" if line and bad.names_more else reason, advice
+            )
     return rows, numbers
 
 

@@ -16,7 +16,6 @@ Tell = Callable[[str], None]
 NAMED = 5
 # So many bad lines are told while others are still read, which may take long.
 TOLD_EARLY = 10_000
-_SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,3 @@ class BadLines:
     def advised(self) -> str:
         """Advice for too many bad lines: sentences that follow another one."""
         return "".join(f" {sentence}" for sentence in self.advice)
-
-
-def shown(text: str) -> str:
-    """A piece of data, cut to a length that a sentence can carry."""
-    text = text.strip()
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…")

@@ -12,8 +12,8 @@ from drafting.alignment.data.fact_limits import unusable_profile, unusable_value
 from drafting.alignment.data.profiles import USER as PROFILE_USER
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.item_list import ITEM_KEY, RESERVED
-from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, shown, too_many, unusable
-from drafting.errors import InteractionError
+from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many, unusable
+from drafting.errors import InteractionError, quoted
 from drafting.preparation.columns import ITEM, USER, key_column, shown_names
 from drafting.preparation.facts import Facts, FactTable, as_they_stand, keep_free, read_facts
 from drafting.preparation.layouts import Part
@@ -179,7 +179,7 @@ def _check_whole(subject: Subject, known: FactTable) -> None:
     for name, facts in known.facts.items():
         if reason := subject.whole_refusal(facts):
             raise InteractionError(
-                f"The {subject.taker} of {subject.role} {shown(name)} could not be stored: it {reason}. Choose some columns with "
+                f"The {subject.taker} of {subject.role} {quoted(name)} could not be stored: it {reason}. Choose some columns with "
                 f"--{subject.role}-columns."
             )
 

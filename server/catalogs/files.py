@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from drafting.cache import force_to_disk
 from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, check_digest, digest_name, save_artefact
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.errors import quoted
 from drafting.mapped_arrays import PART_SUFFIX
-from server.errors import StorageFull, UnknownFile, quoted
+from server.errors import StorageFull, UnknownFile
 from server.try_again import FileGone, FilesUnavailable
 
 if TYPE_CHECKING:

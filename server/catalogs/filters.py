@@ -24,12 +24,13 @@ from drafting.array_types import BoolArray, IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.filter_expression import ExpressionError, items_where
 from drafting.catalog.text_column import TextColumn
+from drafting.errors import quoted
 from drafting.trie.item_set import ItemSet
 from server.catalogs.served import ServedCatalog, known_items
 from server.catalogs.store import CatalogStore
 from server.control.records import FILTER, decode_filter, encode_filter
 from server.engine.client import EngineClient
-from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, quoted
+from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter
 from server.messages import DropFilter
 from server.submit import FilterChoice
 from server.try_again import FiltersBusy

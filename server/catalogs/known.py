@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from drafting.catalog.artefact import digest_in
+from drafting.errors import quoted
 from server.catalogs.files import VersionFiles, is_old
 from server.catalogs.own import Own
 from server.catalogs.served import ServedCatalog
@@ -30,7 +31,7 @@ from server.control.records import (
     version_left,
     version_removed,
 )
-from server.errors import CatalogRefused, NothingToRollBack, ServerError, StorageFull, VersionActive, VersionExists, VersionNotFound, quoted
+from server.errors import CatalogRefused, NothingToRollBack, ServerError, StorageFull, VersionActive, VersionExists, VersionNotFound
 from server.try_again import ControlFull, ControlUnavailable, EngineUnavailable
 
 BY_RECOVERY = "recovery"

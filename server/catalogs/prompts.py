@@ -16,12 +16,12 @@ from contextlib import suppress
 from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
 
+from drafting.errors import quoted
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.engine.prompts import PromptSource
 from server.engine.supervisor import EngineSupervisor
-from server.errors import quoted
 from server.ticks import tick
 from server.try_again import EngineUnavailable
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drafting.catalog.catalog import Catalog
+from drafting.errors import quoted
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.item_set import ItemSet
-from server.errors import UnknownItem, quoted
+from server.errors import UnknownItem
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drafting.catalog.difference import difference
+from drafting.errors import quoted
 from server.catalogs.filters import NamedFilters
 from server.catalogs.known import BY_RECOVERY
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.errors import CatalogRefused, FilterRefused, ServerError, VersionNotFound, quoted
+from server.errors import CatalogRefused, FilterRefused, ServerError, VersionNotFound
 from server.try_again import FileGone
 
 logger = logging.getLogger(__name__)

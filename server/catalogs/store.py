@@ -20,6 +20,7 @@ import numpy as np
 from drafting.catalog.artefact import digest_in
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.loading import load_catalog
+from drafting.errors import quoted
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.item_set import ItemSet
 from server.catalogs.files import VersionFiles
@@ -29,7 +30,7 @@ from server.catalogs.served import ServedCatalog
 from server.control.follower import Follower
 from server.control.records import Activation, VersionRecord, version_added
 from server.engine.client import EngineClient
-from server.errors import CatalogRefused, quoted, without_folders
+from server.errors import CatalogRefused, without_folders
 from server.messages import PutFilter
 from server.try_again import EngineUnavailable
 

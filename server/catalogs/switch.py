@@ -9,13 +9,14 @@ import logging
 from pathlib import Path
 
 from drafting.catalog.catalog import Catalog
+from drafting.errors import quoted
 from server.catalogs.filters import NamedFilters
 from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import Candidate, CatalogStore
 from server.control.records import Activation
 from server.engine.supervisor import EngineStatus, EngineSupervisor
-from server.errors import NothingToRollBack, ServerError, VersionNotFound, VersionNotServed, quoted
+from server.errors import NothingToRollBack, ServerError, VersionNotFound, VersionNotServed
 from server.metrics.lists import HealthMetrics
 from server.try_again import EngineUnavailable
 

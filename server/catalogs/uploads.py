@@ -11,10 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from drafting.errors import quoted
 from server.catalogs.background import ProcessLimits, run_in_background
 from server.catalogs.build import BuildOrder, Built
 from server.catalogs.store import CatalogStore
-from server.errors import CatalogRefused, StorageFull, UnknownForm, UploadCutOff, quoted
+from server.errors import CatalogRefused, StorageFull, UnknownForm, UploadCutOff
 from server.schemas.catalogs import UPLOAD_FORMS
 from server.settings import Settings
 from server.try_again import VersionsBusy

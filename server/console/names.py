@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.errors import quoted
+from drafting.errors import quoted
 from server.keys.gate import host_name, names_this_machine
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
+from drafting.errors import quoted
 from server import errors, try_again
 from server.schemas import problems as schemas
 from server.schemas.sentences import validation_sentence
@@ -217,7 +218,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    path = errors.quoted(request.scope["path"])
+    path = quoted(request.scope["path"])
     sentences = {
         400: "The body can't be read as JSON.",
         404: f"There is nothing at {path}; see /docs for what there is.",

@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl
 from fastapi import Request, Response
 
 from drafting.catalog.json_values import listed
-from server.errors import InvalidRequest, quoted
+from drafting.errors import quoted
+from server.errors import InvalidRequest
 from server.http.json_body import Handler, ShortRoute, short_way
 from server.http.problems import documented
 from server.keys.gate import OPERATIONS, Gate

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.json_values import listed
-from server.errors import InvalidRequest, UnknownField, quoted
+from drafting.errors import quoted
+from server.errors import InvalidRequest, UnknownField
 from server.schemas.choices import DiversityBody
 
 

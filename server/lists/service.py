@@ -11,9 +11,10 @@ from typing import Any
 from drafting.beam.rule import SearchRule, Tolerance, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.json_values import listed
+from drafting.errors import quoted
 from server.catalogs.filters import check_choice
 from server.catalogs.served import ServedCatalog, found_items, known_items
-from server.errors import InvalidRequest, NothingKnown, UnknownField, quoted
+from server.errors import InvalidRequest, NothingKnown, UnknownField
 from server.keys.key import Key
 from server.lists.asked_list import AskedList
 from server.lists.asking import Asking

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from drafting.catalog.catalog import Catalog
+from drafting.errors import quoted
 from drafting.prompts.user_state import UserEvent, UserState
 from server.catalogs.served import found_items, known_items
-from server.errors import quoted
 from server.histories import Event, StoredUser
 from server.schemas.given import GivenEvent, GivenUser, item_ids
 

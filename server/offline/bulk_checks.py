@@ -16,10 +16,9 @@ from drafting.alignment.data.details import ATTRIBUTES, KIND
 from drafting.alignment.data.fact_limits import MAX_NAME
 from drafting.array_types import BoolArray
 from drafting.beam.rule import LARGEST_JSON_INTEGER
-from drafting.errors import InteractionError
+from drafting.errors import InteractionError, quoted
 from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
-from server.errors import quoted
 from server.schemas.given import MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES, Attributes, Facts
 from server.schemas.timestamp import LAST_SECOND
 
@@ -80,7 +79,7 @@ def attributes_of(events: Events) -> dict[str, Column]:
 def _check_lengths(role: str, names: Iterable[str], longest: int = _LONGEST_ID) -> None:
     for name in names:
         if not 0 < len(name) <= longest:
-            raise InteractionError(f"The {role} {name[:40]!r}… has {len(name):,} characters, and from 1 to {longest} are possible.")
+            raise InteractionError(f"The {role} {quoted(name)} has {len(name):,} characters, and from 1 to {longest} are possible.")
 
 
 def _check_ids(values: Sequence[Value]) -> None:

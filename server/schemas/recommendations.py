@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, LONGEST_LIST, WIDEST_BEAM, Normalisation, Verification
-from server.errors import quoted
+from drafting.errors import quoted
 from server.schemas.body import Id, Name, Several, examples
 from server.schemas.choices import MAX_CAPS, BlendBody, Diversity, FilterBody, FreshBody, ThinkBody, ToleranceBody, with_name, with_one
 from server.schemas.given import AskedUser

@@ -6,7 +6,7 @@ Invariant: a sentence names the field and the rule. It quotes what was sent only
 from collections.abc import Mapping
 from typing import Any
 
-from server.errors import quoted
+from drafting.errors import quoted
 from server.schemas import given, timestamp
 
 # Characters of a client's own name that a sentence quotes.

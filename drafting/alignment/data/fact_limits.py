@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
-from drafting.catalog.json_values import is_encodable, shown
+from drafting.catalog.json_values import is_encodable
+from drafting.errors import quoted
 
 # Of a profile, or of the context of a request.
 MAX_FACTS, MAX_FACTS_BYTES = 50, 8192
@@ -33,7 +34,7 @@ def unusable_facts(facts: dict[str, Any], most: int, most_bytes: int, *, lists: 
         return reason
     for name, value in facts.items():
         if reason := unusable_value(value, lists=lists):
-            return f"can't hold {shown(name)}: its value {reason}"
+            return f"can't hold {quoted(name)}: its value {reason}"
     size = len(msgspec.json.encode(facts))
     return f"has {size:,} bytes as JSON, and {most_bytes:,} are possible" if size > most_bytes else None
 

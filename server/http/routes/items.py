@@ -8,10 +8,11 @@ from pydantic import StringConstraints
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from drafting.catalog.attributes import TITLE
+from drafting.errors import quoted
 from server.catalogs.new_items import NewItems
 from server.catalogs.search import ItemSearch
 from server.catalogs.served import ServedCatalog
-from server.errors import ItemNotFound, quoted
+from server.errors import ItemNotFound
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
 from server.http.wait import WaitQuery

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from drafting.catalog.catalog import Catalog
-from server.errors import quoted
+from drafting.errors import quoted
 from tests.models import random_catalog
 from tests.server.forked_server import ForkedServer
 from tests.server.http.test_catalogs import activate

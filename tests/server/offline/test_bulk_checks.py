@@ -82,7 +82,7 @@ def test_an_event_is_refused_where_the_api_refuses_it(
             {"times": np.array([-5.0])},
             r": 1 of the data lie outside, first the event of user 'ann' with item 'a' \(-5 s\)\. Is --time-unit right\?$",
         ),
-        ({"item_names": ["x" * 513]}, r"The item 'x{40}'… has 513 characters, and from 1 to 512 are possible\."),
+        ({"item_names": ["x" * 513]}, r"The item 'x{60}…' has 513 characters, and from 1 to 512 are possible\."),
         ({"user_names": ["x" * 513]}, "The user .* has 513 characters"),
         (
             {"values": np.array([2.0**54])},
@@ -118,7 +118,7 @@ def test_a_refusal_names_the_first_event_that_is_wrong() -> None:
 def test_ids_of_events_that_are_too_long() -> None:
     events, _ = table_of([("a", 1.0, None, None, {}, None)])
     check_events(events, Column(np.zeros(1, np.int32), (12,)))
-    with pytest.raises(InteractionError, match=r"The event id 'e{40}'… has 513 characters"):
+    with pytest.raises(InteractionError, match=r"The event id 'e{60}…' has 513 characters"):
         check_events(events, Column(np.zeros(1, np.int32), ("e" * 513,)))
 
 

@@ -182,7 +182,7 @@ def test_users_who_were_stored_for_ever_are_given_an_end(tmp_path: Path, data: P
             "The profile of user 'zoe' can't be stored: it can't hold 'bio'",
         ),
         ('{"user": "' + "z" * 513 + '", "age": 30}\n', "has 513 characters, and from 1 to 512 are possible"),
-        ('{"user": "", "age": 30}\n', "has 0 characters, and from 1 to 512 are possible"),
+        ('{"user": "", "age": 30}\n', "The user '' has 0 characters, and from 1 to 512 are possible"),
     ],
 )
 def test_profiles_are_checked_before_anything_is_stored(tmp_path: Path, data: Path, profiles: str, sentence: str) -> None:
