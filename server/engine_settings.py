@@ -120,9 +120,9 @@ class EngineOptions(EngineSettings):
     """The settings of one engine process; they travel as JSON on its command line.
 
     Attributes:
-        catalog_name: name of the catalog in requests.
+        catalog_handle: of the catalog, by which requests to the engine name it.
         parent: id of the process that started it, without which it ends.
     """
 
-    catalog_name: str = ""
+    catalog_handle: str = ""
     parent: int | None = None

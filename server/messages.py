@@ -2,7 +2,8 @@
 
 Invariant: a message holds plain numbers and strings, items are catalog indices, and times are seconds. Both processes load the same
 catalog file and `Ready` carries its version, so an index means the same item on both sides; and `deadline` is on the monotonic clock,
-which all processes of one Linux machine share, so no time is lost in translation.
+which all processes of one Linux machine share, so no time is lost in translation. A catalog is named by its handle
+(`server.catalogs.served.ServedCatalog.handle`), in requests as well.
 """
 
 from typing import Any
@@ -32,14 +33,14 @@ class DropFilter(msgspec.Struct, frozen=True, tag=True):
 class LoadCatalog(msgspec.Struct, frozen=True, tag=True):
     """Get another catalog ready beside those that are served; answered by `CatalogLoaded`."""
 
-    name: str
+    handle: str
     path: str
 
 
 class DropCatalog(msgspec.Struct, frozen=True, tag=True):
     """Forget a catalog that no request names any more."""
 
-    name: str
+    handle: str
 
 
 class PromptFiles(msgspec.Struct):
@@ -107,7 +108,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         normalised: what scores are normalised over where a request does not say it.
         places: limit of requests that write text before their lists; as many with caps may run beside them.
         longest_step_seconds: foreseen duration of the longest step that the options allow.
-        catalog_name: name of the catalog that it has loaded, as requests name it.
+        catalog_handle: of the catalog that it has loaded.
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
         end_tokens: tokens between a text and its list.
         widest_beam: the widest beam that the plan drafts for; None for any.
@@ -128,7 +129,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     normalised: Normalisation
     places: PlacesLimit
     prompts: PromptFiles
-    catalog_name: str = ""
+    catalog_handle: str = ""
     longest_step_seconds: float = 0.0
     text_tokens: int = 0
     end_tokens: int = 0
@@ -145,7 +146,7 @@ class Alive(msgspec.Struct, frozen=True, tag=True):
 class CatalogLoaded(msgspec.Struct, frozen=True, tag=True):
     """The answer to `LoadCatalog`: requests may name the catalog from now on, or `sentence` says why they can't."""
 
-    name: str
+    handle: str
     sentence: str | None = None
 
 

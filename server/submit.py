@@ -87,7 +87,7 @@ class Submit(msgspec.Struct, tag=True):
         filter: the filters that items of the list must pass; None for no filters.
         fresh: the places that are reserved for fresh items; None for no such places.
         blend: what the list is blended with; None for the target's own list.
-        catalog: the engine's name of the catalog that all indices here are of.
+        catalog: handle of the catalog that all indices here are of.
         think: the most tokens of text that the target writes before the list; 0 for no text.
         prompt: token ids as bytes of int32; filled in with `history`.
         explain: prefixes beside the beam that an explanation of the list tells of each level; None for no explanation.

@@ -46,12 +46,12 @@ class Arrival:
             case CatalogLoaded(_, str() as sentence):
                 # Another engine, which loads nothing but that, may fare better.
                 return Obstacle(sentence)
-            case CatalogLoaded(name) if self._ready is not None:
-                send(DropCatalog(self._ready.catalog_name))
-                self._ready = msgspec.structs.replace(self._ready, catalog_name=name, catalog_version=self._version)
-        if self._ready is not None and self._ready.catalog_name != options.catalog_name:
+            case CatalogLoaded(handle) if self._ready is not None:
+                send(DropCatalog(self._ready.catalog_handle))
+                self._ready = msgspec.structs.replace(self._ready, catalog_handle=handle, catalog_version=self._version)
+        if self._ready is not None and self._ready.catalog_handle != options.catalog_handle:
             self._version = version
-            send(LoadCatalog(options.catalog_name, str(options.catalog)))
+            send(LoadCatalog(options.catalog_handle, str(options.catalog)))
             return None
         self._is_over = self._ready is not None
         return self._ready

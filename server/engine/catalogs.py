@@ -47,10 +47,10 @@ class EngineCatalog:
 
 
 class EngineCatalogs:
-    """Catalogs by name, and as one engine to the scheduler: each request runs on the engine of its catalog, all over the same slots."""
+    """Catalogs by handle, and as one engine to the scheduler: each request runs on the engine of its catalog, all over the same slots."""
 
-    def __init__(self, name: str, source: "Recommender") -> None:
-        self._catalogs = {name: EngineCatalog.of(source)}
+    def __init__(self, handle: str, source: "Recommender") -> None:
+        self._catalogs = {handle: EngineCatalog.of(source)}
         self._newest = source
         self._loader = ThreadPoolExecutor(1, "catalog")
         self._loading: dict[str, Future[EngineCatalog]] = {}
@@ -63,26 +63,26 @@ class EngineCatalogs:
         """True while a catalog is being loaded, or the values of an attribute are worked out."""
         return bool(self._loading) or not all(future.done() for future in self._values.values())
 
-    def has_values(self, name: str, attributes: Iterable[str]) -> bool:
+    def has_values(self, handle: str, attributes: Iterable[str]) -> bool:
         """Whether the values of some attributes of a catalog are known; those that are not are worked out from now on, beside the steps."""
-        if name not in self._catalogs:
+        if handle not in self._catalogs:
             return True
-        columns = self._catalogs[name].source.catalog.attributes
+        columns = self._catalogs[handle].source.catalog.attributes
         asked = [attribute for attribute in attributes if attribute in columns]
         for attribute in asked:
-            if (name, attribute) not in self._values:
-                self._values[name, attribute] = self._value_reader.submit(_values_of, columns[attribute])
-        return all(self._values[name, attribute].done() for attribute in asked)
+            if (handle, attribute) not in self._values:
+                self._values[handle, attribute] = self._value_reader.submit(_values_of, columns[attribute])
+        return all(self._values[handle, attribute].done() for attribute in asked)
 
-    def get(self, name: str) -> EngineCatalog:
-        """The catalog of a name.
+    def get(self, handle: str) -> EngineCatalog:
+        """The catalog of a handle.
 
         Raises:
             ValueError: there is none.
         """
-        if name not in self._catalogs:
-            raise ValueError(f"The engine has no catalog {name!r}.")
-        return self._catalogs[name]
+        if handle not in self._catalogs:
+            raise ValueError(f"The engine has no catalog {handle!r}.")
+        return self._catalogs[handle]
 
     def take_graph_counts(self) -> GraphCounts:
         """Forwards by CUDA graphs since this was last asked; catalogs come and go, their models stay."""
@@ -98,37 +98,37 @@ class EngineCatalogs:
         if catalog in self._catalogs:
             self._catalogs[catalog].filters.drop(name)
 
-    def load(self, name: str, path: str) -> None:
+    def load(self, handle: str, path: str) -> None:
         """Begin to load a catalog; `take_loaded` tells when it is ready."""
-        self._loading[name] = self._loader.submit(_load, self._newest, name, path)
+        self._loading[handle] = self._loader.submit(_load, self._newest, handle, path)
 
-    def put(self, name: str, catalog: EngineCatalog) -> None:
+    def put(self, handle: str, catalog: EngineCatalog) -> None:
         """Take requests for another catalog from now on; its source must be a successor of one that is here."""
         if not self._newest.engine.has_draft:
             # The draft may have failed, and been closed, while the catalog was loaded.
             catalog.source.engine.drop_draft()
-        self._catalogs[name], self._newest = catalog, catalog.source
+        self._catalogs[handle], self._newest = catalog, catalog.source
 
-    def drop(self, name: str) -> None:
+    def drop(self, handle: str) -> None:
         """Forget a catalog, if it is here or on its way; no request that names it is left."""
-        self._loading.pop(name, None)
-        self._catalogs.pop(name, None)
+        self._loading.pop(handle, None)
+        self._catalogs.pop(handle, None)
         if self._catalogs and all(catalog.source is not self._newest for catalog in self._catalogs.values()):
             self._newest = list(self._catalogs.values())[-1].source
-        self._values = {of: future for of, future in self._values.items() if of[0] != name}
+        self._values = {of: future for of, future in self._values.items() if of[0] != handle}
 
     def take_loaded(self) -> list[CatalogLoaded]:
         """Take in the catalogs that have been loaded, and say what became of each."""
         told = []
-        for name, future in list(self._loading.items()):
+        for handle, future in list(self._loading.items()):
             if not future.done():
                 continue
-            del self._loading[name]
+            del self._loading[handle]
             try:
-                self.put(name, future.result())
-                told.append(CatalogLoaded(name))
+                self.put(handle, future.result())
+                told.append(CatalogLoaded(handle))
             except SetupError as error:
-                told.append(CatalogLoaded(name, str(error)))
+                told.append(CatalogLoaded(handle, str(error)))
         return told
 
     @property
@@ -209,9 +209,9 @@ def _values_of(column: AttributeColumn) -> ItemValues:
     return column.item_values
 
 
-def _load(source: "Recommender", name: str, path: str) -> EngineCatalog:
+def _load(source: "Recommender", handle: str, path: str) -> EngineCatalog:
     try:
-        return EngineCatalog.of(source.successor(load_catalog(Path(path), check=True), name))
+        return EngineCatalog.of(source.successor(load_catalog(Path(path), check=True), handle))
     except (MemoryError, RuntimeError) as error:
         # The latter is what torch raises. Nothing that runs has been touched, so whoever is served goes on.
         logger.exception("The catalog %s can't be loaded beside the others.", path)

@@ -166,8 +166,8 @@ class EngineClient:
 
     def engine_ready(self, ready: Ready) -> None:
         """Take requests for an engine that has become ready, once it has been told the filters that they may name."""
-        self._catalogs = {ready.catalog_name}
-        for put in self._filters.get(ready.catalog_name, {}).values():
+        self._catalogs = {ready.catalog_handle}
+        for put in self._filters.get(ready.catalog_handle, {}).values():
             self.supervisor.tell(put)
         self._admission.open(ready)
 
@@ -176,10 +176,10 @@ class EngineClient:
         match answer:
             case Progress() as progress:
                 self._admission.deliver(progress)
-            case CatalogLoaded(name, sentence):
+            case CatalogLoaded(handle, sentence):
                 if sentence is None:
-                    self._catalogs.add(name)
-                self._loading.settle(name, None if sentence is None else CatalogRefused(sentence))
+                    self._catalogs.add(handle)
+                self._loading.settle(handle, None if sentence is None else CatalogRefused(sentence))
 
     def engine_gone(self, end: str, retry_after_seconds: int) -> None:
         """Tell all that wait for the engine that it is gone."""

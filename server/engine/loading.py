@@ -61,7 +61,7 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         tensor_parallel=options.tensor_parallel,
         quantization=options.quantization,
         graph_requests=options.max_running if options.cuda_graphs else None,
-        name=options.catalog_name,
+        name=options.catalog_handle,
         verify=options.verify_model,
         exact=options.exact,
         normalise=options.normalise,

@@ -117,7 +117,7 @@ def _ready(recommender: "Recommender", worker: "EngineWorker", options: EngineOp
     return Ready(
         model=recommender.model_name,
         catalog_version=recommender.catalog.version,
-        catalog_name=options.catalog_name,
+        catalog_handle=options.catalog_handle,
         text_tokens=0 if thinking is None else thinking.max_tokens,
         end_tokens=0 if thinking is None else thinking.most_tokens - thinking.max_tokens,
         places=worker.places_limit,

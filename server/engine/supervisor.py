@@ -167,7 +167,7 @@ class EngineSupervisor:
 
     def serve_catalog(self, handle: str, path: Path, version: str) -> None:
         """Say which catalog engines that are started from now on load, what they call it, and the version of its contents."""
-        self._options = self._options.model_copy(update={"catalog": path, "catalog_name": handle})
+        self._options = self._options.model_copy(update={"catalog": path, "catalog_handle": handle})
         self._catalog_version = version
 
     def replace(self) -> None:
@@ -191,10 +191,10 @@ class EngineSupervisor:
         while True:
             await self.watch.engine_starts()
             started = time.monotonic()
-            handle = self._options.catalog_name
+            handle = self._options.catalog_handle
             obstacle = await self._run_once()
             await self.watch.engine_ended(handle, blamed=obstacle is not None and obstacle.is_catalog, silence=self.heartbeat.silence)
-            if self._options.catalog_name != handle:
+            if self._options.catalog_handle != handle:
                 # The next engine loads another catalog, and may fare better.
                 fruitless, obstacle = 0, None
                 self._backoff.reset()
@@ -272,7 +272,7 @@ class EngineSupervisor:
                 if not isinstance(ready, Ready):
                     return ready
                 self._load_seconds, self._serves_since = seconds, time.monotonic()
-                self.watch.engine_ready(ready.catalog_name)
+                self.watch.engine_ready(ready.catalog_handle)
                 self.engine, self.ready, self.status, self._obstacle = self._process, ready, EngineStatus.READY, None
                 self._listener.engine_ready(ready)
                 self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)

@@ -62,7 +62,7 @@ class EngineWorker:
 
     def __init__(self, channel: Channel, source: "Recommender", options: EngineOptions) -> None:
         self._channel = channel
-        self._catalogs = EngineCatalogs(options.catalog_name, source)
+        self._catalogs = EngineCatalogs(options.catalog_handle, source)
         self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)
         self._scheduler = SpeculativeBeamScheduler(self._catalogs, self.budget, max_running=options.max_running)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
@@ -161,10 +161,10 @@ class EngineWorker:
                 self._catalogs.put_filter(catalog, name, bits)
             case DropFilter(catalog, name):
                 self._catalogs.drop_filter(catalog, name)
-            case LoadCatalog(name, path):
-                self._catalogs.load(name, path)
-            case DropCatalog(name):
-                self._catalogs.drop(name)
+            case LoadCatalog(handle, path):
+                self._catalogs.load(handle, path)
+            case DropCatalog(handle):
+                self._catalogs.drop(handle)
         return False
 
     def _submit(self, message: Submit) -> None:

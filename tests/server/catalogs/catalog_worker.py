@@ -37,8 +37,8 @@ def wait_for(folder: Path, name: str, told: str = "waiting") -> None:
 def main(address: str, options_json: str) -> int:
     options = EngineOptions.model_validate_json(options_json)
     behaviours: dict[str, str] = json.loads(options.target.read_text())
-    catalogs = {options.catalog_name: load_catalog(options.catalog)}
-    version = catalogs[options.catalog_name].version
+    catalogs = {options.catalog_handle: load_catalog(options.catalog)}
+    version = catalogs[options.catalog_handle].version
     with Channel.connect(address) as channel:
 
         def send(message: FromEngine) -> None:
@@ -52,26 +52,26 @@ def main(address: str, options_json: str) -> int:
             return 1
         if behaviour == "starts slowly":
             wait_for(options.target.parent, "go")
-        ready: Ready = msgspec.structs.replace(READY, catalog_version=version, catalog_name=options.catalog_name)
+        ready: Ready = msgspec.structs.replace(READY, catalog_version=version, catalog_handle=options.catalog_handle)
         send(ready)
         for message in messages_of(channel):
             match message:
                 case Shutdown():
                     return 0
-                case LoadCatalog(name, path):
-                    catalogs[name] = load_catalog(Path(path))
-                    behaviour = behaviours.get(catalogs[name].version, "fine")
+                case LoadCatalog(handle, path):
+                    catalogs[handle] = load_catalog(Path(path))
+                    behaviour = behaviours.get(catalogs[handle].version, "fine")
                     if behaviour == "dies when loaded":
                         return 4
                     if behaviour == "refuses to be loaded":
-                        send(CatalogLoaded(name, "It has too long prompts."))
+                        send(CatalogLoaded(handle, "It has too long prompts."))
                         continue
                     if behaviour == "names its model":
-                        send(CatalogLoaded(name, f"The model in {options.target} reads {path} badly."))
+                        send(CatalogLoaded(handle, f"The model in {options.target} reads {path} badly."))
                         continue
                     if behaviour == "loads slowly":
                         wait_for(options.target.parent, "load", told="loading")
-                    send(CatalogLoaded(name))
+                    send(CatalogLoaded(handle))
                 case Submit() as submit:
                     if behaviour == "dies when asked":
                         return 5

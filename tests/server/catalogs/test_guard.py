@@ -366,7 +366,7 @@ async def test_an_engine_that_comes_up_while_a_rollback_is_written_is_replaced_b
         await shop.activate(shop.catalogs.previous(), without_engine=True)
         served, supervisor = shop.catalogs.active, shop.engine.supervisor
         assert served.name == START.version
-        await until(lambda: supervisor.ready is not None and supervisor.ready.catalog_name == served.handle)
+        await until(lambda: supervisor.ready is not None and supervisor.ready.catalog_handle == served.handle)
         await shop.ready()
         await prove(shop.engine, served.handle, served.catalog)
         assert (shop.catalogs.left, shop.failures) == ([], [])
