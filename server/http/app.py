@@ -158,6 +158,7 @@ def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGI
         services.settings.catalog_max_gib,
         services.catalogs.follower,
         services.settings.timeout_ms / 1000,
+        services.drain,
     )
 
 

@@ -22,6 +22,7 @@ from server.metrics import logs
 from server.metrics.ids import new_id
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
+from server.scheduling.drain import Drain
 from server.try_again import NotReached
 
 REQUEST_ID = b"x-request-id"
@@ -29,6 +30,7 @@ REVISION = b"x-control-revision"
 BEHIND = b"x-control-behind"
 MIN_REVISION = b"x-min-revision"
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+CLOSE = (b"connection", b"close")
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_ITEMS_BYTES = 8 * 1024 * 1024
 MAX_BACKUP_BYTES = 2**30
@@ -93,10 +95,21 @@ class _Body:
 
 
 class ExchangeMiddleware:
-    """Wraps the app: gives each exchange its id and its limits, its answer the headers that all have, and counts it."""
+    """Wraps the app: gives each exchange its id and its limits, its answer the headers that all have, and counts it.
+
+    An answer of a server that ends closes its connection. Reason: a client that asks again by the same one would reach the same server,
+    also where a proxy of connections, such as a Service of Kubernetes, has long led new ones elsewhere.
+    """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, body_seconds: float, catalog_gib: float, follower: Follower, timeout_seconds: float
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        body_seconds: float,
+        catalog_gib: float,
+        follower: Follower,
+        timeout_seconds: float,
+        drain: Drain,
     ) -> None:
         """
         Args:
@@ -105,6 +118,7 @@ class ExchangeMiddleware:
         self._app = app
         self._follower = follower
         self._timeout_seconds = timeout_seconds
+        self._drain = drain
         self._metrics = metrics
         self._body_seconds = body_seconds
         self._json, self._items = _BodyLimit.in_memory(MAX_BODY_BYTES), _BodyLimit.in_memory(MAX_ITEMS_BYTES)
@@ -124,7 +138,8 @@ class ExchangeMiddleware:
         revision = [self._follower.applied.revision]
         behind = behind_header(self._follower)
         written.set(revision)
-        body = _Body(receive, self._limit_of(scope), self._body_seconds)
+        limit = self._limit_of(scope)
+        body = _Body(receive, limit, self._body_seconds)
         is_head = scope["method"] == "HEAD"
         if is_head:
             # As GET, with an answer without its body; the server below sees the scope as it was.
@@ -135,7 +150,9 @@ class ExchangeMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = (REQUEST_ID, request_id), (REVISION, b"%d" % revision[0]), NO_SNIFFING, *behind
-                message["headers"] = [*message.get("headers", ()), *own]
+                # What an upload still sends would meet a closed connection, and its client never read the answer.
+                end = (CLOSE,) if self._drain.is_ending and not limit.by_piece else ()
+                message["headers"] = [*message.get("headers", ()), *own, *end]
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)

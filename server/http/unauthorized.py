@@ -17,7 +17,7 @@ import orjson
 
 from server.control.follower import Follower
 from server.errors import KeyMissing, KeyUnknown, encodable
-from server.http.middleware import NO_SNIFFING, REQUEST_ID, REVISION, UNMATCHED, behind_header, method_of, request_id_of
+from server.http.middleware import CLOSE, NO_SNIFFING, REQUEST_ID, REVISION, UNMATCHED, behind_header, method_of, request_id_of
 from server.http.problems import MEDIA_TYPE, Problem, challenge, problem_of
 from server.keys.gate import Gate
 from server.metrics.registry import Metrics
@@ -26,7 +26,6 @@ from server.metrics.registry import Metrics
 GUARDED = "/v1/"
 _STATUS = HTTPStatus.UNAUTHORIZED
 _START = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\n" % (_STATUS, _STATUS.phrase.encode(), MEDIA_TYPE.encode())
-_CLOSE = (b"connection", b"close")
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -74,7 +73,7 @@ class Unauthorized:
             (REVISION, b"%d" % self._follower.applied.revision),
             *behind_header(self._follower),
             NO_SNIFFING,
-            *(() if keep_alive else (_CLOSE,)),
+            *(() if keep_alive else (CLOSE,)),
         ]
         head = b"".join([_START, *(b"%s: %s\r\n" % header for header in headers), b"\r\n"])
         self._metrics.observe_response(method_of(scope), UNMATCHED, _STATUS, time.perf_counter() - started)

@@ -20,18 +20,19 @@ class Drain:
     """The requests that a server still has, and whether it takes more.
 
     Attributes:
+        is_ending: True once the server takes no more.
         running: number of requests that run.
     """
 
     def __init__(self) -> None:
-        self._is_ending = False
+        self.is_ending = False
         self.running = 0
         # Work that may take longer than the end of a server can wait for: it is cancelled when the end begins.
         self._long: set[asyncio.Task[Any]] = set()
 
     def begin(self) -> None:
         """Take no requests from now on, and cancel the work that may take long."""
-        self._is_ending = True
+        self.is_ending = True
         for task in self._long:
             task.cancel()
 
@@ -41,7 +42,7 @@ class Drain:
         Raises:
             EngineUnavailable: it takes none.
         """
-        if self._is_ending:
+        if self.is_ending:
             raise EngineUnavailable("The server is shutting down.", 1)
 
     @contextmanager

@@ -242,10 +242,16 @@ async def test_a_chat_template_that_fails_is_a_fault_of_what_it_was_given(bench:
 
 
 async def test_a_server_on_its_way_out_is_alive_but_not_ready_and_takes_no_request(bench: Bench):
+    """Its answers close their connections, or clients would ask it again by them; not that to an upload, which is still being sent."""
+    assert "connection" not in (await bench.client.get("/health")).headers
     bench.services.drain.begin()
     for response in (await bench.recommend(), await bench.client.get("/ready")):
         assert_problem(response, 503, "The server is shutting down.")
         assert response.headers["retry-after"] == "1"
+        assert response.headers["connection"] == "close"
+    upload = await bench.client.put("/v1/catalogs/new", content=b"{}", headers={"content-type": "application/x-ndjson"})
+    assert_problem(upload, 503, "The server is shutting down.")
+    assert "connection" not in upload.headers
     assert (await bench.client.get("/health")).status_code == 200
     assert bench.metrics.registry.get_sample_value("atspeed_ready") == 0
     assert not bench.engine.asked

@@ -105,6 +105,7 @@ def test_a_server_that_is_told_to_end_is_not_ready_finishes_what_runs_and_takes_
             server.wait_for(lambda: server.client.get("/ready").status_code == 503)
             for response in (server.client.get("/ready"), server.recommend(history=["item-1"])):
                 assert_problem(response, 503, "The server is shutting down.")
+                assert response.headers["connection"] == "close"
             assert server.client.get("/health").status_code == 200
             engine.resume()
             assert [connection.getresponse().status for connection in running] == [200] * 4
