@@ -23,7 +23,6 @@ from server.control.records import (
     Changes,
     Record,
     VersionRecord,
-    catalog_began,
     state_created,
     version_added,
     version_removed,
@@ -67,7 +66,7 @@ class CatalogReplica:
                 await self._write_found(changes)
             if first.by is not None:
                 own = changes if alone or self._unwritten else {}
-                began = catalog_began(catalogs.start.name, time.time()) if first.by == BY_START else {}
+                began = catalogs.record.began_with(catalogs.start.name, time.time()) if first.by == BY_START else {}
                 reason = UNREADABLE if first.left else ""
                 catalogs.decide_alone(first.served, first.by, catalogs.record.active, reason, own, began, after_engine=not alone)
             try:

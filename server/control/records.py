@@ -82,7 +82,10 @@ class LeftVersion(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A catalog that servers were started with; `at` is when one was last activated by that, seconds since 1970."""
+    """A catalog that servers were started with; `at` is when one was last activated by that, seconds since 1970.
+
+    It is later than that of every start before, also where a clock was ahead then: the latest start is the last one.
+    """
 
     at: float
 
@@ -185,6 +188,11 @@ class Record:
         over = (name for name in self.left if name == entry.version or name not in self.versions)
         return changes | {f"{LEFT}{name}": None for name in over}
 
+    def began_with(self, version: str, at: float) -> Changes:
+        """The changes that say that a server was started with a catalog, and serves it therefore."""
+        latest = max((start.at for start in self.began.values()), default=-math.inf)
+        return {f"{BEGAN}{version}": msgspec.msgpack.encode(Start(max(at, math.nextafter(latest, math.inf))))}
+
 
 def state_created(at: float) -> Changes:
     """The changes that say when a state began."""
@@ -204,11 +212,6 @@ def version_removed(name: str) -> Changes:
 def version_left(left: LeftVersion) -> Changes:
     """The changes that say that a version was left; they come with the activation of another."""
     return {f"{LEFT}{left.version}": msgspec.msgpack.encode(left)}
-
-
-def catalog_began(version: str, at: float) -> Changes:
-    """The changes that say that a server was started with a catalog, and serves it therefore."""
-    return {f"{BEGAN}{version}": msgspec.msgpack.encode(Start(at))}
 
 
 def encode_filter(what: str | TextColumn) -> bytes:

@@ -14,7 +14,7 @@ from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control import ControlStore, open_control_store
 from server.control.follower import Follower
-from server.control.records import Activation, Record, VersionRecord, catalog_began, state_created, version_added
+from server.control.records import Activation, Record, VersionRecord, state_created, version_added
 from server.engine.client import EngineClient
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
@@ -43,11 +43,11 @@ async def begin(directory: Path, control: ControlStore | None = None, name: str 
     return catalogs
 
 
-async def noted(*entries: tuple[str, str]) -> ControlStore:
-    """A store in which servers before have noted the file of v2, and activations: versions, and who activated them."""
+async def noted(*entries: tuple[str, str], at: float = 1.0) -> ControlStore:
+    """A store in which servers before have noted the file of v2, and activations: versions, and who activated them, `at` a time."""
     values, record = state_created(1.0) | version_added("v2", VersionRecord("v2.catalog", 1.0)), Record()
     for version, by in entries:
-        changes = record.activated(Activation(version, by, 1.0)) | (catalog_began(version, 1.0) if by == "start" else {})
+        changes = record.activated(Activation(version, by, at)) | (record.began_with(version, at) if by == "start" else {})
         record.take({key: value for key, value in changes.items() if value is not None})
         values |= changes
     control = open_control_store("memory://")
@@ -67,6 +67,16 @@ async def test_a_server_begins_with_its_catalog_and_goes_on_with_what_was_activa
 
 async def test_another_catalog_to_start_with_wins(directory: Path) -> None:
     assert await begun(directory, await noted((NEWER.version, "start"), ("v2", "somebody"))) == (START.version, "start")
+
+
+async def test_a_server_goes_on_with_what_was_activated_though_a_clock_was_ahead_when_another_catalog_began(directory: Path) -> None:
+    control = await noted((NEWER.version, "start"), at=1e11)
+    first = await begin(directory, control)
+    assert first.active.name == START.version
+    async with first.changing:
+        await first.follower.catch_up()
+        await first.follower.write(first.record.activated(Activation("v2", "somebody", 2.0)))
+    assert await begun(directory, control) == ("v2", "restart")
 
 
 async def test_a_version_that_is_gone_is_left_for_the_one_before_and_that_is_said(
