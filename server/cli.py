@@ -4,6 +4,7 @@ Invariant: it imports what the commands are made of only where an interruption i
 """
 
 import os
+import signal
 import sys
 
 # Exit status of a process that SIGINT has ended, as shells count it.
@@ -19,6 +20,9 @@ def main() -> None:
     if not os.isatty(_STANDARD_ERROR):
         # Read where tqdm is imported.
         os.environ.setdefault("TQDM_MININTERVAL", _LOG_SECONDS)
+    if os.getpid() == 1:
+        # Of a container. The kernel keeps from its first process whatever signal has no handler, and Python has one for Ctrl-C alone.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         from server.engine.processors import bound_linear_algebra
 

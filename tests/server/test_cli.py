@@ -1,6 +1,7 @@
 """The entry of the command `atspeed`."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,26 @@ def forget(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     for name in names:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+def test_sigterm_ends_the_first_process_of_a_container_before_a_server_awaits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a large catalog; unheard, it would end in a kill when the pod's grace period is over."""
+    forget(monkeypatch, "TQDM_MININTERVAL", "OPENBLAS_NUM_THREADS")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def load() -> None:
+        # Else it would end the tests.
+        assert signal.getsignal(signal.SIGTERM) is not before
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr("server.commands.app.app", load)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 143
 
 
 @pytest.mark.parametrize(("terminal", "seconds"), [(True, None), (False, "10")])
