@@ -10,6 +10,7 @@ Which traces are kept is decided by the SDK: `OTEL_TRACES_SAMPLER`, `OTEL_SERVIC
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 TRACED_PATHS = "/v1/"
+# For what has not been sent at the end.
+CLOSE_SECONDS = 3.0
 _SCOPE = "atspeed"
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -102,9 +105,12 @@ class Tracing:
         engine.end(_nanoseconds(now, to_epoch))
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send what has not been sent, if the collector takes it within `CLOSE_SECONDS`."""
         if self._provider is not None:
-            self._provider.shutdown()
+            # The SDK waits half a minute for one that says nothing, which would be longer than a server may take to end.
+            closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
+            closing.start()
+            closing.join(CLOSE_SECONDS)
 
     def _span(self, name: str, start: float, end: float, to_epoch: int) -> None:
         self._tracer.start_span(name, start_time=_nanoseconds(start, to_epoch)).end(_nanoseconds(end, to_epoch))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -112,6 +113,21 @@ def test_without_a_collector_nothing_is_recorded():
         assert traceparent(span) is None
         tracing.record_engine(FinishedList(RESULT, 0.02, 0.05))
     tracing.close()
+
+
+def test_a_collector_that_says_nothing_is_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch):
+    says, heard = threading.Event(), threading.Event()
+
+    class Silent(SpanProcessor):
+        def shutdown(self) -> None:
+            says.wait(60)
+            heard.set()
+
+    monkeypatch.setattr(tracing_module, "CLOSE_SECONDS", 0.0)
+    Tracing(Silent()).close()
+    assert not heard.is_set()
+    says.set()
+    assert heard.wait(60)
 
 
 async def test_a_request_gets_the_steps_since_it_was_taken_up():
