@@ -110,6 +110,21 @@ def test_images_install_from_locks_that_there_are_and_run_without_rights():
     assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE)[-1] == "10001:10001"
 
 
+def test_code_is_copied_behind_all_that_locks_install():
+    """Else each change of the code would have it all installed anew."""
+    with_code: set[str] = set()
+    for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
+        first, *lines = stage.splitlines()
+        base, name = first.split(" AS ")
+        for line in lines:
+            assert not (line.startswith("RUN ") and "requirements/" in line and {base, name} & with_code), (name, line)
+            if line == "COPY --from=source / ./":
+                with_code.add(name)
+        if base in with_code:
+            with_code.add(name)
+    assert with_code == {"build-cpu", "build-demo", "build-gpu"}
+
+
 def test_what_is_built_from_is_what_the_docker_ignore_lets_in():
     copied = {path for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for path in line.split()[:-1]}
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
