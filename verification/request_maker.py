@@ -82,7 +82,7 @@ class RequestMaker:
             explain: prefixes beside the beam that an explanation tells of each level; None for no explanation.
 
         Raises:
-            PromptError: the history is empty, or the prompt holds a token that the model does not know, or more tokens than its own.
+            PromptError: the history is empty, or the prompt holds no token, one that the model does not know, or more than its own.
             ValueError: a number is out of range, an item no index of the catalog, places can't be reserved, the list not blended, or
                 its rule takes no tolerance.
         """
@@ -115,6 +115,9 @@ class RequestMaker:
 
     def _prompt(self, user: UserState | PromptTokens | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
         tokens = user.tokens if isinstance(user, PromptTokens) else self._built(user, thinks=thinks)
+        if len(tokens) < (1 if self.prompts.start_token is None else 2):
+            # Behind an encoder's part stands the decoder's start. Nothing to encode would end the step of all others, too.
+            raise PromptError("The prompt holds nothing for the model to read: prompt.json writes nothing of what is known of this user.")
         if len(tokens) > (most := self.prompts.max_tokens):
             # The model was loaded and checked for no longer ones: some read them wrongly, and some end the step of all others, too.
             raise PromptError(f"The prompt has {len(tokens):,} tokens, and this model's have {most:,} at most, as its prompt.json says.")

@@ -108,10 +108,10 @@ class PromptBuilder:
         parts = self._prompts.parts(user)
         if not len(self._end):
             return parts
-        last = parts[-1]
-        if last.kind in ("item", "code"):
+        if not parts or parts[-1].kind in ("item", "code"):
             return [*parts, PromptPart("after", self._end)]
-        return [*parts[:-1], PromptPart(last.kind, np.concatenate([last.tokens, self._end]))]
+        *others, last = parts
+        return [*others, PromptPart(last.kind, np.concatenate([last.tokens, self._end]))]
 
 
 def _prompts_of(form: PromptForm, tokenizer: PromptTokenizer, catalog: Catalog) -> "ListPrompts | TextPrompts":

@@ -21,6 +21,7 @@ from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import PromptError
 from drafting.plans.fixed_plan import PlanError
+from drafting.prompts.user_state import UserEvent, UserState
 from tests.lists import lines
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.t5_models import save_t5_model
@@ -165,6 +166,20 @@ def test_a_prompt_longer_than_the_model_was_checked_for_is_refused_before_it_spo
     with pytest.raises(PromptError, match=f"has {longest + 1} tokens, and this model's have {longest} at most, as its prompt.json"):
         recommender.request("refused", PromptTokens(np.ones(longest + 1, np.int64)), 2)
     (result,) = recommender.search([recommender.request("taken", PromptTokens(np.ones(longest, np.int64)), 2)])
+    assert isinstance(result, BeamResult)
+
+
+@pytest.mark.parametrize("encodes", [False, True])
+def test_a_prompt_of_nothing_is_refused_before_it_spoils_a_step(encodes: bool, tmp_path: Path) -> None:
+    """As of a template that lists one kind of events, for a user who has only others; what an encoder reads ends before the last token."""
+    folder = save_t5_model(tmp_path / "model", CATALOG) if encodes else save_random_model(tmp_path / "model", CATALOG, layers=1)
+    lists = {"template": "{{ behaviours.buy | join }}", "behaviours": {"buy": {}}}
+    (folder / "prompt.json").write_text(json.dumps({"format": "jinja", "max_tokens": 40, "add_special_tokens": False} | lists))
+    recommender = load(folder)
+    for nothing in (UserState([UserEvent(3, "watch")]), PromptTokens(np.zeros(int(encodes), np.int64))):
+        with pytest.raises(PromptError, match="The prompt holds nothing for the model to read"):
+            recommender.request("refused", nothing, 2)
+    (result,) = recommender.search([recommender.request("taken", UserState([UserEvent(3, "buy")]), 2)])
     assert isinstance(result, BeamResult)
 
 

@@ -155,6 +155,9 @@ def test_an_encoder_reads_what_stands_before_the_decoders_start() -> None:
     assert builder.build([3]).tolist() == [*tokenizer("the " + identifiers(3))["input_ids"], 0]
     assert builder.max_tokens == 51
     assert builder.parts([3])[-1].kind == "after"
+    purchases = jinja("{{ behaviours.buy | join }}", behaviours={"buy": {}}, add_special_tokens=False)
+    (nothing,) = PromptBuilder(purchases, PromptTokenizer.of(tokenizer), CATALOG, start_token=0).parts(UserState([UserEvent(3, "watch")]))
+    assert (nothing.kind, nothing.tokens.tolist()) == ("after", [0])
 
 
 def test_prompts_of_users_begin_alike() -> None:
