@@ -104,7 +104,7 @@ class TrieDrafter:
 
     def _add_best(self, tasks: Sequence[DraftTask]) -> Proposals:
         """Add as many children as there is room for, those of the best prefixes first: the host can't know how many there are."""
-        widths = np.array([task.most_nodes(self._trie) for task in tasks])
+        widths = np.array([task.most_children(self._trie) for task in tasks])
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=False)
         log_probs = child_mask(self._trie, frontier.trie_nodes, width, eligible)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)

@@ -87,10 +87,14 @@ class DraftTask:
         return ForwardPart(sequence, np.concatenate([sequence.draft_uncomputed(self.search.ancestors), self.frontier]), len(self.frontier))
 
     def most_nodes(self, trie: ItemTrie) -> int:
-        """The most nodes that the next level may have: all children of the frontier, or where that is not read, no more than proposals."""
+        """The most prefixes that the next level may have: as many children as the frontier can have at most."""
         depth = self.round.next_depth
-        most = min(self.round.nodes * trie.max_children[depth - 1], trie.level_size(depth))
-        return most if self.is_read else min(most, most_proposals(self.round.widths[depth]))
+        return min(self.round.nodes * trie.max_children[depth - 1], trie.level_size(depth))
+
+    def most_children(self, trie: ItemTrie) -> int:
+        """The most children that are drafted: all of the frontier, or where that is not read, no more than are worth drafting."""
+        most = self.most_nodes(trie)
+        return most if self.is_read else min(most, most_proposals(self.round.widths[self.round.next_depth]))
 
     def new(self, trie_nodes: IntArray) -> BoolArray | None:
         """`[nodes]` bool, True for prefixes of the next depth that are not in the tree; None if the tree has none of that depth."""

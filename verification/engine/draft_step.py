@@ -136,7 +136,7 @@ class DraftStep:
             for task in tasks:
                 task.round.group_size = sizes[_group_key(task.search)]
                 is_known = task.is_read or task.round.next_depth > task.round.last_depth
-                task.round.most_children = None if is_known else task.most_nodes(self._trie)
+                task.round.most_children = None if is_known else task.most_children(self._trie)
                 task.action = plan.action(task.round, self.drafter is not None)
         return cost
 
@@ -222,7 +222,7 @@ class DraftStep:
             return []
         spare, affordable = self._slots.spare_nodes, []
         for task in tasks:
-            most = task.most_nodes(self._trie)
+            most = task.most_children(self._trie)
             if most <= spare:
                 spare -= most
                 affordable.append(task)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
+from drafting.beam.tree import Origin
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Action, DraftRound, LevelOutcome
 from drafting.trie.item_set import ItemSet
@@ -91,6 +92,17 @@ def test_a_level_is_as_wide_as_planned_and_no_wider_than_it_can_be(speculation: 
     for name in ("few", "many"):
         engine.cancel(name)
     assert engine.used_slots == 0
+
+
+def test_a_fixed_plan_drafts_as_many_at_each_level_however_few_are_kept(speculation: Speculation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worth drafting for a level limits the children of one that is not read, and no beam that a plan names."""
+    monkeypatch.setattr("drafting.plans.plan.MOST_PROPOSALS", 10)
+    trie, engine = speculation.tries[4], speculation.engine(4, "beam:40")
+    engine.add(BeamRequest("narrow", np.concatenate([[1], speculation.identifiers[:4].reshape(-1)]), 3, 3))
+    (search,) = engine._running.unfinished()
+    engine.step()
+    drafted = search.sequence.depths[search.sequence.origins == Origin.BEAM]
+    assert np.bincount(drafted)[1:].tolist() == [min(40, trie.level_size(depth)) for depth in range(1, 4)]
 
 
 def prefixes(search: BeamSearch) -> list[int]:
