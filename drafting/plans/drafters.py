@@ -22,6 +22,7 @@ from drafting.beam.forward import forward_batch
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, rank
+from drafting.beam.rule import Verification
 from drafting.beam.tree import UNREAD, SequenceState, TokenTree, to_device
 from drafting.device import NEGATIVE_INFINITY, concat, grown, is_async, on_device, on_host
 from drafting.plans.raised import Raised
@@ -159,7 +160,7 @@ class BeamDrafter:
             first_log_probs, log_probs = first_log_probs.clone(), log_probs.masked_fill_(log_probs.isnan(), NEGATIVE_INFINITY)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         scored = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
-        if rules is not None:
+        if any(task.search.rule.verification is Verification.RELAXED for task in tasks):
             self._keep(frontier.slots, scored.cum_log_probs, max(int(task.frontier_slots.max()) for task in tasks))
         selection, ranking = raised.rank(expand_beams(scored, counts), self._trie.nodes)
         proposals = Proposals(selection, ranking, first_log_probs, batch.size)
@@ -174,7 +175,7 @@ class BeamDrafter:
         _add_proposals(self._tree, self._trie, tasks, proposals, widths)
 
     def cum_log_probs(self, slots: Tensor, width: int) -> Tensor | None:
-        """`[rows, width]` float32, the draft's cumulative log-probabilities of continuations; None if it has scored no sampled search."""
+        """`[rows, width]` float32, the draft's cumulative log-probabilities of continuations; None if it has scored no relaxed search."""
         return None if self._log_probs is None else self._log_probs[slots.clamp(max=len(self._log_probs) - 1), :width]
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from drafting.array_types import BoolArray, FloatArray
 from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.plans.plan import Action, DraftRound, Plan
-from tests.speculation import Speculation
+from tests.speculation import Speculation, run
 from verification.request import BeamRequest
 from verification.verifiers.relaxed import LevelNoise, verify_relaxed
 
@@ -149,3 +149,12 @@ def test_only_what_the_draft_has_proposed_in_a_round_is_its_sample(speculation: 
     assert without != relaxed_lists(speculation, "none", "none", waits=waits)
     for later in ("none", "trie", Asks(0)):
         assert relaxed_lists(speculation, first, later, waits=waits) == without
+
+
+@pytest.mark.parametrize("verification", Verification)
+def test_what_the_draft_says_takes_memory_for_relaxed_lists_alone(speculation: Speculation, verification: Verification) -> None:
+    engine, rng = speculation.engine(4, "beam:12"), np.random.default_rng(0)
+    results = run(engine, speculation.requests(6, rng, SearchRule(verification, seed=1)), rng)
+    assert any(result.usage.draft_forwards for result in results.values())
+    assert engine._drafting.drafter is not None
+    assert (engine._drafting.drafter._log_probs is None) == (verification is not Verification.RELAXED)
