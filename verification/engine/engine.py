@@ -286,8 +286,7 @@ class SpeculativeBeamEngine:
 
     def forget(self, cache_key: str) -> None:
         """Forget one key's prompt and what was last found for it; its requests that run leave nothing behind."""
-        with self.slots:
-            self.slots.forget(cache_key)
+        self.slots.forget(cache_key)
 
     def forget_histories(self) -> None:
         """Empty the prefix cache, and forget what was found for users; requests that run leave nothing behind."""

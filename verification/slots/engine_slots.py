@@ -200,19 +200,25 @@ class EngineSlots:
         self.nodes.release(search.restart(eligibility))
 
     def forget(self, key: str) -> None:
-        """Forget the cached prompt and the last beams of a key. Its requests that run go on, and leave nothing behind."""
-        self.prefix_cache.forget(key)
-        self.last_beams.forget(key)
-        for running in self.searches:
-            if running.request.cache_key == key:
-                running.request = running.request.forgotten()
+        """Forget the cached prompt and the last beams of a key. Its requests that run go on, and leave nothing behind.
+
+        Raises:
+            EngineSpoilt: a change was interrupted.
+        """
+        with self:
+            self.prefix_cache.forget(key)
+            self.last_beams.forget(key)
+            for running in self.searches:
+                if running.request.cache_key == key:
+                    running.request = running.request.forgotten()
 
     def forget_all(self) -> None:
         """Do as `forget` for all keys."""
-        self.prefix_cache.clear()
-        self.last_beams.clear()
-        for running in self.searches:
-            running.request = running.request.forgotten()
+        with self:
+            self.prefix_cache.clear()
+            self.last_beams.clear()
+            for running in self.searches:
+                running.request = running.request.forgotten()
 
     def _continued(self, prefix: CachedPrefix, *slots: IntArray) -> SequenceState:
         """A sequence that begins with a computed prefix; `slots` are those of the tokens after it."""

@@ -122,6 +122,21 @@ def test_a_request_that_is_interrupted_while_it_starts_spoils_the_engine_too(
         list(recommender.recommend(HISTORIES, k=4))
 
 
+@pytest.mark.parametrize("forget", [lambda engine: engine.forget("ann"), SpeculativeBeamEngine.forget_histories], ids=["one", "all"])
+def test_forgetting_gives_no_slot_of_a_spoilt_engine_back(
+    recommender: Recommender, forget: Callable[[SpeculativeBeamEngine], None]
+) -> None:
+    engine = recommender.engine
+    list(recommender.search([recommender.request("one", [1, 2], 4, cache_key="ann")]))
+    cached, free = engine.cached_slots, engine.slots.prompts.free
+    with pytest.raises(KeyboardInterrupt), engine.slots:
+        raise KeyboardInterrupt
+    with pytest.raises(EngineSpoilt, match=SENTENCE):
+        forget(engine)
+    assert (engine.cached_slots, engine.slots.prompts.free) == (cached, free)
+    assert cached > 0
+
+
 def test_what_an_engine_refuses_does_not_spoil_it(recommender: Recommender) -> None:
     engine, request = recommender.engine, recommender.request("one", [1, 2], 4)
     engine.add(request)
