@@ -245,8 +245,9 @@ class BeamRequest:
         """Raise ValueError if the request is about items or levels that a catalog of so many does not have."""
         if self.beam_widths is not None and len(self.beam_widths) != depth - 1:
             raise ValueError(levels_sentence(len(self.beam_widths), depth))
-        if len(self.excluded_items) and not 0 <= self.excluded_items.min() <= self.excluded_items.max() < items:
-            raise ValueError(f"A request excludes an item that the catalog of {items} items does not have.")
+        for verb, named in (("excludes", self.excluded_items), ("brings", self.retrieved)):
+            if len(named) and not 0 <= named.min() <= named.max() < items:
+                raise ValueError(f"A request {verb} an item that the catalog of {items} items does not have.")
         filters = (self.allowed_items, None if self.reserved is None else self.reserved.items)
         if any(allowed is not None and allowed.catalog_items != items for allowed in filters):
             raise ValueError(f"A request's filter is of another catalog than this one of {items} items.")

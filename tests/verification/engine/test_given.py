@@ -119,6 +119,15 @@ def test_items_that_hold_all_that_the_target_keeps_take_one_forward(speculation:
     assert result.usage.drafted_nodes == sum(trie.level_size(depth) for depth in range(1, DEPTH))
 
 
+@pytest.mark.parametrize("item", [-1, ITEMS])
+def test_items_that_the_catalog_does_not_have_are_refused_before_they_spoil_a_step(speculation: Speculation, item: int) -> None:
+    engine = speculation.engine(DEPTH, "items:9")
+    with pytest.raises(ValueError, match=f"A request brings an item that the catalog of {ITEMS} items does not have"):
+        engine.add(request_of(speculation, 1, retrieved=np.array([3, item])))
+    (result,) = run(engine, [request_of(speculation, 1, retrieved=np.array([3, ITEMS - 1]))], np.random.default_rng(0)).values()
+    assert result.items
+
+
 @pytest.mark.parametrize("plan", ["last", "items:12+last", "beam:12+items:12+last", "auto"])
 def test_filters_places_and_other_catalogs_leave_lists_as_they_are(speculation: Speculation, plan: str) -> None:
     """The same users again and again, each time with another question, and now and then of another catalog on the same slots."""
