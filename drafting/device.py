@@ -136,11 +136,12 @@ def _sorted_by_key(scores: Tensor, k: int) -> Tensor:
 
 
 def find_nodes(wanted: Tensor, among: Tensor) -> Tensor:
-    """The index of each wanted prefix among others. A prefix is named by its trie node, so its ancestors are the same, too.
+    """The index of each wanted prefix among others, the first of those that repeat it. A prefix is named by its trie node, so its ancestors
+    are the same, too.
 
     Args:
         wanted: `[requests, k]` int64 trie nodes; -1 pads.
-        among: `[requests, nodes]` int64 trie nodes, distinct within a request; -2 pads.
+        among: `[requests, nodes]` int64 trie nodes; -2 pads.
 
     Returns:
         `[requests, k]` int64; -1 for a prefix that is not there.
