@@ -136,7 +136,7 @@ class Connections:
 
     def refused(self, refusal: Refusal) -> None:
         """Count a refusal."""
-        self._metrics.refused_connections.labels(refusal.reason).inc()
+        self._metrics.refused_connections.inc(1, refusal.reason)
 
     async def watch(self) -> None:
         """End what is due, until cancelled."""

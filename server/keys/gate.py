@@ -67,10 +67,10 @@ class Gate:
         """
         text = _bearer(headers)
         if text is None:
-            self._metrics.keyless["missing"].inc()
+            self._metrics.keyless.inc(1, "missing")
             raise KeyMissing
         if self._keyring is None or (key := self._keyring.find(text)) is None:
-            self._metrics.keyless["unknown"].inc()
+            self._metrics.keyless.inc(1, "unknown")
             raise KeyUnknown
         return key
 
@@ -85,12 +85,12 @@ class Gate:
         """
         if self._keyring is None:
             if needed not in OPEN_ELSEWHERE and not is_local(peer, headers):
-                self._metrics.keyless["elsewhere"].inc()
+                self._metrics.keyless.inc(1, "elsewhere")
                 raise KeysNeeded
             return None
         key = self.find(headers)
         if needed not in key.scopes:
-            self._metrics.forbidden.labels(key.name, "scope").inc()
+            self._metrics.forbidden.inc(1, key.name, "scope")
             has = listed([scope.value for scope in key.scopes])
             raise KeyForbids(f"This needs a key with the scope {needed.value}; the key {key.name!r} has {has}.")
         return key
@@ -108,7 +108,7 @@ class Gate:
         """
         inside = self._inside[key.name]
         if key.concurrent is not None and inside >= key.concurrent:
-            self._metrics.forbidden.labels(key.name, "concurrent").inc()
+            self._metrics.forbidden.inc(1, key.name, "concurrent")
             raise KeyBusy(f"The key {key.name!r} has {inside} requests running, as many as it may have at a time.")
         self._inside[key.name] = inside + 1
         try:
@@ -117,7 +117,7 @@ class Gate:
         except BaseException:
             self.leave(key)
             raise
-        self._metrics.count(key.name)
+        self._metrics.requests.inc(1, key.name)
 
     def leave(self, key: Key) -> None:
         """Count a request that has entered no more."""

@@ -86,7 +86,7 @@ class Rates:
             await self._redis.close()
 
     def _busy(self, key: Key, rate: RateLimitItem, count: int) -> KeyBusy:
-        self._metrics.forbidden.labels(key.name, "rate").inc()
+        self._metrics.forbidden.inc(1, key.name, "rate")
         wait = math.ceil(count * rate.get_expiry() / rate.amount)
         return KeyBusy(f"The key {key.name!r} may ask for no more than {key.rate}.", max(1, wait))
 

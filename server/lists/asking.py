@@ -55,7 +55,7 @@ class Asking:
             with self._engine.admit(submit, items, traced=self._is_traced) as request:
                 yield request
         except Overloaded as error:
-            self._metrics.refused.labels(error.reason).inc()
+            self._metrics.refused.inc(1, error.reason)
             raise
 
     async def read_user(

@@ -100,7 +100,7 @@ class RecommendationService:
         result = await popular_list(popular, served, submit, asked.filters)
         fresh = asked.fresh_of(result)
         self._observe(asked, result, (), fresh)
-        self._metrics.health.popular_lists.labels(why.reason).inc()
+        self._metrics.health.popular_lists.inc(1, why.reason)
         unknown = found_items(served.catalog, body.exclude)[1]
         notes = [str(why), POPULAR_NOTE, *told_unknown({"exclude": unknown} if unknown else {}), *_shortages(body, result, fresh)]
         return self._answer(asked, FinishedList(result, 0, 0), fresh, notes) | {"exact": False, "source": "popular"}
@@ -116,7 +116,7 @@ class RecommendationService:
             with self._explaining.place():
                 answer = await self.recommend(body, key)
         except ExplanationsBusy as error:
-            self._metrics.refused.labels(error.reason).inc()
+            self._metrics.refused.inc(1, error.reason)
             raise
         self._metrics.health.explained_lists.inc("explanation" in answer)
         return answer

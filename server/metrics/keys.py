@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from server.errors import KeyForbids
+from server.metrics.counter import LoopCounter
 from server.metrics.outages import OutageLog
 
 # Why a request without a key that is known is not let in.
@@ -24,14 +25,13 @@ class KeyMetrics:
     """Metrics of keys."""
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic) -> None:
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        counter, gauge = partial(LoopCounter, registry=registry), partial(Gauge, registry=registry)
         self._file = OutageLog("the file of keys can't be used")
         self.requests = counter("atspeed_key_requests_total", "Requests that were let in, by the name of the key.", ["key"])
-        self._series: dict[str, Counter] = {}
         self.forbidden = counter(
             "atspeed_key_refusals_total", "Requests with a key that were refused, by its name and the reason.", ["key", "reason"]
         )
-        keyless = counter(
+        self.keyless = counter(
             "atspeed_keyless_refusals_total",
             "Requests refused because they had no key, one that is not known, or come from another machine to a server without keys.",
             ["reason"],
@@ -45,15 +45,8 @@ class KeyMetrics:
         ).set_function(lambda: clock() - self._away_at < RATES_SECONDS)
         self._clock, self._away_at = clock, -math.inf
         self._rates = OutageLog("the rates of keys are not held over all replicas")
-        # Who tries keys makes these the busiest of all: their series are looked up once.
-        self.keyless = {reason: keyless.labels(reason) for reason in UNKNOWN}
-
-    def count(self, name: str) -> None:
-        """Count a request that was let in."""
-        # Looking up a series by its labels takes longer than finding the key itself.
-        if (series := self._series.get(name)) is None:
-            series = self._series[name] = self.requests.labels(name)
-        series.inc()
+        for reason in UNKNOWN:
+            self.keyless.begin(reason)
 
     @contextmanager
     def sized(self, name: str) -> Iterator[None]:
@@ -61,7 +54,7 @@ class KeyMetrics:
         try:
             yield
         except KeyForbids:
-            self.forbidden.labels(name, "size").inc()
+            self.forbidden.inc(1, name, "size")
             raise
 
     def read(self, keys: int) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from server.errors import EmptyHistory, ServerError, StaleHistory, UserNotFound
+from server.metrics.counter import LoopCounter
 from server.metrics.item_counts import ItemCounts
 from verification.result import Source
 
@@ -21,7 +22,7 @@ class HealthMetrics:
     """Metrics of the served catalog and of the items in lists."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        counter, gauge = partial(LoopCounter, registry=registry), partial(Gauge, registry=registry)
         self.catalog_info = gauge("atspeed_catalog_info", "1 for the served version of the catalog.", ["version"])
         self.catalog_items = gauge("atspeed_catalog_items", "Number of items of the served catalog.")
         self.activations = counter(
@@ -73,7 +74,7 @@ class HealthMetrics:
             (self.popular_lists, tuple(kind.reason for kind in (UserNotFound, EmptyHistory, StaleHistory))),
         ):
             for value in values:
-                metric.labels(value)
+                metric.begin(value)
         self._version, self._counts = "", ItemCounts(0)
 
     def open_catalog(self, version: str, items: int) -> None:
@@ -107,11 +108,11 @@ class HealthMetrics:
         """Count the kinds of filters of a request."""
         for name, used in zip(FILTERS, (exclude, exclude_history, named), strict=True):
             if used:
-                self.filters.labels(name).inc()
+                self.filters.inc(1, name)
 
     def observe_fresh(self, items: int, *, short: bool) -> None:
         """Count a list with reserved fresh items: its fresh items, and whether it has fewer than requested (`short`)."""
-        self.fresh_lists.labels("short" if short else "full").inc()
+        self.fresh_lists.inc(1, "short" if short else "full")
         self.fresh_items_served.inc(items)
 
     def observe_scores(self, items: int) -> None:
@@ -123,7 +124,7 @@ class HealthMetrics:
         """Count a blended list, with the source of each of its identifiers."""
         self.blended_lists.inc()
         for source in sources:
-            self.blended_items.labels(source).inc()
+            self.blended_items.inc(1, source)
 
     @contextmanager
     def activation(self, *mistakes: type[ServerError]) -> Iterator[None]:
@@ -137,11 +138,11 @@ class HealthMetrics:
             raise
         finally:
             if outcome:
-                self.activations.labels(outcome).inc()
+                self.activations.inc(1, outcome)
 
     def activated(self) -> None:
         """Count an activation of a catalog with which nothing can go wrong any more."""
-        self.activations.labels("activated").inc()
+        self.activations.inc(1, "activated")
 
     def observe_list(self, version: str, items: Sequence[int], history: Sequence[int], *, short: bool) -> None:
         """Count one list; its items only if it is of the version that is served, because another one numbers its items otherwise.
@@ -151,10 +152,8 @@ class HealthMetrics:
             history: catalog indices of what the user had met.
             short: True if it has fewer identifiers than requested.
         """
-        if short:
-            self.short_lists.inc()
+        self.short_lists.inc(short)
         self.items_served.inc(len(items))
         if version != self._version:
             return
-        if cold := self._counts.observe(items, history):
-            self.cold_items_served.inc(cold)
+        self.cold_items_served.inc(self._counts.observe(items, history))

@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from server.errors import HistoryDamaged
 from server.messages import FinishedList, Progress, Ready
 from server.metrics.control import ControlMetrics
+from server.metrics.counter import LoopCounter
 from server.metrics.histogram import LoopHistogram
 from server.metrics.keys import KeyMetrics
 from server.metrics.lists import HealthMetrics
@@ -64,7 +65,7 @@ class Metrics:
         self.health = HealthMetrics(registry)
         self.control = ControlMetrics(registry)
         self.keys = KeyMetrics(registry)
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        counter, gauge = partial(LoopCounter, registry=registry), partial(Gauge, registry=registry)
         latency = partial(LoopHistogram, registry=registry, buckets=LATENCY_BUCKETS)
         step_time = partial(LoopHistogram, registry=registry, buckets=STEP_BUCKETS)
         count = partial(LoopHistogram, registry=registry, buckets=COUNT_BUCKETS)
@@ -82,11 +83,15 @@ class Metrics:
         )
         self.loop_lag = latency("atspeed_event_loop_lag_seconds", "Lag of the event loop of the API process.")
         self.history_latency = latency("atspeed_history_latency_seconds", "Duration of operations of the history store.", ["operation"])
-        self.history_damage = counter(
+        # Any thread may meet it.
+        self.history_damage = Counter(
             "atspeed_history_damage_total",
             "Damage met in the history store: by the check of its file at start, in a user's history, or in an event that was passed over.",
             ["found"],
+            registry=registry,
         )
+        for found in DAMAGES:
+            self.history_damage.labels(found)
         self.history_errors = counter("atspeed_history_errors_total", "Failed operations of the history store.", ["operation"])
 
         self.engine_up = gauge("atspeed_engine_up", "1 while the engine is serving, else 0.")
@@ -166,16 +171,14 @@ class Metrics:
             "Forwards of models with CUDA graphs, by whether a graph was replayed or none fitted (skipped).",
             ["outcome"],
         )
-        # A rate over a counter that isn't there until the first error would miss that error.
         for metric, values in (
             (self.history_errors, HISTORY_OPERATIONS),
             (self.cache_lookups, ("hit", "miss")),
             (self.refused, ("deadline", "queue-full", "explanations")),
             (self.refused_connections, ("connections", "client", "header-size", "header-time", "malformed")),
-            (self.history_damage, DAMAGES),
         ):
             for value in values:
-                metric.labels(value)
+                metric.begin(value)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -201,18 +204,18 @@ class Metrics:
         """Count one HTTP answer."""
         text = str(status)
         self.request_latency.observe(seconds, route, text)
-        self.http_responses.labels(method, route, text).inc()
+        self.http_responses.inc(1, method, route, text)
 
     def observe_progress(self, progress: Progress) -> None:
         """Take over what the engine reports."""
         self._observe_steps([step.report for step in progress.steps])
         for finished in progress.finished:
             self._observe_list(finished)
-        _add(self.not_finite, sum(failed.not_finite for failed in progress.failed))
+        self.not_finite.inc(sum(failed.not_finite for failed in progress.failed))
         self._load = _Load(progress.running, progress.waiting, progress.used_slots, progress.cached_slots)
         if progress.graphs_replayed or progress.graphs_skipped:
-            self.graph_forwards.labels("replayed").inc(progress.graphs_replayed)
-            self.graph_forwards.labels("skipped").inc(progress.graphs_skipped)
+            self.graph_forwards.inc(progress.graphs_replayed, "replayed")
+            self.graph_forwards.inc(progress.graphs_skipped, "skipped")
 
     def observe_ready(self, ready: Ready, *, has_draft: bool) -> None:
         """Note that an engine serves; one that was given a draft and has none has dropped it on its way here."""
@@ -235,7 +238,7 @@ class Metrics:
             yield
             self._outages[operation].answered()
         except HistoryUnavailable as error:
-            self.history_errors.labels(operation).inc()
+            self.history_errors.inc(1, operation)
             self._outages[operation].failed(str(error))
             raise
         except HistoryDamaged:
@@ -255,37 +258,31 @@ class Metrics:
             self.step.observe(report.seconds)
             self.target_seconds.observe(report.target_seconds)
             self.draft_seconds.observe(report.draft_seconds)
+            self.thought_tokens.inc(report.thought_tokens)
+            self.scored_nodes.inc(report.scored_nodes)
+            self.draft_tokens.inc(report.draft_tokens)
+            self.draft_forwards.inc(report.draft_forwards)
             if report.draft_failed:
                 self.draft_up.set(0)
                 self.drafts_dropped.inc()
-        _add(self.thought_tokens, sum(report.thought_tokens for report in reports))
-        _add(self.scored_nodes, sum(report.scored_nodes for report in reports))
-        _add(self.draft_tokens, sum(report.draft_tokens for report in reports))
-        _add(self.draft_forwards, sum(report.draft_forwards for report in reports))
 
     def _observe_list(self, finished: FinishedList) -> None:
         usage, kind = finished.result.usage, (finished.result.usage.plan, finished.result.rule.verification.value)
         self.queue.observe(finished.queue_seconds)
         self.engine.observe(finished.engine_seconds)
         self.prompt_tokens.inc(usage.prompt_tokens)
-        _add(self.cached_tokens, usage.cached_tokens)
-        self.cache_lookups.labels("hit" if usage.cached_tokens else "miss").inc()
+        self.cached_tokens.inc(usage.cached_tokens)
+        self.cache_lookups.inc(1, "hit" if usage.cached_tokens else "miss")
         if finished.result.scores is not None:
             # It has no plan, and as many forwards as the budgets of steps make of its candidates.
             return
         self.forwards_per_request.observe(forwards := usage.target_forwards - usage.thought_tokens)
         self.draft_forwards_per_request.observe(usage.draft_forwards)
-        self.decisions.labels(*kind).inc()
-        self.target_forwards.labels(*kind).inc(forwards)
+        self.decisions.inc(1, *kind)
+        self.target_forwards.inc(forwards, *kind)
         for depth in usage.accepted_depths:
-            self.accepted_steps.labels(*kind, str(depth)).inc()
-        _add(self.drafted_nodes, usage.drafted_nodes)
-        _add(self.wasted_nodes, usage.drafted_nodes - usage.used_nodes)
+            self.accepted_steps.inc(1, *kind, str(depth))
+        self.drafted_nodes.inc(usage.drafted_nodes)
+        self.wasted_nodes.inc(usage.drafted_nodes - usage.used_nodes)
         for source, nodes in usage.used_by.items():
-            self.used_nodes.labels(source).inc(nodes)
-
-
-def _add(counter: Counter, amount: float) -> None:
-    """Count what there is; most counters of a list or a step count nothing in most of them."""
-    if amount:
-        counter.inc(amount)
+            self.used_nodes.inc(nodes, source)

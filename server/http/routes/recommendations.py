@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import Counter
 from pydantic import ValidationError
 
 from server.http.answering import answered
@@ -19,6 +18,7 @@ from server.http.problems import CLIENT_CLOSED_REQUEST, FORESEEN, Problem, docum
 from server.http.strict_route import charge, key_of, needs, strict_route
 from server.keys.key import Key, Scope
 from server.lists.service import RecommendationService
+from server.metrics.counter import LoopCounter
 from server.schemas.batches import BatchAnswer, BatchRequest
 from server.schemas.explanations import ExplainedAnswer, ExplainRequest
 from server.schemas.recommendations import RecommendationAnswer, RecommendationRequest
@@ -101,7 +101,7 @@ def recommendation_routes(services: Services) -> APIRouter:
 class _Outcomes:
     """What becomes of the lists of one HTTP request."""
 
-    def __init__(self, lists: Counter) -> None:
+    def __init__(self, lists: LoopCounter) -> None:
         self._lists = lists
         # True once a list has met a fault of the server: the request is answered with 500, and its other lists are cancelled.
         self._is_broken = False
@@ -121,7 +121,7 @@ class _Outcomes:
             raise
         finally:
             self._is_broken |= status is None
-            self._lists.labels(str(int(status or 500))).inc()
+            self._lists.inc(1, str(int(status or 500)))
 
 
 def _failed(told: Problem) -> dict[str, Any]:
