@@ -124,6 +124,11 @@ class BeamResult:
     tolerance: Tolerance | None = None
 
     @property
+    def identifiers(self) -> int:
+        """Number of identifiers; items may share one."""
+        return len({item.rank for item in self.items})
+
+    @property
     def firsts(self) -> list[RankedItem]:
         """The first item of each identifier, best identifier first."""
         first = {item.rank: item for item in reversed(self.items)}

@@ -96,7 +96,7 @@ class AttributeColumn:
         """The `value` of each of many items, `[items]`, decoded together."""
         codes = self.codes[items]
         present = codes >= 0
-        texts = self.values.take(codes[present])[:]
+        texts = self.values.texts_of(codes[present])
         try:
             values = json.loads(f"[{','.join(texts)}]")
         except (ValueError, RecursionError):

@@ -252,7 +252,7 @@ class ItemIndex:
         if len(self.rows) > FEW_NAMES:
             return self.find_column(TextColumn.of(texts))
         rows = self._row_of_name
-        return np.fromiter((rows.get(text, -1) for text in texts), np.int64, len(texts))
+        return np.array([rows.get(text, -1) for text in texts], np.int64)
 
     @cached_property
     def _row_of_name(self) -> dict[str, int]:

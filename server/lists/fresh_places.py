@@ -53,7 +53,7 @@ def are_fresh(places: FreshPlaces, catalog: Catalog, items: IntArray) -> BoolArr
 
 def fresh_items(places: FreshPlaces, catalog: Catalog, items: Sequence[RankedItem]) -> FreshItems:
     """Which items of a list are fresh."""
-    indices = np.fromiter((item.item for item in items), np.int64, len(items))
+    indices = np.array([item.item for item in items], np.int64)
     fresh: list[bool] = are_fresh(places, catalog, indices).tolist()
     identifiers = {item.rank for item, is_fresh in zip(items, fresh, strict=True) if is_fresh}
     return FreshItems(tuple(fresh), max(0, places.places - len(identifiers)))

@@ -30,7 +30,7 @@ def item_lines(
         blend: scores and sources of a blended list; None for another list.
         brief: True for nothing of the catalog but the items' ids.
     """
-    indices = np.fromiter((item.item for item in items), np.int64, len(items))
+    indices = np.array([item.item for item in items], np.int64)
     lines = _brief_lines(catalog, items, indices) if brief else _whole_lines(catalog, items, indices)
     if fields:
         _add_attributes(lines, catalog, indices, fields)

@@ -180,7 +180,7 @@ class RecommendationService:
     def _observe(self, asked: AskedList, result: BeamResult, met: Sequence[int], fresh: FreshItems | None) -> None:
         body, health = asked.body, self._metrics.health
         health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=body.filter is not None)
-        health.observe_list(asked.served.name, [item.item for item in result.items], met, short=len(result.firsts) < body.k)
+        health.observe_list(asked.served.name, [item.item for item in result.items], met, short=result.identifiers < body.k)
         if fresh is not None:
             health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
         if result.blend is not None:
@@ -270,7 +270,7 @@ def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItem
             return f"The search found only {found} {what}, fewer than the {asked}: wider beam_widths may find more."
         return f"Only {found} {what} were eligible{caps}, fewer than the {asked}."
 
-    if (identifiers := len(result.firsts)) < body.k:
+    if (identifiers := result.identifiers) < body.k:
         yield told(identifiers, "identifiers of the catalog", f"{body.k} asked for")
     if body.fresh is not None and fresh is not None and fresh.missing:
         yield told(body.fresh.min - fresh.missing, "identifiers of fresh items", f"{body.fresh.min} places for them")
