@@ -31,6 +31,7 @@ from server.histories.sqlite_file import (
     forget_history,
     forget_last,
     is_malformed,
+    is_quickly_read,
     prepare,
     random_rows,
     read_history,
@@ -38,7 +39,6 @@ from server.histories.sqlite_file import (
     read_some,
     reading_all,
     replace_content,
-    stored_bytes,
     write_history,
 )
 from server.histories.sqlite_lives import find_longer, limit_lives
@@ -49,9 +49,7 @@ from server.try_again import HistoryUnavailable
 _T = TypeVar("_T")
 
 _READERS = 4
-# Limits of a read in the event loop: events that are asked for, and bytes that are stored of the user, all of which are checked. After a
-# read that took longer than a busy machine explains, threads do all reads for a while.
-_AT_ONCE_EVENTS, _AT_ONCE_BYTES = 200, 2**18
+# After a read in the event loop that took longer than a busy machine explains, threads do all reads for a while.
 _SLOW_SECONDS, _WARY_SECONDS = 0.05, 1.0
 _USERS_PER_TRANSACTION, _USERS_PER_SAMPLE = 50, 25
 
@@ -113,7 +111,7 @@ class SqliteHistoryStore:
 
     async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         window = self._retention.window(limit)
-        if window <= _AT_ONCE_EVENTS and (found := self._read_at_once(user_id, window)) is not None:
+        if (found := self._read_at_once(user_id, window)) is not None:
             return found
         return await self._answer(self._reading.submit(self._with_reader, lambda reader: read_newest(reader, user_id, time.time(), window)))
 
@@ -253,7 +251,7 @@ class SqliteHistoryStore:
         if started < self._wary_until:
             return None
         try:
-            if stored_bytes(self._hasty, user_id) > _AT_ONCE_BYTES:
+            if not is_quickly_read(self._hasty, user_id, window):
                 return None
             return read_newest(self._hasty, user_id, time.time(), window)
         except sqlite3.DatabaseError:

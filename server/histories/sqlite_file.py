@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 
 _FORMAT = 3
 _FINDINGS = 3
+# Bytes of a history that are quickly checked, events of it that are quickly decoded, and bytes of the shortest event.
+_QUICK_BYTES, _QUICK_EVENTS, _EVENT_BYTES = 2**18, 200, 16
 
 _SCHEMA = (
     "CREATE TABLE histories (user_id TEXT NOT NULL, expires_at REAL, checksum INTEGER NOT NULL, history BLOB NOT NULL)",
@@ -92,10 +94,11 @@ def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> Hi
     return None if history is None or history.is_empty else history
 
 
-def stored_bytes(connection: sqlite3.Connection, user_id: str) -> int:
-    """How large what is stored of a user is, which is known without reading it; 0 for an unknown one. Raises sqlite3.DatabaseError."""
+def is_quickly_read(connection: sqlite3.Connection, user_id: str, count: int) -> bool:
+    """Whether the newest `count` events of a user are quickly read, which is known without reading them. Raises sqlite3.DatabaseError."""
     row = connection.execute(_SIZE, {"user_id": user_id}).fetchone()
-    return 0 if row is None else int(row[0])
+    stored = 0 if row is None else int(row[0])
+    return stored <= _QUICK_BYTES and min(count, stored // _EVENT_BYTES) <= _QUICK_EVENTS
 
 
 def read_newest(connection: sqlite3.Connection, user_id: str, now: float, count: int) -> StoredUser:

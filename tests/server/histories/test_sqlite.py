@@ -220,14 +220,15 @@ async def test_users_are_read_at_once_until_a_read_is_slow_or_can_not_be(tmp_pat
     for user in ("near", "locked", "far"):
         await store.append(user, [Event(user, 1.0)])
     await store.append("large", [Event("x" * 300, float(number)) for number in range(1000)])
+    await store.append("many", [Event("x", float(number)) for number in range(1000)])
     users = ("near", "locked", "near", "large", "far", "near")
     shown = [(await store.read(user, 5))[-1].item_id for user in users]
     assert shown == ["near", "locked", "near", "x" * 300, "far", "near"]
     assert threads == ["loop", "loop", "sqlite-reading", "loop", "sqlite-reading", "loop", "sqlite-reading"]
     clock[0] += sqlite_store._WARY_SECONDS
-    await store.read("near", 5)
-    await store.read("near")
-    assert threads[-2:] == ["loop", "sqlite-reading"]
+    for user, limit in (("near", 5), ("near", None), ("many", 200), ("many", 201), ("many", None)):
+        await store.read(user, limit)
+    assert threads[-5:] == ["loop", "loop", "loop", "sqlite-reading", "sqlite-reading"]
     await store.close()
 
 
