@@ -23,7 +23,8 @@ Bytes = npt.NDArray[np.uint8]
 _SPARE = 8
 _ROWS_AT_ONCE = 1 << 18
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_ALL_BYTES = np.uint64(0xFFFFFFFFFFFFFFFF)
+# The first bytes of a word, by their number.
+_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 
 
 class TextColumn(Sequence[str]):
@@ -176,8 +177,8 @@ class TextColumn(Sequence[str]):
         # As `sliding_window_view`, without its checks: most calls are for the few items of one request.
         windows = np.ndarray((len(self.data) - 7, 8), np.uint8, self.data, strides=(1, 1))
         words: Words = windows[starts].view("<u8")[:, 0]
-        unused = (8 * np.maximum(8 - lengths, 0)).astype(np.uint64)
-        return words & (_ALL_BYTES >> unused)
+        words &= _FIRST_BYTES[np.minimum(lengths, 8)]
+        return words
 
 
 def distinct(texts: TextColumn) -> tuple[npt.NDArray[np.int32], IntArray]:
