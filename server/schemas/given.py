@@ -95,7 +95,7 @@ _EVENTS: TypeAdapter[list[GivenEvent]] = TypeAdapter(Several[GivenEvent])
 
 def _entries(entries: Any) -> list[str] | list[GivenEvent]:
     """Item ids stay as they are, which is quick; where one entry is an object, all become events."""
-    if not isinstance(entries, list) or len(entries) > MAX_HISTORY or not any(isinstance(entry, dict) for entry in entries):
+    if not isinstance(entries, list) or len(entries) > MAX_HISTORY or dict not in map(type, entries):
         return _IDS.validate_python(entries)
     return _EVENTS.validate_python([{"item_id": entry} if isinstance(entry, str) else entry for entry in entries])
 
