@@ -1,9 +1,9 @@
-"""Configurations and tokenizers as transformers reads them from a model directory.
+"""Configurations, tokenizers and models as transformers reads them from a model directory.
 
 Invariant: no code from a model's directory runs, and nobody is asked on the standard input whether it should; whatever a library raises of
 a damaged file is one error with one sentence. A configuration says what a model is: how transformers is to run it, which attention it takes
 and what it answers, is settled by the code that loads it. A tokenizer whose directory names the class of all tokenizers is read as its
-`tokenizer.json` stands, beside a model of any family.
+`tokenizer.json` stands, beside a model of any family. No model is partly made of random numbers, with which transformers fills up.
 """
 
 import json
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -68,6 +69,23 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             # Mistral's own format, in files beside, lacks the tokens that were added in training.
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
     return tokenizer
+
+
+def load_whole(auto: Any, folder: Path, config: PretrainedConfig, **settings: Any) -> Any:
+    """The model in a directory, by one of transformers' auto classes.
+
+    Args:
+        settings: others of `from_pretrained`.
+
+    Raises:
+        UnreadableError: some of its weights are missing.
+        LOADING_ERRORS: transformers can't load it.
+    """
+    model, loading = auto.from_pretrained(folder, config=config, trust_remote_code=False, output_loading_info=True, **settings)
+    # Many encoders are saved without a pooler, which nothing here reads.
+    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("pooler.")):
+        raise UnreadableError(f"its weights are not those of its config.json: {len(missing)} are missing, {missing[0]!r} among them")
+    return model
 
 
 def _check_sentencepiece(folder: Path) -> None:

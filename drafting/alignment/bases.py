@@ -27,7 +27,7 @@ from drafting.alignment.own_head import resize_embeddings
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
 from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE, weights_twice
-from drafting.pretrained import LOADING_ERRORS, UnreadableError, read_config, read_tokenizer
+from drafting.pretrained import LOADING_ERRORS, UnreadableError, load_whole, read_config, read_tokenizer
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
 from drafting.prompts.template import HISTORY, PromptTemplate
@@ -232,8 +232,7 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
         raise BaseError(twice)
     try:
         tokenizer = read_tokenizer(path)
-        settings = {"dtype": "float32", "attn_implementation": _attention(config), "trust_remote_code": False}
-        model = _auto_class(config).from_pretrained(path, config=config, **settings)
+        model = load_whole(_auto_class(config), path, config, dtype="float32", attn_implementation=_attention(config))
     except LOADING_ERRORS as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
     try:

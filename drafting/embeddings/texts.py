@@ -76,19 +76,19 @@ def from_encoder(directory: Path, texts: Sequence[str], on_batch: Callable[[int]
         on_batch: called with the number of texts that a batch has embedded.
 
     Raises:
-        EmbeddingError: the directory holds no model, or no tokenizer, that transformers loads.
+        EmbeddingError: the directory holds no whole model, or no tokenizer, that transformers loads.
     """
     import torch
     from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoModel, AutoModelForTextEncoding
 
-    from drafting.pretrained import LOADING_ERRORS, read_config, read_tokenizer
+    from drafting.pretrained import LOADING_ERRORS, load_whole, read_config, read_tokenizer
 
     try:
         tokenizer: Any = read_tokenizer(directory)
         config = read_config(directory)
         # For a T5, such as Sentence-T5, this class is the encoder alone; AutoModel would make a decoder, too.
         auto: Any = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
-        model = auto.from_pretrained(directory, config=config, local_files_only=True, trust_remote_code=False).eval()
+        model = load_whole(auto, directory, config, local_files_only=True).eval()
     except LOADING_ERRORS as error:
         raise EmbeddingError(f"{directory} holds no encoder of texts with its tokenizer: {first_line(error)}") from error
     if tokenizer.pad_token is None:

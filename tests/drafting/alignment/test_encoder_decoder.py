@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from drafting.alignment.bases import PRESETS, BaseError, load_base
@@ -155,6 +156,16 @@ def test_a_base_that_could_not_be_served_is_refused_before_it_is_trained(catalog
         sentence = "does not say how the decoder's text begins: add its decoder_start_token_id."
         assert refusal(TINY | {"decoder_start_token_id": None}).endswith(sentence)
     assert "(bart) is an encoder-decoder model, of which T5, mT5 and umT5 can be served" in refusal(BART)
+
+
+def test_a_base_that_is_an_encoder_alone_is_refused(catalog: Catalog, tmp_path: Path) -> None:
+    """As Sentence-T5: transformers would make a decoder of random numbers."""
+    folder = save_t5_model(tmp_path, catalog, num_layers=1, num_decoder_layers=1)
+    weights = load_file(folder / "model.safetensors")
+    encoder = {name: weight for name, weight in weights.items() if not name.startswith("decoder.")}
+    save_file(encoder, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BaseError, match=r"cannot be loaded: its weights are not .* are missing, 'decoder\.block\.0\."):
+        load_base(str(folder), catalog, PromptTemplate(add_bos=False))
 
 
 def test_a_base_whose_two_files_begin_the_decoder_otherwise_is_refused_before_it_is_trained(catalog: Catalog, tmp_path: Path) -> None:

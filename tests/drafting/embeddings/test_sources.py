@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_array
 from transformers import BertConfig, BertModel, BertTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
@@ -27,6 +28,8 @@ from tests.interactions import interactions
 
 GROUPS, MEMBERS = 4, 10
 ITEMS = GROUPS * MEMBERS
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "lamp", "novel"]
+SMALL_BERT = BertConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +211,9 @@ def test_a_directory_is_read_by_the_ids_of_the_list(tmp_path: Path) -> None:
 
 
 def test_an_encoder_pools_the_tokens_of_a_text_and_no_padding(tmp_path: Path) -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "lamp", "novel"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
     torch.manual_seed(0)
-    BertModel(
-        BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    ).save_pretrained(tmp_path)
+    BertModel(SMALL_BERT).save_pretrained(tmp_path)
     BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     seen: list[int] = []
     together = from_encoder(tmp_path, ["red lamp", "novel", "", "red red red lamp"], seen.append)
@@ -246,4 +246,17 @@ def test_of_a_t5_the_encoder_embeds(tmp_path: Path, kind: Any) -> None:
 
 def test_a_directory_without_an_encoder_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(EmbeddingError, match="holds no encoder"):
+        from_encoder(tmp_path, ["red lamp"])
+
+
+def test_an_encoder_without_some_of_its_weights_is_refused(tmp_path: Path) -> None:
+    """As one that code of its own makes, with other layers: transformers would fill them with random numbers. Nobody reads a pooler."""
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    BertModel(SMALL_BERT, add_pooling_layer=False).save_pretrained(tmp_path)
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    assert from_encoder(tmp_path, ["red lamp"]).any()
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["embeddings.position_embeddings.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EmbeddingError, match=r"holds no encoder .* 1 are missing, 'embeddings\.position_embeddings\.weight' among them"):
         from_encoder(tmp_path, ["red lamp"])
