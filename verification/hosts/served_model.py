@@ -27,8 +27,10 @@ from verification.hosts.adapter import load_model_config
 from verification.hosts.checkpoint import (
     TRAINING_FILE,
     HostError,
+    auto_class,
     has_encoder,
     load_tokenizer,
+    model_class,
     most_tokens,
     quantization_method,
     resolve_dtype,
@@ -156,8 +158,18 @@ class ServedModel:
         return Normalisation(name)
 
     def warn(self, catalog: Catalog) -> None:
-        """Log what makes lists other than one might expect: settings of generation that are not used, and a catalog that the target was not
-        trained for, which may be one with more items, or one whose identifiers mean other items."""
+        """Log what makes lists other than one might expect: code of its own and settings of generation, which are not used, and a catalog
+        that the target was not trained for, which may be one with more items, or one whose identifiers mean other items."""
+        brought, family = self._config.to_dict().get("auto_map") or {}, model_class(self._config)
+        # What `atspeed train` has trained was trained as transformers' class, whatever its base had brought.
+        is_ours = (self.files.weights / TRAINING_FILE).exists()
+        if family is not None and auto_class(self._config).__name__ in brought and not is_ours:
+            logger.warning(
+                "The config.json of %s names code of its own for the model (auto_map), which is never run: lists are those of "
+                "transformers' %s, and wrong if that code computes anything otherwise.",
+                self.files.weights,
+                family.__name__,
+            )
         # A damaged file is told of where it decides something.
         with suppress(ModelFilesError):
             if penalties := self.files.penalties:

@@ -1,6 +1,7 @@
 """What a target's directory says that lists are not made by is told when it is loaded."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_penalties_are_told_and_neither_lists_nor_what_they_are_compared_with_ha
         caplog.clear()
         ServedModel(model).warn(CATALOG)
         assert f"{name} {json.dumps(value)}" in caplog.text
+
+
+def test_code_of_its_own_is_told(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A script that trusts it has its lists; here they are those of the class that transformers has for the type."""
+    folder = tmp_path / "own"
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("training.json"))
+    contents = json.loads((folder / "config.json").read_text())
+    for brought, told in ({"AutoConfig": "own.Config"}, False), ({"AutoModelForCausalLM": "own.Model"}, True):
+        (folder / "config.json").write_text(json.dumps(contents | {"auto_map": brought}))
+        ServedModel(folder).warn(CATALOG)
+        assert ("code of its own for the model (auto_map), which is never run: lists are those of transf" in caplog.text) is told
+    caplog.clear()
+    (folder / "training.json").write_text("{}")
+    ServedModel(folder).warn(CATALOG)
+    assert "auto_map" not in caplog.text
 
 
 def test_a_target_of_another_catalog_is_told(model: Path, caplog: pytest.LogCaptureFixture) -> None:
