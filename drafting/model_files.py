@@ -12,10 +12,11 @@ from typing import Any
 
 from drafting.errors import SetupError
 
+CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
 GENERATION_FILE = "generation_config.json"
 RENORMALISE = "renormalize_logits"
-# Settings in GENERATION_FILE of what transformers' constrained beams of one length become otherwise, and the values that change nothing.
+# Settings of generation of what transformers' constrained beams of one length become otherwise, and the values that change nothing.
 NEUTRAL: Mapping[str, object] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), 0),
@@ -118,15 +119,15 @@ class ModelFiles:
 
     @property
     def renormalises(self) -> bool:
-        """Whether the model is to be searched with scores normalised over what is allowed: `renormalize_logits` of transformers'
-        `generation_config.json`, the adapter's own if it has one, else the base's.
+        """Whether the model is to be searched with scores normalised over what is allowed: `renormalize_logits` of its generation
+        configuration.
 
         Raises:
             ModelFilesError: the file is damaged, or says neither yes nor no.
         """
         said = self._generation.get(RENORMALISE)
         if not isinstance(said, bool | None):
-            raise ModelFilesError(f"{self._generation_file} must say true or false for {RENORMALISE}, got {said!r}.")
+            raise ModelFilesError(f"{self.generation_file} must say true or false for {RENORMALISE}, got {said!r}.")
         return bool(said)
 
     @property
@@ -140,12 +141,15 @@ class ModelFiles:
         return {name: value for name, value in said.items() if value not in (None, [], NEUTRAL[name])}
 
     @property
-    def _generation_file(self) -> Path | None:
-        return next((path for part in (self.directory, self.weights) if (path := part / GENERATION_FILE).exists()), None)
+    def generation_file(self) -> Path | None:
+        """The file that says how texts are generated: the adapter's own, else the base's, else the configuration, in which releases of
+        transformers before there was such a file left it, and where all later ones look for it then."""
+        places = (self.directory / GENERATION_FILE, self.weights / GENERATION_FILE, self.weights / CONFIG_FILE)
+        return next((path for path in places if path.exists()), None)
 
     @cached_property
     def _generation(self) -> dict[str, Any]:
-        return {} if self._generation_file is None else _read(self._generation_file, "generation configuration")
+        return {} if self.generation_file is None else _read(self.generation_file, "generation configuration")
 
 
 def weights_twice(directory: Path) -> str | None:

@@ -18,7 +18,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from drafting.array_types import IntArray
 from drafting.beam.rule import Normalisation, NormaliseName
 from drafting.catalog.catalog import Catalog
-from drafting.model_files import GENERATION_FILE, PROMPT_FILE, ModelFiles, ModelFilesError
+from drafting.model_files import PROMPT_FILE, ModelFiles, ModelFilesError
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm, load_prompt, warn_if_begun_otherwise, warn_if_ended_otherwise
 from drafting.prompts.template import PromptTemplate
@@ -174,9 +174,8 @@ class ServedModel:
         with suppress(ModelFilesError):
             if penalties := self.files.penalties:
                 logger.warning(
-                    "The %s of %s says %s, which transformers' generate would change scores by: lists here are made without.",
-                    GENERATION_FILE,
-                    self.target,
+                    "%s says %s, which transformers' generate would change scores by: lists here are made without.",
+                    self.files.generation_file,
                     ", ".join(f"{name} {json.dumps(value)}" for name, value in penalties.items()),
                 )
         trained = None

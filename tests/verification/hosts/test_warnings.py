@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
+from drafting.beam.rule import Normalisation
 from drafting.model_files import NEUTRAL, ModelFiles
 from tests.models import random_catalog, save_random_model
 from tests.oracles import generate_lists
@@ -54,6 +55,27 @@ def test_penalties_are_told_and_neither_lists_nor_what_they_are_compared_with_ha
         caplog.clear()
         ServedModel(model).warn(CATALOG)
         assert f"{name} {json.dumps(value)}" in caplog.text
+
+
+def test_where_no_file_says_how_texts_are_generated_its_config_does_as_for_transformers(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As earlier releases of transformers saved models."""
+    folder = tmp_path / "earlier"
+    shutil.copytree(model, folder)
+    (folder / "generation_config.json").unlink()
+    said = {"no_repeat_ngram_size": 3, "renormalize_logits": True}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | said))
+    theirs = AutoModelForCausalLM.from_pretrained(folder).generation_config
+    assert (theirs.no_repeat_ngram_size, theirs.renormalize_logits) == (3, True)
+    served = ServedModel(folder)
+    assert served.normalisation("auto") is Normalisation.CHILDREN
+    served.warn(CATALOG)
+    assert "config.json says no_repeat_ngram_size 3, which" in caplog.text
+    say(folder, {})
+    assert ModelFiles(folder).penalties == {}
+    assert ServedModel(folder).normalisation("auto") is Normalisation.VOCABULARY
 
 
 def test_code_of_its_own_is_told(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
