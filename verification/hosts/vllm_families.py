@@ -99,6 +99,16 @@ def _lacks_positions(config: PretrainedConfig, longest: int) -> bool:
     return bool(longest > min(tables, default=math.inf))
 
 
+def _turns_otherwise(config: PretrainedConfig) -> bool:
+    """vLLM's own code scales longrope's positions by the ratio of lengths or `short_mscale`, and leaves unread what transformers reads."""
+    return any(
+        scheme.get("attention_factor") is not None
+        or scheme.get("short_mscale") is not None
+        or scheme.get("factor") not in (None, config.max_position_embeddings / scheme["original_max_position_embeddings"])
+        for scheme in rotary_schemes(config, "longrope")
+    )
+
+
 def implementations(config: PretrainedConfig, longest: int) -> tuple[str, ...]:
     """The values of vLLM's `model_impl` to try in turn: vLLM's own code ("auto"), then its layers in transformers' code.
 
@@ -106,16 +116,16 @@ def implementations(config: PretrainedConfig, longest: int) -> tuple[str, ...]:
         longest: maximum number of tokens of a sequence.
 
     Raises:
-        HostError: only transformers' code computes texts of this length, and only vLLM's own the model's logits.
+        HostError: only transformers' code computes positions of texts of this length, and only vLLM's own the model's logits.
     """
     kind, settings = config.model_type, config.to_dict()
-    is_too_long = _lacks_temperature(settings, longest) or _lacks_positions(config, longest)
-    if is_too_long and _scales_logits(settings):
+    is_misplaced = _lacks_temperature(settings, longest) or _lacks_positions(config, longest) or _turns_otherwise(config)
+    if is_misplaced and _scales_logits(settings):
         raise HostError(
             f"vLLM computes models of type {kind} with logits_scaling otherwise than transformers where texts have up to {longest} tokens: "
             "use --engine transformers."
         )
-    if is_too_long or _lacks_biases(config, settings) or (kind in UNLIKE and UNLIKE[kind](settings)):
+    if is_misplaced or _lacks_biases(config, settings) or (kind in UNLIKE and UNLIKE[kind](settings)):
         return ("transformers",)
     return ("auto",) if _scales_logits(settings) else ("auto", "transformers")
 

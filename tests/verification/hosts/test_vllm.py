@@ -141,6 +141,21 @@ def test_positions_that_vllms_own_code_has_not_are_left_to_transformers_code() -
         implementations(granite, 129)
 
 
+def test_a_factor_of_longrope_that_vllms_own_code_leaves_unread_is_left_to_transformers_code() -> None:
+    """A Phi-3 in the form of a Llama, say, is saved with an attention_factor."""
+    longrope = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 64}
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+
+    def of(**more: float) -> Any:
+        rotary = {**longrope, **factors, **more}
+        return AutoConfig.for_model("llama", head_dim=16, max_position_embeddings=256, rope_parameters=rotary)
+
+    for config in (of(), of(factor=4.0)):
+        assert implementations(config, 64) == ("auto", "transformers")
+    for config in (of(factor=8.0), of(attention_factor=1.5), of(short_mscale=1.2)):
+        assert implementations(config, 64) == ("transformers",)
+
+
 def test_the_class_is_that_of_the_models_type() -> None:
     for family, name in (("qwen2", "Qwen2ForCausalLM"), ("gpt-sw3", "GPT2LMHeadModel"), ("llama4_text", "Llama4ForCausalLM")):
         assert overrides(AutoConfig.for_model(family, architectures=["MistralForCausalLM"]))["architectures"] == [name]
