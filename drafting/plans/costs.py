@@ -145,6 +145,8 @@ class LevelValues:
         draft_token: seconds that each token beyond the free ones adds to a forward of the draft.
         draft_room: number of a search's tokens that are free in a forward of the draft.
         last_depth: the deepest level that is drafted.
+        further: for each depth, the seconds that a search wins after a plain step to it. Those of a round count from a plain step, after
+            which the next round is to come; so it is the sum over one round for each level below, in its best way.
         given: for each (depth, levels above it in the round), the seconds that given drafts win from there on if all levels above are
             accepted; empty without given drafts.
         weighed: for each (depth, nodes), what `weigh` has answered at the beginning of rounds.
@@ -162,6 +164,7 @@ class LevelValues:
     draft_token: float
     draft_room: float
     last_depth: int
+    further: dict[int, float] = field(default_factory=dict)
     given: dict[tuple[int, int], float] = field(default_factory=dict)
     weighed: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
     given_up: dict[int, bool] = field(default_factory=dict)

@@ -100,26 +100,28 @@ class Planner(Plan):
         if state.next_depth > state.last_depth:
             return Given.NONE
         nodes = {Given.NONE: 0.0, **offered}
-        won = {source: self._begun(state, source, state.offered, count) for source, count in nodes.items()}
+        won = {source: self._won_with(state, source, state.offered, count) for source, count in nodes.items()}
         best = max(won, key=lambda source: won[source])
         if Given.LAST in state.offered:
             others = state.offered & ~Given.LAST
-            without = max(self._begun(state, source, others, count) for source, count in nodes.items() if Given.LAST not in source)
+            without = max(self._won_with(state, source, others, count) for source, count in nodes.items() if Given.LAST not in source)
             self._last_lists.add(state, won[best] - without)
-        # As for a round: less than this may be a loss.
+        # As for a round: less than this may be a loss. Where the draft is worth its forwards anyway, nothing more is risked.
         margin = WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
-        if won[best] <= won[Given.NONE] + margin:
+        if won[best] <= self._values(state, self.costs.draft is not None).further[state.next_depth] + margin:
             return Given.NONE
-        self._trials.end(drafted=True)
+        if best is not Given.NONE:
+            self._trials.end(drafted=True)
         return best
 
-    def _begun(self, state: DraftRound, source: Given, offered: Given, nodes: float) -> float:
-        """Seconds won by a search that begins with `nodes` given nodes, those of `source`, in its tree."""
+    def _won_with(self, state: DraftRound, source: Given, offered: Given, nodes: float) -> float:
+        """Seconds won by a whole search in whose tree `nodes` given nodes, those of `source`, are from its first round on."""
         state = replace(state, given=source, offered=offered, drafted=int(nodes))
         values, first = self._values(state, self.costs.draft is not None), state.next_depth
         by_children, by_beam = values.weigh(first, 0, 1.0, state.nodes)
         free = max(self.costs.target.free - state.tokens, 0.0) / state.sharing
-        return max(by_children, by_beam, values.stopping(first)) - values.token * max(nodes - free, 0.0)
+        begun = max(by_children, by_beam, values.stopping(first)) - values.token * max(nodes - free, 0.0)
+        return begun + values.further[first]
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         depth = state.next_depth
@@ -262,7 +264,9 @@ class Planner(Plan):
             nodes = np.array([float(widths[depth])])
             values.computed[depth] = target.per_token * max(widths[depth] - free, 0.0)
             forward = target.fixed / sharing - costs.level / group_size + values.computed[depth]
-            values.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
+            next_round = float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
+            values.savings[depth] = forward - next_round
+            values.further[depth] = next_round + values.further.get(depth + 1, 0.0)
             for levels in range(depth if state.given else 0):
                 below = values.given.get((depth + 1, levels + 1), 0.0)
                 chance = self._learned.covered(state.verification, state.given, widths[depth], depth, levels)

@@ -244,6 +244,26 @@ def test_given_drafts_that_hold_all_or_nothing_are_not_relied_on_beside_a_draft(
     assert plan.action(replace(begun, levels=2, nodes=12, certainty=0.95), has_draft=True) is Action.BEAM
 
 
+@pytest.mark.parametrize(("balance", "chosen"), [(100, Given.LAST), (25, Given.NONE)])
+def test_what_given_drafts_save_in_later_rounds_counts(balance: float, chosen: Given) -> None:
+    """They never hold the first level, so they are of no use to the first round, but all of the two levels below it."""
+    plan = planner(balance, draft=None)
+    for _ in range(100):
+        plan.learn_given([GivenOutcome(Given.LAST, 10, depth, max(depth - 2, 0), depth > 1) for depth in (1, 2, 3)])
+    assert plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60}) is chosen
+
+
+@pytest.mark.parametrize(("nodes", "chosen"), [(12, Given.LAST), (20, Given.NONE)])
+def test_where_the_draft_is_worth_its_forwards_given_drafts_need_win_no_more_than_their_tokens(nodes: int, chosen: Given) -> None:
+    """They hold five of the twelve prefixes that the draft needs for each of three levels: fifteen tokens, a twentieth of a forward."""
+    plan, held = planner(balance=300), {Given.LAST: np.arange(256) < 5}
+    for _ in range(200):
+        for depth in (1, 2, 3):
+            level = outcome(depth, worst_rank=11, levels=depth - 1)
+            plan.learn([replace(level, covered={Given.LAST: level.ranks < 5}, held=held)])
+    assert plan.given(replace(start(), offered=Given.LAST), {Given.LAST: nodes}) is chosen
+
+
 def test_of_a_large_batch_some_levels_of_every_depth_are_sampled() -> None:
     plan, batch = planner(balance=300), [depth for _ in range(64) for depth in (1, 2, 3)]
     depths: list[int] = []
@@ -259,8 +279,8 @@ def test_last_lists_are_looked_at_where_that_wins_more_than_it_takes() -> None:
     """They hold nothing of what the target keeps, then all of it, then nothing again; some users are looked at all the time."""
     plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), None), FAN_OUT, follows_clock=True)
     users = [f"user {number}" for number in range(500)]
-    for holds in (False, True, False):
-        for _ in range(1500):
+    for holds, searches in ((False, 1500), (True, 1500), (False, 2500)):
+        for _ in range(searches):
             plan.given(replace(start(), offered=Given.LAST), {Given.LAST: 60})
             plan.learn_given([GivenOutcome(Given.LAST, 10, depth, depth - 1 if holds else 0, holds) for depth in (1, 2, 3)])
             plan.learn_times(StepTimes(30, 130.0, 0, 0, 0.0, searches=1, last_seconds=2.0))
