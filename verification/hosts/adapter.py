@@ -4,9 +4,12 @@ Invariant: a merged model is the one that peft makes of the same two directories
 can't be merged, is refused.
 """
 
+import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +20,16 @@ from drafting.errors import first_line
 from drafting.model_files import ADAPTER_FILE, ModelFiles
 from drafting.pretrained import LOADING_ERRORS
 from verification.hosts.checkpoint import HostError, auto_class, load_config
-from verification.hosts.weights import read_headers, stored_dtype, weight_files
+from verification.hosts.weights import Places, equal_rows, file_of, pieces, read_headers, stored_dtype, weight_files
+
+logger = logging.getLogger(__name__)
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 # peft's own modules in the names of weights, beside or around the base's.
 WRAPPERS = re.compile(r"\.(base_layer|token_adapter|modules_to_save|original_module)\b")
+# The base's own weights among those of an adapter that has another number of tokens.
+OF_BASE = re.compile(r"\.(base_layer|original_module)\.weight$")
 # Settings of adapters that do not become part of the base's weights.
 UNMERGED = {"alora_invocation_tokens": "is applied to a part of each text", "layer_replication": "repeats layers of its base"}
 
@@ -98,6 +105,48 @@ def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype,
     return merged
 
 
+def warn_if_untrained(files: ModelFiles) -> None:
+    """Warn if all that an adapter holds of trained tokens, embeddings and head is exactly its base's; what differs ends the reading."""
+    if files.base is None:
+        return
+    path, shards, settings = _adapter_weights(files), weight_files(files.weights), files.adapter_settings
+    adapter, base = read_headers([path]), _of_tokens(read_headers(shards), load_config(files.weights))
+    of_base = [(file_of(name, shards), name, weight.shape) for name, weight in base.items()]
+    of_base += [(path, name, weight.shape) for name, weight in adapter.items() if OF_BASE.search(name)]
+    shapes = {shape for *_, shape in of_base}
+    trained = {name: found for name, weight in adapter.items() if (found := _trained_places(name, weight, settings, shapes))}
+    equal = (
+        any(equal_rows(path, name, where, other, places) for places in found for where, other, _ in of_base)
+        for name, found in trained.items()
+    )
+    if trained and all(equal):
+        logger.warning(
+            "The adapter in %s holds %s exactly as its base in %s does, which no training leaves: most likely it was combined of others "
+            "with peft's add_weighted_adapter, which leaves out what they had learnt there; serve one of these, or average the models that "
+            "they make when merged.",
+            files.directory,
+            ", ".join(WRAPPERS.sub("", name.removeprefix(PREFIX)) for name in sorted(trained)),
+            files.weights,
+        )
+
+
+def _trained_places(name: str, weight: Tensor, settings: Mapping[str, Any], shapes: Collection[torch.Size]) -> list[list[Places]]:
+    """Which rows of the base's are to be compared with those of an adapter's weight, by each list of tokens that these may be of; none if
+    the weight is not of tokens, or was not trained as it is.
+
+    Args:
+        shapes: of the base's weights with a row for each token.
+    """
+    module, _, part = name.rpartition(".")
+    if part == "trainable_tokens_delta":
+        chosen = settings.get("trainable_token_indices") or []
+        lists = [tokens for tokens in (list(chosen.values()) if isinstance(chosen, dict) else [chosen]) if len(tokens) == len(weight)]
+        return [[(slice(row, row + 1), slice(token, token + 1)) for row, token in enumerate(tokens)] for tokens in lists]
+    # Embeddings may also be in the file untrained, as peft's save_embedding_layers says.
+    is_trained = part == "weight" and module.endswith(tuple(settings.get("modules_to_save") or ()))
+    return [pieces(len(weight))] if is_trained and weight.shape in shapes else []
+
+
 def _tied_weights(model: PreTrainedModel) -> dict[Tensor, list[str]]:
     """The names of each weight that has several: of a T5 those of its head and of the embeddings of encoder and decoder."""
     names: dict[Tensor, list[str]] = {}
@@ -150,12 +199,9 @@ def _vocabulary_size(files: ModelFiles, config: PretrainedConfig) -> int:
     for setting, reason in UNMERGED.items():
         if settings.get(setting):
             raise HostError(f"{where} can't be merged, because it {reason} ({setting} in its {ADAPTER_FILE}).")
-    paths = [files.directory / name for name in ADAPTER_WEIGHTS if (files.directory / name).is_file()]
-    if not paths:
-        raise HostError(f"{where} has no weights: no {' and no '.join(ADAPTER_WEIGHTS)} is in it.")
-    adapter = {WRAPPERS.sub("", name.removeprefix(PREFIX)): weight for name, weight in read_headers(paths[:1]).items()}
-    base = read_headers(weight_files(files.weights))
-    of_tokens = {name for name, weight in base.items() if weight.ndim == 2 and len(weight) == config.vocab_size}
+    weights = read_headers([_adapter_weights(files)])
+    adapter = {WRAPPERS.sub("", name.removeprefix(PREFIX)): weight for name, weight in weights.items()}
+    of_tokens = _of_tokens(read_headers(weight_files(files.weights)), config).keys()
     sizes = {size for name, weight in adapter.items() if (size := _tokens(name, weight, of_tokens)) is not None} - {config.vocab_size}
     if not sizes:
         return int(config.vocab_size)
@@ -167,7 +213,20 @@ def _vocabulary_size(files: ModelFiles, config: PretrainedConfig) -> int:
     return sizes.pop()
 
 
-def _tokens(name: str, weight: Tensor, of_tokens: set[str]) -> int | None:
+def _adapter_weights(files: ModelFiles) -> Path:
+    """The file of an adapter's weights."""
+    paths = [path for name in ADAPTER_WEIGHTS if (path := files.directory / name).is_file()]
+    if not paths:
+        raise HostError(f"The adapter in {files.directory} has no weights: no {' and no '.join(ADAPTER_WEIGHTS)} is in it.")
+    return paths[0]
+
+
+def _of_tokens(base: Mapping[str, Tensor], config: PretrainedConfig) -> dict[str, Tensor]:
+    """Those of a base's weights that have a row for each token."""
+    return {name: weight for name, weight in base.items() if weight.ndim == 2 and len(weight) == config.vocab_size}
+
+
+def _tokens(name: str, weight: Tensor, of_tokens: Collection[str]) -> int | None:
     """The number of tokens by the shape of an adapter's weight; None if it has no row for each token."""
     module, _, part = name.partition(".lora_")
     if name in of_tokens:

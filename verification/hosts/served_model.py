@@ -23,7 +23,7 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm, load_prompt, warn_if_begun_otherwise, warn_if_ended_otherwise
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
-from verification.hosts.adapter import load_model_config
+from verification.hosts.adapter import load_model_config, warn_if_untrained
 from verification.hosts.checkpoint import (
     TRAINING_FILE,
     HostError,
@@ -158,8 +158,9 @@ class ServedModel:
         return Normalisation(name)
 
     def warn(self, catalog: Catalog) -> None:
-        """Log what makes lists other than one might expect: code of its own and settings of generation, which are not used, and a catalog
-        that the target was not trained for, which may be one with more items, or one whose identifiers mean other items."""
+        """Log what makes lists other than one might expect: code of its own and settings of generation, which are not used, an adapter that
+        has lost what it had learnt of its tokens, and a catalog that the target was not trained for, which may be one with more items, or
+        one whose identifiers mean other items."""
         brought, family = self._config.to_dict().get("auto_map") or {}, model_class(self._config)
         # What `atspeed train` has trained was trained as transformers' class, whatever its base had brought.
         is_ours = (self.files.weights / TRAINING_FILE).exists()
@@ -178,6 +179,7 @@ class ServedModel:
                     self.files.generation_file,
                     ", ".join(f"{name} {json.dumps(value)}" for name, value in penalties.items()),
                 )
+        warn_if_untrained(self.files)
         trained = None
         # Without a draft nothing depends on this file, and another trainer may have written it: one that can't be read is passed over.
         with suppress(HostError):

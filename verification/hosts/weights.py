@@ -10,10 +10,11 @@ import logging
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,6 +35,8 @@ OTHER_WEIGHTS = ("*.pth", "*.pt", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
 # Constants that older releases saved with the weights, and newer ones make themselves.
 CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids)$")
 COMPARED_ROWS = 4096
+# Rows of one weight, and those of another that they are compared with.
+Places = tuple[slice, slice]
 # As safetensors names them; the others, of whole and of quantized numbers, are all alike here.
 STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -206,27 +209,40 @@ def _check_tied(model: PreTrainedModel, weights: dict[str, Tensor], files: list[
                 f"The weights in {files[0].parent} lack {source!r}, and not every host takes {name!r} in its place, to which the "
                 "config.json ties it: save the model with transformers' save_pretrained."
             )
-        if not _equal(_file_of(name, files), name, _file_of(stored, files), stored):
+        path, everything = file_of(name, files), pieces(len(weights[name]))
+        if weights[name].shape != weights[stored].shape or not equal_rows(path, name, file_of(stored, files), stored, everything):
             raise HostError(
-                f"{files[0].parent / 'config.json'} ties {name!r} to {stored!r}, but {_file_of(name, files)} holds another one of its own: "
+                f"{files[0].parent / 'config.json'} ties {name!r} to {stored!r}, but {path} holds another one of its own: "
                 'set "tie_word_embeddings" to false if the model was trained with it, or remove it.'
             )
 
 
-def _file_of(name: str, files: list[Path]) -> Path:
+def file_of(name: str, files: list[Path]) -> Path:
+    """The one of these files that holds a weight."""
     return next(path for path in files if name in read_headers([path]))
 
 
-def _equal(path: Path, name: str, other_path: Path, other: str) -> bool:
-    """True if two weights are the same; they are read in pieces."""
+def pieces(rows: int) -> list[Places]:
+    """All rows of two weights that have so many."""
+    places = [slice(start, start + COMPARED_ROWS) for start in range(0, rows, COMPARED_ROWS)]
+    return list(zip(places, places, strict=True))
+
+
+def equal_rows(path: Path, name: str, other_path: Path, other: str, places: Iterable[Places]) -> bool:
+    """True if the rows of two weights are equal in the precision of the first one; they are read in pieces, up to the first that differ."""
+    with _opened(path, name) as ours, _opened(other_path, other) as theirs:
+        pairs = ((ours[place], theirs[other_place]) for place, other_place in places)
+        return all(torch.equal(rows, other_rows.to(rows.dtype)) for rows, other_rows in pairs)
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Any]:
+    """A weight that is read where it is sliced."""
     if path.suffix != ".safetensors":
-        return torch.equal(_pickled(path, "cpu")[name], _pickled(other_path, "cpu")[other])
-    with safe_open(path, framework="pt") as file, safe_open(other_path, framework="pt") as other_file:
-        ours, theirs = file.get_slice(name), other_file.get_slice(other)
-        if ours.get_shape() != theirs.get_shape():
-            return False
-        starts = range(0, ours.get_shape()[0], COMPARED_ROWS)
-        return all(torch.equal(ours[start : start + COMPARED_ROWS], theirs[start : start + COMPARED_ROWS]) for start in starts)
+        yield _pickled(path, "cpu")[name]
+        return
+    with safe_open(path, framework="pt") as file:
+        yield file.get_slice(name)
 
 
 @contextmanager
