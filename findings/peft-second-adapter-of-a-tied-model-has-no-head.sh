@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# peft 0.21.2 on transformers 5.19.0: of two adapters of a tied model that train its embeddings with `ensure_weight_tying=True`, the one that
-# is loaded second answers through the head of the untrained base.
+# peft 0.21.2 on transformers 5.19.0: of two adapters of a tied model that train its embeddings with `ensure_weight_tying=True`, the one
+# that is loaded second answers through the head of the untrained base.
 #
 # Guess: `load_adapter` and `set_adapter` give each adapter as it is alone, in whichever order they were loaded: one base with an adapter
 #   for films and one for books is what they are there for. `ensure_weight_tying` is what peft itself asks for, in a warning, where the
 #   embeddings of a tied model are trained, as new codes of items need it.
 # Seen: the second adapter has its embeddings and no head: none is tied to them, and the one in its file is passed over. Losses of 0.05 to
-#   0.56 become 4.0, nearly the 4.2 of the base, and the likeliest next token is another one at 69% to 96% of the places. Loaded the other
-#   way round, it is the other adapter that is lost. So with `modules_to_save=["embed_tokens"]`, where a warning says that no tied modules
-#   were found in the model, and with LoRA of "embed_tokens", where no warning comes; what `load_adapter` returns names the weights of the
-#   head among the unexpected keys. `trainable_token_indices` is right in either order, and so are embeddings and head that are both
-#   saved without `ensure_weight_tying`.
+#   0.65 become 4.0, nearly the 4.2 of the base, and the likeliest next token is another one at more than two thirds of the places. Loaded
+#   the other way round, it is the other adapter that is lost. So it is with `modules_to_save=["embed_tokens"]`, where a warning says that
+#   no tied modules were found in the model, and with LoRA of "embed_tokens", where no warning comes; what `load_adapter` returns names the
+#   weights of the head among the unexpected keys. `trainable_token_indices` is right in either order, and so are embeddings and head that
+#   are both saved without `ensure_weight_tying`.
 # Fails if that changes. (Installs PyTorch: some minutes and 6 GB.)
 set -euo pipefail
 work=$(mktemp -d)

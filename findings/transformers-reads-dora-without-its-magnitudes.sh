@@ -85,7 +85,6 @@ if sys.argv[1] == "make":
     train(own)
     own.save_pretrained("own")
     torch.save(measured(own)[0], "own.pt")
-    KINDS["own"] = {}
     compare("own", "peft", peft.PeftModel.from_pretrained(base(), "own"), False)
     compare("own", "from_pretrained", AutoModelForCausalLM.from_pretrained("own"), True)
     read = AutoModelForCausalLM.from_pretrained("DoRA").model.layers[0].self_attn.q_proj
