@@ -15,6 +15,7 @@ from server.commands.evaluation_table import print_report
 from server.commands.learnt import refuse_learnt, refuse_learnt_identifiers, warn_of_baselines
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, failing_on
+from server.commands.train.running import Threads
 from server.commands.values import chosen, whole_numbers, words
 from server.engine.processors import bound_linear_algebra, let_waiting_threads_sleep, usable_processors
 from server.settings import MOST_WEIGHT
@@ -30,7 +31,7 @@ _WEIGHTS = "0.25,0.5,1,2,4,8"
 _ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
 
 
-@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines", "blend", "beam_widths"])
+@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines", "blend", "beam_widths", "threads"])
 def evaluate(
     settings: EvaluationSettings,
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
@@ -73,6 +74,7 @@ def evaluate(
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", min=1, show_default="the target's")] = None,
     label_kind: Annotated[str | None, typer.Option(help="Kind of interactions to predict.", show_default="the target's")] = None,
     engine: Annotated[str, setting("engine", help="What runs the models.")] = "transformers",
+    threads: Threads = None,
     report: Annotated[Path | None, typer.Option(help="Directory for report.json, report.md and the plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report that REPORT holds.")] = False,
 ) -> None:
@@ -80,7 +82,7 @@ def evaluate(
 
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
-    bound_linear_algebra(settings.threads)
+    bound_linear_algebra(threads)
     from drafting.alignment.data.loading import data_hashes, load_split
     from drafting.alignment.runs import training_record
     from drafting.catalog.loading import load_catalog
@@ -160,7 +162,7 @@ def evaluate(
         blend=weights,
         most_users=users,
         host=engine,
-        threads=settings.threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
+        threads=threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
     )
     if directory is not None:
         directory.begin(networks=networks)

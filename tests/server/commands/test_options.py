@@ -131,6 +131,8 @@ def test_training_has_an_option_for_every_field_of_its_settings(command: str):
         ("evaluate", "--temperature", "0"),
         ("evaluate", "--seed", "-1"),
         ("evaluate", "--seed", str(2**63)),
+        ("evaluate", "--threads", "0"),
+        ("evaluate", "--threads", "1025"),
         ("train target", "--seed", "-1"),
         ("train draft", "--seed", str(2**32)),
         ("train target", "--threads", "1025"),
