@@ -93,6 +93,13 @@ def test_a_container_is_given_the_time_that_its_drain_takes():
     assert float(server["stop_grace_period"].removesuffix("s")) >= float(server["environment"]["ATSPEED_GRACE_SECONDS"]) + 10
 
 
+def test_what_prepares_the_demo_is_stopped_by_a_signal_that_it_hears():
+    """A script, which has no handler for SIGTERM as the commands have: it would work on until it is killed."""
+    prepare = COMPOSE["services"]["prepare"]
+    assert prepare["entrypoint"][0] == "python"
+    assert prepare["stop_signal"] == "SIGINT"
+
+
 def test_grafana_finds_its_dashboards_and_its_source():
     (source,) = yaml.safe_load((DOCKER / "grafana" / "datasource.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((DOCKER / "grafana" / "dashboards.yml").read_text())["providers"]
