@@ -16,7 +16,9 @@ def draft(
     settings: DraftSettings,
     teacher: Annotated[Path, typer.Option(help="Teacher data, made by `atspeed train teacher`.", exists=True, file_okay=False)],
     out: Annotated[Path, typer.Option(help="Model directory to write; `atspeed serve --draft` takes it as it is.")],
-    base: Annotated[str, typer.Option(help="Where to start: 'draft' or a config.json (from scratch), or a model directory.")] = "draft",
+    base: Annotated[
+        str, typer.Option(help="Where to start: 'draft', 'draft-deep' (two layers) or a config.json (from scratch), or a model directory.")
+    ] = "draft",
     target: Annotated[
         Path | None, typer.Option(help="Check that the teacher data is of this target.", exists=True, file_okay=False)
     ] = None,

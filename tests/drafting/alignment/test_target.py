@@ -312,7 +312,7 @@ def test_lora_learns_the_new_tokens_and_is_written_merged(
         (
             "enormous",
             PromptTemplate(),
-            r"There is no base .enormous.: give a preset \(small, base, sparse, paper, draft, t5-scratch\), a config.json",
+            r"There is no base .enormous.: give a preset \(small, base, sparse, paper, draft, draft-deep, t5-scratch\), a config.json",
         ),
         ("small", PromptTemplate(separator=", "), "A model from scratch knows the catalog's codes and no words"),
         ("small", PromptTemplate(max_items=300), "A prompt of 300 items and its answer take 603 tokens, but small reads at most 512"),
