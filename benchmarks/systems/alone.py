@@ -151,7 +151,8 @@ def forwards(
     generated: Annotated[int, typer.Option(help="Of those, requests that `generate` is asked, too.", min=0)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads of each system.", min=1)] = 1,
 ) -> None:
-    """Time lists of both hosts, transformers' `generate` and the bare forwards of the same tokens, by turns, on an idle machine.
+    """Time lists of both hosts and of transformers' `generate`, and of the same tokens bare forwards and matrix products alone, by turns
+    (idle machine).
 
     Example: atspeed-bench forwards --widths 10,256 --requests 5
     """

@@ -1,63 +1,40 @@
-"""What a list costs compared with the bare forwards of its tokens: our hosts, `generate` and transformers' own forwards in turns.
-
-Invariant: a bare forward reads as many tokens as the search computes at that level, with nothing before them and no cache: the least that
-transformers' modelling code needs for this model. The prompt's forward makes logits of its last token only, the others of all tokens.
-"""
+"""What a list costs compared with what no engine can do without: our hosts, `generate` and the floors of a search's forwards in turns."""
 
 import tempfile
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
 from benchmarks.rotation import in_turn
+from benchmarks.systems.floors import BARE, PRODUCTS, BareForwards, Floor, ProductsAlone
 from benchmarks.systems.histories import random_histories
 from benchmarks.systems.interleaved import SETTLE_SECONDS, SystemProcess
-from benchmarks.systems.prompt_builder import prompt_builder
 from benchmarks.systems.question import Outcome, Question, System, SystemSpec
 from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
 from benchmarks.systems.systems import make_system
-from drafting.catalog.loading import load_catalog
-from drafting.model_files import ModelFiles
-from verification.hosts.adapter import load_reference
-from verification.hosts.checkpoint import load_config
 
-BARE, GENERATE = "bare forwards", "transformers"
-HEADS = ("beam width", "system", "ms", "times the bare forwards", "generate takes so many times as long", "lists equal to generate's")
+GENERATE = "transformers"
+HEADS = (
+    "beam width",
+    "system",
+    "ms",
+    "times the bare forwards",
+    "times the products alone",
+    "generate takes so many times as long",
+    "lists equal to generate's",
+)
 WARM_UP = 2
-
-
-class BareForwards:
-    """Transformers' forwards of the tokens of plain searches."""
-
-    def __init__(self, spec: SystemSpec) -> None:
-        torch.set_num_threads(spec.threads)
-        catalog = load_catalog(spec.catalog)
-        self._prompts = prompt_builder(spec.target, catalog)
-        self._level_sizes = [catalog.trie.level_size(depth) for depth in range(1, catalog.identifier_length)]
-        self._model: Any = load_reference(ModelFiles.find(spec.target), load_config(spec.target).dtype)
-
-    def search(self, question: Question) -> list[Outcome]:
-        return [self._read(len(self._prompts.build(history)), question.k) for history in question.histories]
-
-    @torch.inference_mode()
-    def _read(self, prompt: int, k: int) -> Outcome:
-        levels = [prompt, *(min(k, size) for size in self._level_sizes)]
-        started = time.perf_counter()
-        for number, tokens in enumerate(levels):
-            self._model(input_ids=torch.zeros(1, tokens, dtype=torch.int64), use_cache=False, logits_to_keep=0 if number else 1)
-        return Outcome(time.perf_counter() - started, [], len(levels), sum(levels))
+FLOORS: dict[str, type[Floor]] = {BARE: BareForwards, PRODUCTS: ProductsAlone}
 
 
 def make(spec: SystemSpec) -> System:
-    """Load what `spec` names, bare forwards among it."""
-    return BareForwards(spec) if spec.name == BARE else make_system(spec)
+    """Load what `spec` names, floors among it."""
+    return FLOORS[spec.name](spec) if spec.name in FLOORS else make_system(spec)
 
 
 def run(shape: str, widths: Sequence[int], requests: int, generated: int, threads: int) -> str:
@@ -72,7 +49,7 @@ def run(shape: str, widths: Sequence[int], requests: int, generated: int, thread
         catalog.save(folder / "catalog.jsonl")
         make_checkpoint(folder / "target", SHAPES[shape].target, catalog)
         hosts = ["atspeed/transformers", *(["atspeed/vllm"] if find_spec("vllm") else [])]
-        names = [*hosts, BARE, *([GENERATE] if generated else [])]
+        names = [*hosts, *FLOORS, *([GENERATE] if generated else [])]
         systems = []
         try:
             for each in names:
@@ -94,16 +71,18 @@ def _rows(width: int, systems: Sequence[SystemProcess], histories: Sequence[list
             if system.name == GENERATE and turn >= WARM_UP + generated:
                 continue
             time.sleep(SETTLE_SECONDS)
-            outcomes[system.name] += system.search(Question([history], width))
+            # A processor that has just slept is slow for some milliseconds, which only those notice that take few.
+            before = [] if system.name == GENERATE else [histories[turn - 1]]
+            outcomes[system.name] += system.search(Question([*before, history], width))[-1:]
     ms = {name: 1e3 * float(np.median([outcome.seconds for outcome in found[WARM_UP:]])) for name, found in outcomes.items()}
     return [
         (
             str(width),
             name,
             f"{ms[name]:.1f}",
-            f"{ms[name] / ms[BARE]:.2f}",
+            *(f"{ms[name] / ms[floor]:.2f}" for floor in FLOORS),
             f"{ms[GENERATE] / ms[name]:.1f}" if GENERATE in ms else "",
-            "" if name in (BARE, GENERATE) else _equal(outcomes[name], outcomes.get(GENERATE, [])),
+            "" if name in (*FLOORS, GENERATE) else _equal(outcomes[name], outcomes.get(GENERATE, [])),
         )
         for name in ms
     ]
