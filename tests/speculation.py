@@ -47,6 +47,8 @@ class Speculation:
         self.catalog = catalog_of(tokens)
         self.folder = target = save_random_model(folder / "target", self.catalog, layers=1, hidden=32, heads=1)
         self.target: TreeModel = load_host(host, target, dtype="float32", kv_memory_gib=0.01, longest=64)
+        # Those of the target, which an engine's host packs, as they are before.
+        self.target_model = TransformersHost(target, dtype="float32", slots=1).model
         self.draft = TransformersHost(noisy_copy(target, folder / "draft", 0.15), slots=self.target.total_slots)
         self.identifiers = self.catalog.token_ids(AutoTokenizer.from_pretrained(target).get_vocab())
         self.tries = {depth: ItemTrie.build(self.identifiers[:, :depth]) for depth in DEPTHS}

@@ -2,8 +2,9 @@
 
 Invariant: a model is served by these layers only where its modules are the very classes of its family in transformers, unquantized, without
 hooks, in one precision; all else keeps transformers' own code. Each weight is held once: projections that read the same rows are joined in
-one tensor, of which the modules' weights become parts, so transformers' code computes the same from the same numbers (the self-check at
-start holds both beside each other). A model is looked at when it is hosted: hooks that are added to it afterwards are not called.
+one tensor, of which the modules' weights become parts, so transformers' code computes the same from the same numbers until they are packed
+(the self-check at start holds both beside each other). A model is looked at when it is hosted: hooks that are added to it afterwards are
+not called.
 """
 
 import sys
@@ -18,6 +19,7 @@ from transformers.activations import SiLUActivation
 
 from drafting.beam.model import TreeBatch
 from verification.hosts.norm import Norm
+from verification.hosts.packing import PackedProduct
 
 # How the names of a model's classes begin, by the type in its configuration.
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
@@ -66,6 +68,11 @@ class DecoderLayers:
         # Keys and values of the last layer are all that is left to make of tokens that are not asked what follows.
         return self._norm(self._layers[-1](hidden, cos, sin, attend, batch.at_outputs))
 
+    @property
+    def projections(self) -> "list[_Projection]":
+        """All products with weights."""
+        return [projection for layer in self._layers for projection in layer.projections]
+
     def _turns(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`[tokens, 1, half a head's size]` each: cosine and sine of the angles by which heads are turned."""
         angles = positions[:, None, None] * self._rotary.inv_freq.float()
@@ -77,7 +84,11 @@ class DecoderLayers:
 
 
 class _Layer:
-    """One layer: attention and the dense part."""
+    """One layer: attention and the dense part.
+
+    Attributes:
+        projections: all of its products with weights.
+    """
 
     def __init__(self, index: int, layer: Any) -> None:
         attention, dense = layer.self_attn, layer.mlp
@@ -89,6 +100,7 @@ class _Layer:
         self._output = _Projection.joined(attention.o_proj)
         self._gate_and_up = _Projection.joined(dense.gate_proj, dense.up_proj)
         self._down = _Projection.joined(dense.down_proj)
+        self.projections = self._heads, self._output, self._gate_and_up, self._down
         self._query_heads = len(attention.q_proj.weight) // self._head_size
         self._turned_heads = self._query_heads + len(attention.k_proj.weight) // self._head_size
         self._head_norms = [Norm(attention.q_norm), Norm(attention.k_norm)] if hasattr(attention, "q_norm") else None
@@ -96,7 +108,7 @@ class _Layer:
     def __call__(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend, kept: Callable[[Tensor], Tensor] = lambda rows: rows
     ) -> Tensor:
-        """`hidden`, `[tokens, size]`, after the layer; it is written to.
+        """`hidden`, `[tokens, size]`, after the layer; it may be written to.
 
         Args:
             kept: selects the rows of which the result is wanted.
@@ -126,7 +138,7 @@ class _Projection:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight, self._bias = weight, bias
-        self._product = weight.t()
+        self._packed: PackedProduct | None = None
 
     @classmethod
     def joined(cls, *modules: Any) -> "_Projection":
@@ -138,12 +150,22 @@ class _Projection:
             module.weight = nn.Parameter(part, requires_grad=False)
         return cls(weight, _joined_biases(modules))
 
+    def pack(self) -> Tensor | None:
+        """As `Packable.pack`."""
+        weight, self._packed = self._weight, PackedProduct.of(self._weight, self._bias)
+        if self._packed is None:
+            return None
+        self._weight = weight.new_empty(0)
+        return weight
+
     def __call__(self, rows: Tensor) -> Tensor:
-        return F.linear(rows, self._weight, self._bias)
+        return F.linear(rows, self._weight, self._bias) if self._packed is None else self._packed(rows)
 
     def added(self, hidden: Tensor, rows: Tensor) -> Tensor:
-        """`hidden`, `[rows, out]`, with the projected rows added in place."""
-        hidden.addmm_(rows, self._product)
+        """`hidden`, `[rows, out]`, plus the projected rows; it may be written to."""
+        if self._packed is not None:
+            return self._packed.added(hidden, rows)
+        hidden.addmm_(rows, self._weight.t())
         return hidden if self._bias is None else hidden.add_(self._bias)
 
 

@@ -50,7 +50,7 @@ class Encoder:
     """The stack of layers.
 
     Attributes:
-        layers: in order.
+        projections: all products with weights.
     """
 
     def __init__(self, stack: Any, head_size: int) -> None:
@@ -58,7 +58,8 @@ class Encoder:
         self._stack = stack
         self._norm = Norm(stack.final_layer_norm)
         self._head_size = head_size
-        self.layers = [_Layer(block) for block in stack.block]
+        self._layers = [_Layer(block) for block in stack.block]
+        self.projections = [projection for layer in self._layers for projection in layer.projections]
         attentions = [block.layer[0].SelfAttention for block in stack.block]
         # Keys farther away, on either side, have the biases of the farthest.
         self._farthest = int(attentions[0].relative_attention_max_distance)
@@ -69,7 +70,7 @@ class Encoder:
         hidden: Tensor = self._stack.embed_tokens(batch.tokens.flatten())
         biases = self._biases(batch, torch.float64 if is_exact else hidden.dtype)
         shape = (*batch.tokens.shape, 3, biases[0].shape[1], self._head_size)
-        for layer, table in zip(self.layers, self._table_indices, strict=True):
+        for layer, table in zip(self._layers, self._table_indices, strict=True):
             hidden = layer(hidden, biases[table], shape)
         if len(batch.indices) < len(hidden):
             hidden = hidden.index_select(0, batch.indices)

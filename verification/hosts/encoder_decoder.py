@@ -12,7 +12,6 @@ values of prompts, masks and biases of a plain text anew in each forward. What a
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -120,9 +119,12 @@ class EncoderDecoderHost(TransformersHost):
 
     def compute_by_modules(self) -> None:
         super().compute_by_modules()
-        of_layers = (layer.projections for layers in (self._encoder.layers, self._layers) for layer in layers)
-        for projection in chain.from_iterable(of_layers):
+        for projection in self._projections:
             projection.leave_to_module()
+
+    @property
+    def _projections(self) -> list[Projection]:
+        return [*self._encoder.projections, *(projection for layer in self._layers for projection in layer.projections)]
 
     def close(self) -> None:
         self._layers.clear()

@@ -1,8 +1,8 @@
 """The parts that the layers of a T5's encoder and of its decoder are built of, in few operations.
 
-Invariant: transformers' modules hold all weights. In float32 their products are called directly, with the weights laid out as products of
-few rows read them. Modules that are anything else (of other precisions, quantized, made exact) compute for themselves. What is handed in as
-`hidden` may be written to.
+Invariant: transformers' modules hold all weights until they are packed. In float32 their products are called directly, with the weights
+laid out as products of few rows read them. Modules that are anything else (of other precisions, quantized, made exact) compute for
+themselves. What is handed in as `hidden` may be written to.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from verification.hosts.norm import Norm
+from verification.hosts.packing import PackedProduct
 
 
 class Projection:
@@ -21,15 +22,31 @@ class Projection:
         """`module` is a linear layer of the model, of any kind."""
         self._module = module
         self._weight: Tensor | None = None
+        self._packed: PackedProduct | None = None
         if _is_linear(module) and module.weight.dtype == torch.float32:
             self._weight = module.weight.detach().t()
 
+    def pack(self) -> Tensor | None:
+        """As `Packable.pack`."""
+        if not _is_linear(self._module):
+            return None
+        weight: Tensor = self._module.weight.detach()
+        self._packed = PackedProduct.of(weight, None)
+        if self._packed is None:
+            return None
+        self._weight = None
+        return weight
+
     def __call__(self, rows: Tensor) -> Tensor:
+        if self._packed is not None:
+            return self._packed(rows)
         projected: Tensor = self._module(rows) if self._weight is None else torch.mm(rows, self._weight)
         return projected
 
     def added(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """`hidden`, `[rows, out]`, plus the projected rows."""
+        if self._packed is not None:
+            return self._packed.added(hidden, rows)
         return finite(hidden + self._module(rows)) if self._weight is None else hidden.addmm_(rows, self._weight)
 
     def leave_to_module(self) -> None:

@@ -7,6 +7,7 @@ if one scale and one soft cap give the same for all tokens; any other model keep
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from drafting.device import is_async
 from drafting.errors import MODEL_ERRORS
 from drafting.trie.token_set import TokenSet
 from verification.hosts.layers import TOKENS, probe_inputs, probed
+from verification.hosts.packing import PackedProduct
 
 # Logits by which the treatment is found, and by how much, of the largest, it may differ.
 WIDEST = 60.0
@@ -27,6 +29,8 @@ TOLERANCE = 1e-5
 SMALL, LARGE = 1e-3, 1e9
 # Tokens and rows of whose logits the exponentials are summed at a time: so many stay in a processor's cache while they are.
 SUMMED_TOKENS, SUMMED_ROWS = 4096, 512
+# The longest part of a head that is packed: all of a small one, and each block of a large one, but not that again as a whole.
+MOST_PACKED = 8192
 # The same of an asynchronous device, where launches cost more than caches save. With the product in half precision, 192 MiB
 # are there at a time, and some 640 for a host that is exact.
 ASYNC_TOKENS, ASYNC_ROWS = 32768, 1024
@@ -67,6 +71,25 @@ class Treatment:
 
 
 @dataclass(frozen=True, eq=False)
+class HeadPart:
+    """The rows of some tokens.
+
+    Attributes:
+        weight: `[tokens, size]`.
+        bias: `[tokens]`, or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @cached_property
+    def product(self) -> Callable[[Tensor], Tensor]:
+        """Multiplies states, `[rows, size]`; a small part is packed, which on a CPU is a copy of it."""
+        packed = PackedProduct.of(self.weight, self.bias) if len(self.weight) <= MOST_PACKED else None
+        return packed or partial(F.linear, weight=self.weight, bias=self.bias)
+
+
+@dataclass(frozen=True, eq=False)
 class LinearHead:
     """A head that multiplies by weights.
 
@@ -84,19 +107,19 @@ class LinearHead:
     vocabulary: int
     treatment: Treatment
     block_rows: int | None = None
-    _gathered: "WeakKeyDictionary[TokenSet, tuple[Tensor, Tensor | None]]" = field(default_factory=WeakKeyDictionary, init=False)
+    _gathered: "WeakKeyDictionary[TokenSet, HeadPart]" = field(default_factory=WeakKeyDictionary, init=False)
+    _parts: dict[tuple[int, int], HeadPart] = field(default_factory=dict, init=False)
 
     def logits(self, states: Tensor) -> Tensor:
         """As `Head.logits`."""
-        return self._multiply(states, *self._part(0, self.vocabulary))
+        return self._multiply(states, self._part(0, self.vocabulary))
 
     def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
         """As `Head.project`; weights are copied, once, where the tokens are no range."""
-        if (first := tokens.first) is not None:
-            return self._multiply(states, *self._part(first, first + len(tokens)))
         if tokens not in self._gathered:
-            self._gathered[tokens] = self.weight[tokens.ids], None if self.bias is None else self.bias[tokens.ids]
-        return self._multiply(states, *self._gathered[tokens])
+            rows = tokens.ids if (first := tokens.first) is None else slice(first, first + len(tokens))
+            self._gathered[tokens] = HeadPart(self.weight[rows], None if self.bias is None else self.bias[rows])
+        return self._multiply(states, self._gathered[tokens])
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`."""
@@ -130,17 +153,20 @@ class LinearHead:
         step = ASYNC_TOKENS if is_async(states.device) else SUMMED_TOKENS
         for first in range(0, self.vocabulary, step):
             part = self._part(first, min(first + step, self.vocabulary))
-            yield self._multiply(states, *part) if self.block_rows is None else self._multiply(states, *part).double()
+            yield self._multiply(states, part) if self.block_rows is None else self._multiply(states, part).double()
 
-    def _part(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
-        return self.weight[first:last], None if self.bias is None else self.bias[first:last]
+    def _part(self, first: int, last: int) -> HeadPart:
+        """The tokens from `first` up to `last`, of which there are few pairs."""
+        if (first, last) not in self._parts:
+            self._parts[first, last] = HeadPart(self.weight[first:last], None if self.bias is None else self.bias[first:last])
+        return self._parts[first, last]
 
-    def _multiply(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(self, states: Tensor, part: HeadPart) -> Tensor:
         """`[rows, tokens]` float32."""
         if self.block_rows is None:
-            return self.treatment(F.linear(states, weight, bias).float())
+            return self.treatment(part.product(states).float())
         padded = F.pad(states.float(), (0, 0, 0, -len(states) % self.block_rows)).view(-1, self.block_rows, states.shape[1])
-        products = torch.cat([F.linear(block, weight, bias) for block in padded.unbind(0)])[: len(states)]
+        products = torch.cat([F.linear(block, part.weight, part.bias) for block in padded.unbind(0)])[: len(states)]
         return products if self.treatment == Treatment() else self.treatment(products.double()).float()
 
 

@@ -51,6 +51,8 @@ def load_host(
             if check is not None:
                 check(model)
             loaded.pop_all()
+        if not exact:
+            model.pack()
         return model
     if name == "vllm":
         if exact:

@@ -37,6 +37,7 @@ from verification.hosts.checkpoint import (
 from verification.hosts.decoder_layers import DecoderLayers
 from verification.hosts.head import KeptStates, LinearHead, find_head, in_place_of
 from verification.hosts.layers import Layer, during, probe_layers
+from verification.hosts.packing import Packable, pack
 from verification.hosts.quantization import check_quantization
 from verification.hosts.weights import check_names
 
@@ -218,6 +219,16 @@ class TransformersHost:
         """From here on, let the model's modules make all products, of which some have been given another forward, and compute attention in
         float64: see `verification.hosts.exact`."""
         self.is_exact, self.decoder = True, None
+
+    def pack(self) -> None:
+        """Lay the weights of the layers out as products on this CPU read them fastest, if they are written out: see
+        `verification.hosts.packing`. The model's own code can't compute afterwards."""
+        pack(self.model, self._projections)
+
+    @property
+    def _projections(self) -> Sequence[Packable]:
+        """The products with weights of layers that are written out."""
+        return () if self.decoder is None else self.decoder.projections
 
     def close(self) -> None:
         """Free the key/value memory; the host cannot score afterwards."""

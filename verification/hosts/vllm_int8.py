@@ -19,7 +19,7 @@ from vllm.model_executor.layers.quantization import register_quantization_config
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 
 from verification.hosts.checkpoint import HostError
-from verification.hosts.head import SUMMED_TOKENS, LinearHead
+from verification.hosts.head import SUMMED_TOKENS, HeadPart, LinearHead
 from verification.hosts.vllm_attention import INT8
 
 # Instructions for products of integers of 8 bits, as torch calls them.
@@ -129,16 +129,16 @@ class Int8Head(LinearHead):
     def __post_init__(self) -> None:
         for first in range(0, self.vocabulary, SUMMED_TOKENS):
             block: Any = nn.Module()
-            weight, bias = self._part(first, min(first + SUMMED_TOKENS, self.vocabulary))
-            block.weight, block.bias = nn.Parameter(weight, requires_grad=False), bias
+            part = self._part(first, min(first + SUMMED_TOKENS, self.vocabulary))
+            block.weight, block.bias = nn.Parameter(part.weight, requires_grad=False), part.bias
             self._products.append(Int8Product(block))
 
-    def _multiply(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(self, states: Tensor, part: HeadPart) -> Tensor:
         """As of a `LinearHead`."""
-        return self.treatment(F.linear(states.float(), weight.float(), None if bias is None else bias.float()))
+        return self.treatment(F.linear(states.float(), part.weight.float(), None if part.bias is None else part.bias.float()))
 
     def _blocks(self, states: Tensor) -> Iterator[Tensor]:
         """As of a `LinearHead`."""
         for first, product in zip(range(0, self.vocabulary, SUMMED_TOKENS), self._products, strict=True):
-            _, bias = self._part(first, first + SUMMED_TOKENS)
-            yield self.treatment(product(states, bias).float())
+            part = self._part(first, min(first + SUMMED_TOKENS, self.vocabulary))
+            yield self.treatment(product(states, part.bias).float())

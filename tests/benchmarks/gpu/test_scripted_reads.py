@@ -25,7 +25,8 @@ def test_a_scripted_step_reads_once_and_what_is_overlooked_is_sent_without_waiti
     monkeypatch.setattr("verification.hosts.attention.HAS_TRITON", False)
     identifiers = speculation.identifiers[:, :DEPTH]
     with stand_in() as device:
-        hosts = [TransformersHost.from_model(deepcopy(host.model).to(DEVICE), 4096) for host in (speculation.target, speculation.draft)]
+        models = speculation.target_model, speculation.draft.model
+        hosts = [TransformersHost.from_model(deepcopy(model).to(DEVICE), 4096) for model in models]
         trie = ItemTrie.build(identifiers, DEVICE)
         stage = Stage(last_depth=trie.depth - 1)
         engine = SpeculativeBeamEngine(FlatTarget(hosts[0]), trie, OverlookingDraft(hosts[1], trie, stage))

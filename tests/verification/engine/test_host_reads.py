@@ -40,9 +40,8 @@ class Device:
 
     def __init__(self, speculation: Speculation, device: StandIn) -> None:
         self.device = device
-        self._hosts = [
-            TransformersHost.from_model(deepcopy(host.model).to(DEVICE), 4096) for host in (speculation.target, speculation.draft)
-        ]
+        models = speculation.target_model, speculation.draft.model
+        self._hosts = [TransformersHost.from_model(deepcopy(model).to(DEVICE), 4096) for model in models]
         self._trie = ItemTrie.build(speculation.identifiers[:, :DEPTH], DEVICE)
         self._identifiers = speculation.identifiers
         self.identifiers = speculation.identifiers[:, :DEPTH]

@@ -166,7 +166,7 @@ def test_every_family_equals_generate(name: str, tmp_path: Path) -> None:
 
 
 def test_projections_are_joined_in_the_same_memory_and_those_of_another_kind_are_left_as_they_are(world: World) -> None:
-    own = world.recommender.engine.target._decoder.block[0].layer[0].SelfAttention
+    own = EncoderDecoderHost(world.target, slots=1)._decoder.block[0].layer[0].SelfAttention
     rows = torch.randn(3, own.q.in_features, generator=torch.Generator().manual_seed(0))
     assert own.k.weight.untyped_storage().data_ptr() == own.joined.weight.untyped_storage().data_ptr()
     torch.testing.assert_close(own.joined(rows), torch.cat([own.q(rows), own.k(rows), own.v(rows)], -1))

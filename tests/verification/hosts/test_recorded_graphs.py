@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from drafting.beam.forward import ForwardPart, forward_batch
-from drafting.beam.model import TreeBatch, TreeModel
+from drafting.beam.model import TreeBatch
 from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
 from drafting.beam.tree import SequenceState, TokenTree
@@ -45,9 +46,8 @@ def launches(device: StandIn, monkeypatch: pytest.MonkeyPatch) -> KernelLaunches
     return made
 
 
-def host(model: TreeModel) -> TransformersHost:
-    assert isinstance(model, TransformersHost)
-    return TransformersHost.from_model(deepcopy(model.model).to(DEVICE), SLOTS)
+def host(model: PreTrainedModel) -> TransformersHost:
+    return TransformersHost.from_model(deepcopy(model).to(DEVICE), SLOTS)
 
 
 def batch_of(tree: TokenTree, rng: np.random.Generator, shapes: list[tuple[int, int]]) -> TreeBatch:
@@ -76,7 +76,7 @@ def test_lists_are_those_of_a_processor_and_every_step_reads_once(
     recorder = GraphRecorder(device)
     monkeypatch.setattr("verification.hosts.graphs.CudaRecorder", lambda _: recorder)
     monkeypatch.setattr("verification.hosts.graphs.make_buckets", lambda *_: BUCKETS)
-    models = [graphed(host(model), 8, 64) for model in (speculation.target, speculation.draft)]
+    models = [graphed(host(model), 8, 64) for model in (speculation.target_model, speculation.draft.model)]
     engine = SpeculativeBeamEngine(models[0], ItemTrie.build(speculation.identifiers[:, :4], DEVICE), models[1], FixedPlan.parse(plan))
     step, found = engine.step, []
 
@@ -100,8 +100,8 @@ def test_lists_are_those_of_a_processor_and_every_step_reads_once(
 
 @pytest.mark.parametrize("shapes", [[(0, 40), (20, 2)], [(30, 3), (0, 34), (9, 1)], [(0, 48), (5, 2), (7, 4), (0, 36)]])
 def test_prompts_and_beams_share_a_bucket(device: StandIn, speculation: Speculation, shapes: list[tuple[int, int]]) -> None:
-    alone = host(speculation.target)
-    graphs = GraphedModel(host(speculation.target), BUCKETS, GraphRecorder(device))
+    alone = host(speculation.target_model)
+    graphs = GraphedModel(host(speculation.target_model), BUCKETS, GraphRecorder(device))
     tree, rng = TokenTree(SLOTS, 4, DEVICE), np.random.default_rng(len(shapes))
     for turn in range(3):
         batch = batch_of(tree, rng, shapes[turn % len(shapes) :] + shapes[: turn % len(shapes)])
@@ -153,12 +153,12 @@ class _Planted(SimpleNamespace):
     ],
 )
 def test_what_a_recording_hides_is_found(device: StandIn, speculation: Speculation, fault: str, recorded: bool) -> None:
-    planted = _Planted(host(speculation.target), fault)
+    planted = _Planted(host(speculation.target_model), fault)
     if not recorded:
         with pytest.raises(Punished, match=r"waits for the device|While a graph is recorded"):
             GraphedModel(planted, BUCKETS, GraphRecorder(device))
         return
-    graphs, alone = GraphedModel(planted, BUCKETS, GraphRecorder(device)), host(speculation.target)
+    graphs, alone = GraphedModel(planted, BUCKETS, GraphRecorder(device)), host(speculation.target_model)
     tree, rng = TokenTree(SLOTS, 4, DEVICE), np.random.default_rng(0)
     same = []
     for turn, shapes in enumerate([[(0, 4)], [(0, 40), (0, 30)], [(0, 4)]]):
