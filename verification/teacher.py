@@ -183,6 +183,7 @@ class _Teacher:
         widest = self._recommender.prompts.max_tokens + self._trie.depth + settings.trees * most_nodes(self._trie, self._lists)
         dtype = "auto" if torch.cuda.is_available() else "float32"
         self._scorer = TransformersHost(target.directory, base=target.given_base, dtype=dtype, slots=most_tokens(widest))
+        self._scorer.pack()
 
     @property
     def builder(self) -> PromptBuilder:
