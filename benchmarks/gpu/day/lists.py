@@ -15,6 +15,7 @@ from benchmarks.gpu.day.scale import Scale
 from benchmarks.systems.comparison import TIE, compare
 from benchmarks.systems.shapes import Shape, make_identifiers, make_model
 from drafting.array_types import IntArray
+from drafting.errors import SetupError
 from drafting.plans.fixed_plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.engine import SpeculativeBeamEngine
@@ -110,14 +111,22 @@ def _token_ids(shape: Shape) -> IntArray:
 
 
 def _search(engine: SpeculativeBeamEngine, prompts: Sequence[IntArray], k: int, plan: str, at_once: int) -> list[BeamResult]:
-    """The lists of all prompts, so many of them running at once."""
+    """The lists of all prompts, so many of them running at once.
+
+    Raises:
+        SetupError: the draft has failed, without which the engine goes on, or the target's logits are not finite.
+    """
     engine.use_plan(FixedPlan.parse(plan))
     waiting = deque(BeamRequest(str(number), prompt, k, k) for number, prompt in enumerate(prompts))
     found: dict[str, BeamResult] = {}
     while waiting or engine.running:
         while waiting and engine.running < at_once:
             engine.add(waiting.popleft())
-        found |= {result.request_id: result for result in engine.step().finished}
+        report = engine.step()
+        if report.draft_failed or report.failed:
+            failed = "the draft" if report.draft_failed else "a search"
+            raise SetupError(f"Lists with the plan {plan} can't be compared: {failed} has failed.")
+        found |= {result.request_id: result for result in report.finished}
     return [found[str(number)] for number in range(len(prompts))]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.day import __main__ as day
-from benchmarks.gpu.day import measure
+from benchmarks.gpu.day import lists, measure
 from benchmarks.gpu.day.device import check_kernel
 from benchmarks.gpu.day.parts import PARTS, Part
 from benchmarks.gpu.day.report import markdown
@@ -22,6 +22,7 @@ from benchmarks.gpu.day.scripted import time_long, time_paper
 from benchmarks.gpu.scripted_run import Case, ScriptedEngine, room_for
 from benchmarks.systems.shapes import make_identifiers
 from drafting.errors import SetupError
+from drafting.plans.drafters import BeamDrafter
 from drafting.trie.item_trie import ItemTrie
 from tests.benchmarks.gpu import few_libraries
 from tests.benchmarks.gpu.test_run import ROOT, timing
@@ -112,6 +113,17 @@ def test_every_part_measures_its_cases_once_and_only_those_that_are_missing() ->
         if name == "paper":
             plans = [row["plan"] for row in measured["prompt 16, batch 1, k 3"]]
             assert plans == ["none", "auto@100", "trie", "relaxed none", "relaxed trie"]
+
+
+def test_lists_that_a_failed_draft_has_no_part_in_are_not_told_as_drafted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: invalid argument")
+
+    # The last way, behind which no other plan asks for the draft.
+    monkeypatch.setattr(lists, "WAYS", {"both": lists.WAYS["both"]})
+    monkeypatch.setattr(BeamDrafter, "propose", fail)
+    with pytest.raises(SetupError, match=r"^Lists with the plan beam:40\+children can't be compared: the draft has failed\.$"):
+        list(lists.compare_lists(rehearsal(CPU), set()))
 
 
 def test_all_searches_of_the_full_size_have_room_and_a_trace() -> None:
