@@ -217,6 +217,16 @@ def test_a_kernel_that_can_not_be_run_costs_no_other_its_figures(monkeypatch: py
     assert {row["precision"] for row in rows if row.get("failed") == "Exception: out of resource: shared memory"} == {"float16"}
 
 
+def test_what_the_kernel_computes_is_told_to_be_finite_and_not_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attend(query: torch.Tensor, *others: Any) -> torch.Tensor:
+        return query / 0 if query.dtype == torch.float16 else query
+
+    monkeypatch.setattr("benchmarks.gpu.day.device.tree_attention", attend)
+    monkeypatch.setattr("benchmarks.gpu.day.device.seconds_of", lambda work: 1.0)
+    rows = [row for measured in check_kernel(rehearsal(CPU), set()) for row in measured.rows]
+    assert {(row["precision"], row["finite"]) for row in rows} == {("bfloat16", True), ("float16", False), ("float32", True)}
+
+
 def test_a_kernel_that_costs_the_device_is_told_and_a_new_process_goes_on_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
