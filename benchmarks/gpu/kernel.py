@@ -1,8 +1,8 @@
 """Tree attention against what the device can do at best: `python -m benchmarks.gpu.kernel`.
 
-Its floor is the larger of two times: that of reading every key, value and query once and writing the result, and that of the arithmetic.
-What the device can read and compute a second is measured beside it, by a copy and by a product of matrices. On a GPU recordings are timed:
-launching from Python takes longer than most of these kernels. Needs torch, transformers and numpy only.
+Its floor is the larger of two times: that of reading every key, value and query once and writing the result, and that of the arithmetic
+of what queries see. What the device can read and compute a second is measured beside it, by a copy and by a product of matrices. On a GPU
+recordings are timed: launching from Python takes longer than most of these kernels. Needs torch, transformers and numpy only.
 
 Invariant: one call after another reads another layer's keys and values, together four times what the device's last cache holds, as a model
 does.
@@ -143,6 +143,8 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
     slots, layout = tree_layout(prompt, batch, device)
     head_size, dtype = shape.head_size or shape.hidden // shape.heads, DTYPES[shape.dtype]
     tokens, columns = len(slots), layout.keys.shape[1]
+    # What is masked need not be computed: a node sees its prompt and its path.
+    seen = int(layout.mask.sum())
     query = torch.randn(tokens, shape.heads, head_size, device=device).to(dtype)
     key, value = (torch.randn(tokens, shape.key_value_heads, head_size, device=device).to(dtype) for _ in range(2))
     caches = layers_of(torch.randn(batch * columns, shape.key_value_heads, 2 * head_size, device=device).to(dtype))
@@ -153,7 +155,7 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
         return attended
 
     moved = caches[0].nbytes + 2 * (query.nbytes + key.nbytes + value.nbytes)
-    operations = 4 * tokens * columns * shape.heads * head_size
+    operations = 4 * seen * shape.heads * head_size
     return Point(
         name,
         prompt,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import kernel
-from benchmarks.gpu.kernel import DEPTH, WIDTH, Point, main, tree_layout
+from benchmarks.gpu.kernel import DEPTH, WIDTH, Device, Point, main, tree_layout
 from benchmarks.systems.shapes import ModelShape
 
 CPU = torch.device("cpu")
@@ -28,6 +28,15 @@ def test_nodes_see_their_own_prompt_and_their_ancestors():
 def test_the_higher_floor_counts():
     assert Point("x", 1, 1, microseconds=10.0, memory_floor=6.0, arithmetic_floor=2.0).share == pytest.approx(0.6)
     assert Point("x", 1, 1, microseconds=10.0, memory_floor=1.0, arithmetic_floor=8.0).share == pytest.approx(0.8)
+
+
+def test_the_arithmetic_floor_counts_what_nodes_see(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel, "seconds_of", lambda work: 1.0)
+    best = Device(bytes_per_second=1.0, flops_per_second={torch.float32: 1e6})
+    point = kernel._time("x", ModelShape(32, 1, 2, 1, 64), prompt=5, batch=3, device=CPU, best=best)
+    # Each level's nodes see the prompt and as many nodes as they are deep.
+    seen = 3 * sum(WIDTH * (5 + depth) for depth in range(1, DEPTH + 1))
+    assert point.arithmetic_floor == pytest.approx(4 * seen * 2 * 16)
 
 
 @pytest.mark.parametrize(("cache_bytes", "layers"), [(0, 8), (10_000, 8), (240_000, 60)])
