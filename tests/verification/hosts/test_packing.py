@@ -49,6 +49,14 @@ def test_what_is_added_to_may_lie_within_wider_rows() -> None:
     torch.testing.assert_close(packed.added(wide[:, 7:47], rows), wide[:, 7:47] + rows @ weight.t(), atol=1e-5, rtol=1e-5)
 
 
+def test_there_is_code_for_few_numbers_of_rows() -> None:
+    rooms = [packing.room(rows) for rows in range(1025)]
+    assert all(rows <= found <= rows * 9 / 8 + 1 for rows, found in enumerate(rooms))
+    assert rooms[0] == 0
+    assert [rooms[rows] for rows in (10, 20, 80)] == [10, 20, 80]
+    assert len(set(rooms)) < 60
+
+
 def test_products_that_are_others_or_that_there_are_none_of_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, bias = weights()
     assert PackedProduct.of(weight.double(), None) is None
