@@ -1,8 +1,9 @@
 """Weights laid out once as oneDNN's products read them, where others lay them out anew for each product.
 
-Invariant: every number is held once. Packed weights take the place of those of the modules that they are of, so these can't compute
-afterwards; a model is packed when all that asks its modules, as the self-check does, is done. A product is packed only where it gives what
-the plain one gives, which is tried on the spot: the operations are those that PyTorch's compiler uses, and no promise is made of them.
+Invariant: packed weights take the place of those of the modules that they are of, which can't compute afterwards; so a model is packed
+when all that asks its modules, as the self-check does, is done. (A head stays beside its packed parts, because rows are looked up in it.) A
+product is packed only where it gives what the plain one gives, which is tried on the spot: the operations are those that PyTorch's compiler
+uses, and no promise is made of them.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# What is packed: weights of these types, of at least so many numbers. Products with fewer in float32 cost less than to find oneDNN's code.
+FEWEST_WEIGHTS = {torch.float32: 2**18, torch.bfloat16: 1}
 # Rows by which a packed product is compared with the plain one, and by how much of the largest number both may differ.
 TRIED_ROWS = 3
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
@@ -28,7 +31,8 @@ class PackedProduct:
     @torch.inference_mode()
     def of(cls, weight: Tensor, bias: Tensor | None) -> "PackedProduct | None":
         """Pack weights; None where there is no such product for them, on this machine or in this build of PyTorch."""
-        if weight.device.type != "cpu" or weight.dtype not in ROUNDING:
+        fewest = FEWEST_WEIGHTS.get(weight.dtype)
+        if weight.device.type != "cpu" or fewest is None or weight.numel() < fewest:
             return None
         rows = torch.linspace(-1, 1, TRIED_ROWS * weight.shape[1]).view(TRIED_ROWS, -1).to(weight.dtype)
         plain = F.linear(rows, weight, bias)
@@ -56,6 +60,8 @@ def room(rows: int) -> int:
 
     For each number of rows oneDNN makes code of its own, which takes it half a millisecond and half a megabyte.
     """
+    if rows == 1:
+        return 1
     step = 1 << max(1, (rows - 1).bit_length() - 4)
     return -(-rows // step) * step
 

@@ -7,16 +7,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from drafting.model_files import ModelFiles
 from tests.models import random_catalog, save_random_model
 from tests.t5_models import save_t5_model
-from tests.verification.hosts.test_decoder_layers import SERVED, SLOTS, log_probs, made
+from tests.verification.hosts.test_decoder_layers import LONGEST, SERVED, SLOTS, log_probs, made
 from verification.hosts import packing
+from verification.hosts.adapter import load_reference
 from verification.hosts.loading import load_host
 from verification.hosts.packing import PackedProduct
+from verification.hosts.self_check import ROUNDING, compare
 from verification.hosts.transformers import TransformersHost
 
-HAS_PACKED = PackedProduct.of(torch.ones(4, 4), None) is not None
+HAS_PACKED = PackedProduct.of(torch.ones(512, 512), None) is not None
 needs_packed = pytest.mark.skipif(not HAS_PACKED, reason="PyTorch has no packed products here")
+
+
+@pytest.fixture(autouse=True)
+def small_weights_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(packing.FEWEST_WEIGHTS, torch.float32, 1)
 
 
 def weights(size: int = 24) -> tuple[Tensor, Tensor]:
@@ -59,6 +67,9 @@ def test_there_is_code_for_few_numbers_of_rows() -> None:
 
 def test_products_that_are_others_or_that_there_are_none_of_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, bias = weights()
+    with monkeypatch.context() as patched:
+        patched.setitem(packing.FEWEST_WEIGHTS, torch.float32, weight.numel() + 1)
+        assert PackedProduct.of(weight, None) is None
     assert PackedProduct.of(weight.double(), None) is None
     assert PackedProduct.of(weight.to("meta"), None) is None
     # A number that is none spoils each product, and says nothing about the others.
@@ -89,6 +100,13 @@ def test_packed_layers_give_what_they_gave_and_modules_hold_nothing(name: str) -
     assert torch.equal(host.model.get_input_embeddings().weight, embeddings)  # type: ignore[arg-type, union-attr]
 
 
+def test_packed_layers_in_half_precision_give_what_they_gave_but_for_rounding() -> None:
+    host = TransformersHost.from_model(made("qwen3", torch.bfloat16), SLOTS)
+    expected = log_probs(host)
+    host.pack()
+    assert float((log_probs(host) - expected).square().mean().sqrt()) < ROUNDING[torch.bfloat16]
+
+
 def test_layers_whose_products_can_not_be_packed_keep_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     family, settings = SERVED["llama, all biases"]
     host = TransformersHost.from_model(made(family, **settings), SLOTS)
@@ -102,13 +120,13 @@ def test_layers_whose_products_can_not_be_packed_keep_their_weights(monkeypatch:
 @needs_packed
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("kind", ["causal", "t5"])
-def test_a_host_that_is_to_be_exact_is_not_packed(kind: str, exact: bool, tmp_path: Path) -> None:
-    catalog = random_catalog(30)
-    save = {"causal": save_random_model, "t5": save_t5_model}[kind]
-    host = load_host("transformers", save(tmp_path / "target", catalog), dtype="float32", slots=64, exact=exact)
+def test_what_is_served_is_packed_and_checked_but_for_what_is_to_be_exact(kind: str, exact: bool, tmp_path: Path) -> None:
+    target = {"causal": save_random_model, "t5": save_t5_model}[kind](tmp_path / "target", random_catalog(30))
+    host = load_host("transformers", target, dtype="float32", slots=400, exact=exact)
     assert isinstance(host, TransformersHost)
     head = host.model.get_output_embeddings()
     linear = [module for module in host.model.modules() if isinstance(module, nn.Linear) and module is not head]
     assert linear
     assert all((module.weight.numel() > 0) is exact for module in linear)
+    compare(host, load_reference(ModelFiles.find(target), torch.float32), LONGEST)
     host.close()
