@@ -50,9 +50,9 @@ def load_host(
             loaded.callback(model.close)
             if check is not None:
                 check(model)
+            if not exact:
+                model.pack()
             loaded.pop_all()
-        if not exact:
-            model.pack()
         return model
     if name == "vllm":
         if exact:
