@@ -108,7 +108,7 @@ class Planner(Plan):
             self._last_lists.add(state, won[best] - without)
         # As for a round: less than this may be a loss. Where the draft is worth its forwards anyway, nothing more is risked.
         margin = WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
-        if won[best] <= self._values(state, self.costs.draft is not None).further[state.next_depth] + margin:
+        if won[best] <= self._values(state).further[state.next_depth] + margin:
             return Given.NONE
         if best is not Given.NONE:
             self._trials.end(drafted=True)
@@ -117,7 +117,7 @@ class Planner(Plan):
     def _won_with(self, state: DraftRound, source: Given, offered: Given, nodes: float) -> float:
         """Seconds won by a whole search in whose tree `nodes` given nodes, those of `source`, are from its first round on."""
         state = replace(state, given=source, offered=offered, drafted=int(nodes))
-        values, first = self._values(state, self.costs.draft is not None), state.next_depth
+        values, first = self._values(state), state.next_depth
         by_children, by_beam = values.weigh(first, 0, 1.0, state.nodes)
         free = max(self.costs.target.free - state.tokens, 0.0) / state.sharing
         begun = max(by_children, by_beam, values.stopping(first)) - values.token * max(nodes - free, 0.0)
@@ -138,21 +138,21 @@ class Planner(Plan):
         if state.exploring:
             return False
         deeper = range(state.depth + 1, state.last_depth)
-        values = self._values(state, self.costs.draft is not None)
+        values = self._values(state)
         if (given_up := values.given_up.get(state.depth)) is None:
             # Their forwards are without the prompt.
             widths, sharing = state.widths, state.sharing
             rounds = (replace(state, depth=depth, nodes=widths[depth], tokens=sharing * widths[depth], drafted=0) for depth in deeper)
-            given_up = all(self._best_action(each, self.costs.draft is not None) is Action.STOP for each in rounds)
+            given_up = all(self._best_action(each) is Action.STOP for each in rounds)
             values.given_up[state.depth] = given_up
         if not given_up or self._trials.are_due(deeper):
             return False
         self._trials.skip_rounds(deeper, state)
         return True
 
-    def _best_action(self, state: DraftRound, has_draft: bool) -> Action:
+    def _best_action(self, state: DraftRound, has_draft: bool = True) -> Action:
         depth = state.next_depth
-        values = self._values(state, has_draft and self.costs.draft is not None)
+        values = self._values(state, has_draft)
         by_children, by_beam = values.weigh(depth, state.levels, state.certainty, state.nodes)
         if state.most_children is not None:
             # So many are computed, however few children there are.
@@ -167,11 +167,11 @@ class Planner(Plan):
         return Action.CHILDREN if by_children > least else Action.STOP
 
     def bonus(self, state: DraftRound) -> float:
-        return float(BONUSES[self._values(state, True).bonus[state.next_depth, state.levels]])
+        return float(BONUSES[self._values(state).bonus[state.next_depth, state.levels]])
 
     def width(self, state: DraftRound, scores: FloatArray | None, new: BoolArray | None) -> int:
         depth = state.next_depth
-        values, kept = self._values(state, True), state.widths[depth]
+        values, kept = self._values(state), state.widths[depth]
         expected = self._wanted(state, depth, state.levels).expected(kept).with_bonus(values.bonus[depth, state.levels])
         if scores is None:
             # As many as lie within each gap on average.
@@ -224,11 +224,13 @@ class Planner(Plan):
         won -= values.price(expected.new)
         return won
 
-    def _values(self, state: DraftRound, has_draft: bool) -> LevelValues:
+    def _values(self, state: DraftRound, has_draft: bool = True) -> LevelValues:
+        """The values of the levels below a state; `has_draft` is False where the engine has no draft, whatever one would cost."""
         if self._learned.refresh():
             self._known_values.clear()
         free = (self.costs.target.free - state.tokens) / state.sharing - state.drafted
-        return self._values_at(state, has_draft, room_of_level(free, state.last_depth - state.next_depth + 1))
+        room = room_of_level(free, state.last_depth - state.next_depth + 1)
+        return self._values_at(state, has_draft and self.costs.draft is not None, room)
 
     def _values_at(self, state: DraftRound, has_draft: bool, room: float) -> LevelValues:
         # Rounded down to a power of two, so that batches of about one size share their values, and nothing is thought to be shared by more.
