@@ -33,6 +33,7 @@ class SlotPool:
     Attributes:
         total: number of slots.
         first: the number of the first slot.
+        free: number of free slots.
         most_used: since all slots were last free, the most that were in use at a time; only the first `most_used` slots were.
     """
 
@@ -40,21 +41,17 @@ class SlotPool:
         """`total` slots, numbered from `first` on."""
         self.total = total
         self.first = first
-        self._free = np.arange(first + total - 1, first - 1, -1, dtype=np.int64)
-        self._count = total
+        self.free = total
+        # The free slots are the first `free` of these; the last of them is taken next.
+        self._stack = np.arange(first + total - 1, first - 1, -1, dtype=np.int64)
         self.most_used = 0
         self._owned = np.zeros(total, bool)
         self._sharers = np.zeros(total, np.int32)
 
     @property
-    def free(self) -> int:
-        """Number of free slots."""
-        return self._count
-
-    @property
     def used(self) -> int:
         """Number of slots in use."""
-        return self.total - self._count
+        return self.total - self.free
 
     def allocate(self, count: int) -> IntArray:
         """Take `count` slots.
@@ -62,11 +59,11 @@ class SlotPool:
         Raises:
             OutOfSlots: fewer are free; nothing was taken.
         """
-        if count > self._count:
-            raise OutOfSlots(f"{count} key/value slots are needed, but only {self._count} of {self.total} are free.")
-        self._count -= count
+        if count > self.free:
+            raise OutOfSlots(f"{count} key/value slots are needed, but only {self.free} of {self.total} are free.")
+        self.free -= count
         self.most_used = max(self.most_used, self.used)
-        slots = self._free[self._count : self._count + count][::-1].copy()
+        slots = self._stack[self.free : self.free + count][::-1].copy()
         self._owned[slots - self.first] = True
         return slots
 
@@ -105,10 +102,10 @@ class SlotPool:
             self._sharers[indices[others]] -= 1
             self._owned[indices[others]] = True
             slots = slots[~others]
-        self._free[self._count : self._count + len(slots)] = slots[::-1]
-        self._count += len(slots)
+        self._stack[self.free : self.free + len(slots)] = slots[::-1]
+        self.free += len(slots)
         if not self.used:
-            self._free[self.total - self.most_used :] = np.arange(self.first + self.most_used - 1, self.first - 1, -1)
+            self._stack[self.total - self.most_used :] = np.arange(self.first + self.most_used - 1, self.first - 1, -1)
             self.most_used = 0
 
 
