@@ -7,7 +7,7 @@ Invariant: candidates do not change the list that the target finds, for drafts c
 candidate that may not be returned, or that the target can't score, does not join.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,11 +32,10 @@ class BlendStep:
         if blend.prefixes:
             self._candidates.grow(search.sequence, blend.paths)
 
-    def log_probs(self, searches: Sequence[BeamSearch]) -> list[FloatArray | None]:
-        """The log-probabilities of each search's candidates, `[candidates]`, as its tree has them; None for one without a blend."""
-        asked = [(search.sequence, blend.paths) for search in searches if (blend := search.request.blend) is not None]
-        found = iter(self._candidates.log_probs(asked))
-        return [None if search.request.blend is None else next(found) for search in searches]
+    def log_probs(self, searches: Iterable[BeamSearch]) -> dict[BeamSearch, FloatArray]:
+        """The log-probabilities of the candidates of those searches that have a blend, `[candidates]` each, as their trees have them."""
+        asked = {search: (search.sequence, blend.paths) for search in searches if (blend := search.request.blend) is not None}
+        return dict(zip(asked, self._candidates.log_probs(list(asked.values())), strict=True))
 
 
 def blended(blend: Blend, parts: Sequence[VerifyResult], log_probs: FloatArray) -> tuple[VerifyResult, BlendedList]:

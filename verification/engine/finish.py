@@ -69,9 +69,9 @@ class FinishStep:
             whole: the results of each request, as `RunningSearches.finish` returns them.
         """
         begun = [self._capping.begun(parts) for parts in whole]
-        log_probs = iter(self._blending.log_probs([parts[0].search for parts, capped in zip(whole, begun, strict=True) if capped is None]))
+        log_probs = self._blending.log_probs(parts[0].search for parts, capped in zip(whole, begun, strict=True) if capped is None)
         return [
-            self._list(parts, next(log_probs)) if capped is None else self._go_on(parts, capped)
+            self._list(parts, log_probs.get(parts[0].search)) if capped is None else self._go_on(parts, capped)
             for parts, capped in zip(whole, begun, strict=True)
         ]
 
