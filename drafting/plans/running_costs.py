@@ -164,7 +164,7 @@ class RunningCosts:
 
     def on_trial(self, costs: ForwardCosts) -> ForwardCosts:
         """Costs by which a trial is planned: what was not timed for long may be cheaper than it is believed to be."""
-        overdue = {name for name, steps in self._untimed.items() if steps >= UNTIMED_STEPS}
+        overdue = self._overdue
         if not overdue:
             return costs
         target, draft, most = costs.target, costs.draft, TRIAL_SHARE * costs.target.fixed
@@ -182,16 +182,30 @@ class RunningCosts:
     def add(self, times: StepTimes) -> bool:
         """Note one step; True if forwards cost something else now, so that plans may differ."""
         self._steps += 1
-        overdue = {name for name, steps in self._untimed.items() if steps >= UNTIMED_STEPS}
+        overdue = self._overdue
         self._untimed = {name: steps + 1 for name, steps in self._untimed.items()}
         if times.last_seconds:
-            steps = self._last_of_steps
-            seconds = min(times.last_seconds, OUTLIER * steps.mean) if steps.seen >= FEWEST_STEPS else times.last_seconds
-            steps.add(1, seconds)
-            self._last.add(times.searches, seconds)
+            self._add_last(times)
         if times.children:
             self._children.add(self._first_costs.children_together(times.children, times.parents), times.children_seconds)
             self._untimed["children"] = 0
+        self._add_forwards(times, overdue)
+        return self._steps % LOOK_AT_TIMES_EVERY == 0 and self._look()
+
+    @property
+    def _overdue(self) -> set[str]:
+        """The costs for which no step was timed for long."""
+        return {name for name, steps in self._untimed.items() if steps >= UNTIMED_STEPS}
+
+    def _add_last(self, times: StepTimes) -> None:
+        """Note what users' last lists took in a step; interruptions are cut short."""
+        steps = self._last_of_steps
+        seconds = min(times.last_seconds, OUTLIER * steps.mean) if steps.seen >= FEWEST_STEPS else times.last_seconds
+        steps.add(1, seconds)
+        self._last.add(times.searches, seconds)
+
+    def _add_forwards(self, times: StepTimes, overdue: set[str]) -> None:
+        """Note the forwards of a step that is one of those to time, or tells of a cost that is `overdue`."""
         # Steps that verify one level alone are few where drafting pays, and tell apart what a forward takes and what levels do.
         self._plain_steps = 0 if times.levels else self._plain_steps + 1
         is_timed = 0 < self._plain_steps <= ALL_TIMED or self._steps * GOLDEN_RATIO % 1 < TIMED_SHARE
@@ -201,8 +215,9 @@ class RunningCosts:
         if self._draft and times.draft_forwards and (is_timed or "draft" in overdue):
             self._draft.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
             self._untimed["draft"] = 0
-        if self._steps % LOOK_AT_TIMES_EVERY:
-            return False
+
+    def _look(self) -> bool:
+        """Work the costs out anew; True if plans may differ by them. Those that have hardly changed stay, but for that of last lists."""
         before = self.costs
         self.costs = replace(before, last=self._last.mean)
         target, level = self._target.fit()
