@@ -121,7 +121,7 @@ def assert_early_ends_leave_nothing(engine: SpeculativeBeamEngine, requests: Ite
     while engine.running:
         engine.step()
     assert engine.used_slots == 0
-    assert not engine.slots.searches
+    assert not engine.slots.owners
     engine.forget_histories()
     assert engine.slots.prompts.free == engine.slots.prompts.total
     assert engine.slots.nodes.free == engine.slots.nodes.total

@@ -147,7 +147,7 @@ class Planner(Plan):
             values.given_up[state.depth] = given_up
         if not given_up or self._trials.are_due(deeper):
             return False
-        self._trials.skip_rounds(deeper, state)
+        self._trials.count_rounds(deeper, state)
         return True
 
     def _best_action(self, state: DraftRound, has_draft: bool = True) -> Action:

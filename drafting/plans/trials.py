@@ -30,12 +30,12 @@ class Trials:
     def begin(self, state: DraftRound) -> bool:
         """Count a round that begins; True if it is a trial."""
         self._sharing = state.sharing
-        self.skip_rounds([state.depth], state)
+        self.count_rounds([state.depth], state)
         if is_due := self._waited[state.depth] >= EXPLORE_EVERY:
             self._waited[state.depth] -= EXPLORE_EVERY
         return is_due
 
-    def skip_rounds(self, depths: Iterable[int], state: DraftRound) -> None:
+    def count_rounds(self, depths: Iterable[int], state: DraftRound) -> None:
         """Count a round at each depth towards its next trial."""
         for depth in depths:
             self._waited[depth] = self._waited.get(depth, 0.0) + state.group_size / state.sharing

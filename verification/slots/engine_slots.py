@@ -86,7 +86,7 @@ class EngineSlots:
         draft_computed: `[total]` int64, 1 where the draft has computed the token in a slot; see `SequenceState`.
         prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
         last_beams: what users were last given, for drafts.
-        searches: all searches that run, and the texts that are written before other searches.
+        owners: all searches that run, and the texts that are written before other searches.
     """
 
     def __init__(self, total: int, nodes: int, shared_tokens: IntArray | None = None, whole_prompts: bool = False) -> None:
@@ -101,7 +101,7 @@ class EngineSlots:
         self.draft_computed = np.zeros(total, np.int64)
         self.prefix_cache = PrefixCache(self.prompts, shared_tokens, whole_prompts)
         self.last_beams = LastBeamsStore()
-        self.searches: set[BeamSearch | RunningThought] = set()
+        self.owners: set[BeamSearch | RunningThought] = set()
         self.is_spoilt = False
 
     @classmethod
@@ -130,7 +130,7 @@ class EngineSlots:
     @property
     def spare_nodes(self) -> int:
         """Node slots that no running search may come to need."""
-        return self.nodes.free - sum(search.reserved_nodes for search in self.searches)
+        return self.nodes.free - sum(owner.reserved_nodes for owner in self.owners)
 
     def has_room(self, needed: tuple[int, int], freed: Iterable[tuple[int, int]] = ()) -> bool:
         """True if a request fits now, or would once others are gone.
@@ -163,7 +163,7 @@ class EngineSlots:
         sequence = self._continued(prefix, self._allocate(len(request.prompt) - 1 - len(prefix)), self.nodes.allocate(1))
         cached = len(prefix) if request.thought is None else min(len(prefix), request.thought.cached_tokens)
         search = BeamSearch(request, widths, sequence, eligibility, cached, prefix.shared_length)
-        self.searches.add(search)
+        self.owners.add(search)
         return search
 
     def open_thought(self, request: BeamRequest, nodes: int) -> RunningThought:
@@ -175,12 +175,12 @@ class EngineSlots:
         prefix = self.prefix_cache.take(request.cache_key, request.prompt)
         sequence = self._continued(prefix, self._allocate(request.most_tokens - 1 - len(prefix)))
         thought = RunningThought(request, sequence, len(prefix), prefix.shared_length, nodes)
-        self.searches.add(thought)
+        self.owners.add(thought)
         return thought
 
     def end_thought(self, thought: RunningThought, prompt: IntArray) -> CachedPrefix:
         """Take back the slots that a text has not used; return the computed beginning of `prompt`, which is now the caller's."""
-        self.searches.remove(thought)
+        self.owners.remove(thought)
         computed = thought.sequence.computed
         self.prompts.release(thought.slots[computed:])
         return CachedPrefix(prompt[:computed], thought.slots[:computed], thought.shared_length)
@@ -208,17 +208,17 @@ class EngineSlots:
         with self:
             self.prefix_cache.forget(key)
             self.last_beams.forget(key)
-            for running in self.searches:
-                if running.request.cache_key == key:
-                    running.request = running.request.forgotten()
+            for owner in self.owners:
+                if owner.request.cache_key == key:
+                    owner.request = owner.request.forgotten()
 
     def forget_all(self) -> None:
         """Do as `forget` for all keys."""
         with self:
             self.prefix_cache.clear()
             self.last_beams.clear()
-            for running in self.searches:
-                running.request = running.request.forgotten()
+            for owner in self.owners:
+                owner.request = owner.request.forgotten()
 
     def _continued(self, prefix: CachedPrefix, *slots: IntArray) -> SequenceState:
         """A sequence that begins with a computed prefix; `slots` are those of the tokens after it."""
@@ -230,7 +230,7 @@ class EngineSlots:
         return self.prompts.allocate(prompt)
 
     def _close(self, owner: BeamSearch | RunningThought, keep: bool) -> None:
-        self.searches.remove(owner)
+        self.owners.remove(owner)
         if isinstance(owner, RunningThought):
             self._give_back(owner, owner.slots, keep)
             return

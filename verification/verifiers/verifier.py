@@ -94,7 +94,7 @@ class Verifier:
         self._tree = tree
         self._trie = trie
         self._slots = slots
-        self._levels = LevelVerifier(tree, trie, table)
+        self._level_verifier = LevelVerifier(tree, trie, table)
         self.levels = 0
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None, unread: Sequence[Proposals] = ()) -> list[VerifyResult]:
@@ -102,7 +102,7 @@ class Verifier:
         results: list[VerifyResult] = []
         self.levels = 0
         while searches:
-            levels = self._levels.verify(searches, drafter)
+            levels = self._level_verifier.verify(searches, drafter)
             self.levels += len(levels)
             found_by_level, unread = _read(levels, unread), ()
             results += (ended := self._end_early(found_by_level))

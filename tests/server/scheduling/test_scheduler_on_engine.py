@@ -204,7 +204,7 @@ class World:
         self.seen["cached"] += result.usage.cached_tokens > 0
 
     def accounts_are_exact(self) -> None:
-        engine, searches = self.engine, list(self.engine.slots.searches)
+        engine, searches = self.engine, list(self.engine.slots.owners)
         assert self.scheduler.running == engine.running <= 5
         assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
         assert {search.request.request_id for search in searches} <= set(self.alive)

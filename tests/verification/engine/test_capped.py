@@ -171,7 +171,7 @@ def test_further_rounds_keep_the_room_that_they_need(speculation: Speculation) -
         for result in engine.step().finished:
             rounds += result.usage.rounds > 1
         assert engine.slots.spare_nodes >= 0
-        for search in engine.slots.searches:
+        for search in engine.slots.owners:
             assert not search.request.caps or search.sequence.nodes + search.reserved_nodes >= sum(search.widths[1:-1])
     assert rounds > 1
     engine.slots.nodes.release(taken)
@@ -208,7 +208,7 @@ def test_few_items_are_left_out_one_by_one_however_many_values_are_full(speculat
     engine, starts = speculation.engine(3), speculation.tries[3].level_starts
     prompt = np.concatenate([[1], speculation.identifiers[:4].reshape(-1)])
     engine.add(BeamRequest("one", prompt, 40, 40, caps=caps_of({"brand": [item // 2 for item in range(ITEMS)]}, {"brand": 1})))
-    (search,) = engine.slots.searches
+    (search,) = engine.slots.owners
     while search.rounds == 1:
         assert not engine.step().finished
     # Of identifiers that are listed, and of one value.
@@ -250,7 +250,7 @@ def test_a_request_that_is_cancelled_in_a_later_round_gives_all_back(speculation
     engine.add(request)
     for _ in range(4):
         assert not engine.step().finished
-    (search,) = engine.slots.searches
+    (search,) = engine.slots.owners
     assert search.rounds == 2
     assert engine.cancel("one")
     assert engine.used_slots == 0
