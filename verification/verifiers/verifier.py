@@ -121,24 +121,16 @@ class Verifier:
         for result in chain.from_iterable(found_by_level):
             if result.search.tolerance is not None:
                 tolerant[result.search].append(result)
-        return [result for search, found in tolerant.items() for result in self._within_tolerance(search, found)]
+        return [result for search, found in tolerant.items() for result in self._end_search_early(search, found)]
 
-    def _within_tolerance(self, search: BeamSearch, found: Sequence[VerifyResult]) -> Sequence[VerifyResult]:
-        """The results that end a search within its tolerance, of those `found` level by level; none unless a level was rejected and the
-        list below it is proven to be close enough."""
+    def _end_search_early(self, search: BeamSearch, found: Sequence[VerifyResult]) -> Sequence[VerifyResult]:
+        """End a search whose list is proven to be close enough below a rejected level, and return the results that end it, of those `found`
+        level by level. Of any other search nothing is changed, and none are returned."""
         accepted = next((number for number, result in enumerate(found) if not result.accepted), len(found))
-        rejected, below = found[accepted : accepted + 1], found[accepted + 1 :]
+        below = found[accepted + 1 :]
         if not below or below[-1].depth <= search.last_depth or not all(result.finite for result in found):
             return ()
-        assert search.tolerance is not None
-        proof = LookAhead(self._trie)
-        nodes, log_probs, hits = rejected[0].look_ahead_prefixes
-        proof.reject(nodes, log_probs, hits >= 0, search.widths[rejected[0].depth])
-        for result in below:
-            nodes, log_probs, hits = result.look_ahead_prefixes
-            drafted = hits >= 0 if result.depth <= search.last_depth else None
-            proof.descend(nodes, log_probs, result.depth, search.widths[result.depth], drafted)
-        if not proof.is_within(search.tolerance, search.widths[-1]):
+        if not self._is_within_tolerance(search, found[accepted], below):
             return ()
         search.accepted_depths += range(search.depth + 1, search.last_depth + 1)
         search.count_used(concat([result.used for result in found]))
@@ -146,6 +138,18 @@ class Verifier:
             # A draft need not be plain beam search's beam, and the list was found below these.
             search.kept += [result.kept for result in below[:-1]]
         return *found[: accepted + 1], below[-1]
+
+    def _is_within_tolerance(self, search: BeamSearch, rejected: VerifyResult, below: Sequence[VerifyResult]) -> bool:
+        """True if the list of the last level is proven to be close enough, by what was found of a rejected level and of those below it."""
+        assert search.tolerance is not None
+        proof = LookAhead(self._trie)
+        nodes, log_probs, hits = rejected.look_ahead_prefixes
+        proof.reject(nodes, log_probs, hits >= 0, search.widths[rejected.depth])
+        for result in below:
+            nodes, log_probs, hits = result.look_ahead_prefixes
+            drafted = hits >= 0 if result.depth <= search.last_depth else None
+            proof.descend(nodes, log_probs, result.depth, search.widths[result.depth], drafted)
+        return proof.is_within(search.tolerance, search.widths[-1])
 
     def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], verified_below: set[BeamSearch]) -> None:
         """Make the selected prefixes the beams, and write into the tree those that are read there: not those of `verified_below`, searches
