@@ -21,6 +21,7 @@ from drafting.preparation.core import k_core, last_of_same, of_pairs
 from drafting.preparation.events import EventReader, Events
 from drafting.preparation.layouts import Layout, Part, found_layout
 from drafting.preparation.names import whole, with_whole_numbers
+from drafting.preparation.order import order_of_ids
 from drafting.preparation.rows import BadLines, Tell
 from drafting.preparation.settings import ALL, FIRST, PrepareSettings
 from drafting.preparation.subjects import Subject, look_up
@@ -53,6 +54,8 @@ def prepare(settings: PrepareSettings, tell: Tell) -> Summary:
     layout = layout_of(settings)
     events, read = read_events(settings, layout, tell)
     events = _ordered(_chosen(events, settings, tell))
+    if doubt := order_of_ids(events, timed=read.roles.time is not None):
+        tell(doubt)
     parts = (None, None) if layout is None else (layout.items, layout.users)
     items = look_up(Subject.items(settings), settings.items or parts[0], events.item_names, read.roles.item, settings, tell)
     users = look_up(Subject.users(settings), settings.users or parts[1], events.user_names, read.roles.user, settings, tell)

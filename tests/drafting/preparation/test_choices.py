@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -61,6 +61,24 @@ def test_a_file_without_a_header_and_without_times(tmp_path: Path) -> None:
     assert found.summary.span is None
     with pytest.raises(InteractionError, match=r"--columns names 3 columns, but the first line of .* has 2 values"):
         made(tmp_path, data, text=TextOptions(names=("user", "item", "time")))
+
+
+def test_histories_in_the_order_of_ids_are_told_where_the_rows_decide(tmp_path: Path) -> None:
+    """As in an export that was sorted, or one with days for times: a model would learn that order, and be judged by it."""
+    rng = np.random.default_rng(0)
+    histories = [rng.permutation(50)[:6].tolist() for _ in range(30)]
+
+    def told(order: Callable[[list[int]], list[int]], time: Callable[[int], str]) -> str:
+        lines = [f"u{user},{item}{time(place)}\n" for user, items in enumerate(histories) for place, item in enumerate(order(items))]
+        header = "user,item,time\n" if time(0) else "user,item\n"
+        return made(tmp_path, written(tmp_path / "data.csv", header + "".join(lines))).told
+
+    sentence = "Of 150 pairs of neighbours in histories that the order of the rows alone puts in order, 150 stand in the "
+    for time in (lambda place: "", lambda place: ",2024-05-06"):
+        assert f"{sentence}order of their items' ids" in told(sorted, time)
+        assert f"{sentence}reverse order of their items' ids" in told(lambda items: sorted(items, reverse=True), time)
+        assert "items' ids" not in told(list, time)
+    assert "items' ids" not in told(sorted, lambda place: f",{1_700_000_000 + place}")
 
 
 def test_kept_columns_are_numbers_where_all_their_texts_are(tmp_path: Path) -> None:
