@@ -115,8 +115,8 @@ class RequestMaker:
 
     def _prompt(self, user: UserState | PromptTokens | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
         tokens = user.tokens if isinstance(user, PromptTokens) else self._built(user, thinks=thinks)
-        if len(tokens) < (1 if self.prompts.start_token is None else 2):
-            # Behind an encoder's part stands the decoder's start. Nothing to encode would end the step of all others, too.
+        if self.prompts.is_nothing(tokens):
+            # It would end the step of all others, too.
             raise PromptError("The prompt holds nothing for the model to read: prompt.json writes nothing of what is known of this user.")
         if len(tokens) > (most := self.prompts.max_tokens):
             # The model was loaded and checked for no longer ones: some read them wrongly, and some end the step of all others, too.

@@ -86,6 +86,10 @@ class PromptBuilder:
         """
         return np.concatenate([(self._thinking_prompts if thinks else self._prompts).tokens(user), self._end])
 
+    def is_nothing(self, prompt: IntArray) -> bool:
+        """True if a prompt has no token for the model to read: what an encoder reads ends before the decoder's start."""
+        return len(prompt) <= len(self._end)
+
     def sample(self, items: IntArray) -> IntArray:
         """The prompt of a sample user with these items, of whom is known what the form asks for, `[tokens]`.
 

@@ -149,4 +149,7 @@ def test_data_that_lacks_what_the_prompt_shows_is_refused_before_the_first_step(
     found = refusal(PromptError, template="{{ history | join }}{{ user.age }}", behaviours={})
     assert found.startswith("No prompt can be made for user '2' of the data: ")
     assert "user.age" in found
+    # The user has seen an item before the first that was bought.
+    nothing = refusal(PromptError, template="{{ behaviours.buy | join }}", add_special_tokens=False)
+    assert nothing.startswith("The prompt of user '2' of the data holds nothing for the model to read, ")
     assert not (tmp_path / "out.partial").exists()

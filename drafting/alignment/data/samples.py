@@ -64,7 +64,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
 
         Raises:
             InteractionError: the prompt lists events of a kind that no interaction is of.
-            PromptError: the prompt of a sample can't be built, or holds text without tokens.
+            PromptError: the prompt of a sample can't be built, holds no token, or text without tokens.
         """
         self._interactions = interactions
         self.windows = windows
@@ -141,6 +141,17 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
             )
         return prompt
 
+    def _whole_prompt(self, index: int) -> IntArray:
+        """The prompt of a sample with all its items, which a server must not refuse."""
+        prompt = self._prompt(index, self._positions(index))
+        if self._builder.is_nothing(prompt):
+            raise PromptError(
+                f"The prompt of user {self._interactions.users[int(self.windows.owners[index])]!r} of the data holds nothing for the model "
+                "to read, as prompt.json writes nothing of what is known of this user. Write a text there that stands in every prompt, or "
+                "leave such users out."
+            )
+        return prompt
+
     def _positions(self, index: int) -> Positions:
         """The interactions of a sample, the one to predict last."""
         first, last = int(self.windows.first[index]), int(self.windows.last[index])
@@ -167,7 +178,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         if isinstance(self._builder.form, PromptTemplate):
             measured = np.unique(np.linspace(0, samples - 1, _MEASURED_SAMPLES).astype(np.int64))
         bar = tqdm(measured.tolist(), desc="reading prompts", unit="prompt", disable=len(measured) < _SOON_READ)
-        tokens = np.array([len(self._prompt(index, self._positions(index))) for index in bar])
+        tokens = np.array([len(self._whole_prompt(index)) for index in bar])
         if len(measured) < samples:
             known = np.minimum(self.windows.last - self.windows.first, self._builder.max_items)
             terms = np.stack([np.ones_like(known), known], axis=1)
