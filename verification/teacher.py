@@ -19,6 +19,7 @@ from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.record import split_kind
+from drafting.alignment.data.samples import SampleSet
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, next_windows
 from drafting.alignment.levels import LevelCodes
@@ -127,16 +128,18 @@ def make_teacher(
         "prompt": template.contents(),
     }
     try:
+        windows = training_windows(split.train, teacher.builder, settings, template.is_bare)
+        joined, ahead = next_windows(split.train, split.valid, teacher.builder.max_items + 1)
+        teacher.check_prompts(split.train, windows)
+        teacher.check_prompts(joined, ahead)
         run.open(record | {"draft": model_hash(draft, draft_base) if draft else None, "stored": teacher.stored}, overwrite)
         run.model.mkdir(exist_ok=True)
-        windows = training_windows(split.train, teacher.builder, settings, template.is_bare)
         cost = teacher.cost(windows)
         announce(cost)
         run.check_space(cost.disk_bytes, "teacher data")
         shards, counts = teacher.write_shards(run.model, windows)
     finally:
         teacher.close()
-    joined, ahead = next_windows(split.train, split.valid, teacher.builder.max_items + 1)
     write_windows(run.model / VALID_FILE, teacher.prompts(joined, ahead, 0))
     catalog.save(run.model / CATALOG_FILE)
     save_tokenizer(load_tokenizer(files.tokenizer), run.model)
@@ -204,6 +207,14 @@ class _Teacher:
     def prompts(self, interactions: Interactions, windows: Windows, trees: int) -> PromptWindows:
         """The windows written out."""
         return prompt_windows(interactions, windows, self._recommender.prompts, self._identifiers, trees)
+
+    def check_prompts(self, interactions: Interactions, windows: Windows) -> None:
+        """Write the prompts of windows before hours of searches: of a text, what some user lacks is found only so, and is named.
+
+        Raises:
+            PromptError: a user has no prompt.
+        """
+        SampleSet(interactions, windows, self.builder, self._identifiers, 0)
 
     def cost(self, windows: Windows) -> Cost:
         """The expected size of the run for these windows."""

@@ -19,6 +19,7 @@ from drafting.alignment.teacher.samples import TeacherSamples, validation_window
 from drafting.alignment.teacher.scores import dense
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from drafting.errors import PromptError
 from drafting.model_files import ModelFilesError
 from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog, save_family_model, save_random_model
@@ -175,6 +176,25 @@ def test_an_interrupted_run_keeps_its_shards(
     assert (out / made[0].name).stat().st_mtime_ns == kept
     for path in sorted(teacher.glob("*.safetensors")):
         assert path.read_bytes() == (out / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_a_user_without_a_prompt_is_named_before_any_list_is_searched(
+    items: int, tmp_path: Path, target: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of all users, at an item of the training part or of the validation part, whose prompts were written at the end."""
+    shutil.copytree(target, tmp_path / "target")
+    template = "{% if history | length == " + str(items) + " %}{{ user.sort }}{% endif %}{{ history | join }}"
+    (tmp_path / "target" / "prompt.json").write_text(json.dumps({"format": "jinja", "template": template, "max_tokens": 90}))
+    lines = [
+        {"user": user, "item": catalog.item_ids[(user + time) % len(catalog)], "timestamp": time} for user in range(9) for time in range(4)
+    ]
+    (tmp_path / "interactions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (tmp_path / "profiles.jsonl").write_text("".join(json.dumps({"user": user, "sort": "<a_0>"}) + "\n" for user in range(8)))
+    monkeypatch.setattr(verification.teacher, "find_lists", lambda *_: pytest.fail("a list was searched"))
+    with pytest.raises(PromptError, match=r"^No prompt can be made for user '8' of the data: .*user\.sort"):
+        make_teacher(tmp_path / "target", tmp_path, catalog, tmp_path / "out", settings=QUICK, kv_memory_gib=0.01)
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_another_target_or_catalog_is_said(tmp_path: Path, teacher: Path, target: Path, data: Path, catalog: Catalog) -> None:
