@@ -152,6 +152,11 @@ class ModelFiles:
         return {} if self.generation_file is None else _read(self.generation_file, "generation configuration")
 
 
+def has_weights(directory: Path) -> bool:
+    """True if a directory holds weights, so that it is a model and no configuration alone."""
+    return any(directory.glob("*.safetensors")) or any(directory.glob("pytorch_model*.bin"))
+
+
 def weights_twice(directory: Path) -> str | None:
     """A sentence if a directory holds one model in a file and another in shards of the same kind; None if it does not.
 

@@ -26,7 +26,7 @@ from drafting.alignment.generation_settings import make_writable
 from drafting.alignment.own_head import resize_embeddings
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
-from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE, weights_twice
+from drafting.model_files import ENCODER_DECODERS, GENERATION_FILE, has_weights, weights_twice
 from drafting.pretrained import LOADING_ERRORS, UnreadableError, load_whole, read_config, read_tokenizer
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
@@ -189,8 +189,7 @@ def _find_base(name: str) -> tuple[PretrainedConfig | None, Path]:
         raise BaseError(
             f"There is no base {name!r}: give a preset ({', '.join(PRESETS)}), a config.json to start from scratch, or a model directory."
         )
-    weights = any(path.glob("*.safetensors")) or any(path.glob("pytorch_model*.bin"))
-    return None if weights else _read_config(path / "config.json"), path
+    return None if has_weights(path) else _read_config(path / "config.json"), path
 
 
 def scratch_tokenizer(tokens: tuple[str, ...]) -> PreTrainedTokenizerFast:

@@ -8,7 +8,7 @@ import typer
 from drafting.alignment.settings import DraftSettings
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail
-from server.commands.train.running import Threads, failing, loading_libraries, took
+from server.commands.train.running import Threads, failing, loading_libraries, refuse_unserved, took
 
 
 @takes_struct(DraftSettings)
@@ -46,6 +46,7 @@ def draft(
         with loading_libraries(threads):
             from drafting.alignment.draft import train_draft
             from drafting.alignment.teacher.data import check_provenance, read_manifest
+        refuse_unserved(base)
         manifest = read_manifest(teacher)
         taught = None if target is None else model_hash(target, target_base, "--target-base")
         check_provenance(manifest, teacher, taught, version)

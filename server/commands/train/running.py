@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,6 +41,20 @@ def failing(continuation: str = "from the last checkpoint") -> Iterator[None]:
         fail(str(error))
     except KeyboardInterrupt:
         fail(f"Interrupted: the same command goes on {continuation}.")
+
+
+def refuse_unserved(base: str) -> None:
+    """Refuse a base model whose kind no server takes, before it is trained for hours; of its layers, only servers find out.
+
+    Raises:
+        HostError: it is so.
+    """
+    from drafting.alignment.bases import PRESETS
+    from drafting.model_files import has_weights
+    from verification.hosts.checkpoint import load_config
+
+    if base not in PRESETS and has_weights(Path(base)):
+        load_config(Path(base))
 
 
 def took(metrics: TrainingMetrics) -> str:

@@ -12,7 +12,7 @@ from drafting.alignment.settings import TargetSettings
 from server.commands.learnt import warn_of_learnt_identifiers
 from server.commands.options import setting, takes_given
 from server.commands.terminal import fail
-from server.commands.train.running import Threads, failing, loading_libraries, took
+from server.commands.train.running import Threads, failing, loading_libraries, refuse_unserved, took
 
 
 @takes_given(TargetSettings, without=["lora_rank", "add_tokens"])
@@ -95,6 +95,7 @@ def target(
             from drafting.alignment.bases import PRESETS
             from drafting.alignment.target import train_target
             from verification.evaluation.validation import ListValidation
+        refuse_unserved(base)
         # A directory may be called as a preset is, which goes before it.
         if prompt is None and base not in PRESETS and (own := Path(base) / PROMPT_FILE).is_file():
             template = read_prompt(own)

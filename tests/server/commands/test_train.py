@@ -195,6 +195,18 @@ def invoke(command: str, **flags: object) -> Result:
     return CliRunner().invoke(train_app, [command, *words], env={"COLUMNS": "200"})
 
 
+def test_a_base_that_no_server_takes_is_refused_before_it_is_trained(flags: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(TINY_CONFIG | {"model_type": "diffllama"}))
+    (tmp_path / "base" / "model.safetensors").touch()
+    (tmp_path / "teacher").mkdir()
+    target = run(flags | {"--base": tmp_path / "base"})
+    draft = invoke("draft", teacher=tmp_path / "teacher", base=tmp_path / "base", out=tmp_path / "draft")
+    for refused in (target, draft):
+        assert refused.exit_code == 1
+        assert f"The model in {tmp_path / 'base'} (diffllama) has differential attention, which can't be served." in refused.output
+
+
 def test_from_target_to_teacher_to_a_draft_that_is_served(flags: dict[str, object], tmp_path: Path) -> None:
     assert run(flags | {"--epochs": 8, "--batch-size": 8, "--learning-rate": 0.01}, "--subsequences").exit_code == 0
     target, catalog, data = (flags[name] for name in ("--out", "--catalog", "--data"))
