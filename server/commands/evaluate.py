@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from drafting.alignment.data.fit import FIT_TRAIN
+from drafting.alignment.data.fit import FIT_TRAIN, has_learnt
 from drafting.beam.rule import LONGEST_LIST, Verification
 from drafting.errors import SetupError
 from server.commands.evaluation_report import ReportDirectory
@@ -142,7 +142,7 @@ def evaluate(
                 for path, learnt in ((target, fit), (neighbours, beside.model.fit)):
                     refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
                 refuse_learnt_identifiers(catalog, items, data, rule, "valid", _ONE_WEIGHT)
-    drafts = {} if target is None else _drafts(draft or [], target, base)
+    drafts = {} if target is None else _drafts(draft or [], target, base, rule, settings.part)
     if networks and (target is None or not settings.timed):
         # They train for long, beside other work; and what is timed is not slowed down.
         let_waiting_threads_sleep()
@@ -197,10 +197,14 @@ def _rule(data: Path, trained: "Mapping[str, Any]", split: str | None, min_items
         return asked
     learnt = SplitRule(trained["split"], trained.get("min_items", 1), trained.get("label_kind"))
     if asked != learnt:
-        of_kind = "" if learnt.label_kind is None else f" --label-kind {learnt.label_kind}"
-        made = f"--split {learnt.kind} --min-items {learnt.min_items}{of_kind}"
-        fail(f"The target was trained with '{made}', and may have learnt what other splits hold out: leave these flags out here.")
+        fail(f"The target was trained with '{_flags(learnt)}', and may have learnt what other splits hold out: leave these flags out here.")
     return asked
+
+
+def _flags(rule: "SplitRule") -> str:
+    """The flags that split data by a rule."""
+    of_kind = "" if rule.label_kind is None else f" --label-kind {rule.label_kind}"
+    return f"--split {rule.kind} --min-items {rule.min_items}{of_kind}"
 
 
 def _tell_met_labels(held_out: "Split", part: str) -> None:
@@ -236,9 +240,11 @@ def _weights(text: str) -> tuple[float, ...]:
     return tuple(sorted(set(weights)))
 
 
-def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Path]:
-    """The drafts by name, with a word about those that learnt from another target."""
+def _drafts(paths: list[Path], target: Path, base: Path | None, rule: "SplitRule", part: str) -> dict[str, Path]:
+    """The drafts by name, with a word about those that learnt from another target, or maybe what a part of the data, split by `rule`, holds
+    out."""
     from drafting.alignment.data.hashes import model_hash
+    from drafting.alignment.data.splits import SplitRule
     from drafting.alignment.runs import training_record
 
     names = [path.resolve().name for path in paths]
@@ -247,8 +253,19 @@ def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Pat
         fail(f"Two drafts are called {doubled!r}: their directories need different names, which the table shows them by.")
     with failing_on(SetupError):
         here = model_hash(target, base)
-        teachers = {path: training_record(path).get("teacher", {}).get("target", here) for path in paths}
-    for path, taught in teachers.items():
-        if taught != here:
+        records = {path: training_record(path) for path in paths}
+    for path, record in records.items():
+        # A T5 is no pupil of its target, but trained as one.
+        teacher = record.get("teacher", record)
+        if (taught := teacher.get("target", here)) != here:
             typer.echo(f"The draft {path} was taught by another target (hash {taught}, this one is {here}): expect it to guess badly.")
+        made = teacher.get("settings", {})
+        if "split" in made:
+            learnt, fit = SplitRule(made["split"], made.get("min_items", 1), made.get("label_kind")), made.get("fit", FIT_TRAIN)
+            if learnt != rule or has_learnt(fit, part):
+                typer.echo(
+                    f"The draft {path} has learnt with '{_flags(learnt)} --fit {fit}', and maybe what is held out here: expect it to guess "
+                    "worse for others than these users.",
+                    err=True,
+                )
     return dict(zip(names, paths, strict=True))

@@ -127,6 +127,26 @@ def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
     assert "was taught by another target (hash 0123456789abcdef" in done.output
 
 
+def test_a_draft_that_may_have_learnt_what_is_held_out_is_mentioned(folder: Path, tmp_path: Path) -> None:
+    """A target that was trained elsewhere names no split that teacher data must have; and a T5 is trained as targets are."""
+    draft = shutil.copytree(folder / "draft", tmp_path / "draft")
+    catalog = {"version": load_catalog(folder / "catalog.jsonl").version}
+
+    def told(record: dict[str, object]) -> str:
+        (draft / "training.json").write_text(json.dumps({"catalog": catalog} | record))
+        done = run(folder, "--draft", str(draft), "--k", "1", "--timed", "0", "--baselines", "none")
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    settings = {"split": "leave-one-out", "min_items": 1, "label_kind": None}
+    taught = {"target": model_hash(folder / "target")}
+    assert "has learnt with" not in told({"teacher": taught | {"settings": settings}, "settings": {"alpha": 0.7}})
+    other = told({"teacher": taught | {"settings": settings | {"split": "global-time"}}})
+    assert "has learnt with '--split global-time --min-items 1 --fit train', and maybe what is held out here" in other
+    assert "has learnt with" not in told({"settings": settings | {"fit": "train+valid"}})
+    assert "has learnt with '--split leave-one-out --min-items 1 --fit all', and maybe" in told({"settings": settings | {"fit": "all"}})
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
