@@ -7,6 +7,7 @@ and what it answers, is settled by the code that loads it. A tokenizer whose dir
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,11 +20,16 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from drafting.errors import SetupError, first_line
 
+logger = logging.getLogger(__name__)
+
 TOKENIZER_FILE, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 # Where older releases of transformers left what SentencePiece has learnt.
 SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 # The class that takes everything from tokenizer.json; transformers has another name for it, too.
 PLAIN_CLASS = "PreTrainedTokenizerFast"
+PLAIN_CLASSES = (PLAIN_CLASS, "TokenizersBackend")
+# The setting by which a directory names code of its own.
+AUTO_MAP = "auto_map"
 # What libraries raise for checkpoints that they can't load.
 LOADING_ERRORS = (
     *(ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, LookupError, EOFError, UnpicklingError),
@@ -62,12 +68,17 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase
     _check_sentencepiece(folder)
     with _sentences():
-        if _names_plain_tokenizer(folder):
+        config = folder / TOKENIZER_CONFIG
+        said = json.loads(config.read_bytes()) if config.is_file() else {}
+        if (folder / TOKENIZER_FILE).is_file() and AUTO_MAP not in said and said.get("tokenizer_class") in PLAIN_CLASSES:
             # Beside models of some families, such as Qwen2, transformers makes the family's tokenizer of whatever class is named.
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         else:
             # Mistral's own format, in files beside, lacks the tokens that were added in training.
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
+    # Older releases wrote a list of the tokenizer's classes alone.
+    if isinstance(brought := said.get(AUTO_MAP) or (), list) or "AutoTokenizer" in brought:
+        _warn_of_own_code(config, "tokenizer", type(tokenizer).__name__)
     return tokenizer
 
 
@@ -82,6 +93,10 @@ def load_whole(auto: Any, folder: Path, config: PretrainedConfig, **settings: An
         LOADING_ERRORS: transformers can't load it.
     """
     model, loading = auto.from_pretrained(folder, config=config, trust_remote_code=False, output_loading_info=True, **settings)
+    # Whoever trusts the code of an encoder loads it by the class of all models.
+    name = "AutoModel" if auto.__name__ == "AutoModelForTextEncoding" else auto.__name__
+    if name in (config.to_dict().get(AUTO_MAP) or ()):
+        _warn_of_own_code(folder / "config.json", "model", type(model).__name__)
     # Many encoders are saved without a pooler, which nothing here reads.
     if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("pooler.")):
         raise UnreadableError(f"its weights are not those of its config.json: {len(missing)} are missing, {missing[0]!r} among them")
@@ -96,13 +111,15 @@ def _check_sentencepiece(folder: Path) -> None:
         raise UnreadableError(f"it is in {found}, which needs a package that is not installed: pip install sentencepiece")
 
 
-def _names_plain_tokenizer(folder: Path) -> bool:
-    """True if a directory has a `tokenizer.json` that is to be read as it stands."""
-    config = folder / TOKENIZER_CONFIG
-    if not config.is_file() or not (folder / TOKENIZER_FILE).is_file():
-        return False
-    named = json.loads(config.read_bytes())
-    return "auto_map" not in named and named.get("tokenizer_class") in (PLAIN_CLASS, "TokenizersBackend")
+def _warn_of_own_code(path: Path, what: str, taken: str) -> None:
+    logger.warning(
+        "%s names code of its own for the %s (%s), which is never run: transformers' %s is taken, and is wrong if that code does anything "
+        "otherwise.",
+        path,
+        what,
+        AUTO_MAP,
+        taken,
+    )
 
 
 @contextmanager

@@ -7,12 +7,13 @@ options are not all written there: a LlamaTokenizer with `legacy=True` is read b
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase
 
 from drafting.errors import PromptError
-from drafting.pretrained import PLAIN_CLASS, TOKENIZER_CONFIG, TOKENIZER_FILE, read_tokenizer
+from drafting.pretrained import AUTO_MAP, PLAIN_CLASS, TOKENIZER_CONFIG, TOKENIZER_FILE, read_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +25,20 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         PromptError: it is not, whatever is written.
     """
     tokenizer.save_pretrained(folder)
+    path = folder / TOKENIZER_CONFIG
+    settings = json.loads(path.read_bytes())
+    if settings.pop(AUTO_MAP, None) is not None:
+        # Code of its own, which was not run here and does not lie there.
+        _write(path, settings)
     if _difference(tokenizer, read_tokenizer(folder).backend_tokenizer) is None:
         return
-    path = folder / TOKENIZER_CONFIG
-    contents = json.loads(path.read_bytes()) | {"tokenizer_class": PLAIN_CLASS}
-    path.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n")
+    _write(path, settings | {"tokenizer_class": PLAIN_CLASS})
     if (text := _difference(tokenizer, read_tokenizer(folder).backend_tokenizer)) is not None:
         raise PromptError(f"The tokenizer in {folder} is read back with other ids for {text!r} than it was saved with.")
+
+
+def _write(path: Path, settings: dict[str, Any]) -> None:
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def warn_if_read_otherwise(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

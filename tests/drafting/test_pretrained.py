@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding, BertConfig
 
-from drafting.pretrained import SENTENCEPIECE_FILES, UnreadableError, read_config, read_tokenizer
+from drafting.pretrained import SENTENCEPIECE_FILES, UnreadableError, load_whole, read_config, read_tokenizer
+from drafting.prompts.tokenizer_files import save_tokenizer
 from tests.models import random_catalog, save_family_model, save_random_model
 
 CATALOG = random_catalog(items=30, depth=2, codes=5)
@@ -49,6 +51,43 @@ def test_code_of_its_own_is_refused_and_nobody_is_asked(model: Path, tmp_path: P
         read(folder)
     assert sys.stdin.read() == "y\n"
     assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("brought", [{"AutoTokenizer": ["own.Own", None]}, ["own.Own", None]], ids=["by class", "older"])
+def test_a_tokenizers_own_code_that_is_passed_over_is_told(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, brought: object
+) -> None:
+    """What training saves is a tokenizer of transformers, and its own code is not beside it."""
+    folder = copied(model, tmp_path / "own", "tokenizer_config.json", lambda contents: contents | {"auto_map": brought})
+    tokenizer = read_tokenizer(folder)
+    told = f"{folder / 'tokenizer_config.json'} names code of its own for the tokenizer (auto_map), which is never run"
+    assert caplog.text.count(told) == 1
+    caplog.clear()
+    save_tokenizer(tokenizer, tmp_path / "saved")
+    assert read_tokenizer(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
+    assert "auto_map" not in (tmp_path / "saved" / "tokenizer_config.json").read_text()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("auto", "brought", "is_told"),
+    [
+        (AutoModelForCausalLM, "AutoModelForCausalLM", True),
+        (AutoModelForCausalLM, "AutoConfig", False),
+        (AutoModel, "AutoModel", True),
+        (AutoModelForTextEncoding, "AutoModel", True),
+    ],
+)
+def test_a_models_own_code_that_is_passed_over_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, auto: Any, brought: str, is_told: bool
+) -> None:
+    """As of a base for training, or an encoder of texts, which is loaded by a class that has no code of its own."""
+    shape = {"vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    auto.from_config(BertConfig(**shape, is_decoder=auto is AutoModelForCausalLM)).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"auto_map": {brought: "own.Own"}}))
+    load_whole(auto, tmp_path, read_config(tmp_path))
+    assert ("config.json names code of its own for the model (auto_map), which is never run" in caplog.text) is is_told
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], object], str, Callable[[Any], Any], str]] = {
