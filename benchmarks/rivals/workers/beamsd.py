@@ -22,6 +22,8 @@ def load_llama(folder: str) -> Any:
     rope = config.pop("rope_parameters", None) or {}
     config["torch_dtype"] = config.pop("dtype", "float32")
     config["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", 10000.0))
+    # What was trained may say that it has none, as training had not; their functions read it.
+    config["use_cache"] = True
     model = LlamaForCausalLM(LlamaConfig.from_dict(config)).eval()
     weights = load_file(Path(folder) / "model.safetensors")
     if config.get("tie_word_embeddings"):
