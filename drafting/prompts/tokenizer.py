@@ -5,7 +5,8 @@ It is one of the `tokenizers` library, so that prompts can be built where neithe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -132,7 +133,19 @@ class PromptTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
-        return self.rust.decode(tokens, skip_special_tokens=True)
+        runs = groupby(tokens, self._misread.get)
+        return "".join(
+            self.rust.decode(list(run), skip_special_tokens=True) if text is None else text * len(list(run)) for text, run in runs
+        )
+
+    @cached_property
+    def _misread(self) -> dict[int, str]:
+        """The texts of added tokens that the library decodes as others: where bytes have letters, it takes some letters for bytes."""
+        return {
+            number: token.content
+            for number, token in self.rust.get_added_tokens_decoder().items()
+            if not (token.special or token.content.isascii() or self.rust.decode([number]) == token.content)
+        }
 
     def ids_of(self, tokens: Sequence[str]) -> dict[str, int]:
         """The ids of those of these tokens that the vocabulary has."""

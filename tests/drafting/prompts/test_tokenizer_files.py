@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.errors import PromptError
 from drafting.pretrained import read_tokenizer
+from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.prompts.tokenizer_files import save_tokenizer, warn_if_read_otherwise
 from tests.format_tokenizers import llama_2, llama_3, qwen, t5
 from verification.hosts.checkpoint import load_tokenizer
@@ -133,3 +135,17 @@ def test_the_tokenizer_that_the_documentation_makes_for_a_model_of_numbers(tmp_p
     assert tokenizer("<a_0><b_3><d_255><a_12>")["input_ids"] == [1, 260, 1024, 13]
     assert tokenizer("<other_0><other_1025><a_0><other_3025>")["input_ids"] == [0, 1025, 1, 3025]
     assert len(tokenizer) == 3026
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_added_tokens_with_accents_are_decoded_as_they_are(kind: str) -> None:
+    names = ["<brand_Nestlé>", "Björk", "Čapek", "<brand_Sigur Rós>", "東京", "<plain>"]
+    tokenizer = PromptTokenizer.of(TOKENIZERS[kind](CODES))
+    tokenizer.rust.add_tokens([AddedToken(name, normalized=False) for name in names])
+    ids = tokenizer.ids_of(names)
+    assert [tokenizer.decode([ids[name]]) for name in names] == names
+    between = tokenizer.ids("list")
+    found = tokenizer.decode([*between, ids["Björk"], *between, ids["Björk"], ids["Čapek"]])
+    # One without a decoder writes spaces between tokens.
+    assert found.replace(" ", "") == "listBjörklistBjörkČapek"
+    assert tokenizer.decode([]) == ""
