@@ -29,11 +29,11 @@ TOLERANCE = 1e-5
 SMALL, LARGE = 1e-3, 1e9
 # Tokens and rows of whose logits the exponentials are summed at a time: so many stay in a processor's cache while they are.
 SUMMED_TOKENS, SUMMED_ROWS = 4096, 512
-# The longest part of a head that is packed: all of a small one, and each block of a large one, but not that again as a whole.
-MOST_PACKED = 8192
 # The same of an asynchronous device, where launches cost more than caches save. With the product in half precision, 192 MiB
 # are there at a time, and some 640 for a host that is exact.
 ASYNC_TOKENS, ASYNC_ROWS = 32768, 1024
+# The longest part of a head that is packed: all of a small one, and each block of a large one, but not that again as a whole.
+MOST_PACKED = 8192
 
 
 @dataclass(frozen=True)
