@@ -58,9 +58,10 @@ class BareForwards(Floor):
 
 
 class ProductsAlone(Floor):
-    """The products of rows and weights: the least that anything needs which computes in this precision by the same library.
+    """The products of rows and weights, of a Llama or Qwen without biases, by PyTorch's default products in the model's precision.
 
-    Rows are those of a Llama or Qwen without biases; the results of all products are written to memory that is there already.
+    Their results are written to memory that is there already. Products of packed weights, which hosts make of large ones, take less still
+    (`verification.hosts.packing`).
     """
 
     def __init__(self, spec: SystemSpec) -> None:
